@@ -1,0 +1,130 @@
+"""GPKG files (GLEP 78): the container's own checks, and the metadata that an index needs.
+
+Read without the chroot that made them: a .gpkg.tar is a plain tar of a compressed metadata
+archive, a compressed image and a Manifest with the digests of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import NotTrusted
+
+# PMS 3.1 and 3.2: what a category, a package name and a version may be
+_CATEGORY = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
+_PF = re.compile(
+    r"(?P<pn>[A-Za-z0-9_][A-Za-z0-9+_-]*?)-"
+    r"(?P<pvr>[0-9]+(\.[0-9]+)*[a-z]?(_(alpha|beta|pre|rc|p)[0-9]*)*(-r[0-9]+)?)"
+)
+_METADATA_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True)
+class Name:
+    """A parsed CATEGORY/PF with its build number; the only source of a binpkg's path."""
+
+    category: str
+    package: str
+    version: str
+    build_id: int
+
+    @property
+    def cpv(self) -> str:
+        return f"{self.category}/{self.package}-{self.version}"
+
+    @property
+    def path(self) -> str:
+        """Where binpkg-multi-instance puts it below a binhost."""
+        file = f"{self.package}-{self.version}-{self.build_id}.gpkg.tar"
+        return f"{self.category}/{self.package}/{file}"
+
+
+def parse(category: str, pf: str, build_id: str) -> Name:
+    """A name from its parts; raises NotTrusted for anything that is not one (`..`, `/`, ...)."""
+    match = _PF.fullmatch(pf)
+    if match is None or not re.fullmatch(_CATEGORY, category):
+        raise NotTrusted(f"{category!r}/{pf!r} is not the name of a package")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", build_id):
+        raise NotTrusted(f"{category}/{pf}: {build_id!r} is not a build number")
+    return Name(category, match["pn"], match["pvr"], int(build_id))
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The metadata of a GPKG by Portage's key; raises NotTrusted when the container is not whole.
+
+    Every member is held against the container's Manifest on the way.
+    """
+    try:
+        with tarfile.open(path, "r:") as container:
+            members = {m.name.rsplit("/", 1)[-1]: m for m in container if m.isreg()}
+            expected = _manifest(_read(container, members["Manifest"]))
+            for name, (size, digest) in expected.items():
+                _check(container, members[name], size, digest)
+            packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
+            if packed not in expected:
+                raise NotTrusted(f"{path.name}: its Manifest does not cover {packed}")
+            return _values(_unpacked(_read(container, members[packed]), packed))
+    except (KeyError, StopIteration, tarfile.TarError, OSError, EOFError) as error:
+        raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
+
+
+def _read(container: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > _METADATA_LIMIT:
+        raise NotTrusted(f"{member.name} is larger than metadata can be")
+    stream = container.extractfile(member)
+    assert stream is not None
+    return stream.read()
+
+
+def _manifest(text: bytes) -> Mapping[str, tuple[int, str]]:
+    """DATA lines: name, size, then pairs of algorithm and digest (GLEP 74)."""
+    found = {}
+    for line in text.decode("utf-8", "replace").splitlines():
+        words = line.split()
+        if words[:1] == ["DATA"] and "SHA512" in words:
+            found[words[1]] = (int(words[2]), words[words.index("SHA512") + 1])
+    return found
+
+
+def _check(container: tarfile.TarFile, member: tarfile.TarInfo, size: int, digest: str) -> None:
+    stream = container.extractfile(member)
+    assert stream is not None
+    found = hashlib.file_digest(stream, "sha512").hexdigest()  # type: ignore[arg-type]
+    if member.size != size or found != digest:
+        raise NotTrusted(f"{member.name} does not fit its Manifest")
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    suffix = name.rsplit(".", 1)[-1]
+    if suffix == "tar":
+        return data
+    if suffix == "zst":
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data))
+        return bytes(reader.read(_METADATA_LIMIT))
+    import bz2
+    import gzip
+    import lzma
+
+    openers = {"xz": lzma.open, "gz": gzip.open, "bz2": bz2.open}
+    with openers[suffix](io.BytesIO(data), "rb") as stream:  # type: ignore[operator]
+        return bytes(stream.read(_METADATA_LIMIT))
+
+
+def _values(archive: bytes) -> dict[str, str]:
+    values = {}
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as inner:
+        for member in inner:
+            key = member.name.rsplit("/", 1)[-1]
+            if member.isreg() and member.size <= 1 << 20 and re.fullmatch(r"[A-Za-z_]+", key):
+                stream = inner.extractfile(member)
+                assert stream is not None
+                values[key] = stream.read().decode("utf-8", "replace").strip("\n")
+    return values

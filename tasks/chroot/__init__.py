@@ -1,0 +1,1 @@
+"""seed -> layers -> /etc/portage -> a room to build in."""

@@ -1,0 +1,298 @@
+"""config.toml -> frozen, validated nouns.
+
+What is wanted, and nothing else: no path is opened, no mirror asked. Every problem in the file
+is found in one go and reported with its table, its key and, where one is near, a suggestion.
+docs/config.md is the reference.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.errors import ConfigError
+from tasks.layout import Layout
+
+
+def _form(what: str, pattern: str) -> AfterValidator:
+    """A check that a string is `what`, in words that a person can act on."""
+    form = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not form.fullmatch(value):
+            raise ValueError(f"{value[:60]!r} is not {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+# Names become file names, task names and mount points.
+Name = Annotated[str, _form("a name (letters, digits, - and _)", r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")]
+# One printable line: what may stand in a generated file of /etc/portage, or be an argument.
+Line = Annotated[
+    str, _form("one line of printable text", r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,4096}")
+]
+Word = Annotated[
+    str, _form("one word that does not begin with a dash", r"(?!-)[^\s\x00-\x1f\x7f-\x9f]{1,255}")
+]
+Flag = Annotated[str, _form("a flag", r"-?[A-Za-z0-9*][A-Za-z0-9+_@*-]*")]
+Url = Annotated[str, _form("an http or https URL", r"https?://[^\s\x00-\x1f\x7f\"'\\]+")]
+Variable = Annotated[str, _form("a variable name in capitals", r"[A-Z_][A-Z0-9_]*")]
+Fingerprint = Annotated[str, _form("a fingerprint of 40 capital hex digits", r"[0-9A-F]{40}")]
+Digest = Annotated[str, _form("a SHA-512 in hex", r"[0-9a-f]{128}")]
+Commit = Annotated[str, _form("a commit id", r"[0-9a-f]{40}(?:[0-9a-f]{24})?")]
+# A URL, host:path or a path; never an option, never a remote helper of git (ext::).
+Remote = Annotated[
+    str, _form("a git remote", r"(?!-)(?![A-Za-z0-9+.-]+::)[^\s\x00-\x1f\x7f]{1,1024}")
+]
+Branch = Annotated[str, _form("a branch", r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_./-]*")]
+Listen = Annotated[str, _form("ADDRESS:PORT", r"[0-9a-f.:\[\]]+:[0-9]{1,5}")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Key(_Table):
+    """Whom to believe, for one role: a key file from anywhere, pinned by primary fingerprint."""
+
+    file: Line
+    fingerprints: list[Fingerprint] = Field(min_length=1)
+
+
+class Mirrors(_Table):
+    """Where files come from. `gentoo` is asked in order; `local` knows restricted distfiles."""
+
+    gentoo: list[Url] = Field(min_length=1)
+    local: list[Url] = []
+
+
+class Tree(_Table):
+    """The ebuild repository that is frozen day by day."""
+
+    name: Name = "gentoo"
+    key: Name
+    remote: Remote | None = None
+    lookback_days: int = Field(default=7, ge=1, le=365)
+
+
+class Overlay(_Table):
+    """A git repository of ebuilds, pinned to a commit by the lock."""
+
+    url: Remote
+    branch: Branch = "main"
+
+
+class Seed(_Table):
+    """The stage tarball that a base chroot starts from."""
+
+    arch: Name = "amd64"
+    flavour: Name
+    key: Name
+
+
+class Chroot(_Table):
+    """A base (has `seed`) or a stack (has `base`) and the set of packages built in it."""
+
+    seed: Name | None = None
+    base: Name | None = None
+    profile: Word | None = None
+    overlays: list[Name] = []
+    packages: list[Word] = []
+    use: list[Flag] = []
+    package_use: dict[Word, list[Flag]] = {}
+    accept_keywords: list[Word] = []
+    package_accept_keywords: dict[Word, list[Word]] = {}
+    accept_license: list[Line] = []
+    package_license: dict[Word, list[Line]] = {}
+    package_mask: list[Word] = []
+    package_unmask: list[Word] = []
+    features: list[Flag] = []
+    env: dict[Variable, Line] = {}
+    portage_dir: Line | None = None
+
+
+class Binhost(_Table):
+    """How the published packages are served."""
+
+    listen: Listen = "127.0.0.1:8480"
+    keep: int = Field(default=5, ge=1, le=1000)
+
+
+class Build(_Table):
+    """How much of the machine a build may use: packages at once, and processes per package."""
+
+    packages: int = Field(default=1, ge=1, le=512)
+    jobs: int = Field(default=0, ge=0, le=1024)  # 0: as many as the machine has processors
+    timeout_minutes: int = Field(default=24 * 60, ge=1)
+
+
+class Config(_Table):
+    """One site's config.toml."""
+
+    keys: dict[Name, Key]
+    mirrors: Mirrors
+    tree: Tree
+    overlays: dict[Name, Overlay] = {}
+    seeds: dict[Name, Seed]
+    chroots: dict[Name, Chroot]
+    binhost: Binhost = Binhost()
+    build: Build = Build()
+
+    def lineage(self, name: str) -> list[str]:
+        """A chroot and what it is derived from, base first: ["base", "java"]."""
+        found = [name]
+        while (base := self.chroots[found[0]].base) is not None:
+            found.insert(0, base)
+        return found
+
+    def seed_of(self, name: str) -> str:
+        """The seed at the bottom of a chroot."""
+        seed = self.chroots[self.lineage(name)[0]].seed
+        assert seed is not None  # noqa: S101 - _references has checked it
+        return seed
+
+    def effective(self, name: str) -> Chroot:
+        """What holds in a chroot: its bases' settings, then its own added or put on top.
+
+        `packages` are the chroot's own: a stack's set is what the stack was made for.
+        """
+        merged: dict[str, Any] = {}
+        for link in self.lineage(name):
+            for key, value in self.chroots[link].model_dump(exclude_defaults=True).items():
+                if key == "packages" or (key in ("seed", "base", "portage_dir") and link != name):
+                    continue
+                if isinstance(value, dict):
+                    merged[key] = _joined(merged.get(key, {}), value)
+                elif isinstance(value, list):
+                    # what is said again moves to the end: the last of `ssl`, `-ssl` holds
+                    lower = [v for v in merged.get(key, []) if v not in value]
+                    merged[key] = [*lower, *value]
+                else:
+                    merged[key] = value
+        return Chroot(**{**merged, "packages": self.chroots[name].packages})
+
+
+def load(layout: Layout) -> Config:
+    """Read and check a site's config.toml; raises ConfigError that lists every problem."""
+    path = layout.config
+    try:
+        raw = tomli.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist", "run doit in the project, or set BINMILL_CONFIG=FILE"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as invalid:
+        raise _report(path, [_worded(e) for e in invalid.errors()]) from None
+    problems = list(_references(config))
+    if problems:
+        raise _report(path, problems)
+    return config
+
+
+def _joined(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key, [])
+        result[key] = [*below, *value] if isinstance(value, list) else value
+    return result
+
+
+def _report(path: Path, problems: list[str]) -> ConfigError:
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    lines = "".join(f"\n  {line}" for line in problems)
+    return ConfigError(f"{path}: {count}, nothing was done{lines}", "docs/config.md has every key")
+
+
+def _worded(error: Any) -> str:
+    """One pydantic error as a person would say it: [table] key: what is wrong."""
+    where: list[str] = []
+    for part in error["loc"]:
+        if isinstance(part, int):
+            where[-1] += f"[{part}]"  # the second of a list: key[1]
+        elif part != "[key]":
+            where.append(part)
+    table, key = ".".join(where[:-1]), where[-1]
+    place = f"[{table}] {key}" if table else key
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key{_meant(key, _known_keys(where[:-1]))}"
+    if kind == "missing":
+        return f"{place}: missing"
+    if kind == "value_error":
+        return f"{place}: {error['ctx']['error']}"
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r:.60})"
+
+
+def _known_keys(where: list[str]) -> list[str]:
+    """The keys that the table at a path may have, read off the models themselves."""
+    model: Any = Config
+    names = iter(where)
+    for part in names:
+        annotation = model.model_fields[part].annotation
+        if hasattr(annotation, "model_fields"):
+            model = annotation
+            continue
+        value = annotation.__args__[-1] if hasattr(annotation, "__args__") else None
+        if not hasattr(value, "model_fields"):
+            return []
+        model = value
+        next(names, None)  # the name of the entry: [chroots.NAME]
+    return list(model.model_fields)
+
+
+def _meant(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def _references(config: Config) -> Iterator[str]:
+    """Names that lead nowhere, chroots without ground, and rings of bases."""
+
+    def reference(place: str, kind: str, name: str, known: list[str]) -> Iterator[str]:
+        if name not in known:
+            yield f"{place}: no {kind} {name!r}{_meant(name, known)}"
+
+    keys = list(config.keys)
+    yield from reference("[tree] key", "key", config.tree.key, keys)
+    for name, seed in config.seeds.items():
+        yield from reference(f"[seeds.{name}] key", "key", seed.key, keys)
+    for name, chroot in config.chroots.items():
+        place = f"[chroots.{name}]"
+        if (chroot.seed is None) == (chroot.base is None):
+            yield f"{place}: needs either seed (a base) or base (a stack), not both"
+        if chroot.seed is not None:
+            yield from reference(f"{place} seed", "seed", chroot.seed, list(config.seeds))
+        if chroot.base is not None:
+            yield from reference(f"{place} base", "chroot", chroot.base, list(config.chroots))
+        for overlay in chroot.overlays:
+            yield from reference(f"{place} overlays", "overlay", overlay, list(config.overlays))
+        if chroot.base is None and chroot.profile is None:
+            yield f"{place} profile: missing (a base names its profile)"
+        yield from _ring(config, name)
+    if config.tree.name in config.overlays:
+        yield f"[overlays.{config.tree.name}]: has the name of the tree"
+
+
+def _ring(config: Config, start: str) -> Iterator[str]:
+    seen = [start]
+    while (base := config.chroots[seen[-1]].base) is not None and base in config.chroots:
+        if base in seen:
+            if base == start and start == min(seen):  # each ring is told once
+                yield f"[chroots.{start}] base: runs in a circle: {' -> '.join([*seen, base])}"
+            return
+        seen.append(base)

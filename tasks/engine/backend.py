@@ -1,0 +1,77 @@
+"""doit's memory, made durable: what a task did is on disk when the task ends.
+
+Every stock backend writes at the end of the run, so a killed run forgets all it finished.
+`Dependency.save_success` of doit 0.37 sets the key `deps:` last: that is the moment to commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from doit.dependency import DatabaseException, SqliteDB
+
+_BUSY_MILLISECONDS = 30_000
+_LAST_KEY = "deps:"
+
+
+class DurableBackend(SqliteDB):  # type: ignore[misc]
+    """The sqlite3 backend of doit, committing per task; reads work without write permission."""
+
+    desc = "durable: each finished task is on disk at once"
+
+    def _sqlite3(self, name: str) -> sqlite3.Connection:
+        path = Path(name)
+        memory: sqlite3.Connection = super()._sqlite3(":memory:")  # registers doit's converters
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path if path.exists() else path.parent, os.W_OK)
+        if not writable and not path.exists():
+            return memory  # a look at a fresh checkout that is not ours to write in
+        try:
+            connection = sqlite3.connect(
+                f"file:{quote(str(path))}?mode={'rwc' if writable else 'ro'}",
+                detect_types=sqlite3.PARSE_DECLTYPES,
+                uri=True,
+            )
+            connection.row_factory = memory.row_factory
+            connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
+            if writable:
+                connection.execute(
+                    "create table if not exists doit "
+                    "(task_id text not null primary key, task_data json)"
+                )
+            connection.execute("select count(*) from doit").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise DatabaseException(
+                f"{path} is damaged ({error}); delete it: the next run checks everything again"
+            ) from error
+        memory.close()
+        return connection
+
+    def set(self, task_id: str, dependency: str, value: Any) -> None:
+        super().set(task_id, dependency, value)
+        if dependency == _LAST_KEY:
+            self._commit()
+
+    def remove(self, task_id: str) -> None:
+        super().remove(task_id)
+        self._conn.commit()
+
+    def dump(self) -> None:
+        with contextlib.suppress(sqlite3.OperationalError):  # read-only: nothing was to be kept
+            self._commit()
+        self._conn.close()
+
+    def _commit(self) -> None:
+        for task_id in self._dirty:
+            self._conn.execute(
+                "insert or replace into doit values (?,?)",
+                (task_id, self.codec.encode(self._cache[task_id])),
+            )
+        self._conn.commit()
+        self._dirty = set()

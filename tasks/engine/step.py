@@ -1,0 +1,191 @@
+"""A step: one artifact, its task, its record.
+
+The record (state/records/TASK.json) is what a finished task leaves: small, deterministic, the
+only target doit sees; big results are named in it. It is put aside while the action runs and
+written when it has ended well, so a killed task is never taken for done; after a failure the
+earlier record is back, since what it names is still there. Others depend on the record: an
+input that changes and produces the same record stops the rebuild there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+from doit.tools import config_changed
+
+from tasks import records
+from tasks.errors import BinmillError
+from tasks.layout import Layout
+from tasks.records import Record
+from tasks.system.files import locked
+
+
+# What actions say goes to the person at once; nothing is gathered in memory.
+_SPOKEN: dict[str, Any] = {"io": {"capture": False}, "verbosity": 2}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One artifact: `make` produces its record, `needs` are tasks whose records it reads.
+
+    `inputs` is the part of the config it depends on (plain data), `files` further files,
+    `results` gives the paths that a record vouches for, `fresh` further checks that must hold.
+    """
+
+    task: str
+    doc: str
+    make: Callable[..., Record]
+    needs: tuple[str, ...] = ()
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    results: Callable[[Record], Iterable[Path]] = lambda _record: ()
+    fresh: tuple[Callable[..., bool], ...] = ()
+    after: tuple[str, ...] = ()
+
+    def as_task(self, layout: Layout) -> dict[str, Any]:
+        """The doit task; `basename:name` for a step called "chroot:java"."""
+        base, _, name = self.task.partition(":")
+        record = layout.record(self.task)
+        return {
+            "basename": base,
+            **({"name": name} if name else {}),
+            "doc": self.doc,
+            "actions": [(carry_out, [layout, self])],
+            "targets": [str(record)],
+            "file_dep": [*(str(layout.record(n)) for n in self.needs), *map(str, self.files)],
+            "uptodate": [
+                config_changed(json.loads(json.dumps(dict(self.inputs), sort_keys=True))),
+                Present(record, self.results),
+                *self.fresh,
+            ],
+            **_SPOKEN,
+        }
+
+    def as_asked_task(self, layout: Layout, target: Path) -> Asked:
+        """The task of a step that looks outside: see Asked. `make` is told whether it was named."""
+        return Asked(
+            self.task,
+            [(carry_out, [layout, self])],
+            doc=self.doc,
+            targets=[str(target)],
+            uptodate=[unless_asked, *self.fresh],
+            setup=list(self.after),
+            **_SPOKEN,
+        )
+
+
+class Present:
+    """Whether everything that a record vouches for is still there (an up-to-date check)."""
+
+    def __init__(self, record: Path, results: Callable[[Record], Iterable[Path]]) -> None:
+        self.record, self.results = record, results
+
+    def __call__(self) -> bool:
+        try:
+            return all(path.exists() for path in self.results(json.loads(self.record.read_text())))
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
+    def __repr__(self) -> str:
+        return "what its record names is there"
+
+
+class Asked(Task):  # type: ignore[misc]
+    """A task that looks outside: up to date for those who depend on it, run when it is named.
+
+    doit parses options only for tasks named on the command line; that is the sign used here.
+    """
+
+    asked = False
+
+    def init_options(self, args: Any = None) -> Any:
+        if args is not None and self.options is None:
+            self.asked = True
+        return super().init_options(args)
+
+
+def unless_asked(task: Asked, values: Mapping[str, Any]) -> bool:  # noqa: ARG001 - doit's names
+    """Up-to-date check of an Asked task."""
+    return not task.asked
+
+
+class Below:
+    """Whether the files below a directory are as they were (an up-to-date check)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
+        found = self._digest()
+        task.value_savers.append(lambda: {"below": found})
+        return bool(values.get("below") == found)
+
+    def _digest(self) -> str:
+        total = hashlib.sha256()
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
+            with contextlib.suppress(OSError):
+                total.update(f"{path.relative_to(self.folder)}\0".encode())
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"the files below {self.folder} are unchanged"
+
+
+def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | None:
+    """Run a step's action under its lock and keep its record; a known error fails in one line.
+
+    `task` is doit's own, handed in by its name.
+    """
+    record = layout.record(step.task)
+    aside = record.with_suffix(".before")
+
+    def attempt() -> None:
+        with locked(layout.busy(step.task), step.task):
+            if record.exists():
+                record.replace(aside)
+            try:
+                made = step.make(asked=task.asked) if isinstance(task, Asked) else step.make()
+            except BaseException:
+                if aside.exists():
+                    aside.replace(record)
+                raise
+            records.write(layout, step.task, made)
+            aside.unlink(missing_ok=True)
+
+    return told(attempt, step.task)
+
+
+def told(action: Callable[[], None], what: str) -> TaskFailed | None:
+    """Run an action; what a person can act on becomes one failed task, a bug stays a traceback."""
+    try:
+        action()
+    except BinmillError as error:
+        return TaskFailed(str(error))
+    except OSError as error:
+        return TaskFailed(
+            f"{what}: {error.strerror or error}: {error.filename or 'no file named'}\n"
+            "  next: check the disk (df -h, df -i) and permissions, then run it again"
+        )
+    return None
+
+
+def interactive(action: Callable[[list[str]], int | None], doc: str) -> dict[str, Any]:
+    """A task for a person at a terminal: always runs, and doit ends with the action's exit code."""
+
+    def attend(words: list[str] | None = None) -> TaskFailed | None:
+        code: list[int | None] = []
+        failed = told(lambda: code.append(action(list(words or []))), "it")
+        if code and code[0]:
+            raise SystemExit(code[0])
+        return failed
+
+    return {"doc": doc, "actions": [attend], "uptodate": [False], **_SPOKEN}

@@ -1,0 +1,106 @@
+"""`doit why [TASK...]`: what would run, each with its first cause; the dry run.
+
+Reads only: no root, no network, no change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import DoitCmdBase
+from doit.control import TaskControl
+
+from tasks.engine.step import Asked
+
+
+class Why(DoitCmdBase):  # type: ignore[misc]
+    """doit's command `why`."""
+
+    name = "why"
+    doc_purpose = "say which tasks would run, and why each"
+    doc_usage = "[TASK ...]"
+    doc_description = "Prints each task that would run with its first cause. Changes nothing."
+    cmd_options = ()
+    execute_tasks = False
+
+    def _execute(self) -> int:
+        control = TaskControl(self.task_list)
+        control.process(self.sel_tasks)
+        causes = explain(control.tasks, control.selected_tasks, self.dep_manager)
+        self.dep_manager.close()
+        for task, cause in causes.items():
+            self.outstream.write(f"{task}: {cause}\n")
+        if not causes:
+            self.outstream.write("nothing would run: everything is up to date\n")
+        return 0
+
+
+def explain(tasks: dict[str, Any], selected: list[str], memory: Any) -> dict[str, str]:
+    """The tasks that would run, in the order of the run, each with its first cause in words."""
+    causes: dict[str, str] = {}
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen:
+            return
+        seen.add(name)
+        task = tasks[name]
+        for before in task.task_dep:
+            visit(before)
+        cause = _cause(task, tasks, memory, causes)
+        if cause:
+            for setup in task.setup_tasks:  # these run only because this one does
+                visit(setup)
+            causes[name] = cause
+
+    for name in selected:
+        visit(name)
+    return causes
+
+
+def _cause(task: Any, tasks: dict[str, Any], memory: Any, causes: dict[str, str]) -> str:
+    if task.has_subtask or not task.actions:
+        return ""
+    if isinstance(task, Asked) and task.asked:
+        return "you asked for it"
+    stale = [name for name in task.task_dep if name in causes]
+    found = memory.get_status(task, tasks, get_log=True)
+    if found.status == "up-to-date" and not stale:
+        return ""
+    reasons = found.reasons
+    first_run = memory.get_values(task.name) == {} and reasons.get("missing_target")
+    if first_run:
+        return "it has not been made yet"
+    if reasons.get("uptodate_false"):
+        return "; ".join(_worded(check) for check, _, _ in reasons["uptodate_false"])
+    if stale:
+        return f"{stale[0]} will run, and it reads what that leaves"
+    if reasons.get("changed_file_dep"):
+        names = ", ".join(sorted(_shown(path, tasks) for path in reasons["changed_file_dep"]))
+        return f"changed: {names}"
+    if reasons.get("missing_target"):
+        return f"missing: {', '.join(Path(p).name for p in reasons['missing_target'])}"
+    if reasons.get("missing_file_dep"):
+        return f"needs {', '.join(Path(p).name for p in reasons['missing_file_dep'])}"
+    return "what it depends on is another set of files than last time"
+
+
+def _worded(check: Any) -> str:
+    kind = type(check).__name__
+    if kind == "config_changed":
+        return "its part of config.toml changed"
+    if kind == "Present":
+        return "something that it made is missing"
+    if kind == "Below":
+        return f"files below {check.folder} changed"
+    if kind == "partial":
+        return "config.lock does not pin all that config.toml asks for"
+    return "it always runs when it is named"
+
+
+def _shown(path: str, tasks: dict[str, Any]) -> str:
+    for task in tasks.values():
+        if path in task.targets and Path(path).parent.name == "records":
+            return f"what {task.name} made"
+    return Path(path).name

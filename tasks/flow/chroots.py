@@ -1,0 +1,162 @@
+"""seed, chroot, etc, mount, enter: from a stage tarball to a room to work in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks import lock as lock_file
+from tasks import records
+from tasks.errors import BinmillError
+from tasks.lock import SeedPin
+from tasks.records import Record
+from tasks.site import Site, identity
+from tasks.system.files import remove_tree
+from tasks.system.terminal import say
+
+
+def seed(site: Site, name: str) -> Record:
+    """Have a pinned stage tarball extracted, once per digest."""
+    from tasks.chroot import seed as seeds
+
+    pin: SeedPin = lock_file.pinned(lock_file.read(site.layout).seeds, "seed", name)
+    target = site.layout.seed(pin.sha512)
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        archive = site.layout.downloads / Path(pin.path).name
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            seeds.obtain(site.config.seeds[name], pin, site.mirrors, archive)
+            seeds.extract(archive, target, site.layout.trash)
+        finally:
+            archive.unlink(missing_ok=True)
+        say(f"  extracted {Path(pin.path).name}")
+    return {"path": pin.path, "sha512": pin.sha512}
+
+
+def chroot(site: Site, name: str) -> Record:
+    """Commit a chroot's own layer; its record lists all layers, topmost first."""
+    from tasks.chroot import layers
+
+    base = site.config.chroots[name].base
+    if base:
+        below = records.read(site.layout, f"chroot:{base}")["layers"]
+    else:
+        digest = records.read(site.layout, f"seed:{site.config.seed_of(name)}")["sha512"]
+        below = [_relative(site, site.layout.seed(digest))]
+    files = layers.contents(name, site.config.lineage(name))
+    target = site.layout.layer(name, identity([below, files]))
+    layers.commit(files, _paths(site, below), target, site.layout.trash)
+    return {"layers": [_relative(site, target), *below]}
+
+
+def etc(site: Site, name: str) -> Record:
+    """Generate a chroot's /etc/portage."""
+    from tasks.chroot import etc_portage
+
+    made = etc_portage.files(site.config, name)
+    own = site.config.chroots[name].portage_dir
+    if own:
+        made = etc_portage.merged(made, etc_portage.own_files(site.layout.site / own))
+    link = etc_portage.profile_link(site.config, name)
+    target = site.layout.etc(name) / identity([made, link])[:32]
+    etc_portage.write(made, link, target, site.layout.trash)
+    return {"path": _relative(site, target), "files": sorted(made)}
+
+
+def mount(site: Site, name: str) -> Record:
+    """Prove that the mounted chroot can be entered: mounts and environment as seen inside."""
+    from tasks.chroot import room
+    from tasks.system import sandbox
+
+    with workspace(site, f"mount-{name}") as space:
+        inside = plan(site, name, space)
+        mounts = sandbox.run(inside, ["cat", "/proc/self/mountinfo"]).stdout
+        environment = sandbox.run(inside, ["env", "-0"]).stdout
+        profile = sandbox.run(inside, ["readlink", "-e", "/etc/portage/make.profile"], check=False)
+    if profile.returncode != 0:
+        raise BinmillError(
+            f"[chroots.{name}] profile: {site.config.effective(name).profile!r} is not in the tree",
+            "see profiles/profiles.desc of the tree, then set `profile` in config.toml",
+        )
+    table = room.mount_table(mounts)
+    say(f"  entered {name}: {len(table)} mounts")
+    return {"mounts": table, "environment": sorted(filter(None, environment.split("\0")))}
+
+
+def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
+    """The sandbox of chroot `name` over a workspace; `more` goes to room.plan."""
+    from tasks.chroot import room
+
+    layout = site.layout
+    commits = {site.config.tree.name: records.read(layout, "tree")["commit"]}
+    for other in site.config.effective(name).overlays:
+        commits[other] = records.read(layout, f"overlay:{other}")["commit"]
+    more.setdefault("etc", layout.state / records.read(layout, f"etc:{name}")["path"])
+    more.setdefault("layers", _paths(site, records.read(layout, f"chroot:{name}")["layers"]))
+    return room.plan(
+        name,
+        workspace=space,
+        repos={repo: layout.export(commit) for repo, commit in commits.items()},
+        timestamp=records.read(layout, "tree")["timestamp"],
+        **more,
+    )
+
+
+def revisions(site: Site, name: str) -> dict[str, str]:
+    """The commit of every repository that a chroot sees."""
+    found = {site.config.tree.name: records.read(site.layout, "tree")["commit"]}
+    for other in site.config.effective(name).overlays:
+        found[other] = records.read(site.layout, f"overlay:{other}")["commit"]
+    return found
+
+
+def enter(site: Site, words: Sequence[str]) -> int:
+    """`doit enter NAME [-- COMMAND]`: a shell or a command in a chroot; its exit code.
+
+    What it writes goes to a throwaway layer: a chroot that others build on stays as it was made.
+    """
+    from tasks.system import sandbox
+
+    name, command = (words[0] if words else ""), list(words[1:])
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if name not in site.config.chroots:
+        known = ", ".join(site.config.chroots)
+        raise BinmillError(f"there is no chroot {name!r}", f"doit enter NAME, NAME one of: {known}")
+    with workspace(site, f"enter-{name}") as space:
+        inside = plan(
+            site, name, space, network=True,
+            variables={"TERM": os.environ.get("TERM", "dumb"), "PS1": f"[{name}] \\w \\$ "},
+        )  # fmt: skip
+        if not command:
+            say(f"chroot {name}: what you change here is thrown away when you leave")
+        return sandbox.enter(inside, command or ["/bin/bash", "--login"])
+
+
+@contextmanager
+def workspace(site: Site, name: str) -> Iterator[Path]:
+    """A throwaway upper layer under this task's name."""
+    from tasks.system import sandbox
+
+    with sandbox.workspace(site.layout.work, name, site.layout.trash) as space:
+        yield space
+
+
+def sweep(site: Site, folder: Path, keep: set[Path]) -> None:
+    """Delete what earlier runs left in a folder of identified results."""
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if entry not in keep:
+                remove_tree(entry, site.layout.trash)
+
+
+def _relative(site: Site, path: Path) -> str:
+    return str(path.relative_to(site.layout.state))
+
+
+def _paths(site: Site, relative: list[str]) -> list[Path]:
+    return [site.layout.state / part for part in relative]

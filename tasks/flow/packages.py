@@ -1,0 +1,155 @@
+"""binpkgs, publish, client, serve: from a room to packages that a client has installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from tasks import records
+from tasks.flow import chroots
+from tasks.records import Record
+from tasks.site import Site, identity
+from tasks.system.terminal import say
+
+_PORTAGE = 250  # the uid and gid of `portage` in every Gentoo stage
+
+
+def binpkgs(site: Site, name: str) -> Record:
+    """Build a chroot's package set with the real emerge and collect every package of it."""
+    from tasks.build import collect, emerge
+    from tasks.chroot import etc_portage
+    from tasks.system.sandbox import Bind
+
+    layout = site.layout
+    pkgdir = layout.build(name, build_key(site, name))
+    chroots.sweep(site, pkgdir.parent, keep={pkgdir})
+    if not pkgdir.is_dir():
+        _start_pkgdir(site, name, pkgdir)
+    logs = layout.log(f"binpkgs:{name}").with_suffix("")
+    for folder in (layout.distfiles, pkgdir, logs):
+        _writable_inside(folder)
+    log = layout.log(f"binpkgs:{name}")
+    say(f"  building in {name}; follow it with: tail -f {log}")
+    with chroots.workspace(site, f"binpkgs-{name}") as space:
+        inside = chroots.plan(
+            site, name, space, network=True,
+            binds=(
+                Bind(str(layout.distfiles), etc_portage.DISTDIR, writable=True),
+                Bind(str(pkgdir), etc_portage.PKGDIR, writable=True),
+                Bind(str(logs), etc_portage.LOGDIR, writable=True),
+            ),
+        )  # fmt: skip
+        emerge.build(inside, site.config.chroots[name].packages, site.config.build, log)
+        made = collect.collect(
+            emerge.installed(space / "upper"), pkgdir, layout.binpkgs(name), layout.trash
+        )
+    say(f"  {name}: {len(made['packages'])} packages in set {made['set'][:12]}")
+    return made
+
+
+def build_key(site: Site, name: str) -> str:
+    """What a build depends on; a PKGDIR is only taken up again by a build of the same key."""
+    needs = ["tree", f"chroot:{name}", f"etc:{name}"]
+    needs += [f"overlay:{other}" for other in site.config.effective(name).overlays]
+    base = site.config.chroots[name].base
+    needs += [f"binpkgs:{base}"] if base else []
+    inputs = {task: records.read(site.layout, task) for task in needs}
+    return identity([inputs, site.config.chroots[name].packages])
+
+
+def _start_pkgdir(site: Site, name: str, pkgdir: Path) -> None:
+    """A new PKGDIR; a stack's begins with its base's packages, which it need not build again."""
+    scratch = pkgdir.with_name(f".{pkgdir.name}.tmp")
+    scratch.mkdir(parents=True)
+    base = site.config.chroots[name].base
+    if base:
+        held = records.read(site.layout, f"binpkgs:{base}")
+        for package in held["packages"]:
+            target = scratch / package["path"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # a copy, not a link: the chroot can write here, the collected set must not change
+            shutil.copy2(set_folder(site, base, held) / package["path"], target)
+    scratch.rename(pkgdir)
+
+
+def _writable_inside(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chown(folder, _PORTAGE, _PORTAGE)
+    folder.chmod(0o2775)
+
+
+def set_folder(site: Site, name: str, made: Record) -> Path:
+    """Where the collected packages of a record of binpkgs lie."""
+    return site.layout.binpkgs(name) / str(made["set"])
+
+
+def publish(site: Site, name: str) -> Record:
+    """Make the newest set the current generation of the chroot's binhost."""
+    from tasks.publish import generation
+
+    made = records.read(site.layout, f"binpkgs:{name}")
+    binhost = site.layout.binhost(name)
+    number = generation.publish(
+        binhost, made, set_folder(site, name, made),
+        revisions=chroots.revisions(site, name), trash=site.layout.trash,
+    )  # fmt: skip
+    gone = generation.prune(binhost, site.config.binhost.keep, site.layout.trash)
+    chroots.sweep(site, site.layout.binpkgs(name), keep={set_folder(site, name, made)})
+    say(f"  {name}: generation {number} with {len(made['packages'])} packages is current"
+        + (f", {len(gone)} old ones deleted" if gone else ""))  # fmt: skip
+    return {"generation": number, "set": made["set"]}
+
+
+def client(site: Site, name: str) -> Record:
+    """Install a chroot's packages in a fresh client, from the published binhost over HTTP."""
+    from tasks.chroot import etc_portage
+    from tasks.publish import client as clients
+    from tasks.publish.serve import free_port, serving
+
+    layout = site.layout
+    seed = records.read(layout, f"seed:{site.config.seed_of(name)}")
+    log = layout.log(f"client:{name}")
+    with (
+        chroots.workspace(site, f"client-{name}") as space,
+        serving(layout.binhosts, space / "nginx", f"127.0.0.1:{free_port()}") as url,
+    ):
+        made = etc_portage.files(
+            site.config, name, features=(), binrepos=clients.binrepos(name, f"{url}/{name}")
+        )
+        link = etc_portage.profile_link(site.config, name)
+        etc_portage.write(made, link, space / "etc", layout.trash)
+        inside = chroots.plan(
+            site, name, space, network=True, etc=space / "etc", layers=[layout.seed(seed["sha512"])]
+        )
+        done = clients.install(inside, site.config.chroots[name].packages, log)
+    published = records.read(layout, f"publish:{name}")
+    say(f"  a fresh client installed {len(done)} packages of {name}, "
+        f"generation {published['generation']}")  # fmt: skip
+    return {"generation": published["generation"], "installed": done}
+
+
+def serve(site: Site) -> None:
+    """Serve the binhosts with nginx until the person has had enough."""
+    from tasks.publish.serve import serving
+
+    layout = site.layout
+    with serving(layout.binhosts, layout.serve, site.config.binhost.listen) as url:
+        for name in sorted(entry.name for entry in layout.binhosts.iterdir()):
+            say(f"  {url}/{name}/")
+        say("serving; Ctrl-C ends it")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            say("")
+
+
+def results(site: Site, record: Record, *keys: str) -> list[Path]:
+    """The paths below state/ that a record names under `keys`."""
+    found: list[Any] = []
+    for key in keys:
+        found += record[key] if isinstance(record[key], list) else [record[key]]
+    return [site.layout.state / part for part in found]

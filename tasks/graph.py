@@ -1,0 +1,173 @@
+"""The task graph: every task of a site, made from its config alone.
+
+    snapshot ..> lock -> tree ------------------------+
+                   |---> overlay:NAME ----------------|
+                   '---> seed:NAME -> chroot:NAME ----+-> mount:NAME -> binpkgs:NAME
+                                       ^     |        |                    |
+                          chroot:BASE -'  etc:NAME ---'  binpkgs:BASE -----'
+                                                                           v
+                                            client:NAME <- publish:NAME <--'
+
+`-->` is a record that is read; `..>` runs only when it is needed. Creating the graph reads
+nothing but config.toml: it works for anybody, anywhere, at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from doit.task import Task
+
+from tasks import lock as lock_file
+from tasks.engine.step import Below, Step, interactive
+from tasks.errors import BinmillError
+from tasks.flow import chroots, packages, trees
+from tasks.records import Record
+from tasks.site import Site
+
+GROUPS = {
+    "overlay": "fetch overlays at their locked commits",
+    "seed": "fetch, verify and extract stage tarballs",
+    "chroot": "make chroots: bases from seeds, stacks from bases",
+    "etc": "generate /etc/portage for each chroot",
+    "mount": "prove that each mounted chroot can be entered",
+    "binpkgs": "build each chroot's package set with emerge",
+    "publish": "publish each package set as a binhost generation",
+    "client": "install from each published binhost in a fresh client",
+}
+
+
+def build(site: Site) -> Iterator[Any]:
+    """All tasks, in the order of the flow."""
+    yield _snapshot(site)
+    yield _lock(site)
+    for base, doc in GROUPS.items():
+        yield {"basename": base, "name": None, "doc": doc}
+    for step in (*_pinned(site), *_per_chroot(site)):
+        yield step.as_task(site.layout)
+    yield _enter(site)
+    yield _serve(site)
+
+
+def defaults(site: Site) -> list[str]:
+    """What a plain `doit` makes: everything through publishing, and a client's proof of it."""
+    return [f"client:{name}" for name in site.config.chroots]
+
+
+def _snapshot(site: Site) -> Task:
+    doc = "freeze the newest snapshot of the tree as a commit and date tag, and push it"
+    step = Step("snapshot", doc, partial(trees.snapshot, site))
+    return step.as_asked_task(site.layout, target=site.layout.record("snapshot"))
+
+
+def _lock(site: Site) -> Task:
+    doc = "resolve config.toml to config.lock: tree tag, overlay commits, seed digests"
+    step = Step(
+        "lock", doc, partial(trees.lock, site), fresh=(partial(_covers, site),), after=("snapshot",)
+    )
+    return step.as_asked_task(site.layout, target=site.layout.lock)
+
+
+def _covers(site: Site) -> bool:
+    """Whether config.lock pins all that config.toml asks for."""
+    try:
+        held = lock_file.load(site.layout)
+    except BinmillError:
+        return False
+    return held is not None and not held.missing(site.config)
+
+
+def _pinned(site: Site) -> Iterator[Step]:
+    layout, locked = site.layout, (site.layout.lock,)
+    tree = site.config.tree.name
+    yield Step(
+        "tree", f"have the locked commit of {tree} as files",
+        partial(trees.tree, site), files=locked,
+        results=lambda record: [layout.export(record["commit"])],
+    )  # fmt: skip
+    for name, overlay in site.config.overlays.items():
+        yield Step(
+            f"overlay:{name}", f"fetch {overlay.url} at its locked commit",
+            partial(trees.overlay, site, name), files=locked, inputs=overlay.model_dump(),
+            results=lambda record: [layout.export(record["commit"])],
+        )  # fmt: skip
+    for name, seed in site.config.seeds.items():
+        yield Step(
+            f"seed:{name}", f"fetch, verify and extract stage3-{seed.arch}-{seed.flavour}",
+            partial(chroots.seed, site, name), files=locked, inputs=seed.model_dump(),
+            results=lambda record: [layout.seed(record["sha512"])],
+        )  # fmt: skip
+
+
+def _per_chroot(site: Site) -> Iterator[Step]:
+    for name in site.config.chroots:
+        yield from _chroot(site, name)
+
+
+def _chroot(site: Site, name: str) -> Iterator[Step]:
+    config, own = site.config, site.config.chroots[name]
+    state = site.layout.state
+    below = f"chroot:{own.base}" if own.base else f"seed:{own.seed}"
+    repos = ["tree", *(f"overlay:{o}" for o in config.effective(name).overlays)]
+    entered = (*repos, f"chroot:{name}", f"etc:{name}")
+
+    def named(*keys: str) -> Callable[[Record], list[Path]]:
+        return lambda record: packages.results(site, record, *keys)
+
+    yield Step(
+        f"chroot:{name}", f"make chroot {name} from {below.replace(':', ' ')}",
+        partial(chroots.chroot, site, name), needs=(below,),
+        inputs={"lineage": config.lineage(name)}, results=named("layers"),
+    )  # fmt: skip
+    extra = (Below(state.parent / own.portage_dir),) if own.portage_dir else ()
+    yield Step(
+        f"etc:{name}", f"generate /etc/portage of {name}",
+        partial(chroots.etc, site, name), inputs=_portage_inputs(site, name),
+        results=named("path"), fresh=extra,
+    )  # fmt: skip
+    yield Step(
+        f"mount:{name}", f"enter {name} and record its mounts and environment",
+        partial(chroots.mount, site, name), needs=entered,
+    )  # fmt: skip
+    yield Step(
+        f"binpkgs:{name}", f"build the package set of {name} with emerge",
+        partial(packages.binpkgs, site, name),
+        needs=(*entered, f"mount:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
+        inputs={"packages": own.packages},
+        results=lambda record: [packages.set_folder(site, name, record)],
+    )  # fmt: skip
+    yield Step(
+        f"publish:{name}", f"publish the packages of {name} as a new generation",
+        partial(packages.publish, site, name), needs=(f"binpkgs:{name}",),
+        results=lambda record: [
+            site.layout.binhost(name) / "gen" / str(record["generation"]),
+            site.layout.binhost(name) / "current",
+        ],
+    )  # fmt: skip
+    yield Step(
+        f"client:{name}", f"install {name}'s packages in a fresh client from its binhost",
+        partial(packages.client, site, name),
+        needs=(f"publish:{name}", f"seed:{config.seed_of(name)}", f"etc:{name}", *repos),
+    )  # fmt: skip
+
+
+def _portage_inputs(site: Site, name: str) -> dict[str, Any]:
+    return {
+        "chroot": site.config.effective(name).model_dump(exclude={"packages", "seed", "base"}),
+        "mirrors": site.config.mirrors.model_dump(),
+        "tree": site.config.tree.name,
+    }
+
+
+def _enter(site: Site) -> dict[str, Any]:
+    doc = "open a shell in a chroot, or run a command: doit enter NAME [-- COMMAND]"
+    return {"basename": "enter", **interactive(partial(chroots.enter, site), doc),
+            "pos_arg": "words"}  # fmt: skip
+
+
+def _serve(site: Site) -> dict[str, Any]:
+    doc = "serve the published binhosts over HTTP until Ctrl-C"
+    return {"basename": "serve", **interactive(lambda words: packages.serve(site), doc)}

@@ -1,0 +1,121 @@
+"""Every path below a site, in one place; nobody else joins them.
+
+A *site* is the directory that holds config.toml; config.lock and state/ lie beside it.
+
+    config.toml                what is wanted
+    config.lock                what it was resolved to
+    state/
+      doit.db                  doit's memory (tasks.engine.backend)
+      records/TASK.json        what each finished task left, small and deterministic
+      locks/TASK               flock(2) files, one per artifact
+      logs/TASK.log            what the programs of a task printed
+      tree.git/                frozen snapshots, one commit and tag per day
+      overlays/NAME.git/       fetched overlays
+      exports/COMMIT/          one commit as plain files, mounted read-only into chroots
+      downloads/               verified files, by digest
+      seeds/DIGEST/            an extracted stage, never written again
+      layers/NAME/ID/          what chroot NAME adds to the layers below it
+      etc/NAME/                the generated /etc/portage of chroot NAME
+      distfiles/               DISTDIR, shared by all chroots
+      builds/NAME/KEY/         PKGDIR of one build, kept until it has succeeded
+      sets/NAME/               the collected binpkgs of the newest successful build
+      binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one
+      work/                    throwaway upper layers of running sandboxes
+      trash/                   being deleted
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All paths of one site; absolute, written in one way."""
+
+    site: Path
+    state: Path
+
+    @property
+    def config(self) -> Path:
+        return self.site / "config.toml"
+
+    @property
+    def lock(self) -> Path:
+        return self.site / "config.lock"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "doit.db"
+
+    @property
+    def tree(self) -> Path:
+        return self.state / "tree.git"
+
+    @property
+    def downloads(self) -> Path:
+        return self.state / "downloads"
+
+    @property
+    def distfiles(self) -> Path:
+        return self.state / "distfiles"
+
+    @property
+    def binhosts(self) -> Path:
+        return self.state / "binhost"
+
+    @property
+    def work(self) -> Path:
+        return self.state / "work"
+
+    @property
+    def trash(self) -> Path:
+        return self.state / "trash"
+
+    @property
+    def serve(self) -> Path:
+        return self.state / "serve"
+
+    def record(self, task: str) -> Path:
+        return self.state / "records" / f"{_one_name(task.replace(':', '.'))}.json"
+
+    def busy(self, task: str) -> Path:
+        return self.state / "locks" / _one_name(task.replace(":", "."))
+
+    def log(self, task: str) -> Path:
+        return self.state / "logs" / f"{_one_name(task.replace(':', '.'))}.log"
+
+    def overlay(self, name: str) -> Path:
+        return self.state / "overlays" / f"{_one_name(name)}.git"
+
+    def export(self, commit: str) -> Path:
+        return self.state / "exports" / _one_name(commit)
+
+    def seed(self, digest: str) -> Path:
+        return self.state / "seeds" / _one_name(digest[:32])
+
+    def layer(self, name: str, identity: str) -> Path:
+        return self.state / "layers" / _one_name(name) / _one_name(identity[:32])
+
+    def etc(self, name: str) -> Path:
+        return self.state / "etc" / _one_name(name)
+
+    def build(self, name: str, key: str) -> Path:
+        return self.state / "builds" / _one_name(name) / _one_name(key[:32])
+
+    def binpkgs(self, name: str) -> Path:
+        return self.state / "sets" / _one_name(name)
+
+    def binhost(self, name: str) -> Path:
+        return self.binhosts / _one_name(name)
+
+
+def _one_name(text: str) -> str:
+    """A single path component; names reach here from config and lock only after validation."""
+    if not _SAFE.fullmatch(text):
+        raise ValueError(f"not a file name: {text!r}")
+    return text

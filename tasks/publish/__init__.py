@@ -1,0 +1,1 @@
+"""A set of binpkgs -> an immutable generation of a binhost -> a client that installs from it."""

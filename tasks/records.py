@@ -1,0 +1,27 @@
+"""Records: what each finished task left, under state/records/, small and deterministic."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tasks.errors import Stale
+from tasks.layout import Layout
+from tasks.system.files import write_atomic
+
+Record = dict[str, Any]
+
+
+def read(layout: Layout, task: str) -> Record:
+    """The record of a task; raises Stale naming the task where it has not run."""
+    path = layout.record(task)
+    try:
+        loaded: Record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Stale(f"{task} has not been made yet", f"run `doit {task}`") from error
+    return loaded
+
+
+def write(layout: Layout, task: str, record: Record) -> None:
+    """Keep a record, sorted, in one step."""
+    write_atomic(layout.record(task), json.dumps(record, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,66 @@
+"""A site: where it is and what its config wants; what every action is handed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import config as config_file
+from tasks.layout import Layout
+
+if TYPE_CHECKING:
+    from tasks.config import Config
+    from tasks.system.gpgv import Role
+
+CONFIG_VARIABLE = "BINMILL_CONFIG"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A loaded config.toml and the paths around it."""
+
+    layout: Layout
+    config: Config
+
+    def role(self, key: str) -> Role:
+        """Whom to believe for a role; a relative key file is beside config.toml."""
+        from tasks.system.gpgv import Role
+
+        entry = self.config.keys[key]
+        return Role(key, self.layout.site / entry.file, tuple(entry.fingerprints))
+
+    @property
+    def mirrors(self) -> tuple[str, ...]:
+        return tuple(self.config.mirrors.gentoo)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A private directory for downloads that are not trusted yet; gone afterwards."""
+        self.layout.work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="download-", dir=self.layout.work) as folder:
+            yield Path(folder)
+
+
+def find(project: Path) -> Layout:
+    """The site to work on: that of $BINMILL_CONFIG (a config.toml), else the project itself."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    site = Path(named).absolute().parent if named else project.absolute()
+    return Layout(site=site, state=site / "state")
+
+
+def load(project: Path) -> Site:
+    """The site with its config; raises ConfigError listing every problem."""
+    layout = find(project)
+    return Site(layout, config_file.load(layout))
+
+
+def identity(plan: Any) -> str:
+    """A name for plain data: the SHA-256 of its sorted JSON."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()

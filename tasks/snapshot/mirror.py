@@ -1,0 +1,97 @@
+"""Which snapshots the mirrors have, and a verified copy of one.
+
+Layout of a mirror: MIRROR/snapshots/gentoo-YYYYMMDD.tar.xz with a detached signature in
+.gpgsig beside it (emerge-webrsync(1)). The signature does not cover the file's name, so the
+name decides nothing but what is asked for; see freeze.py for what does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from tasks.errors import NotTrusted
+from tasks.system.files import sha512
+from tasks.system.gpgv import Role, Signature, verify_detached
+from tasks.system.http import Missing, download
+
+_SIGNATURE_LIMIT = 1 << 16
+_TARBALL_LIMIT = 4 << 30
+
+
+@dataclass(frozen=True)
+class Tarball:
+    """A snapshot's archive whose signature was accepted; `url` is where it came from."""
+
+    path: Path
+    url: str
+    sha512: str
+    signature: Signature
+
+
+def newest_day(
+    mirrors: tuple[str, ...], name: str, days: Iterator[date], scratch: Path
+) -> date | None:
+    """The first of `days` for which a mirror has a signature; None when there is none.
+
+    Raises DownloadFailed when no mirror can be asked at all.
+    """
+    for day in days:
+        try:
+            _signature(mirrors, name, day, scratch)
+        except Missing:
+            continue
+        return day
+    return None
+
+
+def days_back(newest: date, count: int) -> Iterator[date]:
+    """`count` days, the newest first."""
+    return (newest - timedelta(days=back) for back in range(count))
+
+
+@contextlib.contextmanager
+def fetched(
+    mirrors: tuple[str, ...], name: str, day: date, role: Role, scratch: Path
+) -> Iterator[Tarball]:
+    """A verified archive for the length of the block; raises NotTrusted or DownloadFailed.
+
+    Each mirror that gives something untrustworthy is passed over for the next one.
+    """
+    refusals: list[str] = []
+    remaining = list(mirrors)
+    archive = scratch / f"{_stem(name, day)}.tar.xz"
+    while True:
+        try:
+            url = download([_url(m, name, day) for m in remaining], archive, limit=_TARBALL_LIMIT)
+            origin = next(m for m in remaining if _url(m, name, day) == url)
+            proof = _signature((origin,), name, day, scratch)
+            signature = verify_detached(role, archive, proof)
+            break
+        except NotTrusted as refused:
+            refusals.append(f"{url}: {refused.message}")
+            remaining.remove(origin)
+            if not remaining:
+                raise NotTrusted("; ".join(refusals), refused.hint) from refused
+    try:
+        yield Tarball(archive, url, sha512(archive), signature)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def _signature(mirrors: tuple[str, ...], name: str, day: date, scratch: Path) -> Path:
+    path = scratch / f"{_stem(name, day)}.tar.xz.gpgsig"
+    urls = [_url(mirror, name, day) + ".gpgsig" for mirror in mirrors]
+    download(urls, path, limit=_SIGNATURE_LIMIT)
+    return path
+
+
+def _url(mirror: str, name: str, day: date) -> str:
+    return f"{mirror.rstrip('/')}/snapshots/{_stem(name, day)}.tar.xz"
+
+
+def _stem(name: str, day: date) -> str:
+    return f"{name}-{day:%Y%m%d}"

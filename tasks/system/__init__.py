@@ -1,0 +1,1 @@
+"""What every room stands on: programs, files, downloads, signatures, git, sandboxes."""

@@ -1,0 +1,212 @@
+"""The one way to run a program.
+
+Programs are argument vectors, never shell strings. Each gets its own session, dies with the
+thread that started it (prctl(2), PR_SET_PDEATHSIG), and takes its whole process group along
+when it is stopped. plumbum finds and starts them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.errors import BinmillError, CommandFailed, HostLacks
+
+Argument = str | os.PathLike[str]
+
+_GRACE_SECONDS = 5.0
+# Where a missing program comes from, by Debian package.
+_PACKAGES = {
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "gpg": "gnupg",
+    "gpgv": "gpgv",
+    "xz": "xz-utils",
+    "git": "git",
+    "nginx": "nginx-light",
+    "mmdebstrap": "mmdebstrap",
+    "zstd": "zstd",
+    "bzip2": "bzip2",
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a program ended: `returncode` (negative: a signal) and what it printed, as text."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    *argv: Argument,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    input: bytes | None = None,
+    timeout: float | None = None,
+    log: Path | None = None,
+    check: bool = True,
+    pass_fds: Sequence[int] = (),
+) -> Done:
+    """Run a program to its end and return how it ended.
+
+    `timeout` is in seconds. With `log`, both output streams are appended to that file and the
+    result carries its last lines as `stderr`. Raises CommandFailed when it exits non-zero
+    (unless `check` is false) or outlives its time, HostLacks when there is no such program.
+    """
+    with contextlib.ExitStack() as stack:
+        out: IO[bytes] | int = subprocess.PIPE
+        err: IO[bytes] | int = subprocess.PIPE
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            out = stack.enter_context(log.open("ab"))
+            err = subprocess.STDOUT
+        stdin = subprocess.PIPE if input is not None else subprocess.DEVNULL
+        process = stack.enter_context(
+            started(*argv, cwd=cwd, env=env, stdin=stdin, stdout=out, stderr=err, pass_fds=pass_fds)
+        )
+        try:
+            stdout, stderr = process.communicate(input, timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            raise CommandFailed(
+                f"{_words(argv)} did not end within {timeout:g} s",
+                f"its output is in {log}" if log else "",
+            ) from late
+    printed = _tail(log) if log is not None else _text(stderr)
+    done = Done(tuple(map(str, argv)), process.returncode, _text(stdout), printed)
+    if check and done.returncode != 0:
+        raise CommandFailed(
+            f"{_words(argv)} failed ({_outcome(done.returncode)}): {_last_line(done)}",
+            f"read {log}" if log else "",
+        )
+    return done
+
+
+@contextlib.contextmanager
+def started(
+    *argv: Argument,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | int | None = subprocess.DEVNULL,
+    stdout: IO[bytes] | int | None = subprocess.DEVNULL,
+    stderr: IO[bytes] | int | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running program, for pipes and servers; however the block ends, nothing of it is left.
+
+    `env` replaces the caller's environment; it shows in the process list, so no secret goes
+    there.
+    """
+    program = locate(str(argv[0]))
+    lifeline = locate("setpriv")
+    arguments = ["--pdeathsig", "KILL", "--"]
+    if env is not None:  # plumbum would add its own environment; env(1) starts from nothing
+        arguments += [locate("env"), "-i", *(f"{name}={value}" for name, value in env.items())]
+    arguments += [program, *(str(a) for a in argv[1:])]
+    process: subprocess.Popen[bytes] = _plumbum()[lifeline][arguments].popen(
+        cwd=str(cwd) if cwd else None,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a program and its process group: TERM, a few seconds, KILL. Safe to call twice."""
+
+    def send(number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+
+    if process.poll() is None:
+        send(signal.SIGTERM)
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            send(signal.SIGKILL)
+            process.wait()
+    send(signal.SIGKILL)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def locate(program: str) -> str:
+    """The absolute path of a program; raises HostLacks that names the package to install."""
+    if "/" in program:
+        return program
+    # Debian keeps nginx, unshare's friends and others out of a plain user's PATH.
+    for folder in [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]:
+        candidate = Path(folder or "/nonexistent", program)
+        if os.access(candidate, os.X_OK) and candidate.is_file():
+            return str(candidate)
+    package = _PACKAGES.get(program, program)
+    raise HostLacks(
+        f"the program {program!r} is not installed",
+        f"apt-get install {package} (or your distribution's package that has {program})",
+    )
+
+
+def require_root(work: str) -> None:
+    """Raise HostLacks unless this process is root; `work` says what needs it."""
+    if os.geteuid() != 0:
+        raise HostLacks(
+            f"only root can {work}",
+            "run the same command as root (sudo -E doit ...); README, 'What root means here'",
+        )
+
+
+def _plumbum() -> Any:
+    # plumbum costs 60 ms to import; `doit list` must not pay for it
+    from plumbum import local
+
+    # plumbum remembers the environment of its import and adds it to every program's
+    local.env.clear()
+    local.env.update(os.environ)
+    return local
+
+
+def _words(argv: Sequence[Argument]) -> str:
+    words = [Path(argv[0]).name, *(str(a) for a in argv[1:4])]
+    return " ".join(w if len(w) < 60 else w[:57] + "..." for w in words)
+
+
+def _outcome(returncode: int) -> str:
+    if returncode < 0:
+        number = -returncode  # real-time signals have no name in signal.Signals
+        known = number in set(signal.Signals)
+        return f"killed by {signal.Signals(number).name if known else f'signal {number}'}"
+    return f"exit code {returncode}"
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")
+
+
+def _tail(log: Path, size: int = 4000) -> str:
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - size))
+        return _text(stream.read())
+
+
+def _last_line(done: Done) -> str:
+    lines = [x.strip() for x in (done.stderr or done.stdout).splitlines() if x.strip()]
+    return lines[-1][:300] if lines else "it printed nothing"
+
+
+__all__ = ["Argument", "BinmillError", "Done", "locate", "require_root", "run", "started", "stop"]

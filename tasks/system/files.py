@@ -1,0 +1,203 @@
+"""The one way to write, hash, copy and delete files.
+
+A file is either the old one or the new one, never half of one: written beside its place,
+synced, renamed. A tree is deleted only after it was moved out of the way, never through a link
+and never across a mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.errors import BinmillError, Busy
+
+_CHUNK = 1 << 20
+_OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline and backslash
+
+
+def write_atomic(path: Path, data: bytes | str, mode: int = 0o644) -> None:
+    """Put `data` at `path` in one step; readers see the old content or the new, never less."""
+    raw = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(raw)
+            os.fchmod(stream.fileno(), mode)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable (fsync(2) on the directory)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digests(path: Path, *names: str) -> dict[str, str]:
+    """Hex digests of a file by hashlib name, read once, in one pass."""
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            for each in hashes.values():
+                each.update(chunk)
+    return {name: each.hexdigest() for name, each in hashes.items()}
+
+
+def sha512(path: Path) -> str:
+    """The SHA-512 of a file, in hex."""
+    return digests(path, "sha512")["sha512"]
+
+
+def copy_plain(source: Path, target: Path) -> None:
+    """Copy a file that a chroot made: never through a link, regular files with one name only.
+
+    Raises BinmillError for anything else (a device, a link to the host, a hard link that could
+    still be written from inside).
+    """
+    # O_PATH first: to open a device, even only to look at it, may do something
+    found = os.open(source, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(found)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise BinmillError(f"{source} is not a plain file with one name; it is not taken")
+        descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY)
+    finally:
+        os.close(found)
+    with os.fdopen(descriptor, "rb") as reader:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with scratch.open("xb") as writer:
+                shutil.copyfileobj(reader, writer, _CHUNK)
+                writer.flush()
+                os.fsync(writer.fileno())
+            scratch.chmod(0o644)
+            scratch.replace(target)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold an exclusive flock(2) for the length of the block; raises Busy naming the holder.
+
+    The kernel drops the lock with its process, so a stale lock cannot exist.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
+            raise Busy(
+                f"{what} is in the hands of another run ({holder or 'unknown process'})",
+                "wait for it to end, then run the same command again",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def mounts_below(path: Path) -> list[str]:
+    """Mount points at or beneath a directory, as this process sees them (proc(5), mountinfo)."""
+    # the name itself is not followed: of a link, it is the link that is asked about
+    top = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - may be "/"
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        point = os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), line.split(b" ")[4]))
+        if point == top or point.startswith(top.rstrip("/") + "/"):
+            found.append(point)
+    return found
+
+
+def remove_tree(path: Path, trash: Path) -> None:
+    """Delete a tree of ours for good: refuse mounts, move it to `trash`, walk without links.
+
+    `trash` must be on the same file system. A killed deletion is finished by `empty_trash`.
+    """
+    if not os.path.lexists(path):
+        return
+    held = mounts_below(path)
+    if held:
+        raise BinmillError(
+            f"{path} is not deleted: something is mounted at {held[0]}",
+            f"umount {held[0]}, then run the same command again",
+        )
+    trash.mkdir(parents=True, exist_ok=True)
+    path.rename(trash / f"{path.name}.{secrets.token_hex(4)}")
+    empty_trash(trash)
+
+
+def empty_trash(trash: Path) -> None:
+    """Delete everything in a trash directory, crossing no mount and following no link.
+
+    Several processes may do so at once.
+    """
+    if not trash.is_dir():
+        return
+    held = [point for point in mounts_below(trash) if point != os.path.realpath(trash)]
+    if held:  # a bind mount from the same file system has the same st_dev: only the table tells
+        raise BinmillError(
+            f"{trash} is not emptied: something is mounted at {held[0]}",
+            f"umount {held[0]}, then run the same command again",
+        )
+    descriptor = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        while names := os.listdir(descriptor):  # noqa: PTH208 - a descriptor, not a path
+            for name in names:
+                _delete(descriptor, name)
+    finally:
+        os.close(descriptor)
+
+
+def _delete(trash: int, name: str) -> None:
+    """Delete one entry of the trash. The folders in it become entries of the trash themselves,
+    so a tree of any depth costs neither stack nor descriptors; a mount point does not move."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        if not stat.S_ISDIR(os.stat(name, dir_fd=trash, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=trash)
+            return
+        folder = os.open(name, flags, dir_fd=trash)
+        try:
+            if os.fstat(folder).st_dev != os.fstat(trash).st_dev:
+                raise BinmillError(f"deletion stopped: {name} is on another file system")
+            with os.scandir(folder) as entries:
+                inner = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for each, is_folder in inner:
+                with contextlib.suppress(FileNotFoundError):
+                    if is_folder:
+                        os.rename(each, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=trash)
+                    else:
+                        os.unlink(each, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            os.rmdir(name, dir_fd=trash)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # something new came in: the next round has it
+                raise

@@ -1,0 +1,188 @@
+"""Chroots in namespaces of their own: what is mounted is data, and nothing outlives its parent.
+
+A Sandbox is a plan: layers, mounts, environment. `run` carries it out through util-linux's
+setpriv and unshare and a small first process (sandbox_init.py) that mounts, pivots and reaps.
+All three of parent-death signal, pid namespace and kill-child are needed: any one alone leaves
+survivors when doit is killed. Mounts are made in a private mount namespace only, so they can
+neither leak to the host nor be walked into by a deletion there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tasks.errors import BinmillError, CommandFailed
+from tasks.system.command import Done, require_root, started
+from tasks.system.files import remove_tree
+from tasks.system.terminal import PseudoTerminal
+
+_INIT = Path(__file__).with_name("sandbox_init.py")
+_NAMESPACES = ("--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL",
+               "--ipc", "--uts", "--cgroup")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A host directory or file at an absolute path inside; read-only unless said otherwise.
+
+    `source` is looked up on the host, before anything of the guest is mounted.
+    """
+
+    source: str
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """All that a command in a chroot sees. `layers`: directories, the topmost first, read-only.
+
+    `workspace` is a directory of ours on the host for the upper layer; what the command writes
+    is in `workspace/upper` afterwards.
+    """
+
+    hostname: str
+    layers: tuple[Path, ...]
+    workspace: Path
+    binds: tuple[Bind, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    network: bool = False
+
+    @property
+    def upper(self) -> Path:
+        return self.workspace / "upper"
+
+
+@contextlib.contextmanager
+def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
+    """A throwaway place for one sandbox's upper layer; what a killed run left there is swept."""
+    path = parent / name
+    remove_tree(path, trash)
+    # a guest may leave setuid programs: nobody else on this host gets at them
+    path.mkdir(mode=0o700, parents=True)
+    for part in ("upper", "work", "root"):
+        (path / part).mkdir()
+    (path / "upper").chmod(0o755)
+    try:
+        yield path
+    finally:
+        remove_tree(path, trash)
+
+
+def run(
+    sandbox: Sandbox,
+    argv: Sequence[str],
+    *,
+    log: Path | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+) -> Done:
+    """Run a command inside, without a terminal. `timeout` in seconds; `log` gets its output.
+
+    Raises CommandFailed when it fails (unless `check` is false) and BinmillError when the
+    sandbox itself could not be set up.
+    """
+    with contextlib.ExitStack() as stack:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        out = subprocess.PIPE if log is None else stack.enter_context(log.open("ab"))
+        err = subprocess.PIPE if log is None else subprocess.STDOUT
+        plan = stack.enter_context(_plan(sandbox, argv, terminal=False))
+        process = stack.enter_context(
+            started(*_entry(sandbox, plan), env={}, stdout=out, stderr=err, pass_fds=(plan,))
+        )
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            raise CommandFailed(
+                f"{argv[0]} in {sandbox.hostname} did not end within {timeout:g} s",
+                f"its output is in {log}" if log else "",
+            ) from late
+        stands = os.fstat(plan).st_size == 0
+    done = Done(tuple(argv), process.returncode, _text(stdout), _text(stderr))
+    if not stands:
+        raise BinmillError(f"the sandbox {sandbox.hostname} could not be set up: "
+                           f"{_last(done.stderr, log)}")  # fmt: skip
+    if check and done.returncode != 0:
+        raise CommandFailed(
+            f"{' '.join(argv[:4])} failed in {sandbox.hostname} (exit code {done.returncode}): "
+            f"{_last(done.stderr or done.stdout, log)}",
+            f"read {log}" if log else "",
+        )
+    return done
+
+
+def enter(sandbox: Sandbox, argv: Sequence[str]) -> int:
+    """Run a command inside for a person; returns its exit code.
+
+    On a terminal it gets a pseudo terminal of its own, so that a shell inside has job control
+    and the caller's session keeps its terminal. Elsewhere it inherits the three streams.
+    """
+    terminal = all(os.isatty(number) for number in (0, 1, 2))
+    with contextlib.ExitStack() as stack:
+        plan = stack.enter_context(_plan(sandbox, argv, terminal=terminal))
+        inner = stack.enter_context(PseudoTerminal()) if terminal else None
+        stream = inner.inside if inner else None
+        process = stack.enter_context(
+            started(*_entry(sandbox, plan), env={}, stdin=stream, stdout=stream, stderr=stream,
+                    pass_fds=(plan,))
+        )  # fmt: skip
+        if inner:
+            inner.relay()
+        return process.wait()
+
+
+def _entry(sandbox: Sandbox, plan: int) -> list[str]:
+    require_root(f"enter the chroot {sandbox.hostname}")
+    network = () if sandbox.network else ("--net",)
+    # -I -S: no site packages, no PYTHON* variables; the first process needs neither. Nor does it
+    # get the caller's environment (env={} where it is started): /proc/1/environ is open to a guest
+    return ["unshare", *_NAMESPACES, *network, "--", sys.executable, "-I", "-S", str(_INIT),
+            str(plan)]  # fmt: skip
+
+
+@contextlib.contextmanager
+def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[int]:
+    """The plan as JSON in an anonymous file that the first process inherits.
+
+    It empties the file when the sandbox stands and the command is about to start.
+    """
+    raw = json.dumps(
+        {
+            "hostname": sandbox.hostname,
+            "layers": [str(layer) for layer in sandbox.layers],
+            "workspace": str(sandbox.workspace),
+            "binds": [asdict(bind) for bind in sandbox.binds],
+            "environment": dict(sandbox.environment),
+            "network": sandbox.network,
+            "terminal": terminal,
+            "argv": list(argv),
+        }
+    ).encode()
+    descriptor = os.memfd_create("binmill-sandbox")
+    try:
+        os.write(descriptor, raw)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")
+
+
+def _last(text: str, log: Path | None) -> str:
+    if log is not None:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 4000))
+            text = _text(stream.read())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it printed nothing"

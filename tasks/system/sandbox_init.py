@@ -1,0 +1,208 @@
+"""The first process (pid 1) of a sandbox: mount, pivot, run the command, reap, exit with it.
+
+Run as a plain script by tasks.system.sandbox inside fresh namespaces; reads its plan (JSON) from
+the file descriptor named on the command line. Standard library only.
+
+Mount points are found component by component without following links, since packages have had
+their hands on the tree: a link at /var/db/repos must not lead a mount elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+import sys
+import termios
+from typing import Any
+
+FAILED = 251
+# mount(2), umount(2)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC = 32, 4096, 16384
+MNT_DETACH = 2
+SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
+LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
+         "ptmx": "pts/ptmx"}  # fmt: skip
+STANDARD_STREAMS = 3
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+    """mount(2), with an OSError that says what was mounted where."""
+    if libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount {kind or source} at {target}: {os.strerror(number)}")
+
+
+def beneath(root: str, path: str, *, folder: bool) -> int:
+    """A descriptor of `path` below `root`, made where it is missing, never through a link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    here = os.open(root, flags)
+    parts = [part for part in path.split("/") if part]
+    if ".." in parts:
+        raise OSError(f"{path} climbs; nothing is mounted on it")
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        if last and not folder:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=here))
+            following = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            if stat.S_ISLNK(os.fstat(following).st_mode):
+                raise OSError(f"{path} is a link inside the chroot; nothing is mounted on it")
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=here)
+            try:
+                following = os.open(part, flags, dir_fd=here)
+            except OSError as error:
+                why = "is a link or a file" if error.errno == errno.ENOTDIR else error.strerror
+                raise OSError(f"{path}: {part} {why} in the chroot; nothing is mounted") from None
+        os.close(here)
+        here = following
+    return here
+
+
+def mount_beneath(
+    root: str, source: str, path: str, kind: str, flags: int = 0, options: str = ""
+) -> None:
+    """mount(2) on a path inside the root that was walked to without following links."""
+    folder = os.path.isdir(source) if flags & MS_BIND else True
+    point = beneath(root, path, folder=folder)
+    try:
+        mount(source, f"/proc/self/fd/{point}", kind, flags, options)
+    finally:
+        os.close(point)
+
+
+def escaped(path: str) -> str:
+    """A path as an option of overlayfs, where backslash, comma and colon mean something."""
+    return "".join(f"\\{letter}" if letter in "\\,:" else letter for letter in path)
+
+
+def make_root(plan: dict[str, Any]) -> str:
+    """The overlay of all layers, and every mount of the plan upon it."""
+    space = plan["workspace"]
+    root = f"{space}/root"
+    lower = ":".join(map(escaped, plan["layers"]))
+    own = escaped(space)
+    options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,xino=off"
+    mount("overlay", root, "overlay", 0, options)
+    for bind in plan["binds"]:  # sources first: nothing of the guest is looked through
+        mount_beneath(root, bind["source"], bind["target"], "", MS_BIND)
+        if not bind["writable"]:
+            point = beneath(root, bind["target"], folder=os.path.isdir(bind["source"]))
+            flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV
+            mount("", f"/proc/self/fd/{point}", "", flags)
+            os.close(point)
+    mount_beneath(root, "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount_beneath(root, "sysfs", "/sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount_beneath(root, "tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    make_dev(root)
+    return root
+
+
+def make_dev(root: str) -> None:
+    """A minimal /dev: six devices, a pts instance of its own, shm, the usual links."""
+    mount_beneath(root, "tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=1m")
+    dev = beneath(root, "/dev", folder=True)
+    for name, (major, minor) in DEVICES.items():
+        os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=dev)
+        os.chmod(name, 0o666, dir_fd=dev)
+    for name, target in LINKS.items():
+        os.symlink(target, name, dir_fd=dev)
+    os.close(dev)
+    mount_beneath(root, "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+                  "newinstance,ptmxmode=0666,mode=620,gid=5")  # fmt: skip
+    mount_beneath(root, "tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+
+
+def pivot(root: str) -> None:
+    """Make `root` the only root there is (pivot_root(2), the "." "." idiom of its man page)."""
+    os.chdir(root)
+    number = SYS_PIVOT_ROOT[os.uname().machine]
+    if libc.syscall(number, b".", b".") != 0:
+        raise OSError(ctypes.get_errno(), "pivot_root failed")
+    if libc.umount2(b".", MNT_DETACH) != 0:
+        raise OSError(ctypes.get_errno(), "the old root could not be left")
+    os.chdir("/")
+
+
+def loopback_up() -> None:
+    """Switch on `lo` in a fresh network namespace (netdevice(7), SIOCSIFFLAGS)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plug:
+        up_and_running = 0x1 | 0x40
+        fcntl.ioctl(plug, 0x8914, struct.pack("16sH14x", b"lo", up_and_running))
+
+
+def guest(plan: dict[str, Any]) -> None:
+    """Become the command. Runs in the child; does not return."""
+    os.setsid()
+    if plan["terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 1)
+    os.umask(0o022)
+    os.chdir("/")
+    if plan["terminal"]:
+        with contextlib.suppress(OSError):  # a chroot without a home still has a shell
+            os.chdir(plan["environment"].get("HOME", "/"))
+    os.closerange(STANDARD_STREAMS, os.sysconf("SC_OPEN_MAX"))
+    for number in range(1, signal.NSIG):
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    try:
+        os.execvpe(plan["argv"][0], plan["argv"], plan["environment"])
+    except OSError as error:
+        sys.stderr.write(f"{plan['argv'][0]}: {error.strerror}\n")
+        os._exit(127)
+
+
+def reap(child: int) -> int:
+    """Wait for everything; return the command's exit status, as a shell would say it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def main() -> int:
+    """Set up, run, exit; the kernel ends everything else in the namespace with this process."""
+    with os.fdopen(int(sys.argv[1]), "r+b") as stream:
+        plan = json.load(stream)
+        try:
+            socket.sethostname(plan["hostname"])
+            if not plan["network"]:
+                loopback_up()
+            pivot(make_root(plan))
+        except OSError as error:
+            sys.stderr.write(f"{error.args[-1]}\n")
+            return FAILED
+        stream.truncate(0)  # tells tasks.system.sandbox that what ends from here on is the command
+    child = os.fork()
+    if child == 0:
+        guest(plan)
+    return reap(child)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

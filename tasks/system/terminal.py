@@ -1,0 +1,119 @@
+"""What a person sees while something runs: a bar on a terminal, nothing in a log."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import sys
+import termios
+import tty
+from types import FrameType, TracebackType
+from typing import Any
+
+
+def say(text: str) -> None:
+    """One line for the person who runs doit, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+class Progress:
+    """A bar with rate and time left for `total` bytes (None: unknown), on a terminal only."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._title, self._total = title, total
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and (self._total is None or self._total > 1 << 20):
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("  {task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self._total)
+        return self
+
+    def advance(self, count: int) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._task, count)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class PseudoTerminal:
+    """A terminal for a command of its own session, relayed to the caller's (pty(7)).
+
+    `inside` is the end to give to the command; `relay` copies until the command has closed it.
+    """
+
+    def __enter__(self) -> PseudoTerminal:
+        self._outside, self.inside = pty.openpty()
+        self._mode = termios.tcgetattr(0)
+        self._resize(0, None)
+        self._on_resize = signal.signal(signal.SIGWINCH, self._resize)
+        tty.setraw(0)
+        return self
+
+    def relay(self) -> None:
+        """Copy keys in and text out until nothing holds the inner end any more."""
+        os.close(self.inside)
+        self.inside = -1
+        watched = [0, self._outside]
+        while True:
+            ready = select.select(watched, [], [])[0]
+            if self._outside in ready:
+                try:
+                    text = os.read(self._outside, 1 << 16)
+                except OSError:  # EIO: the last process inside has closed it
+                    return
+                if not text:
+                    return
+                os.write(1, text)
+            if 0 in ready:
+                keys = os.read(0, 1 << 12)
+                if keys:
+                    os.write(self._outside, keys)
+                else:
+                    watched.remove(0)
+
+    def _resize(self, _number: int, _frame: FrameType | None) -> None:
+        size = fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8)
+        fcntl.ioctl(self._outside, termios.TIOCSWINSZ, size)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        termios.tcsetattr(0, termios.TCSAFLUSH, self._mode)
+        signal.signal(signal.SIGWINCH, self._on_resize)
+        for descriptor in (self.inside, self._outside):
+            if descriptor >= 0:
+                os.close(descriptor)

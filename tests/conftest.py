@@ -1,0 +1,74 @@
+"""What all tests share: a marker by folder, no programs in unit tests, and honest skips."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.layout import Layout
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            kind = item.path.relative_to(_HERE).parts[0]
+            if kind in ("unit", "integration", "e2e"):
+                item.add_marker(kind)
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_stay_inside(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit test that starts a program, forks or connects fails, whoever does it for it."""
+    if request.node.get_closest_marker("unit") is None:
+        return
+
+    def refuse(*arguments: Any, **_: Any) -> None:
+        pytest.fail(f"a unit test went outside: {arguments[-1:]!r}")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    for name in ("system", "fork", "posix_spawn", "posix_spawnp"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """An empty site of its own."""
+    return Layout(site=tmp_path, state=tmp_path / "state")
+
+
+@pytest.fixture(scope="session")
+def needs_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: run the tests as root to include it")
+
+
+@pytest.fixture(scope="session")
+def needs_sandbox(needs_root: None, tmp_path_factory: pytest.TempPathFactory) -> None:  # noqa: ARG001
+    """Skip, saying why, where the machine withholds what sandboxes are made of."""
+    for program in ("unshare", "setpriv", "mount"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program} (Debian: util-linux, mount)")
+    place = tmp_path_factory.mktemp("overlay")
+    for part in ("lower", "upper", "work", "root"):
+        (place / part).mkdir()
+    options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+    probe = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--net", "--ipc",
+         "--uts", "--cgroup", "mount", "-t", "overlay", "overlay", "-o", options, place / "root"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    if probe.returncode != 0:
+        pytest.skip(f"needs namespaces and overlayfs: {probe.stderr.strip()}")
