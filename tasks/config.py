@@ -119,10 +119,12 @@ class Chroot(_Table):
 
 
 class Binhost(_Table):
-    """How the published packages are served."""
+    """How the published packages are signed and served: a GnuPG home and the key in it."""
 
     listen: Listen = "127.0.0.1:8480"
     keep: int = Field(default=5, ge=1, le=1000)
+    signing_home: Line = "secrets/gnupg"
+    signing_key: Fingerprint | None = None
 
 
 class Build(_Table):
@@ -281,7 +283,7 @@ def _references(config: Config) -> Iterator[str]:
             yield from reference(f"{place} base", "chroot", chroot.base, list(config.chroots))
         for overlay in chroot.overlays:
             yield from reference(f"{place} overlays", "overlay", overlay, list(config.overlays))
-        if chroot.base is None and chroot.profile is None:
+        if chroot.seed is not None and chroot.base is None and chroot.profile is None:
             yield f"{place} profile: missing (a base names its profile)"
         yield from _ring(config, name)
     if config.tree.name in config.overlays:

@@ -141,7 +141,9 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     )  # fmt: skip
     yield Step(
         f"publish:{name}", f"publish the packages of {name} as a new generation",
-        partial(packages.publish, site, name), needs=(f"binpkgs:{name}",),
+        partial(packages.publish, site, name),
+        needs=(f"binpkgs:{name}", f"seed:{config.seed_of(name)}", *repos),
+        inputs={"signing_key": config.binhost.signing_key},
         results=lambda record: [
             site.layout.binhost(name) / "gen" / str(record["generation"]),
             site.layout.binhost(name) / "current",

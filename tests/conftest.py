@@ -41,6 +41,11 @@ def _unit_tests_stay_inside(
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
+def names(folder: Path) -> list[str]:
+    """What is in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """An empty site of its own."""

@@ -11,21 +11,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.chroot.layers import place
 from tasks.config import Build
 from tasks.errors import BinmillError, CommandFailed
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
-WORLD = "var/lib/portage/world"
+def command(build: Build, packages: Sequence[str]) -> list[str]:
+    """The emerge(1) call: everything again, taking what this very build has already packed.
 
-
-def command(build: Build) -> list[str]:
-    """The emerge(1) call: everything again, taking what this very build has already packed."""
+    The packages are named beside @world, so that one that does not exist is an error.
+    """
     return [
         "emerge", "--verbose", "--color=n", "--nospinner", "--quiet-build=y",
         "--emptytree", "--with-bdeps=y", "--usepkg=y", "--binpkg-respect-use=y",
-        "--binpkg-changed-deps=y", f"--jobs={build.packages}", "@world",
+        "--binpkg-changed-deps=y", f"--jobs={build.packages}", "@world", *sorted(packages),
     ]  # fmt: skip
 
 
@@ -39,13 +38,12 @@ def build(room: Sandbox, packages: Sequence[str], options: Build, log: Path) -> 
 
     Raises CommandFailed that names the first package that failed and where its log is.
     """
-    place(room.upper, room.layers, WORLD, "".join(f"{atom}\n" for atom in sorted(packages)))
     room = replace(room, environment={**room.environment, "MAKEOPTS": makeopts(options)})
     start = log.stat().st_size if log.exists() else 0
     try:
         # a killed run may have left packages that its index does not know
         sandbox.run(room, ["emaint", "--fix", "binhost"], log=log, timeout=3600)
-        sandbox.run(room, command(options), log=log, timeout=options.timeout_minutes * 60)
+        sandbox.run(room, command(options, packages), log=log, timeout=options.timeout_minutes * 60)
     except CommandFailed as failed:
         with log.open("rb") as stream:
             stream.seek(start)
@@ -59,6 +57,8 @@ def build(room: Sandbox, packages: Sequence[str], options: Build, log: Path) -> 
 def reason(log: str) -> str:
     """The line of emerge's output that tells a person what failed; "" if none does."""
     lines = [line.strip() for line in log.splitlines()]
+    if log.rstrip().endswith(("Terminated", "Killed")):
+        return "it was killed; was the machine out of memory?"
     for mark in (
         ">>> Failed to emerge", "emerge: there are no ebuilds", "The following REQUIRED_USE",
         "!!! All ebuilds that could satisfy", "!!! Multiple package instances",

@@ -10,11 +10,13 @@ import hashlib
 import io
 import re
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import NotTrusted
+from tasks.system.gpgv import Role, verify_clearsigned
 
 # PMS 3.1 and 3.2: what a category, a package name and a version may be
 _CATEGORY = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
@@ -55,15 +57,17 @@ def parse(category: str, pf: str, build_id: str) -> Name:
     return Name(category, match["pn"], match["pvr"], int(build_id))
 
 
-def metadata(path: Path) -> dict[str, str]:
+def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
     """The metadata of a GPKG by Portage's key; raises NotTrusted when the container is not whole.
 
-    Every member is held against the container's Manifest on the way.
+    Every member is held against the container's Manifest on the way. With `role`, the Manifest
+    must be clearsigned by one of the role's keys.
     """
     try:
         with tarfile.open(path, "r:") as container:
             members = {m.name.rsplit("/", 1)[-1]: m for m in container if m.isreg()}
-            expected = _manifest(_read(container, members["Manifest"]))
+            manifest = _read(container, members["Manifest"])
+            expected = _manifest(_signed(manifest, role) if role else manifest)
             for name, (size, digest) in expected.items():
                 _check(container, members[name], size, digest)
             packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
@@ -80,6 +84,13 @@ def _read(container: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = container.extractfile(member)
     assert stream is not None
     return stream.read()
+
+
+def _signed(manifest: bytes, role: Role) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="binmill-gpkg-") as folder:
+        path = Path(folder, "Manifest")
+        path.write_bytes(manifest)
+        return verify_clearsigned(role, path)[1].encode()
 
 
 def _manifest(text: bytes) -> Mapping[str, tuple[int, str]]:

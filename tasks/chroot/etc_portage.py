@@ -30,12 +30,21 @@ _LISTS = {"package_mask": "package.mask", "package_unmask": "package.unmask"}
 
 
 def files(
-    config: Config, name: str, *, features: tuple[str, ...] = BUILD_FEATURES, binrepos: str = ""
+    config: Config,
+    name: str,
+    *,
+    features: tuple[str, ...] = BUILD_FEATURES,
+    binrepos: str = "",
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Every generated file of a chroot's /etc/portage, by path below it; pure."""
+    """Every generated file of a chroot's /etc/portage, by path below it; pure.
+
+    A client or a signing sandbox differs from a build in `features`, `binrepos` and further
+    `variables` of make.conf.
+    """
     chroot = config.effective(name)
     made = {
-        "make.conf": make_conf(config, chroot, features),
+        "make.conf": make_conf(config, chroot, features, variables or {}),
         "repos.conf/binmill.conf": repos_conf(config, chroot),
         "binrepos.conf": _OURS + binrepos,
     }
@@ -62,7 +71,9 @@ def profile_link(config: Config, name: str) -> str:
     return f"{REPOS}/{repo or config.tree.name}/profiles/{path}"
 
 
-def make_conf(config: Config, chroot: Chroot, features: tuple[str, ...]) -> str:
+def make_conf(
+    config: Config, chroot: Chroot, features: tuple[str, ...], more: Mapping[str, str]
+) -> str:
     """make.conf(5): where things are, what is allowed, then the config's own variables."""
     variables = {
         "CFLAGS": "-O2 -pipe",
@@ -76,6 +87,7 @@ def make_conf(config: Config, chroot: Chroot, features: tuple[str, ...]) -> str:
         "USE": " ".join(chroot.use),
         "ACCEPT_KEYWORDS": " ".join(chroot.accept_keywords),
         "ACCEPT_LICENSE": " ".join(chroot.accept_license),
+        **more,
     }
     lines = [f'{key}="{_literal(value)}"\n' for key, value in variables.items() if value]
     wanted = " ".join(dict.fromkeys((*features, *chroot.features)))

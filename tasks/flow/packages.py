@@ -21,9 +21,11 @@ def binpkgs(site: Site, name: str) -> Record:
     """Build a chroot's package set with the real emerge and collect every package of it."""
     from tasks.build import collect, emerge
     from tasks.chroot import etc_portage
+    from tasks.publish import sign
     from tasks.system.sandbox import Bind
 
     layout = site.layout
+    sign.public_key(_signing_home(site), site.config.binhost.signing_key)  # now, not hours later
     pkgdir = layout.build(name, build_key(site, name))
     chroots.sweep(site, pkgdir.parent, keep={pkgdir})
     if not pkgdir.is_dir():
@@ -87,29 +89,72 @@ def set_folder(site: Site, name: str, made: Record) -> Path:
 
 
 def publish(site: Site, name: str) -> Record:
-    """Make the newest set the current generation of the chroot's binhost."""
+    """Sign the newest set, verify it as a client would, make it the current generation."""
     from tasks.publish import generation
 
-    made = records.read(site.layout, f"binpkgs:{name}")
-    binhost = site.layout.binhost(name)
-    number = generation.publish(
-        binhost, made, set_folder(site, name, made),
-        revisions=chroots.revisions(site, name), trash=site.layout.trash,
-    )  # fmt: skip
-    gone = generation.prune(binhost, site.config.binhost.keep, site.layout.trash)
-    chroots.sweep(site, site.layout.binpkgs(name), keep={set_folder(site, name, made)})
-    say(f"  {name}: generation {number} with {len(made['packages'])} packages is current"
+    layout = site.layout
+    made = records.read(layout, f"binpkgs:{name}")
+    binhost = layout.binhost(name)
+    now = generation.current(binhost)
+    if now is None or generation.facts(binhost, now)["set"] != made["set"]:
+        with chroots.workspace(site, f"sign-{name}") as space:
+            signed = _signed(site, name, made, space)
+            now = generation.publish(
+                binhost, made, signed, revisions=chroots.revisions(site, name), trash=layout.trash
+            )
+    gone = generation.prune(binhost, site.config.binhost.keep, layout.trash)
+    chroots.sweep(site, layout.binpkgs(name), keep={set_folder(site, name, made)})
+    say(f"  {name}: generation {now} with {len(made['packages'])} packages is current"
         + (f", {len(gone)} old ones deleted" if gone else ""))  # fmt: skip
-    return {"generation": number, "set": made["set"]}
+    return {"generation": now, "set": made["set"]}
+
+
+def _signed(site: Site, name: str, made: Record, space: Path) -> Path:
+    """A signed and verified copy of a set, in a workspace; see publish.sign."""
+    from tasks.chroot import etc_portage
+    from tasks.publish import sign
+    from tasks.system.files import write_atomic
+    from tasks.system.gpgv import Role
+    from tasks.system.sandbox import Bind
+
+    key = site.config.binhost.signing_key
+    home = _signing_home(site)
+    public = sign.public_key(home, key)
+    assert key is not None  # public_key has seen to it
+    copy = space / "packages"
+    shutil.copytree(set_folder(site, name, made), copy)
+    write_atomic(space / "key.asc", public)
+    conf = etc_portage.files(site.config, name, features=(), variables=sign.variables(key))
+    etc_portage.write(conf, etc_portage.profile_link(site.config, name), space / "etc",
+                      site.layout.trash)  # fmt: skip
+    seed = records.read(site.layout, f"seed:{site.config.seed_of(name)}")
+    room = chroots.plan(
+        site, name, space, etc=space / "etc", layers=[site.layout.seed(seed["sha512"])],
+        binds=(
+            Bind(str(home), sign.KEY_HOME, writable=True),
+            Bind(str(copy), sign.PACKAGES, writable=True),
+        ),
+    )  # fmt: skip
+    paths = [package["path"] for package in made["packages"]]
+    sign.sign(room, copy, paths, site.layout.log(f"publish:{name}"))
+    sign.verify([copy / path for path in paths], Role("binhost", space / "key.asc", (key,)))
+    return copy
+
+
+def _signing_home(site: Site) -> Path:
+    return site.layout.site / site.config.binhost.signing_home
 
 
 def client(site: Site, name: str) -> Record:
     """Install a chroot's packages in a fresh client, from the published binhost over HTTP."""
     from tasks.chroot import etc_portage
     from tasks.publish import client as clients
+    from tasks.publish import sign
     from tasks.publish.serve import free_port, serving
 
     layout = site.layout
+    key = site.config.binhost.signing_key
+    public = sign.public_key(_signing_home(site), key)
     seed = records.read(layout, f"seed:{site.config.seed_of(name)}")
     log = layout.log(f"client:{name}")
     with (
@@ -117,10 +162,12 @@ def client(site: Site, name: str) -> Record:
         serving(layout.binhosts, space / "nginx", f"127.0.0.1:{free_port()}") as url,
     ):
         made = etc_portage.files(
-            site.config, name, features=(), binrepos=clients.binrepos(name, f"{url}/{name}")
-        )
+            site.config, name, features=(), variables=clients.VARIABLES,
+            binrepos=clients.binrepos(name, f"{url}/{name}"),
+        )  # fmt: skip
         link = etc_portage.profile_link(site.config, name)
         etc_portage.write(made, link, space / "etc", layout.trash)
+        clients.keyring(public, str(key), space / "etc" / clients.GNUPG)
         inside = chroots.plan(
             site, name, space, network=True, etc=space / "etc", layers=[layout.seed(seed["sha512"])]
         )

@@ -15,12 +15,13 @@ from pathlib import Path
 from tasks.errors import BinmillError, HostLacks
 from tasks.lab.upstream import Upstream
 from tasks.system.command import run
-from tasks.system.files import write_atomic
+from tasks.system.files import remove_tree, write_atomic
 
 _ORIGINS = ("Debian", "Ubuntu")
 _FORMAT = "$(ORIGIN)|$(REPO_URI)|$(CODENAME)|$(COMPONENT)"
 # What a distribution appends when it repacks an archive, or to show that a version went back.
 _REPACKED = re.compile(r"[.+~-]?(dfsg|ds|repack|debian|ubuntu)[.\d]*$")
+_UNFINISHED = ".unfinished"
 _VERSION = re.compile(r"\d+(\.\d+)*[a-z]?$")  # the part of PMS 3.2 that occurs here
 
 
@@ -97,8 +98,10 @@ def fetch_sources(lab: Upstream, names: list[str]) -> dict[str, Source]:
 
 
 def _fetch(lab: Upstream, name: str, environment: dict[str, str]) -> None:
-    place = lab.archives / name
-    place.mkdir(exist_ok=True)
+    # apt writes under the final name: only a folder that is complete gets the source's
+    place = lab.archives / _UNFINISHED
+    remove_tree(place, lab.trash)
+    place.mkdir()
     # --tar-only: what the distribution adds to the upstream archive is not of interest
     options = ("--download-only", "--tar-only", "--only-source")
     run(
@@ -110,10 +113,15 @@ def _fetch(lab: Upstream, name: str, environment: dict[str, str]) -> None:
         env=environment,
         log=lab.logs / "sources.log",
     )
+    place.rename(lab.archives / name)
 
 
 def _present(lab: Upstream, name: str) -> Source | None:
-    files = sorted((lab.archives / name).glob("*.orig.tar.?z*"))
+    files = [
+        file
+        for ending in ("gz", "xz", "bz2")
+        for file in (lab.archives / name).glob(f"*.orig.tar.{ending}")
+    ]
     if not files:
         return None
     stem = files[-1].name.partition(".orig.tar.")[0]
@@ -154,9 +162,7 @@ def _private_apt(lab: Upstream) -> dict[str, str]:
     home = lab.work / "apt"
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (home / folder).mkdir(parents=True, exist_ok=True)
-    write_atomic(
-        home / "sources.list", "".join(f"{suite.line('deb-src')}\n" for suite in suites())
-    )
+    write_atomic(home / "sources.list", "".join(f"{suite.line('deb-src')}\n" for suite in suites()))
     settings = {
         "Dir::Etc::sourcelist": home / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",

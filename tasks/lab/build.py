@@ -82,9 +82,7 @@ def _calendar(lab: Upstream) -> Calendar:
     return Calendar(datetime.fromisoformat(json.loads(lab.calendar.read_text())["begun"]))
 
 
-def _facts(
-    lab: Upstream, calendar: Calendar, archive: str, packages: dict[str, list[str]]
-) -> None:
+def _facts(lab: Upstream, calendar: Calendar, archive: str, packages: dict[str, list[str]]) -> None:
     facts = {
         "fingerprints": {role: keys.fingerprint(lab, role) for role in ROLES},
         "days": [f"{day:%Y%m%d}" for day in calendar.days],

@@ -51,9 +51,7 @@ def serving(directory: Path, port: int) -> Iterator[str]:
     log = lab.server / f"error-{port}.log"
     (lab.server / "temporary").mkdir(parents=True, exist_ok=True)
     settings = lab.server / f"nginx-{port}.conf"
-    write_atomic(
-        settings, _CONFIGURATION.format(server=lab.server, port=port, root=lab.mirror)
-    )
+    write_atomic(settings, _CONFIGURATION.format(server=lab.server, port=port, root=lab.mirror))
     # -e: nginx would open its compiled-in log before it reads its configuration
     command = ("nginx", "-e", log, "-p", lab.server, "-c", settings)
     with started(*command) as process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.lab.overlay import BRANCH
-from tasks.lab.upstream import FLAVOUR, PROFILE, SOURCES, Upstream
+from tasks.lab.upstream import ARCH, FLAVOUR, PROFILE, SOURCES, Upstream
 from tasks.system.files import write_atomic
 
 
@@ -18,6 +18,7 @@ def write_config(directory: Path, port: int, site: Path) -> Path:
     fingerprints = lab.facts()["fingerprints"]
     values = {
         "MIRROR": f"http://127.0.0.1:{port}",
+        "ARCH": ARCH,
         "FLAVOUR": FLAVOUR,
         "PROFILE": PROFILE,
         "TREE_REMOTE": str(lab.tree),

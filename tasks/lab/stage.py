@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.errors import HostLacks
 from tasks.lab import archive, keys
-from tasks.lab.upstream import FLAVOUR, Upstream
+from tasks.lab.upstream import STAGE, Upstream
 from tasks.system import sandbox
 from tasks.system.command import run
 from tasks.system.files import digests, remove_tree, write_atomic
@@ -84,7 +84,7 @@ def pack(lab: Upstream, made: datetime) -> str:
     `made` is the time in its name. The pointer is written last.
     """
     moment = made.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{FLAVOUR}-{moment}.tar.xz"
+    name = f"{STAGE}-{moment}.tar.xz"
     place = lab.autobuilds / moment
     if not lab.pointer.exists():
         if not place.exists():
@@ -214,8 +214,6 @@ def _describe(lab: Upstream, file: Path) -> None:
     ]
     beside = file.with_name
     keys.sign_detached(lab, "stages", file, beside(f"{file.name}.asc"))
-    write_atomic(
-        beside(f"{file.name}.DIGESTS"), keys.sign_clear(lab, "stages", "".join(sections))
-    )
+    write_atomic(beside(f"{file.name}.DIGESTS"), keys.sign_clear(lab, "stages", "".join(sections)))
     sha256 = f"{digested[file]['sha256']}  {file.name}\n"
     write_atomic(beside(f"{file.name}.sha256"), keys.sign_clear(lab, "stages", sha256))

@@ -1,20 +1,20 @@
 """What is where in the lab's upstream, and the facts about it that others may ask for.
 
-    DIR/
-      work/                            scratch and caches, may be deleted when the build is done
-      mirror-server/                   nginx: its configuration, temporary files, logs
-      upstream/
-        mirror/                        document root of the mirror
-          releases/amd64/autobuilds/   the stage and its pointer
-          snapshots/                   the published days
-          distfiles/                   source archives, by hash, with layout.conf
-          local/                       files that may not be mirrored publicly
-        upcoming/snapshots/            the next day, until next_day() publishes it
-        overlays/java.git              the overlay, as a bare repository
-        tree.git                       the bare repository that the factory pushes to
-        keys/                          public keys, one per role
-        private/gnupg/                 private keys
-        lab.json                       facts
+DIR/
+  work/                            scratch and caches, may be deleted when the build is done
+  mirror-server/                   nginx: its configuration, temporary files, logs
+  upstream/
+    mirror/                        document root of the mirror
+      releases/amd64/autobuilds/   the stage and its pointer
+      snapshots/                   the published days
+      distfiles/                   source archives, by hash, with layout.conf
+      local/                       files that may not be mirrored publicly
+    upcoming/snapshots/            the next day, until next_day() publishes it
+    overlays/java.git              the overlay, as a bare repository
+    tree.git                       the bare repository that the factory pushes to
+    keys/                          public keys, one per role
+    private/gnupg/                 private keys
+    lab.json                       facts
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from typing import Any
 from tasks.errors import Stale
 from tasks.system.files import sync_folder
 
-FLAVOUR = "stage3-amd64-lab"
+ARCH = "amd64"
+FLAVOUR = "lab"
+STAGE = f"stage3-{ARCH}-{FLAVOUR}"
 PROFILE = "default/linux/amd64/lab"
 ROLES = ("snapshots", "stages")
 REPOSITORY = "gentoo"
@@ -87,11 +89,11 @@ class Upstream:
 
     @property
     def autobuilds(self) -> Path:
-        return self.mirror / "releases" / "amd64" / "autobuilds"
+        return self.mirror / "releases" / ARCH / "autobuilds"
 
     @property
     def pointer(self) -> Path:
-        return self.autobuilds / f"latest-{FLAVOUR}.txt"
+        return self.autobuilds / f"latest-{STAGE}.txt"
 
     @property
     def snapshots(self) -> Path:

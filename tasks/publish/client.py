@@ -5,32 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.build.emerge import WORLD, installed
-from tasks.chroot.layers import place
+from tasks.build.emerge import installed, reason
 from tasks.errors import BinmillError, CommandFailed
 from tasks.system import sandbox
+from tasks.system.command import run
 from tasks.system.sandbox import Sandbox
 
 
+GNUPG = "gnupg"  # below /etc/portage: BINPKG_GPG_VERIFY_GPG_HOME's default
+VARIABLES = {"PORTAGE_TRUST_HELPER": "/bin/true"}  # our key only; getuto(1) would add Gentoo's
+
+
 def binrepos(name: str, url: str) -> str:
-    """binrepos.conf of a client (portage(5))."""
-    return f"\n[{name}]\npriority = 9999\nsync-uri = {url}\n"
+    """binrepos.conf of a client, which refuses what is not signed (portage(5))."""
+    return f"\n[{name}]\npriority = 9999\nsync-uri = {url}\nverify-signature = true\n"
 
 
-def command() -> list[str]:
+def keyring(public_key: bytes, fingerprint: str, home: Path) -> None:
+    """A GnuPG home with one trusted key; readable by all, since Portage verifies as nobody."""
+    home.mkdir(mode=0o700)
+    options = ("gpg", "--homedir", home, "--batch", "--no-autostart")
+    run(*options, "--import", input=public_key, timeout=60)
+    run(*options, "--import-ownertrust", input=f"{fingerprint}:6:\n".encode(), timeout=60)
+    run(*options, "--check-trustdb", timeout=60)  # else Portage sees TRUST_UNDEFINED
+    home.chmod(0o755)
+    for path in home.iterdir():
+        path.chmod(0o644)
+
+
+def command(packages: Sequence[str]) -> list[str]:
     """The emerge(1) call of a client: binary packages from the binhost, and nothing else."""
     return [
         "emerge", "--verbose", "--color=n", "--nospinner", "--getbinpkg", "--usepkgonly",
-        "--with-bdeps=n", "@world",
+        "--with-bdeps=n", "@world", *sorted(packages),
     ]  # fmt: skip
 
 
 def install(room: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
     """Install `packages` inside; returns every CPV that was installed, sorted."""
-    place(room.upper, room.layers, WORLD, "".join(f"{atom}\n" for atom in sorted(packages)))
     try:
-        sandbox.run(room, command(), log=log, timeout=3600)
+        sandbox.run(room, command(packages), log=log, timeout=3600)
     except CommandFailed as failed:
-        raise BinmillError(f"a client could not install from the binhost: {failed.message}",
-                           f"read {log}") from failed  # fmt: skip
+        said = reason(log.read_text(errors="replace")) or failed.message
+        raise BinmillError(
+            f"a client could not install from the binhost of {room.hostname}: {said}", f"read {log}"
+        ) from failed
     return sorted(f"{entry.parent.name}/{entry.name}" for entry in installed(room.upper))

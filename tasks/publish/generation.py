@@ -1,7 +1,6 @@
 """Generations: immutable directories of packages and their index; `current` points to one.
 
-Packages are hard links into the collected set, the switch is one rename: a client sees the old
-generation or the new one, whole.
+The switch is one rename: a client sees the old generation or the new one, whole.
 """
 
 from __future__ import annotations
@@ -45,13 +44,11 @@ def publish(
     revisions: Mapping[str, str],
     trash: Path,
 ) -> int:
-    """Make the set `made` (a record of binpkgs) whose files are in `folder` the current one.
+    """Make the set `made` (a record of binpkgs) the current generation; returns its number.
 
-    Returns the generation's number: the current one when it already holds this very set.
+    Its signed files are in `folder`, on the same file system.
     """
     now = current(binhost)
-    if now is not None and facts(binhost, now)["set"] == made["set"]:
-        return now
     number = max(_numbers(binhost), default=0) + 1
     scratch = binhost / "gen" / f".{number}.tmp"
     remove_tree(scratch, trash)

@@ -64,7 +64,7 @@ def make(
             "CPV": package["cpv"],
             "BUILD_ID": str(package["build_id"]),
             "PATH": package["path"],
-            "SIZE": str(package["size"]),
+            "SIZE": str(path.stat().st_size),  # signed, so not the size that was collected
             "MD5": sums["md5"],
             "SHA1": sums["sha1"],
             "MTIME": str(int(path.stat().st_mtime)),

@@ -129,8 +129,14 @@ def _reason(error: BaseException, around: BaseException | None = None) -> str:
 
     `around` is the exception that the caller was handling, if any: no cause of this one.
     """
+    from http.client import HTTPException
+
     cause = error
-    while (inner := cause.__cause__ or cause.__context__) is not None and inner is not around:
+    # what lies below an HTTPException is how http.client found out: int() of a chunk's length
+    while not isinstance(cause, HTTPException):
+        inner = cause.__cause__ or cause.__context__
+        if inner is None or inner is around:
+            break
         cause = inner
     said = str(getattr(cause, "strerror", None) or str(cause).split(">: ")[-1])
     return _public(" ".join(said.split()))[:300] or type(cause).__name__

@@ -104,17 +104,18 @@ def make_root(plan: dict[str, Any]) -> str:
     own = escaped(space)
     options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,xino=off"
     mount("overlay", root, "overlay", 0, options)
-    for bind in plan["binds"]:  # sources first: nothing of the guest is looked through
+    mount_beneath(root, "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount_beneath(root, "sysfs", "/sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount_beneath(root, "tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    os.close(beneath(root, "/run/lock", folder=True))
+    make_dev(root)
+    for bind in plan["binds"]:
         mount_beneath(root, bind["source"], bind["target"], "", MS_BIND)
         if not bind["writable"]:
             point = beneath(root, bind["target"], folder=os.path.isdir(bind["source"]))
             flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV
             mount("", f"/proc/self/fd/{point}", "", flags)
             os.close(point)
-    mount_beneath(root, "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    mount_beneath(root, "sysfs", "/sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    mount_beneath(root, "tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    make_dev(root)
     return root
 
 

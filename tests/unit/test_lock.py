@@ -100,9 +100,7 @@ def _text(layout: Layout) -> str:
         ('"20260101"', '"-d"', "tree.tag: "),
     ],
 )
-def test_a_corrupt_lock_is_one_clear_error(
-    layout: Layout, old: str, new: str, told: str
-) -> None:
+def test_a_corrupt_lock_is_one_clear_error(layout: Layout, old: str, new: str, told: str) -> None:
     text = _text(layout)
     assert old in text
     layout.lock.write_text(text.replace(old, new, 1))

@@ -12,7 +12,7 @@ esac
 # @FUNCTION: fresh-configure_src_prepare
 fresh-configure_src_prepare() {
 	default
-	autoreconf --force --install || die "autoreconf failed"
+	[[ -e configure ]] || autoreconf --force --install || die "autoreconf failed"
 }
 
 EXPORT_FUNCTIONS src_prepare

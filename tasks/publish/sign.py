@@ -1,0 +1,65 @@
+"""Packages are signed outside the chroot that built them, by Portage's own gpkg-sign.
+
+A key inside a build would be in the hands of every ebuild. The signing sandbox is a throwaway
+layer over the verified seed, in which no ebuild has ever run: no network, only the candidate
+packages and the key's home are mounted. What comes out is verified again outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.build import gpkg
+from tasks.errors import HostLacks
+from tasks.system import sandbox
+from tasks.system.command import run
+from tasks.system.gpgv import Role
+from tasks.system.sandbox import Sandbox
+
+KEY_HOME = "/run/binmill/gnupg"
+PACKAGES = "/run/binmill/packages"
+_LIST = ".to-sign"
+
+
+def variables(key: str) -> dict[str, str]:
+    """make.conf variables of the signing sandbox (make.conf(5))."""
+    return {"BINPKG_GPG_SIGNING_GPG_HOME": KEY_HOME, "BINPKG_GPG_SIGNING_KEY": key}
+
+
+def public_key(home: Path, key: str | None) -> bytes:
+    """The public half of the signing key, armored; raises HostLacks when it cannot sign."""
+    hint = (
+        f"make one: mkdir -p -m 700 {home} && gpg --homedir {home} --batch --passphrase '' "
+        "--quick-gen-key 'binhost' ed25519 sign 2y; put its fingerprint into "
+        "[binhost] signing_key (docs/trust.md)"
+    )
+    if key is None:
+        raise HostLacks("packages are never published unsigned, and no signing key is set", hint)
+    if not home.is_dir():
+        raise HostLacks(f"the signing key's home {home} does not exist", hint)
+    options = ("gpg", "--homedir", home, "--batch", "--no-tty")
+    secret = run(*options, "--with-colons", "--list-secret-keys", key, check=False, timeout=60)
+    rows = [line.split(":") for line in secret.stdout.splitlines()]
+    able = [row for row in rows if row[0] in ("sec", "ssb") and row[1] not in ("e", "r", "i")]
+    if secret.returncode != 0 or not any(row[0] == "sec" for row in able):
+        raise HostLacks(f"the signing key {key} is missing in {home}, expired or revoked", hint)
+    return run(*options, "--armor", "--export", key, timeout=60).stdout.encode()
+
+
+def sign(room: Sandbox, folder: Path, packages: Sequence[str], log: Path) -> None:
+    """Sign packages (paths below `folder`, which `room` mounts at PACKAGES) in place.
+
+    gpkg-sign takes one package a call; xargs(1) calls it for each.
+    """
+    listing = folder / _LIST
+    listing.write_bytes(b"".join(f"{PACKAGES}/{path}".encode() + b"\0" for path in packages))
+    command = ["xargs", "-0", "-n", "1", "-a", f"{PACKAGES}/{_LIST}", "gpkg-sign"]
+    sandbox.run(room, [*command, "--allow-unsigned"], log=log, timeout=24 * 3600)
+    listing.unlink()
+
+
+def verify(packages: Sequence[Path], role: Role) -> None:
+    """Hold each signed package against the key, outside; raises NotTrusted."""
+    for path in packages:
+        gpkg.metadata(path, role)

@@ -1,0 +1,205 @@
+"""Programs really run: how they end, what they see, and that nothing of them is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import CommandFailed, HostLacks
+from tasks.system import command
+from tasks.system.command import locate, run, started, stop
+from tests.conftest import names
+
+ROOT = Path(__file__).parents[2]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def ends(pid: int) -> bool:
+    """Wait, with patience, for a process that must end by itself."""
+    return eventually(lambda: not alive(pid))
+
+
+def eventually(holds: object) -> bool:
+    assert callable(holds)
+    for _ in range(300):
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_what_it_printed() -> None:
+    done = run("sh", "-c", "echo out; echo err >&2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
+    assert done.argv == ("sh", "-c", "echo out; echo err >&2")
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "told"),
+    [
+        ("echo it broke >&2; exit 3", 3, "exit code 3): it broke"),
+        ("echo only this; exit 1", 1, "exit code 1): only this"),
+        ("exit 255", 255, "exit code 255): it printed nothing"),
+        ("kill -KILL $$", -9, "killed by SIGKILL"),
+        ("kill -TERM $$", -15, "killed by SIGTERM"),
+        ("kill -35 $$", -35, "killed by signal 35"),
+        ("printf '\\377' >&2; exit 1", 1, "\ufffd"),
+    ],
+)
+def test_exit_codes(script: str, code: int, told: str) -> None:
+    assert run("sh", "-c", script, check=False).returncode == code
+    with pytest.raises(CommandFailed) as failed:
+        run("sh", "-c", script)
+    assert told in failed.value.message
+
+
+HOSTILE = ["; touch x", "$(touch x)", "`touch x`", "a b", "*", "-n", "--", "'", '"', "\n", "\\",
+           "caf\u00e9", "", "~", "$HOME", "a" * 100_000]  # fmt: skip
+
+
+def test_arguments_are_not_interpreted(tmp_path: Path) -> None:
+    script = "import sys; sys.stdout.buffer.write('\\0'.join(sys.argv[1:]).encode())"
+    done = run(sys.executable, "-c", script, *HOSTILE, cwd=tmp_path)
+    assert done.stdout.split("\0") == HOSTILE
+    assert names(tmp_path) == []
+
+
+def test_env_replaces_the_caller_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "sesame")
+    odd = {"PATH": "/usr/bin:/bin", "A": "x y=$(id)\n", "B": ""}
+    printed = run("env", "-0", env=odd).stdout
+    assert dict(x.split("=", 1) for x in printed.split("\0") if x) == odd
+    assert run("env", "-0", env={}).stdout == ""
+
+
+def test_without_env_the_caller_s_of_this_moment_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run("true")  # plumbum is imported by now
+    monkeypatch.setenv("SAID_LATER", "yes")
+    monkeypatch.delenv("HOME")
+    printed = run("env").stdout.splitlines()
+    assert "SAID_LATER=yes" in printed
+    assert not [line for line in printed if line.startswith("HOME=")]
+
+
+def test_cwd_input_and_files_kept_open(tmp_path: Path) -> None:
+    assert run("pwd", "-P", cwd=tmp_path).stdout.strip() == str(tmp_path.resolve())
+    assert run("cat", input=b"in\n").stdout == "in\n"
+    assert run("cat").stdout == ""  # /dev/null, never the terminal
+    reader, writer = os.pipe()
+    run(sys.executable, "-c", f"import os; os.write({writer}, b'through')", pass_fds=(writer,))
+    os.close(writer)
+    assert os.read(reader, 99) == b"through"
+    os.close(reader)
+
+
+def test_no_descriptor_is_inherited() -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        seen = run("ls", "/proc/self/fd").stdout.split()
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert str(writer) not in seen
+
+
+def test_a_log_is_appended_to_and_its_end_told(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "x.log"
+    run("sh", "-c", "echo one; echo two >&2", log=log)
+    with pytest.raises(CommandFailed, match=r"exit code 1\): three") as failed:
+        run("sh", "-c", "echo three; exit 1", log=log)
+    assert log.read_text() == "one\ntwo\nthree\n"
+    assert str(log) in failed.value.hint
+
+
+@pytest.mark.parametrize(
+    ("program", "package"),
+    [("nginx", "nginx-light"), ("unshare", "util-linux"), ("xz", "xz-utils"), ("other", "other")],
+)
+def test_a_missing_program_names_its_package(
+    monkeypatch: pytest.MonkeyPatch, program: str, package: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(HostLacks, match=f"program '{program}' is not installed") as lacks:
+        locate(program)
+    assert f"apt-get install {package} " in lacks.value.hint
+
+
+def test_a_folder_or_a_plain_file_on_the_path_is_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "true").mkdir()
+    (tmp_path / "false").write_text("")
+    monkeypatch.setenv("PATH", f"{tmp_path}::{os.environ['PATH']}")
+    assert not locate("true").startswith(str(tmp_path))
+    assert not locate("false").startswith(str(tmp_path))
+
+
+def test_timeout_ends_the_whole_group(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"sleep 600 & echo $! >> {pids}; sh -c 'echo $$ >> {pids}; sleep 600'; true"
+    with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s"):
+        run("sh", "-c", script, timeout=0.5)
+    found = [int(pid) for pid in pids.read_text().split()]
+    assert len(found) == 2
+    assert all(ends(pid) for pid in found)
+
+
+def test_what_ignores_term_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_GRACE_SECONDS", 0.2)
+    with pytest.raises(CommandFailed, match="did not end"):
+        run("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", timeout=0.3)
+
+
+def test_a_daemon_of_the_group_does_not_outlive_the_block(tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    with started("sh", "-c", f"sleep 600 & echo $! > {pidfile}") as process:
+        assert process.wait() == 0
+    assert ends(int(pidfile.read_text()))
+
+
+def test_stop_twice() -> None:
+    with started("sleep", "600") as process:
+        stop(process)
+        assert process.returncode == -signal.SIGTERM
+        stop(process)
+
+
+def test_an_error_in_the_block_stops_the_program() -> None:
+    with pytest.raises(ZeroDivisionError), started("sleep", "600") as process:
+        raise ZeroDivisionError
+    assert process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_parent_leaves_no_child(number: int) -> None:
+    script = (
+        "from tasks.system.command import started\n"
+        "with started('sleep', '600') as process:\n"
+        "    print(process.pid, flush=True)\n"
+        "    process.wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        # setpriv has become sleep: from here on the death signal is set
+        assert eventually(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+        parent.send_signal(number)
+    assert ends(child)

@@ -1,0 +1,174 @@
+"""What files.py promises against other processes, kills and mounts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import Busy
+from tasks.system import files
+from tests.conftest import names
+
+ROOT = Path(__file__).parents[2]
+
+
+def _python(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_reader_sees_the_old_file_or_the_new(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    sizes = (1, 3_000_000)
+    files.write_atomic(target, b"x" * sizes[0])
+    stopped = threading.Event()
+
+    def write() -> None:
+        for _ in range(10):
+            for size in sizes:
+                files.write_atomic(target, b"x" * size)
+        stopped.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = set()
+    while not stopped.is_set():
+        seen.add(len(target.read_bytes()))
+    writer.join()
+    assert seen <= set(sizes)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_write_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tasks.system.files import write_atomic\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    for size in (1000, 2_000_000): write_atomic(Path(sys.argv[1]), b'x' * size)\n"
+    )
+    target = tmp_path / "file"
+    for _ in range(5):
+        with _python(script, target) as process:
+            assert process.stdout
+            process.stdout.readline()
+            while not target.exists():
+                pass
+            process.kill()
+        assert target.stat().st_size in (1000, 2_000_000)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Any:
+    script = (
+        "import sys; from pathlib import Path; from tasks.system.files import locked\n"
+        "with locked(Path(sys.argv[1]), 'x'):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with _python(script, tmp_path / "lock") as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path, holder: Any) -> None:
+    lock = tmp_path / "lock"
+    with pytest.raises(Busy, match=rf"\(process {holder.pid}\)"), files.locked(lock, "x"):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert f"process {holder.pid}" in lock.read_text()  # an old note, without a lock
+    with files.locked(lock, "x"):
+        assert lock.read_text() == f"process {os.getpid()}\n"
+
+
+# Runs beside mounts of its own, never in the host's table.
+_WITH_MOUNTS = """
+import json, subprocess, sys
+from pathlib import Path
+from tasks.errors import BinmillError
+from tasks.system import files
+
+site, how = Path(sys.argv[1]), sys.argv[2]
+tree, trash, outside = site / "tree \u4e2d\\\\040 x", site / "trash", site / "outside"
+point = tree / "a" / "b"
+point.mkdir(parents=True)
+outside.mkdir()
+(outside / "precious").write_text("precious")
+if how == "file":
+    point.rmdir()
+    point.write_text("")
+    mount = ["--bind", outside / "precious", point]
+elif how == "tmpfs":
+    mount = ["-t", "tmpfs", "tmpfs", point]
+elif how == "root":
+    mount = ["--bind", outside, tree]
+else:
+    mount = ["--bind", outside, point]
+if how == "trash":
+    trash.mkdir()
+    tree.rename(trash / "left")
+    point = trash / "left" / "a" / "b"
+    mount[-1] = point
+subprocess.run(["mount", *mount], check=True)
+said = ""
+try:
+    files.empty_trash(trash) if how == "trash" else files.remove_tree(tree, trash)
+except BinmillError as error:
+    said = str(error)
+held = files.mounts_below(site)
+subprocess.run(["umount", held[0]], check=True)
+if how != "trash":
+    files.remove_tree(tree, trash)
+files.empty_trash(trash)
+print(json.dumps({"said": said, "held": held, "outside": [p.name for p in outside.iterdir()],
+                  "left": sorted(p.name for p in site.iterdir())}))
+"""
+
+
+@pytest.mark.usefixtures("needs_sandbox")
+@pytest.mark.parametrize("how", ["bind", "file", "tmpfs", "root", "trash"])
+@pytest.mark.parametrize("site", ["site", "sp ace", "caf\u00e9 \u4e2d"])
+def test_a_tree_with_a_mount_in_it_is_not_deleted(tmp_path: Path, how: str, site: str) -> None:
+    (tmp_path / site).mkdir()
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", sys.executable, "-X", "utf8", "-c",
+         _WITH_MOUNTS, tmp_path / site, how],
+        cwd=ROOT, check=True, capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert len(told["held"]) == 1
+    assert f"something is mounted at {told['held'][0]}" in told["said"]
+    assert f"umount {told['held'][0]}" in told["said"]
+    assert told["outside"] == ["precious"]
+    assert told["left"] == ["outside", "trash"]
+
+
+def test_several_processes_delete_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tasks.system.files import remove_tree\n"
+        "site, name = Path(sys.argv[1]), sys.argv[2]\n"
+        "for turn in range(15):\n"
+        "    for part in range(40): (site / name / str(part) / 'x').mkdir(parents=True)\n"
+        "    remove_tree(site / name, site / 'trash')\n"
+    )
+    crowd = [_python(script, tmp_path, f"tree{number}") for number in range(4)]
+    for process in crowd:
+        process.communicate()
+    assert [process.returncode for process in crowd] == [0, 0, 0, 0]
+    assert names(tmp_path) == ["trash"]
+    assert names(tmp_path / "trash") == []

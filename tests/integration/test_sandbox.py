@@ -1,0 +1,472 @@
+"""Sandboxes as their guests see them, and what is left when everything goes wrong.
+
+The host's own root is the lowest layer where that will do: cheap, and read-only like every
+lower layer. Overlayfs refuses layers that lie in each other, so `tiny` is for the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError, CommandFailed
+from tasks.system import sandbox as boxes
+from tasks.system.sandbox import Bind, Sandbox, run, workspace
+from tests.conftest import names
+from tests.integration.test_command import alive, ends, eventually
+
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
+
+ROOT = Path(__file__).parents[2]
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Sandbox]:
+    with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:
+        yield Sandbox("box", (Path("/"),), space, environment={"PATH": PATH})
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root of a shell and a few programs, with the libraries they need."""
+    root = tmp_path_factory.mktemp("tiny")
+    programs = [os.path.realpath(f"/bin/{name}") for name in ("sh", "cat", "rm", "ls", "true")]
+    needed = subprocess.run(["ldd", *programs], check=True, capture_output=True, text=True).stdout
+    libraries = {word for word in needed.split() if word.startswith("/") and word[-1] != ":"}
+    for path in libraries:
+        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / path[1:])
+    (root / "bin").mkdir(exist_ok=True)
+    for path in programs:
+        shutil.copy(path, root / "bin" / Path(path).name)
+    (root / "bin" / Path(programs[0]).name).rename(root / "bin" / "sh")
+    return root
+
+
+def sh(box: Sandbox, script: str) -> str:
+    return run(box, ["sh", "-c", script]).stdout
+
+
+def host_mounts() -> bytes:
+    return Path("/proc/self/mountinfo").read_bytes()
+
+
+def test_the_mount_table_from_inside(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "file").write_text("x")
+    binds = (
+        Bind(str(tmp_path / "tree"), "/var/db/repos/tree"),
+        Bind(str(tmp_path / "file"), "/etc/file.conf"),
+        Bind(str(tmp_path / "tree"), "/var/cache/pkgs", writable=True),
+    )
+    before = host_mounts()
+    table = {}
+    for line in sh(replace(box, binds=binds), "cat /proc/self/mountinfo").splitlines():
+        fields, kind = (part.split() for part in line.split(" - "))
+        flags = [x for x in fields[5].split(",") if x in ("ro", "nosuid", "nodev", "noexec")]
+        assert fields[4] not in table
+        assert not [x for x in fields[6:] if x.startswith(("shared", "master"))]
+        table[fields[4]] = (kind[0] if kind[0] != "ext4" else "bind", *flags)
+    real = table.pop("/var/db/repos/tree")[1:], table.pop("/etc/file.conf")[1:]
+    assert real == (("ro", "nosuid", "nodev"), ("ro", "nosuid", "nodev"))
+    assert "ro" not in table.pop("/var/cache/pkgs")
+    assert table == {
+        "/": ("overlay",),
+        "/proc": ("proc", "nosuid", "nodev", "noexec"),
+        "/sys": ("sysfs", "ro", "nosuid", "nodev", "noexec"),
+        "/run": ("tmpfs", "nosuid", "nodev"),
+        "/dev": ("tmpfs", "nosuid", "noexec"),
+        "/dev/pts": ("devpts", "nosuid", "noexec"),
+        "/dev/shm": ("tmpfs", "nosuid", "nodev"),
+    }
+    assert host_mounts() == before
+
+
+def test_the_devices_inside(box: Sandbox) -> None:
+    names = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    assert sh(box, "ls /dev").split() == names.split()
+    assert sh(box, "echo gone > /dev/null; head -c 2 /dev/zero | od -An -tx1").split() == ["00"] * 2
+    assert sh(box, "stat -c %a /dev/null /dev/shm /dev /run").split() == [
+        "666", "1777", "755", "755"
+    ]  # fmt: skip
+
+
+def test_the_environment_is_exactly_what_was_given(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LD_PRELOAD", "PYTHONPATH", "BASH_ENV", "MAKEFLAGS", "XDG_RUNTIME_DIR", "SECRET"):
+        monkeypatch.setenv(name, "/nonexistent/sesame")
+    monkeypatch.delenv("LD_PRELOAD")  # it would trouble the programs of the host itself
+    monkeypatch.setenv("https_proxy", "http://user:sesame@proxy/")
+    given = {"PATH": PATH, "ODD": "x y=$(id)\n\u4e2d", "EMPTY": ""}
+    printed = run(replace(box, environment=given), ["env", "-0"]).stdout
+    assert dict(x.split("=", 1) for x in printed.split("\0") if x) == given
+
+
+def test_no_process_inside_shows_the_caller_s_environment(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "sesame")
+    shown = sh(box, "cat /proc/[0-9]*/environ | tr '\\0' '\\n'")
+    assert f"PATH={PATH}" in shown
+    assert "sesame" not in shown
+
+
+def test_identity_of_the_process(box: Sandbox) -> None:
+    script = (
+        "hostname; umask; pwd; cat /proc/1/comm; readlink /proc/self/fd/0;"
+        " test $(ps -o sid= -p $$) = $$ && echo own session; id -u"
+    )
+    told = sh(box, script).splitlines()
+    assert told[0] == "box"
+    assert told[1:3] == ["0022", "/"]
+    assert told[3].startswith("python")
+    assert told[4:] == ["/dev/null", "own session", "0"]
+    assert os.uname().nodename != "box"
+
+
+def test_umask_022_whatever_the_caller_s(box: Sandbox) -> None:
+    before = os.umask(0o077)
+    try:
+        sh(box, "touch /root/file; mkdir /root/folder")
+    finally:
+        os.umask(before)
+    assert (box.upper / "root/file").stat().st_mode & 0o777 == 0o644
+    assert (box.upper / "root/folder").stat().st_mode & 0o777 == 0o755
+
+
+def test_stray_descriptors_are_closed(box: Sandbox, tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w") as stream:
+        os.set_inheritable(stream.fileno(), True)
+        seen = sh(box, "for f in /proc/self/fd/*; do readlink $f; done; ls /proc/1/fd")
+    assert "secret" not in seen
+    assert "memfd" not in seen
+    assert sh(box, "ls /proc/1/fd").split() == ["0", "1", "2"]
+
+
+def test_writes_go_to_the_upper_and_the_lower_stays(
+    box: Sandbox, tmp_path: Path, tiny: Path
+) -> None:
+    low, lower = tmp_path / "lowest", tmp_path / "lower"
+    for layer in (low, lower):
+        (layer / "srv").mkdir(parents=True)
+        (layer / "srv" / "both").write_text(layer.name)
+    (low / "srv" / "doomed").write_text("x")
+    layered = replace(box, layers=(lower, low, tiny))
+    told = sh(layered, "cat /srv/both; rm /srv/doomed; echo new > /srv/both; ls /srv")
+    assert told == "lowerboth\n"
+    assert (lower / "srv" / "both").read_text() == "lower"
+    assert names(tiny / "bin")
+    assert (lower / "srv" / "both").read_text() == "lower"
+    assert (low / "srv" / "doomed").exists()
+    assert (box.upper / "srv" / "both").read_text() == "new\n"
+    assert not Path("/srv/both").exists()
+
+
+@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", "caf\u00e9", "a\\,b:c", "x" * 200])
+def test_layers_and_workspaces_with_odd_names(tmp_path: Path, tiny: Path, name: str) -> None:
+    layer = tmp_path / name
+    (layer / "srv").mkdir(parents=True)
+    (layer / "srv" / "file").write_text("found")
+    with workspace(tmp_path / f"{name}.work", "box", tmp_path / "trash") as space:
+        odd = Sandbox("box", (layer, tiny), space, environment={"PATH": PATH})
+        assert sh(odd, "cat /srv/file; echo x > /srv/new") == "found"
+        assert (odd.upper / "srv" / "new").exists()
+
+
+def test_read_only_binds_are_read_only(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("old")
+    (tmp_path / "conf").write_text("old")
+    binds = (Bind(str(tmp_path / "tree"), "/mnt/tree"), Bind(str(tmp_path / "conf"), "/mnt/c"))
+    bound = replace(box, binds=binds)
+    for script in (
+        "echo x > /mnt/tree/file",
+        "touch /mnt/tree/new",
+        "echo x > /mnt/c",
+        "rm /mnt/c",
+    ):
+        assert run(bound, ["sh", "-c", script], check=False).returncode != 0
+    assert (tmp_path / "tree" / "file").read_text() == "old"
+    assert (tmp_path / "conf").read_text() == "old"
+    assert names(tmp_path / "tree") == ["file"]
+
+
+def test_a_writable_bind_takes_writes(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "pkgs").mkdir()
+    sh(replace(box, binds=(Bind(str(tmp_path / "pkgs"), "/mnt/p", True),)), "echo x > /mnt/p/f")
+    assert (tmp_path / "pkgs" / "f").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.parametrize("where", ["upper", "layer"])
+@pytest.mark.parametrize(
+    ("link", "target"), [("mnt/tree", "/mnt/tree"), ("mnt", "/mnt/tree"), ("mnt", "/mnt")]
+)
+def test_no_mount_goes_through_a_link_of_the_guest(  # noqa: PLR0917
+    box: Sandbox, tmp_path: Path, tiny: Path, where: str, link: str, target: str, folder: bool
+) -> None:
+    source = tmp_path / "source"
+    if folder:
+        source.mkdir()
+    else:
+        source.write_text("x")
+    layer = box.upper if where == "upper" else tmp_path / "layer"
+    (layer / link).parent.mkdir(parents=True, exist_ok=True)
+    (layer / link).symlink_to("/etc" if folder else "/etc/passwd")
+    layers = (tiny,) if where == "upper" else (layer, tiny)
+    linked = replace(box, layers=layers, binds=(Bind(str(source), target),))
+    with pytest.raises(BinmillError, match=f"could not be set up: {target}.* link") as refused:
+        run(linked, ["true"])
+    assert not isinstance(refused.value, CommandFailed)
+
+
+@pytest.mark.parametrize("place", ["proc", "sys", "dev", "run"])
+def test_nor_do_the_mounts_of_every_chroot(box: Sandbox, place: str) -> None:
+    (box.upper / place).symlink_to("/etc")
+    with pytest.raises(BinmillError, match=f"could not be set up: /{place}.* link"):
+        run(box, ["true"])
+
+
+@pytest.mark.parametrize("target", ["/mnt/../../../etc/x", "/.."])
+def test_no_mount_climbs(box: Sandbox, tmp_path: Path, target: str) -> None:
+    with pytest.raises(BinmillError, match="climbs"):
+        run(replace(box, binds=(Bind(str(tmp_path), target),)), ["true"])
+
+
+def test_a_source_that_is_not_there(box: Sandbox) -> None:
+    with pytest.raises(BinmillError, match=r"could not be set up: .*No such file"):
+        run(replace(box, binds=(Bind("/nonexistent/x", "/mnt/x"),)), ["true"])
+
+
+def test_a_layer_that_is_not_there(box: Sandbox) -> None:
+    with pytest.raises(BinmillError, match=r"could not be set up: mount overlay at .*No such file"):
+        run(replace(box, layers=(Path("/nonexistent"),)), ["true"])
+
+
+def test_the_host_is_out_of_sight(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "lower").mkdir()
+    script = "grep -c . /proc/self/mountinfo; ls /proc | grep -c '^[0-9]'; ls /sys/fs/cgroup"
+    mounts, processes = sh(box, script).split()[:2]
+    assert int(mounts) == 7
+    assert int(processes) <= 5
+
+
+def test_no_network_but_lo(box: Sandbox) -> None:
+    told = sh(box, "cat /proc/net/dev | tail -n +3 | cut -d: -f1; cat /sys/class/net/lo/flags")
+    assert told.split() == ["lo", "0x9"]
+    connects = "import socket; socket.create_connection(('127.0.0.1', 1), 2)"
+    refused = run(box, [sys.executable, "-c", connects], check=False)
+    assert "Connection refused" in refused.stderr  # lo is up
+    outward = "import socket; socket.create_connection(('192.0.2.1', 1), 2)"
+    assert "unreachable" in run(box, [sys.executable, "-c", outward], check=False).stderr
+
+
+def test_the_host_s_network_when_asked(box: Sandbox) -> None:
+    inside = sh(replace(box, network=True), "readlink /proc/self/ns/net").strip()
+    assert inside == str(Path("/proc/self/ns/net").readlink())
+    assert sh(box, "readlink /proc/self/ns/net").strip() != inside
+
+
+@pytest.mark.parametrize("name", ["mnt", "pid", "ipc", "uts", "cgroup", "net"])
+def test_namespaces_are_its_own(box: Sandbox, name: str) -> None:
+    inside = sh(box, f"readlink /proc/self/ns/{name}").strip()
+    assert inside.startswith(f"{name}:")
+    assert inside != str(Path(f"/proc/self/ns/{name}").readlink())
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("exit 251", 251), ("exit 255", 255), ("kill -KILL $$", 137),
+     ("kill -TERM $$", 143), ("kill -SEGV $$", 139)],
+)  # fmt: skip
+def test_exit_codes(box: Sandbox, script: str, code: int) -> None:
+    assert run(box, ["sh", "-c", script], check=False).returncode == code
+    if code:
+        with pytest.raises(CommandFailed, match=rf"failed in box \(exit code {code}\)"):
+            run(box, ["sh", "-c", script])
+
+
+def test_a_program_that_is_not_there(box: Sandbox) -> None:
+    with pytest.raises(CommandFailed, match=r"exit code 127.*nosuch: No such file"):
+        run(box, ["nosuch"])
+
+
+def test_arguments_are_not_interpreted(box: Sandbox) -> None:
+    words = ["; id", "$(id)", "a b", "*", "-n", "--", "", "\n", "caf\u00e9"]
+    told = run(box, ["printf", "%s\\0", *words]).stdout
+    assert told.split("\0")[:-1] == words
+
+
+def test_a_log_gets_both_streams(box: Sandbox, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "box.log"
+    with pytest.raises(CommandFailed, match=r"exit code 1.*: two") as failed:
+        run(box, ["sh", "-c", "echo one; echo two >&2; exit 1"], log=log)
+    assert log.read_text() == "one\ntwo\n"
+    assert str(log) in failed.value.hint
+
+
+def test_what_it_started_ends_with_it(box: Sandbox, tmp_path: Path) -> None:
+    shared = replace(box, binds=(Bind(str(tmp_path), "/mnt", True),))
+    sh(shared, "setsid sh -c 'while :; do date +%N > /mnt/beat; sleep 0.05; done' & sleep 0.3")
+    beat = (tmp_path / "beat").read_text()
+    assert beat
+    assert not sandboxed(tmp_path)
+    assert (tmp_path / "beat").read_text() == beat
+
+
+def sandboxed(tmp_path: Path) -> list[int]:
+    """Processes, zombies aside, that have an overlay of this test as their root."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if str(tmp_path).encode() in (entry / "mountinfo").read_bytes():
+                    found.append(int(entry.name))
+    return [pid for pid in found if alive(pid)]
+
+
+def test_timeout_ends_a_grandchild_in_its_own_session(box: Sandbox, tmp_path: Path) -> None:
+    script = "setsid setsid sleep 600 & trap '' TERM; touch /started; while :; do sleep 1; done"
+    with pytest.raises(CommandFailed, match="sh in box did not end within 1 s"):
+        run(box, ["sh", "-c", script], timeout=1)
+    assert (box.upper / "started").exists()
+    assert eventually(lambda: not sandboxed(tmp_path))
+
+
+def test_no_zombies_inside(box: Sandbox) -> None:
+    script = "for i in 1 2 3; do (sh -c 'true &'); done; sleep 0.2; grep -l ^State.Z /proc/*/status"
+    assert run(box, ["sh", "-c", script], check=False).stdout == ""
+
+
+_KILLED = """
+import signal, sys
+from pathlib import Path
+from tasks.system.sandbox import Sandbox, run, workspace
+site = Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as dodo.py does
+with workspace(site / "work", "box", site / "trash") as space:
+    box = Sandbox("box", (Path("/"),), space, environment={"PATH": sys.argv[2]})
+    run(box, ["sh", "-c", "setsid sleep 600 & touch /started; sleep 600"])
+"""
+
+
+@contextlib.contextmanager
+def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run of a sandbox on a host whose root is a shared mount (most hosts': systemd's way)."""
+    script = (
+        'mount --make-rshared / && "$@" & runner=$!; echo $runner > "$0/runner"; wait $runner;'
+        ' cat /proc/self/mountinfo > "$0/mounts"; touch "$0/over"'
+    )
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, tmp_path,
+         sys.executable, "-c", _KILLED, tmp_path, PATH],
+        cwd=ROOT, stderr=subprocess.DEVNULL,
+    ) as host:  # fmt: skip
+        try:
+            yield host
+        finally:
+            if not (tmp_path / "over").exists():
+                os.kill(int((tmp_path / "runner").read_text()), signal.SIGKILL)
+            host.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_leaves_no_process_and_no_mount(tmp_path: Path, number: int) -> None:
+    upper = tmp_path / "work" / "box" / "upper"
+    with a_run_in_its_own_host(tmp_path):
+        assert eventually((upper / "started").exists)
+        runner = int((tmp_path / "runner").read_text())
+        inside = [pid for pid in sandboxed(tmp_path) if pid != runner]
+        assert len(inside) >= 3
+        os.kill(runner, number)
+        assert eventually((tmp_path / "over").exists)
+    assert all(ends(pid) for pid in inside)
+    assert not sandboxed(tmp_path)
+    assert str(tmp_path) not in (tmp_path / "mounts").read_text()
+    assert (upper / "started").exists() == (number == signal.SIGKILL)
+    with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:  # the next run sweeps
+        assert names(space / "upper") == []
+    assert names(tmp_path / "trash") == []
+
+
+def test_a_workspace_is_swept_before_and_after(tmp_path: Path) -> None:
+    left = tmp_path / "work" / "box" / "upper" / "left"
+    left.mkdir(parents=True)
+    with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:
+        assert not left.exists()
+        assert sorted(names(space)) == ["root", "upper", "work"]
+        assert space.stat().st_mode & 0o777 == 0o700
+        assert (space / "upper").stat().st_mode & 0o777 == 0o755
+    assert names(tmp_path / "work") == []
+    with pytest.raises(ZeroDivisionError), workspace(tmp_path / "work", "box", tmp_path / "trash"):
+        raise ZeroDivisionError
+    assert names(tmp_path / "work") == []
+
+
+def test_not_root(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(BinmillError, match="only root can enter the chroot box"):
+        run(box, ["true"])
+
+
+_ENTER = """
+import json, sys
+from pathlib import Path
+from tasks.system.sandbox import Sandbox, enter, workspace
+site = Path(sys.argv[1])
+with workspace(site / "work", "box", site / "trash") as space:
+    box = Sandbox("box", (Path("/"),), space, environment={"PATH": sys.argv[2], "HOME": "/none"})
+    sys.exit(enter(box, json.loads(sys.argv[3])))
+"""
+
+
+def _entering(tmp_path: Path, argv: list[str]) -> list[str]:
+    return [sys.executable, "-c", _ENTER, str(tmp_path), PATH, json.dumps(argv)]
+
+
+def test_enter_without_a_terminal_inherits_the_streams(tmp_path: Path) -> None:
+    done = subprocess.run(
+        _entering(tmp_path, ["sh", "-c", "cat; echo err >&2; exit 5"]),
+        cwd=ROOT, input=b"in", capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (5, b"in", b"err\n")
+
+
+def test_enter_on_a_terminal_has_one_of_its_own(tmp_path: Path) -> None:
+    outer, inner = pty.openpty()
+    script = "tty; stty size; test -t 0 && test -t 2 && echo control > /dev/tty; read x; echo +$x"
+    with subprocess.Popen(
+        _entering(tmp_path, ["sh", "-c", script]), cwd=ROOT, stdin=inner, stdout=inner, stderr=inner
+    ) as process:
+        os.close(inner)
+        text = b""
+        with contextlib.suppress(OSError):  # EIO: the last one has hung up
+            while part := os.read(outer, 4096):
+                text += part
+                if part.rstrip().endswith(b"control"):
+                    os.write(outer, b"typed\r")
+    os.close(outer)
+    assert process.returncode == 0
+    assert b"control" in text
+    assert b"+typed" in text
+
+
+def test_unshare_that_fails_is_not_the_command_that_fails(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boxes, "_NAMESPACES", ("--no-such-option",))
+    with pytest.raises(BinmillError, match=r"could not be set up: .*no-such-option|unshare --help"):
+        run(box, ["true"], check=False)

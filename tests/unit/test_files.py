@@ -1,0 +1,219 @@
+"""Files: whole or not at all, and nothing taken or deleted through a link."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError, Busy
+from tasks.system import files
+from tests.conftest import names
+
+
+@pytest.mark.parametrize("data", ["text \u4e2d", b"\0bytes", "", b"x" * 3_000_000])
+def test_write_atomic(tmp_path: Path, data: str | bytes) -> None:
+    target = tmp_path / "a" / "b" / "file"
+    files.write_atomic(target, "old")
+    files.write_atomic(target, data)
+    assert target.read_bytes() == (data.encode() if isinstance(data, str) else data)
+    assert names(target.parent) == ["file"]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o755])
+def test_write_atomic_sets_the_mode_whatever_the_umask(tmp_path: Path, mode: int) -> None:
+    before = os.umask(0o077)
+    try:
+        files.write_atomic(tmp_path / "file", "x", mode)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("step", ["fsync", "fchmod", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    target = tmp_path / "file"
+    files.write_atomic(target, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((Path, step, full) if step == "replace" else (os, step, full)))
+    with pytest.raises(OSError, match="No space"):
+        files.write_atomic(target, "new")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_write_atomic_replaces_a_link_and_not_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "file").symlink_to("precious")
+    files.write_atomic(tmp_path / "file", "new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_digests(tmp_path: Path) -> None:
+    data = os.urandom((1 << 20) + 17)
+    (tmp_path / "file").write_bytes(data)
+    assert files.sha512(tmp_path / "file") == hashlib.sha512(data).hexdigest()
+    assert files.digests(tmp_path / "file", "md5", "sha256") == {
+        "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def test_copy_plain(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "new" / "target"
+    source.write_bytes(b"package")
+    source.chmod(0o4755)
+    files.copy_plain(source, target)
+    assert target.read_bytes() == b"package"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    assert names(target.parent) == ["target"]
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("/nonexistent")
+
+
+def _hard(path: Path) -> None:
+    path.with_name("other").write_text("x")
+    path.hardlink_to(path.with_name("other"))
+
+
+def _device(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a device")
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as plug:
+        plug.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [_link, _dangling, _hard, _device, _socket, os.mkfifo, os.mkdir])
+def test_copy_plain_refuses(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "source")
+    with pytest.raises(BinmillError, match="not a plain file with one name"):
+        files.copy_plain(tmp_path / "source", tmp_path / "new" / "target")
+    assert not (tmp_path / "new").exists()
+
+
+def test_copy_plain_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.copy_plain(tmp_path / "nothing", tmp_path / "target")
+
+
+def test_locked_names_the_holder(tmp_path: Path) -> None:
+    lock = tmp_path / "locks" / "tree"
+    with (
+        files.locked(lock, "the tree"),
+        pytest.raises(Busy, match=rf"the tree is in the hands .* \(process {os.getpid()}\)"),
+        files.locked(lock, "the tree"),
+    ):
+        pytest.fail("two held it")
+    with files.locked(lock, "the tree"):
+        pass
+
+
+def test_locked_is_free_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), files.locked(tmp_path / "lock", "x"):
+        raise ZeroDivisionError
+    with files.locked(tmp_path / "lock", "x"):
+        pass
+
+
+def test_remove_tree(tmp_path: Path) -> None:
+    tree, trash = tmp_path / "tree", tmp_path / "trash"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "b" / "file").write_text("x")
+    (tree / "a" / "to-folder").symlink_to(outside)
+    (tree / "a" / "to-file").symlink_to(outside / "precious")
+    (tree / "a" / "hard").hardlink_to(outside / "precious")
+    (tree / "a").chmod(0o500)
+    os.mkfifo(tree / "fifo")
+    files.remove_tree(tree, trash)
+    assert not tree.exists()
+    assert names(trash) == []
+    assert (outside / "precious").read_text() == "precious"
+
+
+def test_remove_tree_of_nothing(tmp_path: Path) -> None:
+    files.remove_tree(tmp_path / "nothing", tmp_path / "trash")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["/", "/proc", None])
+def test_of_a_link_only_the_link_is_removed(tmp_path: Path, place: str | None) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    (tmp_path / "link").symlink_to(place or outside)
+    files.remove_tree(tmp_path / "link", tmp_path / "trash")
+    assert sorted(names(tmp_path)) == ["outside", "trash"]
+    assert names(outside) == ["precious"]
+
+
+def test_a_very_deep_tree_is_removed(tmp_path: Path) -> None:
+    """A package may leave one behind: it must cost neither stack, descriptors nor path length."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    here = os.open(tree, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d" * 10, dir_fd=here)
+        inner = os.open("d" * 10, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    files.remove_tree(tree, tmp_path / "trash")
+    assert names(tmp_path) == ["trash"]
+    assert names(tmp_path / "trash") == []
+
+
+def test_empty_trash_finishes_what_another_run_began(tmp_path: Path) -> None:
+    (tmp_path / "trash" / "left.1" / "a").mkdir(parents=True)
+    (tmp_path / "trash" / "file").write_text("x")
+    files.empty_trash(tmp_path / "trash")
+    assert names(tmp_path / "trash") == []
+    files.empty_trash(tmp_path / "nothing")
+
+
+def test_entries_that_another_process_deletes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trash" / "tree").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "trash" / "tree" / str(number)).write_text("x")
+    really = os.unlink
+
+    def late(path: str, *, dir_fd: int | None = None) -> None:
+        really(path, dir_fd=dir_fd)
+        really(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", late)
+    files.empty_trash(tmp_path / "trash")
+    assert names(tmp_path / "trash") == []
+
+
+def test_mounts_below(tmp_path: Path) -> None:
+    assert "/proc" in files.mounts_below(Path("/proc"))
+    assert "/" in files.mounts_below(Path("/"))
+    assert "/proc" in files.mounts_below(Path("/"))
+    assert files.mounts_below(tmp_path) == []
+    assert files.mounts_below(Path("/pro")) == []

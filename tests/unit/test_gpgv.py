@@ -1,0 +1,123 @@
+"""Every rule by which gpgv's status lines are judged, without gpgv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import NotTrusted
+from tasks.system.gpgv import Role, Signature, judge
+
+PRIMARY, SUBKEY, OTHER = "A" * 40, "B" * 24 + "0123456789ABCDEF", "C" * 40
+NOW = 1_800_000_000
+ROLE = Role("snapshots", Path("/keys/release.gpg"), (PRIMARY, "D" * 40))
+
+NEWSIG = "[GNUPG:] NEWSIG"
+GOODSIG = f"[GNUPG:] GOODSIG {SUBKEY[-16:]} Some One <some@one.example>"
+
+
+def valid(
+    *, made: int | str = NOW - 60, algorithm: int = 10, primary: str = PRIMARY, key: str = SUBKEY
+) -> str:
+    return f"[GNUPG:] VALIDSIG {key} 2027-01-15 {made} 0 4 0 22 {algorithm} 00 {primary}"
+
+
+GOOD = [NEWSIG, "[GNUPG:] KEY_CONSIDERED X 0", "[GNUPG:] SIG_ID x 2027-01-15 1", GOODSIG, valid()]
+
+
+def text(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def test_a_good_signature() -> None:
+    assert judge(text(GOOD), 0, ROLE, "x", NOW) == Signature(PRIMARY, NOW - 60)
+
+
+@pytest.mark.parametrize("algorithm", [8, 9, 10])
+def test_strong_hashes(algorithm: int) -> None:
+    judge(text([NEWSIG, GOODSIG, valid(algorithm=algorithm)]), 0, ROLE, "x", NOW)
+
+
+def test_a_clock_may_differ_by_ten_minutes() -> None:
+    judge(text([NEWSIG, GOODSIG, valid(made=NOW + 600)]), 0, ROLE, "x", NOW)
+
+
+def test_an_expired_key_elsewhere_in_the_ring_does_no_harm() -> None:
+    judge(text([*GOOD, "[GNUPG:] KEYEXPIRED 1600000000"]), 0, ROLE, "x", NOW)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([], "NEWSIG 0 times"),
+        (GOOD[1:], "NEWSIG 0 times"),
+        ([NEWSIG, valid()], "GOODSIG 0 times"),
+        ([NEWSIG, GOODSIG], "VALIDSIG 0 times"),
+        ([*GOOD, NEWSIG], "NEWSIG 2 times"),
+        ([*GOOD, GOODSIG], "GOODSIG 2 times"),
+        ([*GOOD, valid()], "VALIDSIG 2 times"),
+        (GOOD * 2, "NEWSIG 2 times"),
+        ([*GOOD, "gpgv: hello"], "something unknown"),
+        ([*GOOD, ""], "something unknown"),
+        ([*GOOD, "[GNUPG:]"], "something unknown"),
+        ([NEWSIG, GOODSIG, valid(key="E" * 40)], "does not fit together"),
+        ([NEWSIG, "[GNUPG:] GOODSIG", valid()], "does not fit together"),
+        ([NEWSIG, GOODSIG, f"[GNUPG:] VALIDSIG {SUBKEY} 2027-01-15"], "does not fit together"),
+        ([NEWSIG, GOODSIG, valid(made="20270115T000000")], "does not fit together"),
+        ([NEWSIG, GOODSIG, valid(primary=OTHER)], f"signed by {OTHER}, which is not pinned"),
+        ([NEWSIG, GOODSIG, valid(primary=PRIMARY.lower())], "not pinned"),
+        ([NEWSIG, GOODSIG, valid(primary=PRIMARY[-16:])], "not pinned"),
+        *(
+            ([NEWSIG, GOODSIG, valid(algorithm=weak)], f"(number {weak}) is too weak")
+            for weak in (0, 1, 2, 3, 11)
+        ),
+        ([NEWSIG, GOODSIG, valid(made=NOW + 601)], "signed in the future"),
+    ],
+)
+def test_refused(lines: list[str], reason: str) -> None:
+    with pytest.raises(NotTrusted) as refused:
+        judge(text(lines), 0, ROLE, "x.tar", NOW)
+    assert reason in refused.value.message
+    assert refused.value.message.startswith("x.tar is not trusted as snapshots: ")
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("BADSIG", "does not fit the bytes"),
+        ("ERRSIG", "not in the key file, or in an unknown way"),
+        ("EXPSIG", "signature has expired"),
+        ("EXPKEYSIG", "key that signed it has expired"),
+        ("REVKEYSIG", "was revoked"),
+        ("KEYREVOKED", "was revoked"),
+        ("NO_PUBKEY", "not in the key file"),
+        ("NODATA", "no signature in it"),
+        ("FAILURE", "FAILURE"),
+        ("ERROR", "ERROR"),
+        ("UNEXPECTED", "UNEXPECTED"),
+    ],
+)
+def test_one_fatal_word_spoils_a_good_signature(word: str, reason: str) -> None:
+    with pytest.raises(NotTrusted, match=reason):
+        judge(text([*GOOD, f"[GNUPG:] {word} x"]), 0, ROLE, "x", NOW)
+
+
+def test_of_several_fatal_words_the_most_telling_is_told() -> None:
+    lines = ["FAILURE gpgv-exit 1", "ERRSIG 0 22 8 00 1 9", "NO_PUBKEY 0"]
+    with pytest.raises(NotTrusted, match="signed by a key that is not in the key file\n"):
+        judge(text([f"[GNUPG:] {line}" for line in lines]), 2, ROLE, "x", NOW)
+
+
+@pytest.mark.parametrize("returncode", [1, 2, -9])
+def test_the_exit_code_must_agree(returncode: int) -> None:
+    with pytest.raises(NotTrusted, match=f"ended with {returncode}"):
+        judge(text(GOOD), returncode, ROLE, "x", NOW)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
+def test_a_user_id_cannot_write_status_lines(separator: str) -> None:
+    injected = GOODSIG + separator + valid()
+    with pytest.raises(NotTrusted, match="VALIDSIG 0 times"):
+        judge(text([NEWSIG, injected]), 0, ROLE, "x", NOW)

@@ -1,0 +1,50 @@
+"""Paths of a site: single components only, wherever a name comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError
+from tasks.layout import Layout
+
+LAYOUT = Layout(Path("/site"), Path("/site/state"))
+NAMED: list[Callable[[str], Path]] = [
+    LAYOUT.record,
+    LAYOUT.busy,
+    LAYOUT.log,
+    LAYOUT.overlay,
+    LAYOUT.export,
+    LAYOUT.seed,
+    LAYOUT.etc,
+    LAYOUT.binpkgs,
+    LAYOUT.binhost,
+    lambda name: LAYOUT.layer("base", name),
+    lambda name: LAYOUT.layer(name, "0"),
+    lambda name: LAYOUT.build(name, "0"),
+]
+
+
+@pytest.mark.parametrize("make", NAMED)
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "a/b", "../x", "/etc", "-x", "a\nb", "a\0b", "x\n"]
+)
+def test_nothing_climbs_out(make: Callable[[str], Path], name: str) -> None:
+    with pytest.raises(ValueError, match="not a file name"):
+        make(name)
+
+
+@pytest.mark.parametrize("make", NAMED)
+def test_everything_lies_below_state(make: Callable[[str], Path]) -> None:
+    assert make("java").is_relative_to(LAYOUT.state)
+
+
+def test_a_task_with_a_colon_has_one_record() -> None:
+    assert LAYOUT.record("chroot:java") == Path("/site/state/records/chroot.java.json")
+
+
+def test_an_error_is_its_message_and_the_next_step() -> None:
+    assert str(BinmillError("it broke", "mend it")) == "it broke\n  next: mend it"
+    assert str(BinmillError("it broke")) == "it broke"
