@@ -22,7 +22,7 @@ from typing import Any
 from doit.task import Task
 
 from tasks import lock as lock_file
-from tasks.engine.step import Below, Step, interactive
+from tasks.engine.step import Below, Fact, Step, interactive
 from tasks.errors import BinmillError
 from tasks.flow import chroots, packages, trees
 from tasks.records import Record
@@ -65,9 +65,8 @@ def _snapshot(site: Site) -> Task:
 
 def _lock(site: Site) -> Task:
     doc = "resolve config.toml to config.lock: tree tag, overlay commits, seed digests"
-    step = Step(
-        "lock", doc, partial(trees.lock, site), fresh=(partial(_covers, site),), after=("snapshot",)
-    )
+    covers = Fact(partial(_covers, site), "config.lock does not pin all that config.toml asks for")
+    step = Step("lock", doc, partial(trees.lock, site), fresh=(covers,), after=("snapshot",))
     return step.as_asked_task(site.layout, target=site.layout.lock)
 
 
@@ -172,4 +171,4 @@ def _enter(site: Site) -> dict[str, Any]:
 
 def _serve(site: Site) -> dict[str, Any]:
     doc = "serve the published binhosts over HTTP until Ctrl-C"
-    return {"basename": "serve", **interactive(lambda words: packages.serve(site), doc)}
+    return {"basename": "serve", **interactive(lambda _words: packages.serve(site), doc)}

@@ -5,9 +5,7 @@ Everything after the lock is a function of config and lock alone.
 
 from __future__ import annotations
 
-from typing import Literal
-
-from typing import Any
+from typing import Any, Literal
 
 import tomli
 import tomli_w

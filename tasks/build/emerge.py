@@ -7,14 +7,36 @@ is complete, so a build that was stopped takes up its finished packages and goes
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tasks.config import Build
-from tasks.errors import BinmillError, CommandFailed
+from tasks.errors import BinmillError, CommandFailed, NotTrusted
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_KILLED = re.compile(r"Killed signal terminated program")
+# What tells best comes first; how many lines belong together.
+_TELLING = tuple((re.compile(mark), length) for mark, length in (
+    (r"^\* ERROR: \S+ failed \(", 2),
+    (r"^!!! \S+ has fetch restriction turned on", 1),
+    (r"^!!! Couldn't download", 1),
+    (r"^!!! Error extracting", 1),
+    (r"^>>> Failed to emerge", 2),
+    (r"^emerge: there are no (ebuilds|binary packages)", 2),
+    (r"^!!! The ebuild selected to satisfy", 4),
+    (r"^!!! All ebuilds that could satisfy", 3),
+    (r"^!!! Multiple package instances", 1),
+    (r"ERROR:", 1),
+    # these are said of a world file even when all is well
+    (r"^!!! (?!Problems have been|Please run emaint|Ebuilds for the|masked or don't)", 1),
+    (r"error:", 1),
+))  # fmt: skip
+
 
 def command(build: Build, packages: Sequence[str]) -> list[str]:
     """The emerge(1) call: everything again, taking what this very build has already packed.
@@ -45,37 +67,44 @@ def build(room: Sandbox, packages: Sequence[str], options: Build, log: Path) -> 
         sandbox.run(room, ["emaint", "--fix", "binhost"], log=log, timeout=3600)
         sandbox.run(room, command(options, packages), log=log, timeout=options.timeout_minutes * 60)
     except CommandFailed as failed:
-        with log.open("rb") as stream:
-            stream.seek(start)
-            said = stream.read().decode("utf-8", "replace")
+        said = said_since(log, start)
         raise CommandFailed(
             f"the build of {room.hostname} failed: {reason(said) or failed.message}",
             f"read {log}; the packages that were finished are kept for the next run",
         ) from failed
 
 
+def said_since(log: Path, start: int) -> str:
+    """What a log has from a byte on: earlier runs are in the same file."""
+    with log.open("rb") as stream:
+        stream.seek(start)
+        return stream.read().decode("utf-8", "replace")
+
+
 def reason(log: str) -> str:
     """The line of emerge's output that tells a person what failed; "" if none does."""
-    lines = [line.strip() for line in log.splitlines()]
-    if log.rstrip().endswith(("Terminated", "Killed")):
+    said = (_COLOUR.sub("", line).strip() for line in log.split("\n"))
+    lines = [line for line in said if line and not line.startswith(">>> Jobs:")]
+    if lines and lines[-1].endswith(("Terminated", "Killed")) or any(map(_KILLED.search, lines)):
         return "it was killed; was the machine out of memory?"
-    for mark in (
-        ">>> Failed to emerge", "emerge: there are no ebuilds", "The following REQUIRED_USE",
-        "!!! All ebuilds that could satisfy", "!!! Multiple package instances",
-        "ERROR:", "!!! ", "error:",
-    ):  # fmt: skip
+    for mark, length in _TELLING:
         for number, line in enumerate(lines):
-            if mark in line:
-                more = lines[number + 1] if line.endswith(":") and number + 1 < len(lines) else ""
-                return f"{line.lstrip('>!* ')} {more}".strip()[:400]
+            if mark.search(line):
+                told = (part.lstrip(">!* ") for part in lines[number : number + length])
+                return " ".join(told).removeprefix("ERROR: ")[:400]
     return ""
 
 
 def installed(upper: Path) -> list[Path]:
     """The database entries (/var/db/pkg/CATEGORY/PF) that a build left in its upper layer."""
-    database = upper / "var/db/pkg"
+    database = upper
+    for part in ("var", "db", "pkg"):  # a link would lead to the host's
+        database /= part
+        if database.is_symlink():
+            raise NotTrusted(f"/{database.relative_to(upper)} is a link after the build")
+    categories = [c for c in database.glob("*") if c.is_dir() and not c.is_symlink()]
     entries = sorted(
-        entry for entry in database.glob("*/*")
+        entry for category in categories for entry in category.iterdir()
         if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("-MERGING-")
     )  # fmt: skip
     if not entries:

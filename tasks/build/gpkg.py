@@ -6,14 +6,20 @@ archive, a compressed image and a Manifest with the digests of both.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import re
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import zstandard
 
 from tasks.errors import NotTrusted
 from tasks.system.gpgv import Role, verify_clearsigned
@@ -25,6 +31,11 @@ _PF = re.compile(
     r"(?P<pvr>[0-9]+(\.[0-9]+)*[a-z]?(_(alpha|beta|pre|rc|p)[0-9]*)*(-r[0-9]+)?)"
 )
 _METADATA_LIMIT = 64 << 20
+# what the readers say of a file that is not what it seems; every decompressor has its own
+_BROKEN = (
+    KeyError, IndexError, ValueError, StopIteration, EOFError, OSError,
+    tarfile.TarError, lzma.LZMAError, zlib.error, zstandard.ZstdError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,8 @@ class Name:
 def parse(category: str, pf: str, build_id: str) -> Name:
     """A name from its parts; raises NotTrusted for anything that is not one (`..`, `/`, ...)."""
     match = _PF.fullmatch(pf)
-    if match is None or not re.fullmatch(_CATEGORY, category):
+    # a PN that ends in what looks like a version is none (PMS 3.1.2): foo-1-2
+    if match is None or _PF.fullmatch(match["pn"]) or not re.fullmatch(_CATEGORY, category):
         raise NotTrusted(f"{category!r}/{pf!r} is not the name of a package")
     if not re.fullmatch(r"[1-9][0-9]{0,8}", build_id):
         raise NotTrusted(f"{category}/{pf}: {build_id!r} is not a build number")
@@ -65,24 +77,40 @@ def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
     """
     try:
         with tarfile.open(path, "r:") as container:
-            members = {m.name.rsplit("/", 1)[-1]: m for m in container if m.isreg()}
-            manifest = _read(container, members["Manifest"])
+            members = _members(container)
+            manifest = _read(container, members.pop("Manifest"))
             expected = _manifest(_signed(manifest, role) if role else manifest)
+            # gpkg-1, an empty file, says what this is; older ones do not list it
+            for name in sorted(members.keys() - expected.keys() - {"gpkg-1"}):
+                raise NotTrusted(f"{path.name}: its Manifest does not cover {name}")
             for name, (size, digest) in expected.items():
                 _check(container, members[name], size, digest)
             packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
-            if packed not in expected:
-                raise NotTrusted(f"{path.name}: its Manifest does not cover {packed}")
             return _values(_unpacked(_read(container, members[packed]), packed))
-    except (KeyError, StopIteration, tarfile.TarError, OSError, EOFError) as error:
+    except _BROKEN as error:
         raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
+
+
+def _members(container: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    """The members by name, without the container's top directory.
+
+    Plain files, each once: of two with one name, a client might take the other one. A sparse
+    member could claim any size without having it.
+    """
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in container:
+        name = member.name.rsplit("/", 1)[-1]
+        if not member.isreg() or member.issparse() or name in found:
+            raise NotTrusted(f"{member.name!r} has no place in a GPKG")
+        found[name] = member
+    return found
 
 
 def _read(container: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _METADATA_LIMIT:
         raise NotTrusted(f"{member.name} is larger than metadata can be")
     stream = container.extractfile(member)
-    assert stream is not None
+    assert stream is not None  # noqa: S101
     return stream.read()
 
 
@@ -99,13 +127,15 @@ def _manifest(text: bytes) -> Mapping[str, tuple[int, str]]:
     for line in text.decode("utf-8", "replace").splitlines():
         words = line.split()
         if words[:1] == ["DATA"] and "SHA512" in words:
+            if words[1] in found:
+                raise NotTrusted(f"a Manifest names {words[1]} twice")
             found[words[1]] = (int(words[2]), words[words.index("SHA512") + 1])
     return found
 
 
 def _check(container: tarfile.TarFile, member: tarfile.TarInfo, size: int, digest: str) -> None:
     stream = container.extractfile(member)
-    assert stream is not None
+    assert stream is not None  # noqa: S101
     found = hashlib.file_digest(stream, "sha512").hexdigest()  # type: ignore[arg-type]
     if member.size != size or found != digest:
         raise NotTrusted(f"{member.name} does not fit its Manifest")
@@ -116,14 +146,9 @@ def _unpacked(data: bytes, name: str) -> bytes:
     if suffix == "tar":
         return data
     if suffix == "zst":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data))
+        unpacker = zstandard.ZstdDecompressor(max_window_size=_METADATA_LIMIT)
+        reader = unpacker.stream_reader(io.BytesIO(data), read_across_frames=True)
         return bytes(reader.read(_METADATA_LIMIT))
-    import bz2
-    import gzip
-    import lzma
-
     openers = {"xz": lzma.open, "gz": gzip.open, "bz2": bz2.open}
     with openers[suffix](io.BytesIO(data), "rb") as stream:  # type: ignore[operator]
         return bytes(stream.read(_METADATA_LIMIT))
@@ -136,6 +161,6 @@ def _values(archive: bytes) -> dict[str, str]:
             key = member.name.rsplit("/", 1)[-1]
             if member.isreg() and member.size <= 1 << 20 and re.fullmatch(r"[A-Za-z_]+", key):
                 stream = inner.extractfile(member)
-                assert stream is not None
+                assert stream is not None  # noqa: S101
                 values[key] = stream.read().decode("utf-8", "replace").strip("\n")
     return values

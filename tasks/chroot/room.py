@@ -40,7 +40,7 @@ def plan(
     if etc is not None:
         mounts.append(Bind(str(etc), "/etc/portage"))
     resolver = os.path.realpath("/etc/resolv.conf")
-    if network and os.path.isfile(resolver):
+    if network and Path(resolver).is_file():
         mounts.append(Bind(resolver, "/etc/resolv.conf"))
     return Sandbox(
         hostname=name,

@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.config import Seed
 from tasks.errors import BinmillError, NotTrusted
 from tasks.lock import SeedPin
-from tasks.system.command import require_root, started
+from tasks.system.command import require_root, run, started
 from tasks.system.files import remove_tree, sha512, sync_folder
 from tasks.system.gpgv import Role, verify_clearsigned
 from tasks.system.http import download
@@ -102,7 +102,7 @@ def extract(tarball: Path, target: Path, trash: Path) -> None:
             "-C", scratch, stdin=source.stdout, stderr=subprocess.PIPE,
         ) as tar,
     ):  # fmt: skip
-        assert source.stdout is not None
+        assert source.stdout is not None  # noqa: S101
         source.stdout.close()
         _, complaint = tar.communicate()
         if tar.returncode != 0 or source.wait() != 0:
@@ -112,6 +112,7 @@ def extract(tarball: Path, target: Path, trash: Path) -> None:
                 "check the disk's space, then run the same command again",
             )
     check_stage(scratch)
+    run("sync", "-f", scratch)  # before its name says that it is whole
     scratch.rename(target)
     sync_folder(target.parent)
 

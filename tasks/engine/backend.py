@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from doit.dependency import DatabaseException, SqliteDB
+from doit.dependency import SqliteDB
+from doit.exceptions import InvalidDodoFile
 
 _BUSY_MILLISECONDS = 30_000
 _LAST_KEY = "deps:"
@@ -23,14 +24,15 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
     """The sqlite3 backend of doit, committing per task; reads work without write permission."""
 
     desc = "durable: each finished task is on disk at once"
+    _dirty: set[str]
 
     def _sqlite3(self, name: str) -> sqlite3.Connection:
         path = Path(name)
         memory: sqlite3.Connection = super()._sqlite3(":memory:")  # registers doit's converters
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path if path.exists() else path.parent, os.W_OK)
-        if not writable and not path.exists():
+        self._writable = writable = os.access(path if path.exists() else path.parent, os.W_OK)
+        if not writable and not (path.exists() and path.stat().st_size):
             return memory  # a look at a fresh checkout that is not ours to write in
         try:
             connection = sqlite3.connect(
@@ -46,9 +48,16 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
                     "(task_id text not null primary key, task_data json)"
                 )
             connection.execute("select count(*) from doit").fetchone()
+            found = connection.execute("pragma quick_check(1)").fetchone()["quick_check"]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found.splitlines()[-1])
+        except sqlite3.OperationalError as error:
+            raise InvalidDodoFile(
+                f"{path} cannot be opened ({error}); check its permissions and the disk"
+            ) from error
         except sqlite3.DatabaseError as error:
-            raise DatabaseException(
-                f"{path} is damaged ({error}); delete it: the next run checks everything again"
+            raise InvalidDodoFile(
+                f"{path} is damaged ({error}); delete it: the next run makes everything again"
             ) from error
         memory.close()
         return connection
@@ -59,15 +68,17 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
             self._commit()
 
     def remove(self, task_id: str) -> None:
-        super().remove(task_id)
-        self._conn.commit()
+        if self._writable:
+            super().remove(task_id)
+            self._conn.commit()
 
     def dump(self) -> None:
-        with contextlib.suppress(sqlite3.OperationalError):  # read-only: nothing was to be kept
-            self._commit()
+        self._commit()
         self._conn.close()
 
     def _commit(self) -> None:
+        if not self._writable:
+            return
         for task_id in self._dirty:
             self._conn.execute(
                 "insert or replace into doit values (?,?)",

@@ -11,6 +11,8 @@ from typing import Any
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 
+from tasks.engine.step import ATTENDED
+
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
     """doit's console reporter with times, one-line failures and a summary."""
@@ -26,19 +28,22 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def execute_task(self, task: Any) -> None:
         """Called when a task's actions begin."""
-        if task.actions and not task.name.startswith("_"):
+        if task.actions and task.meta != ATTENDED:
             self.began[task.name] = time.monotonic()
             self._line(f"{task.name}: {task.doc or ''}")
 
     def add_success(self, task: Any) -> None:
         """Called when a task ended well."""
-        if task.name in self.began:
+        began = self.began.pop(task.name, None)
+        if began is not None:
             self.ran += 1
-            self._line(f"  done in {_span(time.monotonic() - self.began[task.name])}")
+            self._line(f"  done in {_span(time.monotonic() - began)}")
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
         """Called when a task failed, or could not begin because of another."""
-        self.failed.append(task.name)
+        self.began.pop(task.name, None)
+        if task.meta != ATTENDED:
+            self.failed.append(task.name)
         if isinstance(fail, UnmetDependency):
             self._line(f"{task.name}: left out, since {fail.message} failed")
         elif isinstance(fail, TaskFailed):
@@ -48,7 +53,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def skip_uptodate(self, task: Any) -> None:
         """Called when a task need not run."""
-        if not (task.name.startswith("_") or task.has_subtask):
+        if task.actions:
             self.fresh += 1
 
     def complete_run(self) -> None:
@@ -56,7 +61,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         for message in self.runtime_errors:
             self._line(message)
         took = _span(time.monotonic() - self.start)
-        if self.failed:
+        if self.began:
+            self._line(f"interrupted: {', '.join(self.began)} after {took} ({self.ran} done, "
+                       f"{self.fresh} up to date); the same command continues")  # fmt: skip
+        elif self.failed:
             self._line(f"failed: {', '.join(self.failed)} after {took} ({self.ran} done, "
                        f"{self.fresh} up to date); the same command continues")  # fmt: skip
         elif self.ran:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +29,10 @@ from tasks.layout import Layout
 from tasks.records import Record
 from tasks.system.files import locked
 
-
 # What actions say goes to the person at once; nothing is gathered in memory.
 _SPOKEN: dict[str, Any] = {"io": {"capture": False}, "verbosity": 2}
+# Tasks for a person at a terminal, of which the reporter says nothing.
+ATTENDED = {"attended": True}
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,24 @@ class Step:
         )
 
 
+@dataclass(frozen=True)
+class Fact:
+    """Something that must hold (an up-to-date check); `cause` is what to say where it does not."""
+
+    check: Callable[[], bool]
+    cause: str
+
+    def __call__(self) -> bool:
+        return self.check()
+
+    def __repr__(self) -> str:
+        return f"not the case: {self.cause}"
+
+
 class Present:
     """Whether everything that a record vouches for is still there (an up-to-date check)."""
+
+    cause = "something that it made is missing"
 
     def __init__(self, record: Path, results: Callable[[Record], Iterable[Path]]) -> None:
         self.record, self.results = record, results
@@ -91,7 +110,7 @@ class Present:
     def __call__(self) -> bool:
         try:
             return all(path.exists() for path in self.results(json.loads(self.record.read_text())))
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
     def __repr__(self) -> str:
@@ -122,6 +141,7 @@ class Below:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.cause = f"files below {folder} changed"
 
     def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
         found = self._digest()
@@ -130,10 +150,11 @@ class Below:
 
     def _digest(self) -> str:
         total = hashlib.sha256()
-        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
-            with contextlib.suppress(OSError):
-                total.update(f"{path.relative_to(self.folder)}\0".encode())
-                total.update(hashlib.sha256(path.read_bytes()).digest())
+        for path in sorted(self.folder.rglob("*")):
+            with contextlib.suppress(OSError):  # what cannot be read counts by its name
+                if path.is_file():
+                    total.update(os.fsencode(path.relative_to(self.folder)) + b"\0")
+                    total.update(hashlib.sha256(path.read_bytes()).digest())
         return total.hexdigest()
 
     def __repr__(self) -> str:
@@ -154,11 +175,11 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | None:
                 record.replace(aside)
             try:
                 made = step.make(asked=task.asked) if isinstance(task, Asked) else step.make()
+                records.write(layout, step.task, made)
             except BaseException:
                 if aside.exists():
                     aside.replace(record)
                 raise
-            records.write(layout, step.task, made)
             aside.unlink(missing_ok=True)
 
     return told(attempt, step.task)
@@ -171,8 +192,9 @@ def told(action: Callable[[], None], what: str) -> TaskFailed | None:
     except BinmillError as error:
         return TaskFailed(str(error))
     except OSError as error:
+        where = f": {error.filename}" if error.filename is not None else ""
         return TaskFailed(
-            f"{what}: {error.strerror or error}: {error.filename or 'no file named'}\n"
+            f"{what}: {error.strerror or error or type(error).__name__}{where}\n"
             "  next: check the disk (df -h, df -i) and permissions, then run it again"
         )
     return None
@@ -181,11 +203,19 @@ def told(action: Callable[[], None], what: str) -> TaskFailed | None:
 def interactive(action: Callable[[list[str]], int | None], doc: str) -> dict[str, Any]:
     """A task for a person at a terminal: always runs, and doit ends with the action's exit code."""
 
-    def attend(words: list[str] | None = None) -> TaskFailed | None:
+    def attend(task: Task, words: list[str] | None = None) -> TaskFailed | None:
         code: list[int | None] = []
-        failed = told(lambda: code.append(action(list(words or []))), "it")
+        typed = as_typed(task.name, list(words or []), sys.argv)
+        failed = told(lambda: code.append(action(typed)), task.name)
         if code and code[0]:
             raise SystemExit(code[0])
         return failed
 
-    return {"doc": doc, "actions": [attend], "uptodate": [False], **_SPOKEN}
+    return {"doc": doc, "actions": [attend], "uptodate": [False], "meta": ATTENDED, **_SPOKEN}
+
+
+def as_typed(task: str, words: list[str], argv: list[str]) -> list[str]:
+    """The words after a task's name on the command line; doit takes those like A=b for itself."""
+    after = argv[argv.index(task) + 1 :] if task in argv else []
+    kept = [word for word in after if word.startswith("-") or "=" not in word]
+    return after if kept == words else words

@@ -5,11 +5,13 @@ Reads only: no root, no network, no change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
+from doit.tools import config_changed
 
 from tasks.engine.step import Asked
 
@@ -68,35 +70,35 @@ def _cause(task: Any, tasks: dict[str, Any], memory: Any, causes: dict[str, str]
     found = memory.get_status(task, tasks, get_log=True)
     if found.status == "up-to-date" and not stale:
         return ""
-    reasons = found.reasons
-    first_run = memory.get_values(task.name) == {} and reasons.get("missing_target")
-    if first_run:
-        return "it has not been made yet"
+    return next(_told(task, tasks, found.reasons, stale, bool(memory.get_values(task.name))))
+
+
+def _told(
+    task: Any, tasks: dict[str, Any], reasons: dict[str, Any], stale: list[str], remembered: bool
+) -> Iterator[str]:
+    """Causes, the most telling first."""
+    if not remembered and reasons.get("missing_target"):
+        yield "it has not been made yet"
+    if not remembered and not isinstance(task, Asked) and task.targets:
+        yield "its last run failed, or was forgotten"
     if reasons.get("uptodate_false"):
-        return "; ".join(_worded(check) for check, _, _ in reasons["uptodate_false"])
+        yield "; ".join(_worded(check) for check, _, _ in reasons["uptodate_false"])
     if stale:
-        return f"{stale[0]} will run, and it reads what that leaves"
+        yield f"{stale[0]} will run, and it reads what that leaves"
     if reasons.get("changed_file_dep"):
         names = ", ".join(sorted(_shown(path, tasks) for path in reasons["changed_file_dep"]))
-        return f"changed: {names}"
+        yield f"changed: {names}"
     if reasons.get("missing_target"):
-        return f"missing: {', '.join(Path(p).name for p in reasons['missing_target'])}"
+        yield f"missing: {', '.join(Path(p).name for p in reasons['missing_target'])}"
     if reasons.get("missing_file_dep"):
-        return f"needs {', '.join(Path(p).name for p in reasons['missing_file_dep'])}"
-    return "what it depends on is another set of files than last time"
+        yield f"needs {', '.join(Path(p).name for p in reasons['missing_file_dep'])}"
+    yield "what it depends on is another set of files than last time"
 
 
 def _worded(check: Any) -> str:
-    kind = type(check).__name__
-    if kind == "config_changed":
+    if isinstance(check, config_changed):
         return "its part of config.toml changed"
-    if kind == "Present":
-        return "something that it made is missing"
-    if kind == "Below":
-        return f"files below {check.folder} changed"
-    if kind == "partial":
-        return "config.lock does not pin all that config.toml asks for"
-    return "it always runs when it is named"
+    return getattr(check, "cause", "it always runs when it is named")
 
 
 def _shown(path: str, tasks: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from tasks.errors import BinmillError
 from tasks.lock import SeedPin
 from tasks.records import Record
 from tasks.site import Site, identity
-from tasks.system.files import remove_tree
+from tasks.system.files import locked, remove_tree
 from tasks.system.terminal import say
 
 
@@ -57,14 +57,22 @@ def etc(site: Site, name: str) -> Record:
     """Generate a chroot's /etc/portage."""
     from tasks.chroot import etc_portage
 
-    made = etc_portage.files(site.config, name)
-    own = site.config.chroots[name].portage_dir
-    if own:
-        made = etc_portage.merged(made, etc_portage.own_files(site.layout.site / own))
+    made = portage_files(site, name)
     link = etc_portage.profile_link(site.config, name)
     target = site.layout.etc(name) / identity([made, link])[:32]
     etc_portage.write(made, link, target, site.layout.trash)
     return {"path": _relative(site, target), "files": sorted(made)}
+
+
+def portage_files(site: Site, name: str, **more: Any) -> dict[str, str]:
+    """The files of a chroot's /etc/portage, its own ones among them; `more` goes to files()."""
+    from tasks.chroot import etc_portage
+
+    made = etc_portage.files(site.config, name, **more)
+    own = site.config.chroots[name].portage_dir
+    if own:
+        made = etc_portage.merged(made, etc_portage.own_files(site.layout.site / own))
+    return made
 
 
 def mount(site: Site, name: str) -> Record:
@@ -127,7 +135,11 @@ def enter(site: Site, words: Sequence[str]) -> int:
     if name not in site.config.chroots:
         known = ", ".join(site.config.chroots)
         raise BinmillError(f"there is no chroot {name!r}", f"doit enter NAME, NAME one of: {known}")
-    with workspace(site, f"enter-{name}") as space:
+    with (
+        # one at a time: the second would sweep the first one's layer away
+        locked(site.layout.busy(f"enter:{name}"), f"a shell in {name}"),
+        workspace(site, f"enter-{name}") as space,
+    ):
         inside = plan(
             site, name, space, network=True,
             variables={"TERM": os.environ.get("TERM", "dumb"), "PS1": f"[{name}] \\w \\$ "},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,29 @@ def build_key(site: Site, name: str) -> str:
 
 
 def _start_pkgdir(site: Site, name: str, pkgdir: Path) -> None:
-    """A new PKGDIR; a stack's begins with its base's packages, which it need not build again."""
+    """A new PKGDIR; a stack's begins with its base's packages, which it need not build again.
+
+    Portage numbers builds by what it finds (bintree._allocate_filename_multi): an empty directory
+    where a package was published keeps its number from being used again.
+    """
+    from tasks.publish import generation
+
+    published = generation.published(site.layout.binhost(name))
     scratch = pkgdir.with_name(f".{pkgdir.name}.tmp")
     scratch.mkdir(parents=True)
     base = site.config.chroots[name].base
     if base:
         held = records.read(site.layout, f"binpkgs:{base}")
         for package in held["packages"]:
+            if published.get(package["path"], package["sha512"]) != package["sha512"]:
+                continue  # this binhost has another build of that number
             target = scratch / package["path"]
             target.parent.mkdir(parents=True, exist_ok=True)
             # a copy, not a link: the chroot can write here, the collected set must not change
             shutil.copy2(set_folder(site, base, held) / package["path"], target)
+    for path in published:
+        if not (scratch / path).exists():
+            (scratch / path).mkdir(parents=True)
     scratch.rename(pkgdir)
 
 
@@ -95,13 +108,17 @@ def publish(site: Site, name: str) -> Record:
     layout = site.layout
     made = records.read(layout, f"binpkgs:{name}")
     binhost = layout.binhost(name)
+    key = str(site.config.binhost.signing_key)
     now = generation.current(binhost)
-    if now is None or generation.facts(binhost, now)["set"] != made["set"]:
+    facts = generation.facts(binhost, now) if now is not None else {}
+    if now is None or (facts["set"], facts.get("signer")) != (made["set"], key):
         with chroots.workspace(site, f"sign-{name}") as space:
-            signed = _signed(site, name, made, space)
+            held = generation.held(binhost, made["packages"], key)
+            signed = _signed(site, name, made, held, space)
             now = generation.publish(
-                binhost, made, signed, revisions=chroots.revisions(site, name), trash=layout.trash
-            )
+                binhost, made, signed, signer=key,
+                revisions=chroots.revisions(site, name), trash=layout.trash,
+            )  # fmt: skip
     gone = generation.prune(binhost, site.config.binhost.keep, layout.trash)
     chroots.sweep(site, layout.binpkgs(name), keep={set_folder(site, name, made)})
     say(f"  {name}: generation {now} with {len(made['packages'])} packages is current"
@@ -109,8 +126,13 @@ def publish(site: Site, name: str) -> Record:
     return {"generation": now, "set": made["set"]}
 
 
-def _signed(site: Site, name: str, made: Record, space: Path) -> Path:
-    """A signed and verified copy of a set, in a workspace; see publish.sign."""
+def _signed(
+    site: Site, name: str, made: Record, held: Mapping[str, Path], space: Path
+) -> Path:
+    """A signed and verified copy of a set, in a workspace; see publish.sign.
+
+    What was published before (`held`) keeps its signature, and so its bytes.
+    """
     from tasks.chroot import etc_portage
     from tasks.publish import sign
     from tasks.system.files import write_atomic
@@ -120,7 +142,7 @@ def _signed(site: Site, name: str, made: Record, space: Path) -> Path:
     key = site.config.binhost.signing_key
     home = _signing_home(site)
     public = sign.public_key(home, key)
-    assert key is not None  # public_key has seen to it
+    assert key is not None  # noqa: S101 - public_key has seen to it
     copy = space / "packages"
     shutil.copytree(set_folder(site, name, made), copy)
     write_atomic(space / "key.asc", public)
@@ -136,8 +158,10 @@ def _signed(site: Site, name: str, made: Record, space: Path) -> Path:
         ),
     )  # fmt: skip
     paths = [package["path"] for package in made["packages"]]
-    sign.sign(room, copy, paths, site.layout.log(f"publish:{name}"))
-    sign.verify([copy / path for path in paths], Role("binhost", space / "key.asc", (key,)))
+    new = [path for path in paths if path not in held]
+    sign.sign(room, copy, new, site.layout.log(f"publish:{name}"))
+    ready = [held.get(path, copy / path) for path in paths]
+    sign.verify(ready, Role("binhost", space / "key.asc", (key,)))
     return copy
 
 
@@ -161,8 +185,8 @@ def client(site: Site, name: str) -> Record:
         chroots.workspace(site, f"client-{name}") as space,
         serving(layout.binhosts, space / "nginx", f"127.0.0.1:{free_port()}") as url,
     ):
-        made = etc_portage.files(
-            site.config, name, features=(), variables=clients.VARIABLES,
+        made = chroots.portage_files(
+            site, name, features=(), variables=clients.VARIABLES,
             binrepos=clients.binrepos(name, f"{url}/{name}"),
         )  # fmt: skip
         link = etc_portage.profile_link(site.config, name)

@@ -35,8 +35,8 @@ def snapshot(site: Site, *, asked: bool) -> Record:  # noqa: ARG001 - the engine
         elif held is not None:
             frozen = held
             count = len(site.mirrors)
-            say(f"  no newer snapshot than {held.tag} ({count} mirror{'s' * (count > 1)} asked); "
-                "nothing was changed")  # fmt: skip
+            asked_of = f"{count} mirror{'s' * (count > 1)} asked" if days else "it is yesterday's"
+            say(f"  no newer snapshot than {held.tag} ({asked_of}); nothing was changed")
         else:
             raise BinmillError(
                 f"no mirror has a snapshot of the last {tree.lookback_days} days",
@@ -56,7 +56,7 @@ def _push(site: Site, frozen: Any) -> None:
 
 
 def lock(site: Site, *, asked: bool) -> Record:
-    """Write config.lock: everything anew when it was asked for by name, else only what it does not pin yet."""
+    """Write config.lock: everything anew when it was asked for, else what it does not pin yet."""
     from tasks.chroot import seed as seeds
     from tasks.snapshot import freeze, overlays
 
@@ -101,7 +101,10 @@ def tree(site: Site) -> Record:
     pin = lock_file.read(site.layout).tree
     layout = site.layout
     if not overlays.has(layout.tree, pin.commit) and site.config.tree.remote:
-        remote.fetch(layout.tree, site.config.tree.remote)
+        try:
+            remote.fetch(layout.tree, site.config.tree.remote)
+        except BinmillError as failed:  # the mirrors may have that day, and give the same commit
+            say(f"  {failed.message}")
     if not overlays.has(layout.tree, pin.commit):
         _freeze_again(site, pin)
     frozen = freeze.read(layout.tree, pin.tag)

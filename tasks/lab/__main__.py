@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tasks.errors import BinmillError
-from tasks.lab import build, mirror, site, upstream
+from tasks.lab import build, demo, mirror, site, upstream
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
             print("\n".join(moved) or "the next day is published already")
         elif wanted.command == "serve":
             mirror.serve(wanted.dir, wanted.port)
+        elif wanted.command == "demo":
+            return demo.demo(wanted.dir, wanted.port, wanted.tasks)
+        elif wanted.command == "clean":
+            build.clean(wanted.dir)
         elif wanted.command == "config":
             print(site.write_config(wanted.dir, wanted.port, wanted.site))
     except BinmillError as error:
@@ -44,11 +48,16 @@ def _parser() -> argparse.ArgumentParser:
         help="where the lab is (default: %(default)s)",
     )
     port = argparse.ArgumentParser(add_help=False)
-    port.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
+    port.add_argument(
+        "--port", type=int, default=demo.PORT, help="on 127.0.0.1 (default: %(default)s)"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", parents=[common], help="make the lab, or finish it")
     commands.add_parser("next-day", parents=[common], help="publish the next snapshot")
     commands.add_parser("serve", parents=[common, port], help="run the mirror")
+    job = commands.add_parser("demo", parents=[common, port], help="run the main job on the lab")
+    job.add_argument("tasks", nargs="*", help="tasks for doit (default: the whole job)")
+    commands.add_parser("clean", parents=[common], help="delete the lab and its site")
     config = commands.add_parser("config", parents=[common, port], help="write a config.toml")
     config.add_argument("--site", type=Path, required=True, help="directory of the factory")
     return parser

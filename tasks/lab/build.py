@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -10,9 +11,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from tasks.lab import keys, overlay, snapshots, stage, tree
-from tasks.lab.upstream import FLAVOUR, OVERLAY, PROFILE, REPOSITORY, ROLES, Upstream
+from tasks.lab.upstream import FLAVOUR, OVERLAY, PROFILE, REPOSITORY, ROLES, SOURCES, Upstream
 from tasks.system.command import require_root
-from tasks.system.files import empty_trash, locked, write_atomic
+from tasks.system.files import empty_trash, locked, remove_tree, write_atomic
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ def build(directory: Path) -> Upstream:
     lab = Upstream(directory.resolve())
     lab.work.mkdir(parents=True, exist_ok=True)
     with locked(lab.directory / "lab.lock", "the lab"):
+        made_from = _sources()
         if lab.facts_file.exists():
-            return lab
+            if lab.facts().get("sources") == made_from:
+                return lab
+            _begin_again(lab)
         empty_trash(lab.trash)
         calendar = _calendar(lab)
         _say("keys")
@@ -53,9 +57,18 @@ def build(directory: Path) -> Upstream:
         archive = stage.pack(lab, calendar.begun)
         _say("snapshots and the overlay")
         packages = _repositories(lab, calendar, distfiles)
-        _facts(lab, calendar, archive, packages)
+        _facts(lab, calendar, archive, packages, made_from)
         empty_trash(lab.trash)
     return lab
+
+
+def clean(directory: Path) -> None:
+    """Delete the lab and the demo's site; refuses while something is mounted below."""
+    target = directory.resolve()
+    if target.is_dir():
+        require_root("delete what root made")
+        remove_tree(target, target.with_name(f".{target.name}.trash"))
+        target.with_name(f".{target.name}.trash").rmdir()
 
 
 def _repositories(
@@ -82,8 +95,43 @@ def _calendar(lab: Upstream) -> Calendar:
     return Calendar(datetime.fromisoformat(json.loads(lab.calendar.read_text())["begun"]))
 
 
-def _facts(lab: Upstream, calendar: Calendar, archive: str, packages: dict[str, list[str]]) -> None:
+def _sources() -> str:
+    """A digest of all that the lab is made from, so that an edited lab is made anew."""
+    total = hashlib.sha256()
+    folders = (SOURCES / "tree", SOURCES / "next", SOURCES / "overlay", Path(__file__).parent)
+    files = [SOURCES / "sources.toml"]
+    for folder in folders:
+        files += [f for f in folder.rglob("*") if f.is_file() and f.suffix != ".pyc"]
+    for file in sorted(files):
+        total.update(f"{file.relative_to(SOURCES.parent)}\0".encode())
+        total.update(hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _begin_again(lab: Upstream) -> None:
+    """Forget all but the keys, which configs pin, and the source archives."""
+    _say("its sources changed: it is made anew")
+    lab.facts_file.unlink()
+    keep = {lab.keys, lab.keyring.parent, lab.archives, lab.trash}
+    for folder in (lab.upstream, lab.work):
+        for entry in folder.iterdir():
+            if entry in keep:
+                continue
+            if entry.is_dir():
+                remove_tree(entry, lab.trash)
+            else:
+                entry.unlink()
+
+
+def _facts(
+    lab: Upstream,
+    calendar: Calendar,
+    archive: str,
+    packages: dict[str, list[str]],
+    sources: str,
+) -> None:
     facts = {
+        "sources": sources,
         "fingerprints": {role: keys.fingerprint(lab, role) for role in ROLES},
         "days": [f"{day:%Y%m%d}" for day in calendar.days],
         "flavour": FLAVOUR,

@@ -1,4 +1,7 @@
-"""The factory's configuration for the lab: the shipped shape with the lab's addresses and keys."""
+"""The factory's site for the lab: the shipped shape with the lab's addresses and keys.
+
+A site has a key of its own, which signs what it publishes; here it is made without a passphrase.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 
 from tasks.lab.overlay import BRANCH
 from tasks.lab.upstream import ARCH, FLAVOUR, PROFILE, SOURCES, Upstream
+from tasks.system.command import run
 from tasks.system.files import write_atomic
 
 
@@ -28,10 +32,26 @@ def write_config(directory: Path, port: int, site: Path) -> Path:
         "SNAPSHOTS_FINGERPRINT": fingerprints["snapshots"],
         "STAGES_KEY": str(lab.key("stages")),
         "STAGES_FINGERPRINT": fingerprints["stages"],
+        "SIGNING_KEY": signing_key(site / "secrets" / "gnupg"),
     }
     text = (SOURCES / "config.toml.in").read_text()
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     target = site / "config.toml"
-    write_atomic(target, text)
+    if not target.exists() or target.read_text() != text:
+        write_atomic(target, text)
     return target
+
+
+def signing_key(home: Path) -> str:
+    """The fingerprint of the site's signing key, made on the first call."""
+    marker = home / "fingerprint"
+    if not marker.exists():
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        gpg = ("gpg", "--homedir", home, "--batch", "--no-tty")
+        run(*gpg, "--passphrase", "", "--quick-gen-key", "binmill lab binhost", "ed25519", "sign",
+            "never", timeout=600)  # fmt: skip
+        listed = run(*gpg, "--with-colons", "--list-secret-keys", timeout=60).stdout
+        run("gpgconf", "--homedir", home, "--kill", "all", timeout=60)
+        write_atomic(marker, next(x for x in listed.splitlines() if x[:3] == "fpr").split(":")[9])
+    return marker.read_text()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.build.emerge import installed, reason
+from tasks.build.emerge import installed, reason, said_since
 from tasks.errors import BinmillError, CommandFailed
 from tasks.system import sandbox
 from tasks.system.command import run
 from tasks.system.sandbox import Sandbox
-
 
 GNUPG = "gnupg"  # below /etc/portage: BINPKG_GPG_VERIFY_GPG_HOME's default
 VARIABLES = {"PORTAGE_TRUST_HELPER": "/bin/true"}  # our key only; getuto(1) would add Gentoo's
@@ -29,8 +28,8 @@ def keyring(public_key: bytes, fingerprint: str, home: Path) -> None:
     run(*options, "--import-ownertrust", input=f"{fingerprint}:6:\n".encode(), timeout=60)
     run(*options, "--check-trustdb", timeout=60)  # else Portage sees TRUST_UNDEFINED
     home.chmod(0o755)
-    for path in home.iterdir():
-        path.chmod(0o644)
+    for path in home.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def command(packages: Sequence[str]) -> list[str]:
@@ -43,10 +42,11 @@ def command(packages: Sequence[str]) -> list[str]:
 
 def install(room: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
     """Install `packages` inside; returns every CPV that was installed, sorted."""
+    start = log.stat().st_size if log.exists() else 0
     try:
         sandbox.run(room, command(packages), log=log, timeout=3600)
     except CommandFailed as failed:
-        said = reason(log.read_text(errors="replace")) or failed.message
+        said = reason(said_since(log, start)) or failed.message
         raise BinmillError(
             f"a client could not install from the binhost of {room.hostname}: {said}", f"read {log}"
         ) from failed

@@ -18,10 +18,14 @@ Stanza = dict[str, str]
 
 
 def parse(text: str) -> tuple[Stanza, list[Stanza]]:
-    """The header and the stanzas of an index."""
+    """The header and the stanzas of an index.
+
+    Lines end with a newline and nothing else: str.splitlines would begin one at a U+2028 inside
+    of a description.
+    """
     blocks = [b for b in text.split("\n\n") if b.strip()]
     parsed = [
-        dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
         for block in blocks
     ]  # fmt: skip
     return (parsed[0], parsed[1:]) if parsed else ({}, [])

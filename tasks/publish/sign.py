@@ -28,7 +28,11 @@ def variables(key: str) -> dict[str, str]:
 
 
 def public_key(home: Path, key: str | None) -> bytes:
-    """The public half of the signing key, armored; raises HostLacks when it cannot sign."""
+    """The public half of the signing key, armored; raises HostLacks when it cannot sign.
+
+    No gpg-agent is started for that (one would stay behind): a secret key is a file named by its
+    keygrip.
+    """
     hint = (
         f"make one: mkdir -p -m 700 {home} && gpg --homedir {home} --batch --passphrase '' "
         "--quick-gen-key 'binhost' ed25519 sign 2y; put its fingerprint into "
@@ -38,13 +42,32 @@ def public_key(home: Path, key: str | None) -> bytes:
         raise HostLacks("packages are never published unsigned, and no signing key is set", hint)
     if not home.is_dir():
         raise HostLacks(f"the signing key's home {home} does not exist", hint)
-    options = ("gpg", "--homedir", home, "--batch", "--no-tty")
-    secret = run(*options, "--with-colons", "--list-secret-keys", key, check=False, timeout=60)
-    rows = [line.split(":") for line in secret.stdout.splitlines()]
-    able = [row for row in rows if row[0] in ("sec", "ssb") and row[1] not in ("e", "r", "i")]
-    if secret.returncode != 0 or not any(row[0] == "sec" for row in able):
+    options = ("gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart")
+    listed = run(*options, "--with-colons", "--with-keygrip", "--list-keys", key,
+                 check=False, timeout=60)  # fmt: skip
+    grips = signing_grips(listed.stdout)
+    if not any((home / "private-keys-v1.d" / f"{grip}.key").is_file() for grip in grips):
         raise HostLacks(f"the signing key {key} is missing in {home}, expired or revoked", hint)
     return run(*options, "--armor", "--export", key, timeout=60).stdout.encode()
+
+
+def signing_grips(listing: str) -> list[str]:
+    """The keygrips that may sign, of one key in gpg's colon format (GnuPG's doc/DETAILS).
+
+    Field 2 is a key's validity, field 12 what it can do; nothing of a primary that is expired,
+    revoked or disabled.
+    """
+    found: list[str] = []
+    able = primary = False
+    for line in listing.splitlines():
+        row = line.split(":")
+        if row[0] in ("pub", "sub"):
+            usable = row[1] not in ("e", "r", "i", "d", "n") and "D" not in row[11]
+            primary = usable if row[0] == "pub" else primary
+            able = primary and usable and "s" in row[11]
+        elif row[0] == "grp" and able:
+            found.append(row[9])
+    return found
 
 
 def sign(room: Sandbox, folder: Path, packages: Sequence[str], log: Path) -> None:

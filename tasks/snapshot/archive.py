@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from tasks.errors import NotTrusted
 from tasks.system.command import started
@@ -37,8 +37,7 @@ def members(archive: Path) -> Iterator[Member]:
         archive.open("rb") as packed,
         started("xz", "-T0", "-dc", stdin=packed, stdout=subprocess.PIPE) as process,
     ):
-        assert process.stdout is not None
-        yield from _checked(process.stdout, archive.name)
+        yield from _checked(cast(IO[bytes], process.stdout), archive.name)
         if process.wait() != 0:
             raise NotTrusted(f"{archive.name} is not a whole xz file")
 
@@ -49,13 +48,16 @@ def _checked(stream: IO[bytes], name: str) -> Iterator[Member]:
 
     count = size = 0
     tops: set[str] = set()
+    whole = _Watched(stream)
     try:
-        # errors="strict" would hide bad names in surrogates; those are refused below
-        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as tar:
+        # names that are not UTF-8 come as surrogates, which are refused below
+        with tarfile.open(fileobj=cast(IO[bytes], whole), mode="r|", encoding="utf-8") as tar:
             for entry in tar:
                 count, size = count + 1, size + entry.size
-                if count > _FILE_LIMIT or size > _BYTES_LIMIT or entry.size > _ONE_FILE_LIMIT:
+                if count > _FILE_LIMIT or size > _BYTES_LIMIT:
                     raise refuse("it is larger than a tree can be")
+                if not 0 <= entry.size <= _ONE_FILE_LIMIT:
+                    raise refuse("a file in it is larger than one can be")
                 path = inner_path(entry.name, tops)
                 if path is None:
                     raise refuse(f"the path {entry.name[:120]!r} does not belong there")
@@ -66,13 +68,39 @@ def _checked(stream: IO[bytes], name: str) -> Iterator[Member]:
                 if entry.isdir():
                     continue
                 if not entry.isreg() or not path:
-                    raise refuse(f"{path} is neither a regular file nor a directory")
-                content = tar.extractfile(entry)
-                assert content is not None
+                    raise refuse(f"{entry.name!r} is neither a directory nor a file in one")
+                content = cast(IO[bytes], tar.extractfile(entry))
                 yield Member(path, content.read(), bool(entry.mode & 0o100))
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header
-    except tarfile.TarError as error:
+            if not whole.ends_well(tar.offset):
+                raise refuse("it is not a whole tar archive (no end, or more after it)")
+    # not all that tarfile raises over a header is a TarError
+    except (tarfile.TarError, ValueError, OverflowError, LookupError) as error:
         raise refuse(f"it is not a whole tar archive ({error})") from error
+
+
+class _Watched:
+    """A stream that knows how it ended: tarfile takes a damaged header for the end, in silence,
+    and does not read on to what comes after the end."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._last, self._start = b"", 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, remembered until the next call."""
+        self._start += len(self._last)
+        self._last = self._stream.read(size)
+        return self._last
+
+    def ends_well(self, offset: int) -> bool:
+        """Whether a block of zeros is at `offset`, and nothing but zeros after it; reads them."""
+        rest = self._last[offset - self._start :]
+        ends = offset >= self._start and len(rest) >= tarfile.BLOCKSIZE
+        while ends and rest:
+            ends = not rest.strip(b"\0")
+            rest = self._stream.read(1 << 20)
+        return ends
 
 
 def inner_path(name: str, tops: set[str]) -> str | None:

@@ -30,10 +30,11 @@ def export(repository: Path, commit: str, target: Path, trash: Path) -> None:
         archive = repo.git.execute(
             ["git", "-c", "tar.umask=0022", "archive", "--format=tar", commit], as_process=True
         )
+        stream = archive.stdout
         with started(
-            "tar", "-x", "--no-same-owner", "-C", scratch,
-            stdin=archive.proc.stdout, stderr=subprocess.DEVNULL,
-        ) as unpack:  # fmt: skip
+            "tar", "-x", "--no-same-owner", "-C", scratch, stdin=stream, stderr=subprocess.DEVNULL
+        ) as unpack:
+            stream.close()  # else git would wait for us when tar is gone
             status = unpack.wait()
         archive.wait()
     if status != 0:

@@ -8,7 +8,9 @@ The branch `main` strings the days together for `git log`; its commits are this 
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 from tasks.errors import BinmillError, NotTrusted
 from tasks.snapshot.archive import members
+from tasks.system.files import locked
 from tasks.system.git import bare, explained
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 _WHO = "binmill <binmill@localhost>"
 _DAY_SECONDS = 86400
-_INCOMING = "refs/incoming/snapshot"
+_INCOMING = b"refs/incoming/snapshot"
+_NOTHING = "0" * 40
 _TIMESTAMP = "metadata/timestamp.x"
 _TAG = re.compile(r"[0-9]{8}")
 
@@ -47,7 +51,28 @@ def freeze(repository: Path, tarball: Tarball, day: date, name: str) -> Frozen:
     Raises NotTrusted when the time inside does not belong to `day`, or when that day is already
     frozen with other content.
     """
+    with alone(repository) as repo:
+        return _frozen(repo, repository, tarball, day, name)
+
+
+@contextlib.contextmanager
+def alone(repository: Path) -> Iterator[Repo]:
+    """The repository to oneself, swept of what ended imports leave in it; raises Busy."""
+
+    def sweep() -> None:
+        for left in (*repository.glob("objects/pack/tmp_*"), *repository.glob("fast_import_*")):
+            left.unlink(missing_ok=True)
+
     repo = bare(repository)
+    with locked(repository / "binmill.busy", f"the repository {repository.name}"):
+        sweep()
+        try:
+            yield repo
+        finally:
+            sweep()
+
+
+def _frozen(repo: Repo, repository: Path, tarball: Tarball, day: date, name: str) -> Frozen:
     commit, timestamp = _import(repo, tarball, day, name)
     tag = tag_of(timestamp)
     frozen = Frozen(tag, commit, timestamp, tarball.sha512, tarball.signature.signer)
@@ -84,37 +109,47 @@ def read(repository: Path, tag: str) -> Frozen | None:
     if tag not in [t.name for t in repo.tags]:
         return None
     reference = repo.tags[tag]
-    if reference.tag is None:
-        raise BinmillError(f"the tag {tag} in {repository} is not one that binmill made")
-    said = dict(
-        line.split(": ", 1) for line in reference.tag.message.splitlines() if ": " in line
-    )
+    message = reference.tag.message if reference.tag else ""
+    said = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)
     try:
         return Frozen(
             tag, reference.commit.hexsha, int(said["timestamp"]), said["sha512"], said["signer"]
         )
     except (KeyError, ValueError):
-        raise BinmillError(f"the tag {tag} in {repository} is not one that binmill made") from None
+        raise BinmillError(
+            f"the tag {tag} in {repository} is not one that binmill made",
+            f"find out who made it; git -C {repository} tag -d {tag} takes it away",
+        ) from None
 
 
 def _import(repo: Repo, tarball: Tarball, day: date, name: str) -> tuple[str, int]:
     with explained(f"{tarball.path.name} could not be stored in git", "check the disk's space"):
         process = repo.git.fast_import(
-            "--quiet", "--done", "--date-format=raw", "--force", as_process=True, istream=-1
+            "--quiet", "--done", "--date-format=raw", as_process=True, istream=-1
         )
         try:
             timestamp = _stream(process.stdin, tarball, day, name)
             process.stdin.close()
-            process.wait()
+            commit = process.stdout.read().decode().strip()
+        except BrokenPipeError:
+            process.wait()  # raises with what git said before it ended
+            raise
         except BaseException:
             process.proc.kill()
+            process.proc.wait()
             raise
-    return str(repo.git.rev_parse("--verify", _INCOMING)), timestamp
+        finally:
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        process.wait()
+    return commit, timestamp
 
 
 def _stream(pipe: IO[bytes], tarball: Tarball, day: date, name: str) -> int:
     """Write blobs, then one parentless commit; returns the snapshot's timestamp."""
     listing: list[bytes] = []
+    number = 0
     timestamp: int | None = None
     for number, member in enumerate(members(tarball.path), 1):
         pipe.write(b"blob\nmark :%d\ndata %d\n" % (number, len(member.data)))
@@ -127,13 +162,15 @@ def _stream(pipe: IO[bytes], tarball: Tarball, day: date, name: str) -> int:
         raise NotTrusted(f"{tarball.path.name} has no {_TIMESTAMP}; it is not a snapshot")
     message = f"{name} {tag_of(timestamp)}\n".encode()
     pipe.write(
-        b"commit %s\nauthor %s %d +0000\ncommitter %s %d +0000\ndata %d\n%s"
-        % (_INCOMING.encode(), _WHO.encode(), timestamp, _WHO.encode(), timestamp,
+        b"commit %s\nmark :%d\nauthor %s %d +0000\ncommitter %s %d +0000\ndata %d\n%s"
+        % (_INCOMING, number + 1, _WHO.encode(), timestamp, _WHO.encode(), timestamp,
            len(message), message)
     )  # fmt: skip
     pipe.write(b"deleteall\n")
     pipe.writelines(listing)
-    pipe.write(b"\ndone\n")
+    # its id is all that is wanted; the reference is dropped before git has written it
+    pipe.write(b"\nget-mark :%d\nreset %s\nfrom %s\n\ndone\n"
+               % (number + 1, _INCOMING, _NOTHING.encode()))  # fmt: skip
     return timestamp
 
 
@@ -159,7 +196,7 @@ def _quoted(path: str) -> bytes:
 
 
 def _reference(repo: Repo, frozen: Frozen, name: str) -> None:
-    """The tag, the branch and the end of the incoming reference, in one transaction."""
+    """The branch and the tag, in one transaction; the tag last, since it says that all is done."""
     zone = f"{frozen.timestamp} +0000"
     annotation = (
         f"object {frozen.commit}\ntype commit\ntag {frozen.tag}\ntagger {_WHO} {zone}\n\n"
@@ -178,11 +215,12 @@ def _reference(repo: Repo, frozen: Frozen, name: str) -> None:
         parents = [word for parent in (*before, frozen.commit) for word in ("-p", parent)]
         message = f"freeze {name} {frozen.tag}"
         head = repo.git.commit_tree(f"{frozen.commit}^{{tree}}", *parents, "-m", message)
-        old = before[0] if before else "0" * 40
+        if before and frozen.commit in [p.hexsha for p in repo.commit(before[0]).parents]:
+            head = before[0]  # a kill came between the two
         _fed(
             repo,
-            f"start\ncreate refs/tags/{frozen.tag} {tag}\nupdate refs/heads/main {head} {old}\n"
-            f"delete {_INCOMING}\nprepare\ncommit\n",
+            f"start\nupdate refs/heads/main {head} {before[0] if before else _NOTHING}\n"
+            f"create refs/tags/{frozen.tag} {tag}\nprepare\ncommit\n",
             "update-ref", "--stdin",
         )  # fmt: skip
 

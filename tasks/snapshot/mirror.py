@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from tasks.errors import NotTrusted
+from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.system.files import sha512
 from tasks.system.gpgv import Role, Signature, verify_detached
 from tasks.system.http import Missing, download
@@ -40,11 +40,18 @@ def newest_day(
     Raises DownloadFailed when no mirror can be asked at all.
     """
     for day in days:
-        try:
-            _signature(mirrors, name, day, scratch)
-        except Missing:
-            continue
-        return day
+        lost: list[DownloadFailed] = []
+        for mirror in mirrors:
+            try:
+                _signature(mirror, name, day, scratch)
+            except Missing:
+                continue
+            except DownloadFailed as failed:
+                lost.append(failed)
+            else:
+                return day
+        if len(lost) == len(mirrors):
+            raise DownloadFailed("; ".join(each.message for each in lost), lost[-1].hint)
     return None
 
 
@@ -59,33 +66,32 @@ def fetched(
 ) -> Iterator[Tarball]:
     """A verified archive for the length of the block; raises NotTrusted or DownloadFailed.
 
-    Each mirror that gives something untrustworthy is passed over for the next one.
+    Each mirror that gives nothing, or something untrustworthy, is passed over for the next one.
     """
-    refusals: list[str] = []
-    remaining = list(mirrors)
+    refusals: list[BinmillError] = []
     archive = scratch / f"{_stem(name, day)}.tar.xz"
-    while True:
-        try:
-            url = download([_url(m, name, day) for m in remaining], archive, limit=_TARBALL_LIMIT)
-            origin = next(m for m in remaining if _url(m, name, day) == url)
-            proof = _signature((origin,), name, day, scratch)
-            signature = verify_detached(role, archive, proof)
-            break
-        except NotTrusted as refused:
-            refusals.append(f"{url}: {refused.message}")
-            remaining.remove(origin)
-            if not remaining:
-                raise NotTrusted("; ".join(refusals), refused.hint) from refused
     try:
+        for mirror in mirrors:
+            try:
+                url = download([_url(mirror, name, day)], archive, limit=_TARBALL_LIMIT)
+                signature = verify_detached(role, archive, _signature(mirror, name, day, scratch))
+            except NotTrusted as refused:
+                refusals.append(NotTrusted(f"{mirror}: {refused.message}", refused.hint))
+            except DownloadFailed as failed:
+                refusals.append(failed)
+            else:
+                break
+        else:
+            worst = next((r for r in refusals if isinstance(r, NotTrusted)), refusals[-1])
+            raise type(worst)("; ".join(r.message for r in refusals), worst.hint)
         yield Tarball(archive, url, sha512(archive), signature)
     finally:
         archive.unlink(missing_ok=True)
 
 
-def _signature(mirrors: tuple[str, ...], name: str, day: date, scratch: Path) -> Path:
+def _signature(mirror: str, name: str, day: date, scratch: Path) -> Path:
     path = scratch / f"{_stem(name, day)}.tar.xz.gpgsig"
-    urls = [_url(mirror, name, day) + ".gpgsig" for mirror in mirrors]
-    download(urls, path, limit=_SIGNATURE_LIMIT)
+    download([_url(mirror, name, day) + ".gpgsig"], path, limit=_SIGNATURE_LIMIT)
     return path
 
 

@@ -18,7 +18,7 @@ def head(repository: Path, overlay: Overlay) -> OverlayPin:
             kill_after_timeout=REMOTE_SECONDS))  # fmt: skip
     if not listed:
         raise BinmillError(f"{overlay.url} has no branch {overlay.branch}", "check [overlays]")
-    return OverlayPin(url=overlay.url, branch=overlay.branch, commit=listed.split()[0])
+    return OverlayPin(url=overlay.url, branch=overlay.branch, commit=listed.split(maxsplit=1)[0])
 
 
 def obtain(repository: Path, pin: OverlayPin) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tasks.errors import NotTrusted
-from tasks.snapshot.freeze import Frozen
+from tasks.errors import BinmillError, NotTrusted
+from tasks.snapshot.freeze import Frozen, alone
 from tasks.system.git import REMOTE_SECONDS, bare, explained
+
+if TYPE_CHECKING:
+    from git import Repo
+
+_MAIN = "refs/heads/main"
 
 
 def push(repository: Path, remote: str, frozen: Frozen) -> bool:
@@ -19,28 +25,41 @@ def push(repository: Path, remote: str, frozen: Frozen) -> bool:
     reference = f"refs/tags/{frozen.tag}"
     hint = "it stays frozen here; mend the remote, then run `doit snapshot` again"
     with explained(f"{frozen.tag} could not be pushed to {remote}", hint):
-        listed = str(repo.git.ls_remote("--tags", "--", remote, reference,
-                                        kill_after_timeout=REMOTE_SECONDS))  # fmt: skip
+        listed = _listed(repo, remote, reference, _MAIN)
         ours = repo.tags[frozen.tag].object.hexsha
-        if listed:
-            theirs = listed.split()[0]
-            if theirs != ours:
-                raise NotTrusted(
-                    f"{remote} has another {frozen.tag} ({theirs[:12]}, ours is {ours[:12]})",
-                    "find out who froze other bytes before you use either",
-                )
+        theirs = listed.get(reference)
+        if theirs not in (None, ours):
+            raise NotTrusted(
+                f"{remote} has another {frozen.tag} ({theirs}, ours is {ours})",
+                "find out who froze other bytes before you use either",
+            )
+        if theirs:
             return False
-        repo.git.push("--atomic", "--", remote, "refs/heads/main:refs/heads/main",
+        if _MAIN in listed and listed[_MAIN] not in str(repo.git.rev_list(_MAIN)).split():
+            raise BinmillError(
+                f"{remote} has moved on: its main is at {listed[_MAIN][:12]}, which is not in ours",
+                "nothing is forced; freeze from one place only, or give [tree] another remote",
+            )
+        repo.git.push("--atomic", "--", remote, f"{_MAIN}:{_MAIN}",
                       f"{reference}:{reference}", kill_after_timeout=REMOTE_SECONDS)  # fmt: skip
     return True
 
 
 def fetch(repository: Path, remote: str) -> None:
     """Take the days that the remote has and this repository lacks; never moves what is here."""
-    repo = bare(repository)
-    with explained(f"{remote} could not be read", "check [tree] remote in config.toml"):
+    with (
+        alone(repository) as repo,
+        explained(f"{remote} could not be read", "check [tree] remote in config.toml"),
+    ):
         repo.git.fetch("--no-tags", "--", remote, "refs/tags/*:refs/tags/*",
                        kill_after_timeout=REMOTE_SECONDS)  # fmt: skip
-        if not repo.branches:
-            repo.git.fetch("--no-tags", "--", remote, "refs/heads/main:refs/heads/main",
+        if not repo.branches and _listed(repo, remote, _MAIN):
+            repo.git.fetch("--no-tags", "--", remote, f"{_MAIN}:{_MAIN}",
                            kill_after_timeout=REMOTE_SECONDS)  # fmt: skip
+
+
+def _listed(repo: Repo, remote: str, *names: str) -> dict[str, str]:
+    """Which of these references the remote has, and where they point."""
+    lines = str(repo.git.ls_remote("--", remote, *names, kill_after_timeout=REMOTE_SECONDS))
+    found = {name: target for target, name in (line.split("\t") for line in lines.splitlines())}
+    return {name: found[name] for name in names if name in found}  # it lists a/NAME for NAME, too

@@ -50,7 +50,8 @@ def explained(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except GitError as error:
-        said = str(getattr(error, "stderr", "") or error).strip().strip("'").strip()
+        said = str(getattr(error, "stderr", "") or error).strip()
+        said = said.removeprefix("stderr: '").removesuffix("'")  # GitPython's own wrapping
         lines = [
             line.strip() for line in said.splitlines()
             if line.strip() and not line.startswith(("hint:", "To "))

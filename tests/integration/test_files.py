@@ -172,3 +172,22 @@ def test_several_processes_delete_at_once(tmp_path: Path) -> None:
     assert [process.returncode for process in crowd] == [0, 0, 0, 0]
     assert names(tmp_path) == ["trash"]
     assert names(tmp_path / "trash") == []
+
+
+def test_a_very_deep_tree_is_removed(tmp_path: Path) -> None:
+    """A package may leave one behind: it must cost neither stack, descriptors nor path length."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    here = os.open(tree, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d" * 10, dir_fd=here)
+        inner = os.open("d" * 10, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    try:
+        files.remove_tree(tree, tmp_path / "trash")
+        assert names(tmp_path) == ["trash"]
+        assert names(tmp_path / "trash") == []
+    finally:  # pytest itself cannot delete such a tree
+        subprocess.run(["rm", "-rf", tree, tmp_path / "trash"], check=True)

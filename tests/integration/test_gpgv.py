@@ -250,7 +250,7 @@ def test_no_clearsigned_text(
 
 
 def test_the_caller_s_gnupg_home_is_not_asked(
-    gpg: Gpg, role: Role, check: Check, monkeypatch: pytest.MonkeyPatch
+    gpg: Gpg, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GNUPGHOME", str(gpg.home))  # holds the stranger's key
     with pytest.raises(NotTrusted, match="not in the key file"):

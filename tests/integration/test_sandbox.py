@@ -320,7 +320,7 @@ def test_a_log_gets_both_streams(box: Sandbox, tmp_path: Path) -> None:
 
 def test_what_it_started_ends_with_it(box: Sandbox, tmp_path: Path) -> None:
     shared = replace(box, binds=(Bind(str(tmp_path), "/mnt", True),))
-    sh(shared, "setsid sh -c 'while :; do date +%N > /mnt/beat; sleep 0.05; done' & sleep 0.3")
+    sh(shared, "setsid sh -c 'while :; do date +%N >> /mnt/beat; sleep 0.05; done' & sleep 0.3")
     beat = (tmp_path / "beat").read_text()
     assert beat
     assert not sandboxed(tmp_path)

@@ -170,22 +170,6 @@ def test_of_a_link_only_the_link_is_removed(tmp_path: Path, place: str | None) -
     assert names(outside) == ["precious"]
 
 
-def test_a_very_deep_tree_is_removed(tmp_path: Path) -> None:
-    """A package may leave one behind: it must cost neither stack, descriptors nor path length."""
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    here = os.open(tree, os.O_RDONLY)
-    for _ in range(3000):
-        os.mkdir("d" * 10, dir_fd=here)
-        inner = os.open("d" * 10, os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = inner
-    os.close(here)
-    files.remove_tree(tree, tmp_path / "trash")
-    assert names(tmp_path) == ["trash"]
-    assert names(tmp_path / "trash") == []
-
-
 def test_empty_trash_finishes_what_another_run_began(tmp_path: Path) -> None:
     (tmp_path / "trash" / "left.1" / "a").mkdir(parents=True)
     (tmp_path / "trash" / "file").write_text("x")

@@ -1,0 +1,263 @@
+"""The main job, from a signed snapshot to a client's installed package, with the real Portage.
+
+The tests of this module follow one another on one site, as an operator's days do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.build import gpkg
+from tasks.lab import upstream
+from tasks.publish import index
+from tasks.site import CONFIG_VARIABLE
+from tasks.system.files import mounts_below, sha512
+from tasks.system.gpgv import Role
+from tests.e2e.conftest import DOIT, PROJECT, Factory, ran
+
+JAVA = {"dev-java/java-tools", "dev-java/jattach", "app-arch/fastjar", "dev-libs/libffi"}
+
+
+def processes_of(place: Path) -> list[str]:
+    """Command lines of living processes that name a path below `place`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                root = os.readlink(entry / "root")
+            except OSError:
+                continue
+            if str(place) in words or root.startswith(str(place)):
+                found.append(words.replace("\0", " "))
+    return found
+
+
+def names(packages: list[str]) -> set[str]:
+    """CATEGORY/PN of CPVs."""
+    parsed = (gpkg.parse(*cpv.split("/"), "1") for cpv in packages)
+    return {f"{name.category}/{name.package}" for name in parsed}
+
+
+def test_nothing_is_needed_to_look(factory: Factory) -> None:
+    assert "binpkgs:java" in factory.doit("list", "--all", "--status")
+    assert "it has not been made yet" in factory.doit("why")
+    assert not (factory.layout.state / "records").exists()
+
+
+def test_a_killed_build_leaves_nothing_and_goes_on(factory: Factory) -> None:
+    process = factory.start("binpkgs:base")
+    log = factory.layout.log("binpkgs:base")
+    deadline = time.monotonic() + 600
+    while not (log.exists() and ">>> Completed (2 of" in log.read_text(errors="replace")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20  # the kernel takes the namespaces down on its own time
+    while left := processes_of(factory.layout.state):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    assert mounts_below(factory.layout.site) == []
+    assert not factory.layout.record("binpkgs:base").exists()
+    kept = {path.name: sha512(path) for path in factory.layout.state.glob("builds/**/*.gpkg.tar")}
+    assert kept
+
+    printed = factory.doit("binpkgs:base")
+    assert ran(printed) == {"binpkgs:base"}  # what was finished before is not done again
+    made = json.loads(factory.layout.record("binpkgs:base").read_text())
+    by_file = {Path(p["path"]).name: p["sha512"] for p in made["packages"]}
+    assert {name: by_file[name] for name in kept} == kept  # taken up, not built again
+
+
+def test_the_whole_job(factory: Factory) -> None:
+    printed = factory.doit()
+    assert "client:java" in ran(printed)
+    base = json.loads(factory.layout.record("client:base").read_text())
+    java = json.loads(factory.layout.record("client:java").read_text())
+    assert {"app-misc/hello", "app-misc/nosy"} <= names(base["installed"])
+    assert names(java["installed"]) >= JAVA
+    lock = factory.layout.lock.read_text()
+    days = upstream.Upstream(factory.lab).facts()["days"]
+    assert f'tag = "{days[0]}"' in lock
+    remote = subprocess.run(
+        ["git", "--git-dir", upstream.Upstream(factory.lab).tree, "tag"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert remote.stdout.split() == [days[0]]
+
+
+def test_a_second_run_does_nothing(factory: Factory) -> None:
+    before = factory.records()
+    printed = factory.doit()
+    assert ran(printed) == set()
+    assert "nothing to do: all" in printed
+    assert factory.records() == before
+    assert "nothing would run" in factory.doit("why")
+
+
+def test_the_features_were_on_and_the_index_is_portages(factory: Factory) -> None:
+    for name in ("base", "java"):
+        current = factory.layout.binhost(name) / "current"
+        header, stanzas = index.parse((current / "Packages").read_text())
+        for feature in ("buildpkg", "cgroup", "ipc-sandbox", "network-sandbox", "parallel-fetch"):
+            assert feature in header["FEATURES"].split()
+        for stanza in stanzas:
+            path = current / stanza["PATH"]
+            assert path.stat().st_size == int(stanza["SIZE"])
+    made = json.loads(factory.layout.record("binpkgs:java").read_text())
+    tools = {p["cpv"]: p for p in made["packages"]}
+    assert any(cpv.startswith("app-arch/fastjar") for cpv in tools)
+    use = next(p["use"] for cpv, p in tools.items() if cpv.startswith("dev-java/jattach"))
+    assert "shared" in use.split()
+
+
+def test_published_packages_are_signed_by_the_sites_key(factory: Factory, tmp_path: Path) -> None:
+    home = factory.layout.site / "secrets" / "gnupg"
+    fingerprint = (home / "fingerprint").read_text()
+    exported = subprocess.run(
+        ["gpg", "--homedir", home, "--export", fingerprint], check=True, capture_output=True
+    )
+    (tmp_path / "key.gpg").write_bytes(exported.stdout)
+    role = Role("binhost", tmp_path / "key.gpg", (fingerprint,))
+    published = list((factory.layout.binhost("java") / "current").resolve().rglob("*.gpkg.tar"))
+    assert published
+    for path in published:
+        assert gpkg.metadata(path, role)["CATEGORY"] == path.parts[-3]
+
+
+def test_a_client_refuses_a_package_that_was_changed(factory: Factory) -> None:
+    current = (factory.layout.binhost("base") / "current").resolve()
+    path = next(current.rglob("hello-*.gpkg.tar"))
+    good = path.read_bytes()
+    try:
+        path.write_bytes(good[:-20000] + bytes([good[-20000] ^ 1]) + good[-19999:])
+        factory.layout.record("client:base").unlink()
+        printed = factory.doit("client:base", code=1)
+        assert "client:base: FAILED: a client could not install" in printed
+    finally:
+        path.write_bytes(good)
+    assert ran(factory.doit("client:base")) == {"client:base"}
+
+
+def test_commands_run_inside(factory: Factory) -> None:
+    printed = factory.doit("enter", "java", "--", "portageq", "repos_config", "/")
+    assert "[gentoo]" in printed
+    assert "[java]" in printed
+    assert "network-sandbox" in factory.doit("enter", "java", "--", "portageq", "envvar", "FEATURES")
+    factory.doit("enter", "java", "--", "sh", "-c", "exit 7", code=7)
+    assert "one of: base, java" in factory.doit("enter", "jaba", code=1)
+
+
+def test_a_use_flag_rebuilds_that_chroot_only(factory: Factory) -> None:
+    before = factory.records()
+    factory.change(**{"chroots.java.package_use": {"dev-libs/libffi": ["static-libs"]}})
+    printed = factory.doit()
+    assert ran(printed) == {f"{task}:java" for task in
+                            ("etc", "mount", "binpkgs", "publish", "client")}  # fmt: skip
+    after = factory.records()
+    assert {task for task in after if after[task] != before[task]} == {
+        "etc.java", "binpkgs.java", "publish.java", "client.java"
+    }  # fmt: skip
+    assert ran(factory.doit()) == set()
+
+
+def test_the_next_day_rebuilds_what_depends_on_the_tree(factory: Factory) -> None:
+    before = factory.records()
+    printed = factory.doit("snapshot")
+    assert "no newer snapshot than" in printed
+    assert factory.records() == before
+    upstream.next_day(factory.lab)
+    days = upstream.Upstream(factory.lab).facts()["days"]
+    assert f"frozen gentoo {days[1]}" in factory.doit("snapshot", "lock")
+    printed = factory.doit()
+    assert {"tree", "binpkgs:base", "binpkgs:java", "client:java"} <= ran(printed)
+    assert not {"etc:base", "chroot:base", "chroot:java"} & ran(printed)
+    after = factory.records()
+    assert before["seed.lab"] == after["seed.lab"]
+    assert before["tree"] != after["tree"]
+    assert factory.doit("why").startswith("nothing would run")
+
+
+def test_the_lock_alone_makes_a_fresh_site(factory: Factory, tmp_path: Path) -> None:
+    """Another machine with config and lock, and an empty state, has the same tree and chroot."""
+    (tmp_path / "config.toml").write_text(factory.layout.config.read_text())
+    (tmp_path / "config.lock").write_text(factory.layout.lock.read_text())
+    other = Factory(type(factory.layout)(site=tmp_path, state=tmp_path / "state"), factory.lab)
+    printed = other.doit("mount:java")
+    assert not {"snapshot", "lock"} & ran(printed)
+    mine, theirs = factory.records(), other.records()
+    assert {task: mine[task] for task in theirs} == theirs
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "told"),
+    [
+        ("chroots.java", {"packges": []}, "[chroots.java] packges: unknown key; did you mean"),
+        ("chroots.java", {"base": "bse"}, "[chroots.java] base: no chroot 'bse'; did you mean"),
+        ("chroots.java", {"base": "java"}, "[chroots.java] base: runs in a circle: java -> java"),
+    ],
+)
+def test_bad_config_gets_one_clear_answer(
+    factory: Factory, table: str, keys: dict[str, object], told: str
+) -> None:
+    good = factory.layout.config.read_text()
+    try:
+        factory.change(**{table: keys})
+        printed = factory.doit(code=3)
+    finally:
+        factory.layout.config.write_text(good)
+    assert told in printed
+    assert "Traceback" not in printed
+    assert "nothing was done" in printed
+
+
+def test_mirror_down_is_one_clear_answer(factory: Factory, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(factory.layout.config.read_text())
+    other = Factory(type(factory.layout)(site=tmp_path, state=tmp_path / "state"), factory.lab)
+    other.change(mirrors={"gentoo": ["http://127.0.0.1:9"]})
+    printed = other.doit(code=1)
+    assert "snapshot: FAILED: no mirror gave" in printed
+    assert "next: check the network" in printed
+    assert "Traceback" not in printed
+    assert not other.layout.lock.exists()
+
+
+def test_only_root_makes_chroots_and_anybody_may_look(factory: Factory) -> None:
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", DOIT]
+    settings = {**os.environ, CONFIG_VARIABLE: str(factory.layout.config), "HOME": "/nonexistent"}
+    for parent in (factory.layout.site, *factory.layout.site.parents):
+        if not parent.stat().st_mode & 0o001:
+            pytest.skip(f"{parent} is closed to others")
+    for words in (["list", "--all", "--status"], ["why"], ["status"], ["info", "chroot:java"]):
+        looked = subprocess.run([*nobody, *words], cwd=PROJECT, env=settings, check=False,
+                                capture_output=True, text=True)  # fmt: skip
+        assert looked.returncode == 0, looked.stdout + looked.stderr
+    done = subprocess.run([*nobody, "enter", "java"], cwd=PROJECT, env=settings, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_stopped_run_ends_at_once_and_cleanly(factory: Factory) -> None:
+    factory.layout.record("binpkgs:base").unlink()
+    process = factory.start("binpkgs:base")
+    deadline = time.monotonic() + 60
+    while not any("emerge" in words for words in processes_of(factory.layout.state)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert processes_of(factory.layout.state) == []
+    assert list(factory.layout.work.iterdir()) == []
+    assert "binpkgs:base" in ran(factory.doit())

@@ -1,0 +1,395 @@
+"""Small snapshots frozen by the real git: the same everywhere, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError, Busy, NotTrusted
+from tasks.snapshot.export import export
+from tasks.snapshot.freeze import Frozen, alone, freeze, newest, read, tag_of
+from tasks.system.git import bare
+from tests.snapshots import DAY, FILES, SIGNER, accepted, entry, made_at, pack, snapshot, tar
+
+NEXT = DAY + timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def _environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "tree.git"
+
+
+def git(repository: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "--git-dir", repository, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def references(repository: Path) -> dict[str, str]:
+    lines = git(repository, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def leftovers(repository: Path) -> list[Path]:
+    return [*repository.glob("objects/pack/tmp_*"), *repository.glob("fast_import_*")]
+
+
+def put(repository: Path, archive: Path, day: date = DAY) -> Frozen:
+    return freeze(repository, accepted(archive), day, "gentoo")
+
+
+def test_what_is_frozen(repository: Path, tmp_path: Path) -> None:
+    archive = snapshot(tmp_path, scripts=("profiles/repo_name",))
+    frozen = put(repository, archive)
+    assert frozen == Frozen(
+        "20260115", git(repository, "rev-parse", "20260115^{commit}"), made_at(DAY),
+        accepted(archive).sha512, SIGNER,
+    )  # fmt: skip
+    assert references(repository).keys() == {"refs/heads/main", "refs/tags/20260115"}
+    listed = git(repository, "ls-tree", "-r", "20260115").splitlines()
+    modes = {line.split("\t")[1]: line.split()[0] for line in listed}
+    assert modes == {
+        "app-misc/one/one-1.ebuild": "100644",
+        "metadata/timestamp.x": "100644",
+        "profiles/repo_name": "100755",
+    }
+    assert git(repository, "show", "-s", "--format=%at %ct %P%ae %ce %s", "20260115^{commit}") == (
+        f"{made_at(DAY)} {made_at(DAY)} binmill@localhost binmill@localhost gentoo 20260115"
+    )
+    assert git(repository, "fsck", "--strict", "--no-progress") == ""
+    assert leftovers(repository) == []
+
+
+def test_ids_are_a_function_of_the_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines, other names, other clocks, other days before: the same commit and tag."""
+    first = snapshot(tmp_path)
+    second = snapshot(tmp_path, NEXT, {**FILES, "new/file": b"x"})
+    put(tmp_path / "one.git", first)
+    put(tmp_path / "one.git", second, NEXT)
+    for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"):
+        monkeypatch.setenv(name, "2001-01-01T00:00:00" if "DATE" in name else "somebody")
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    try:
+        put(tmp_path / "two.git", second, NEXT)
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    tags = [references(tmp_path / name)["refs/tags/20260116"] for name in ("one.git", "two.git")]
+    assert tags[0] == tags[1]
+    ids = [
+        git(tmp_path / name, "rev-parse", "20260116^{commit}") for name in ("one.git", "two.git")
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_the_branch_strings_the_days_together(repository: Path, tmp_path: Path) -> None:
+    days = [DAY, NEXT, NEXT + timedelta(days=1)]
+    frozen = [
+        put(repository, snapshot(tmp_path, day, {**FILES, "day": str(day).encode()}), day)
+        for day in days
+    ]
+    strung = ("log", "-3", "--first-parent")
+    subjects = git(repository, *strung, "--format=%s", "main").splitlines()
+    assert subjects == [f"freeze gentoo {f.tag}" for f in reversed(frozen)]
+    seconds = git(repository, *strung, "--format=%P", "main").splitlines()
+    assert [line.split()[-1] for line in seconds] == [f.commit for f in reversed(frozen)]
+    for depth, each in enumerate(reversed(frozen)):
+        tree = git(repository, "rev-parse", f"main~{depth}^{{tree}}")
+        assert tree == git(repository, "rev-parse", f"{each.commit}^{{tree}}")
+    assert git(repository, "log", "-1", "--format=%P", frozen[0].commit) == ""
+
+
+@pytest.mark.parametrize(
+    ("moment", "tag"),
+    [
+        (datetime(2026, 1, 16, 0, 45, tzinfo=UTC), "20260115"),
+        (datetime(2026, 1, 16, 0, 0, tzinfo=UTC), "20260115"),
+        (datetime(2026, 1, 16, 23, 59, 59, tzinfo=UTC), "20260115"),
+        (datetime(2026, 1, 17, 0, 0, tzinfo=UTC), "20260116"),
+        (datetime(2024, 3, 1, 0, 45, tzinfo=UTC), "20240229"),
+        (datetime(2026, 1, 1, 0, 45, tzinfo=UTC), "20251231"),
+    ],
+)
+def test_tag_date(moment: datetime, tag: str) -> None:
+    assert tag_of(int(moment.timestamp())) == tag
+
+
+ODD_NAMES = [
+    'quote"quote', "'", "a b", " leading", "trailing ", "-rf", "--output=x", "ümläut", "日本/語",
+    "$(id)", "`id`", "*", "a:b", "~", "#x", "%s", "!x", "x.lock", "e\u0301",
+]  # fmt: skip
+CRLF = b"one\r\ntwo\r\n"
+FORMATS = b"$Format:%H$ $Id$ $Id: x $\n"
+ATTRIBUTES = (
+    b"* text=auto eol=lf\nsecret export-ignore\n*.txt export-subst ident\n"
+    b"*.u16 working-tree-encoding=UTF-16\n*.f filter=x\n[attr]binary -diff\n"
+)
+HOSTILE = {
+    **FILES,
+    **{f"odd/{name}": name.encode() for name in ODD_NAMES},
+    ".gitignore": b"*\n",
+    "app-misc/.gitignore": b"one\n",
+    ".gitattributes": ATTRIBUTES,
+    "app-misc/.gitattributes": ATTRIBUTES,
+    ".gitmodules": b'[submodule "x"]\n\tpath = x\n\turl = ../x\n',
+    "crlf.txt": CRLF,
+    "mixed": b"a\r\nb\n",
+    "subst.txt": FORMATS,
+    "app-misc/subst.txt": FORMATS,
+    "secret": b"kept\n",
+    "wide.u16": b"plain",
+    "filtered.f": b"plain",
+    "empty": b"",
+    "no end of line": b"x",
+    "blob": b"\x00\xff" * 1000,
+    "looks like a command": b"done\nreset refs/heads/x\n\n",
+}
+
+
+def test_bytes_come_out_as_they_went_in(repository: Path, tmp_path: Path) -> None:
+    """Neither ignore rules nor attributes that lie in the tree have a say."""
+    frozen = put(repository, snapshot(tmp_path, files=HOSTILE, scripts=("secret",)))
+    export(repository, frozen.commit, tmp_path / "out", tmp_path / "trash")
+    made = {
+        str(path.relative_to(tmp_path / "out")): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }  # fmt: skip
+    assert made.pop("metadata/timestamp.x").startswith(b"17")
+    assert made == HOSTILE
+    assert (tmp_path / "out" / "secret").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "out" / "empty").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_host_s_settings_have_no_say(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "attributes").write_text("* export-ignore text\n")
+    (home / ".gitconfig").write_text(
+        f"[core]\n\tautocrlf = true\n\tattributesFile = {home}/attributes\n"
+        "[tar]\n\tumask = 0777\n[user]\n\tname = x\n"
+    )
+    plain = put(tmp_path / "plain.git", snapshot(tmp_path, files=HOSTILE))
+    monkeypatch.setenv("HOME", str(home))
+    assert put(repository, snapshot(tmp_path, files=HOSTILE)) == plain
+    export(repository, plain.commit, tmp_path / "out", tmp_path / "trash")
+    assert (tmp_path / "out" / "crlf.txt").read_bytes() == CRLF
+
+
+def test_freezing_again_changes_nothing(repository: Path, tmp_path: Path) -> None:
+    archive = snapshot(tmp_path)
+    first = put(repository, archive)
+    before = references(repository)
+    assert put(repository, archive) == first
+    assert references(repository) == before
+
+
+def test_the_time_inside_decides(repository: Path, tmp_path: Path) -> None:
+    """A mirror that is a day behind: what it has is frozen as what it is."""
+    frozen = put(repository, snapshot(tmp_path, NEXT, timestamp=made_at(DAY)), NEXT)
+    assert frozen.tag == "20260115"
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [made_at(DAY - timedelta(days=2)), made_at(DAY) - 365 * 86400, made_at(DAY) + 2 * 86400],
+)
+def test_an_old_snapshot_under_a_new_name(repository: Path, tmp_path: Path, timestamp: int) -> None:
+    with pytest.raises(NotTrusted, match="under a new name"):
+        put(repository, snapshot(tmp_path, timestamp=timestamp))
+    assert references(repository) == {}
+    assert leftovers(repository) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"yesterday", b"-5 x", b"1" * 30, b"0x10"])
+def test_no_time_inside(repository: Path, tmp_path: Path, content: bytes) -> None:
+    raw = tar(entry("top/metadata/timestamp.x", content), entry("top/x", b"x"))
+    with pytest.raises(NotTrusted, match="no time in it"):
+        put(repository, pack(tmp_path / "x.tar.xz", raw))
+    assert references(repository) == {}
+
+
+@pytest.mark.parametrize("inner", ["top/profiles/repo_name", "metadata/timestamp.x"])
+def test_not_a_snapshot(repository: Path, tmp_path: Path, inner: str) -> None:
+    with pytest.raises(NotTrusted, match="not a snapshot"):
+        put(repository, pack(tmp_path / "x.tar.xz", tar(entry(inner, b"1768524300\n"))))
+    assert references(repository) == {}
+
+
+def test_the_same_day_with_other_bytes_is_an_alarm(repository: Path, tmp_path: Path) -> None:
+    put(repository, snapshot(tmp_path))
+    before = references(repository)
+    with pytest.raises(NotTrusted, match="already frozen with other content"):
+        put(repository, snapshot(tmp_path, files={**FILES, "evil": b"x"}))
+    assert references(repository) == before
+    with pytest.raises(NotTrusted, match="already frozen with other content"):
+        put(repository, snapshot(tmp_path, timestamp=made_at(DAY) + 1))
+    assert references(repository) == before
+
+
+def test_a_bad_member_near_the_end_leaves_nothing(repository: Path, tmp_path: Path) -> None:
+    put(repository, snapshot(tmp_path))
+    before = references(repository)
+    many = [entry(f"top/{n}", os.urandom(1000)) for n in range(300)]  # enough for a pack
+    raw = tar(*many, entry("top/../x", b"x"))
+    with pytest.raises(NotTrusted, match="does not belong"):
+        put(repository, pack(tmp_path / "x.tar.xz", raw), NEXT)
+    assert references(repository) == before
+    put(repository, snapshot(tmp_path, NEXT), NEXT)
+    assert leftovers(repository) == []
+
+
+@pytest.fixture
+def fast_import_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A git whose fast-import says that the disk is full."""
+    real = shutil.which("git")
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text(
+        '#!/bin/sh\ncase "$*" in *fast-import*) echo "fatal: sha1 file write error: No space left '
+        f'on device" >&2; exit 128;; esac\nexec {real} "$@"\n'
+    )
+    fake.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+        import git as library
+
+        library.refresh(str(fake))
+        yield
+    library.refresh(real)
+
+
+@pytest.mark.usefixtures("fast_import_that_fails")
+def test_git_s_own_words_when_it_breaks_off(repository: Path, tmp_path: Path) -> None:
+    big = {f"f{n}": os.urandom(100_000) for n in range(20)}
+    with pytest.raises(BinmillError, match="No space left on device"):
+        put(repository, snapshot(tmp_path, files=big))
+
+
+KILLED = """
+import sys
+from datetime import date
+from pathlib import Path
+from tasks.snapshot import freeze
+from tests.snapshots import accepted
+real = freeze.members
+def slowly(archive):
+    for number, member in enumerate(real(archive)):
+        yield member
+        if number == 150:
+            print("half way", flush=True)
+            sys.stdin.readline()
+freeze.members = slowly
+freeze.freeze(Path(sys.argv[1]), accepted(Path(sys.argv[2])), date(2026, 1, 15), "gentoo")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle(repository: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Nothing is referenced, and the next run ends as if nothing had happened."""
+    archive = snapshot(tmp_path, files={f"f{n}": os.urandom(500) for n in range(300)})
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, repository, archive], cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"half way\n"
+        started = _descendants(child.pid)
+        child.send_signal(number)
+        child.wait()
+    assert started
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in started):
+        time.sleep(0.01)  # git notices that nobody writes any more
+    assert references(repository) == {}
+    assert put(repository, archive) == put(tmp_path / "undisturbed.git", archive)
+    assert references(repository) == references(tmp_path / "undisturbed.git")
+    assert leftovers(repository) == []
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (thread / "children").read_text().split()):
+            found += [child, *_descendants(child)]
+    return found
+
+
+def test_killed_between_branch_and_tag(repository: Path, tmp_path: Path) -> None:
+    """The two references of a transaction are renamed one by one."""
+    archive = snapshot(tmp_path)
+    put(repository, archive)
+    whole = references(repository)
+    git(repository, "update-ref", "-d", "refs/tags/20260115")
+    put(repository, archive)
+    assert references(repository) == whole
+
+
+def test_two_at_once(repository: Path, tmp_path: Path) -> None:
+    with alone(repository), pytest.raises(Busy, match=f"process {os.getpid()}"):
+        put(repository, snapshot(tmp_path))
+
+
+def test_newest_and_read(repository: Path, tmp_path: Path) -> None:
+    assert newest(repository) is None
+    assert read(repository, "20260115") is None
+    assert not repository.exists()
+    bare(repository)
+    assert newest(repository) is None
+    later = put(repository, snapshot(tmp_path, NEXT), NEXT)
+    earlier = put(repository, snapshot(tmp_path))
+    assert newest(repository) == later
+    assert read(repository, "20260115") == earlier
+    assert read(repository, "main") is None
+    git(repository, "tag", "release-1", later.commit)
+    git(repository, "tag", "999999999", later.commit)
+    assert newest(repository) == later
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ("tag", "20260115", "main"),
+        ("-c", "user.name=x", "-c", "user.email=x", "tag", "-m", "mine", "20260115", "main"),
+        ("-c", "user.name=x", "-c", "user.email=x", "tag", "-m",
+         "timestamp: soon\nsha512: x\nsigner: y", "20260115", "main"),
+        ("-c", "user.name=x", "-c", "user.email=x", "tag", "-m",
+         "timestamp: 1\nsha512: x\nsigner: y", "20260115", "main:profiles/repo_name"),
+    ],
+    ids=["light", "annotated", "no number", "of a file"],
+)  # fmt: skip
+def test_somebody_else_s_tag(repository: Path, tmp_path: Path, make: tuple[str, ...]) -> None:
+    put(repository, snapshot(tmp_path, NEXT), NEXT)
+    git(repository, *make)
+    before = references(repository)
+    with pytest.raises(BinmillError, match="not one that binmill made") as refused:
+        read(repository, "20260115")
+    assert "tag -d 20260115" in refused.value.hint
+    with pytest.raises(BinmillError, match="not one that binmill made"):
+        put(repository, snapshot(tmp_path))
+    assert references(repository) == before
+
+
+def test_duplicates_are_what_tar_would_leave(repository: Path, tmp_path: Path) -> None:
+    time_file = entry("top/metadata/timestamp.x", f"{made_at(DAY)}\n".encode())
+    raw = tar(time_file, entry("top/x", b"first"), entry("top/x", b"last"))
+    frozen = put(repository, pack(tmp_path / "x.tar.xz", raw))
+    assert git(repository, "show", f"{frozen.commit}:x") == "last"

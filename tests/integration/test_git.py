@@ -1,0 +1,84 @@
+"""Repositories of ours, whatever the caller's environment and configuration say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError
+from tasks.system.git import bare, explained
+
+
+@pytest.fixture(autouse=True)
+def _environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bare() drops GIT_* variables from the environment; other tests get theirs back."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+def test_made_once_and_opened_again(tmp_path: Path) -> None:
+    repo = bare(tmp_path / "tree.git")
+    assert repo.bare
+    assert repo.git.symbolic_ref("HEAD") == "refs/heads/main"
+    assert "-export-subst" in (tmp_path / "tree.git" / "info" / "attributes").read_text()
+    blob = repo.git.hash_object("-w", os.devnull)
+    assert bare(tmp_path / "tree.git").git.cat_file("-t", blob) == "blob"
+
+
+def test_inside_a_git_hook_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """git sets GIT_DIR for its hooks: a run from there must not write into that repository."""
+    caller = tmp_path / "caller"
+    subprocess.run(["git", "init", "-q", caller], check=True)
+    monkeypatch.setenv("GIT_DIR", str(caller / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(caller))
+    monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(caller / ".git" / "objects"))
+    repo = bare(tmp_path / "tree.git")
+    blob = repo.git.hash_object("-w", os.devnull)
+    repo.git.update_ref("refs/tags/ours", blob)
+    assert (tmp_path / "tree.git" / "refs" / "tags" / "ours").exists()
+    assert (tmp_path / "tree.git" / "objects" / blob[:2] / blob[2:]).exists()
+    assert not (caller / ".git" / "refs" / "tags" / "ours").exists()
+
+
+def test_no_configuration_of_the_caller_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".gitconfig").write_text("[binmill]\n\tprobe = home\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "binmill.probe")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "environment")
+    settings = bare(tmp_path / "tree.git").git.config("--list")
+    assert "core.bare=true" in settings
+    assert "binmill.probe" not in settings
+
+
+def test_no_hooks_from_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "templates" / "hooks").mkdir(parents=True)
+    (tmp_path / "templates" / "hooks" / "update").write_text("#!/bin/sh\n")
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(tmp_path / "templates"))
+    bare(tmp_path / "tree.git")
+    assert not (tmp_path / "tree.git" / "hooks" / "update").exists()
+
+
+@pytest.mark.parametrize("remote", ["ext::sh -c touch% x", "a-b::x"])
+def test_no_remote_helpers(tmp_path: Path, remote: str) -> None:
+    repo = bare(tmp_path / "tree.git")
+    with (
+        pytest.raises(BinmillError, match=r"the push failed: fatal: .*not allowed") as failed,
+        explained("the push failed", "look"),
+    ):
+        repo.git.ls_remote("--", remote, allow_unsafe_protocols=True)
+    assert "\n" not in failed.value.message
+    assert failed.value.hint == "look"
+
+
+def test_a_remote_that_is_gone(tmp_path: Path) -> None:
+    repo = bare(tmp_path / "tree.git")
+    with (
+        pytest.raises(BinmillError, match=r"^the fetch failed: fatal: .*nowhere") as failed,
+        explained("the fetch failed", "look"),
+    ):
+        repo.git.fetch("--", str(tmp_path / "nowhere.git"))
+    assert "\n" not in failed.value.message

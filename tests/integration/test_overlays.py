@@ -1,0 +1,247 @@
+"""Overlays from real git repositories, some of them hostile; exports of their commits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.config import Overlay
+from tasks.errors import BinmillError, NotTrusted
+from tasks.lock import OverlayPin
+from tasks.snapshot.export import export
+from tasks.snapshot.overlays import has, head, obtain
+from tests.conftest import names
+
+WHO = ["-c", "user.name=x", "-c", "user.email=x@test.example"]
+
+
+@pytest.fixture(autouse=True)
+def _environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+def git(where: Path, *words: str, stdin: bytes = b"") -> str:
+    done = subprocess.run(
+        ["git", "-C", where, *WHO, *words], input=stdin, check=True, capture_output=True
+    )
+    return done.stdout.decode().strip()
+
+
+def commit(upstream: Path, files: dict[str, str]) -> str:
+    """Put files into upstream's branch; returns the commit's id."""
+    for name, text in files.items():
+        (upstream / name).parent.mkdir(parents=True, exist_ok=True)
+        (upstream / name).write_text(text)
+    git(upstream, "add", "-A")
+    git(upstream, "commit", "-q", "-m", "x")
+    return git(upstream, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Path:
+    made = tmp_path / "upstream"
+    subprocess.run(["git", "init", "-q", "-b", "main", made], check=True)
+    commit(made, {"metadata/layout.conf": "masters = gentoo\n", "profiles/repo_name": "java\n"})
+    return made
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    return tmp_path / "java.git"
+
+
+def pin(upstream: Path, at: str, branch: str = "main") -> OverlayPin:
+    return OverlayPin(url=str(upstream), branch=branch, commit=at)
+
+
+def test_head_is_what_the_branch_is_at(upstream: Path, ours: Path) -> None:
+    at = git(upstream, "rev-parse", "HEAD")
+    assert head(ours, Overlay(url=str(upstream))) == pin(upstream, at)
+    git(upstream, "branch", "other/branch")
+    commit(upstream, {"x": "y"})
+    assert head(ours, Overlay(url=str(upstream), branch="other/branch")).commit == at
+
+
+@pytest.mark.parametrize("branch", ["gone", "mai", "ain"])
+def test_no_such_branch(upstream: Path, ours: Path, branch: str) -> None:
+    with pytest.raises(BinmillError, match=f"has no branch {branch}"):
+        head(ours, Overlay(url=str(upstream), branch=branch))
+
+
+def test_nothing_there(tmp_path: Path, ours: Path) -> None:
+    gone = str(tmp_path / "gone")
+    with pytest.raises(BinmillError, match="could not be read") as refused:
+        head(ours, Overlay(url=gone))
+    assert "\n" not in refused.value.message
+    with pytest.raises(BinmillError, match="could not be fetched"):
+        obtain(ours, pin(Path(gone), "a" * 40))
+
+
+def test_a_branch_that_moves_is_not_followed(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    at = git(upstream, "rev-parse", "HEAD")
+    commit(upstream, {"evil": "x"})
+    obtain(ours, pin(upstream, at))
+    export(ours, at, tmp_path / "out", tmp_path / "trash")
+    assert names(tmp_path / "out") == ["metadata", "profiles"]
+
+
+def test_obtained_once_it_stays(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    """Also when upstream is gone, and through git gc."""
+    at = git(upstream, "rev-parse", "HEAD")
+    obtain(ours, pin(upstream, at))
+    git(upstream, "checkout", "-q", "--orphan", "new")
+    git(upstream, "branch", "-q", "-D", "main")
+    git(upstream, "branch", "-m", "main")
+    commit(upstream, {"x": "y"})
+    obtain(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))  # history was rewritten
+    git(ours, "-c", "gc.pruneExpire=now", "gc", "-q")
+    upstream.rename(tmp_path / "gone")
+    obtain(ours, pin(upstream, at))
+    assert has(ours, at)
+
+
+def test_a_pinned_commit_that_vanished(upstream: Path, ours: Path) -> None:
+    gone = commit(upstream, {"x": "y"})
+    git(upstream, "reset", "-q", "--hard", "HEAD~")
+    with pytest.raises(BinmillError, match="does not have the pinned commit") as refused:
+        obtain(ours, pin(upstream, gone))
+    assert "doit lock" in refused.value.hint
+    assert not has(ours, gone)
+
+
+def test_a_tree_is_not_a_commit(upstream: Path, ours: Path) -> None:
+    obtain(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))
+    assert not has(ours, git(upstream, "rev-parse", "HEAD^{tree}"))
+
+
+def test_no_hook_and_no_config_of_theirs_runs(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    at = commit(upstream, {"x": "y"})
+    git(upstream, "config", "core.fsmonitor", f"touch {tmp_path}/hacked")
+    git(upstream, "config", "uploadpack.packObjectsHook", f"touch {tmp_path}/hacked")
+    obtain(ours, pin(upstream, at))
+    assert not (tmp_path / "hacked").exists()
+
+
+def tree_with(upstream: Path, *entries: str) -> str:
+    """A commit on main that no work tree could make; each entry is a line of ls-tree."""
+    made = git(upstream, "mktree", "--missing", stdin="".join(e + "\n" for e in entries).encode())
+    at = git(upstream, "commit-tree", "-m", "x", made)
+    git(upstream, "update-ref", "refs/heads/main", at)
+    return at
+
+
+def blob(upstream: Path, text: str) -> str:
+    return git(upstream, "hash-object", "-w", "--stdin", stdin=text.encode())
+
+
+def test_a_submodule_is_refused(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    at = tree_with(upstream, f"160000 commit {'1' * 40}\tvendor")
+    obtain(ours, pin(upstream, at))
+    with pytest.raises(NotTrusted, match="an entry that no overlay needs: 'vendor'"):
+        export(ours, at, tmp_path / "out", tmp_path / "trash")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [".git", ".GIT", ".Git"])
+def test_a_git_directory_inside(upstream: Path, ours: Path, tmp_path: Path, name: str) -> None:
+    below = git(upstream, "mktree", stdin=f"100644 blob {blob(upstream, 'x')}\tconfig\n".encode())
+    at = tree_with(upstream, f"040000 tree {below}\t{name}")
+    with pytest.raises(BinmillError):
+        obtain(ours, pin(upstream, at))
+        export(ours, at, tmp_path / "out", tmp_path / "trash")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        ("120000", "../../elsewhere"),
+        ("100644", '[submodule "../../x"]\n\tpath = x\n\turl = --upload-pack=touch hacked\n'),
+        ("100644", '[submodule "x"]\n\tpath = -x\n\turl = ext::touch hacked\n'),
+    ],
+    ids=["a link", "an option", "a path like an option"],
+)
+def test_hostile_gitmodules_are_not_let_in(
+    upstream: Path, ours: Path, mode: str, text: str
+) -> None:
+    at = tree_with(upstream, f"{mode} blob {blob(upstream, text)}\t.gitmodules")
+    with pytest.raises(BinmillError, match="could not be fetched"):
+        obtain(ours, pin(upstream, at))
+    assert not has(ours, at)
+
+
+def test_two_entries_of_one_name(upstream: Path, ours: Path) -> None:
+    """A link and a directory of the same name would write through the link."""
+    below = git(upstream, "mktree", stdin=f"100644 blob {blob(upstream, 'x')}\tpasswd\n".encode())
+    raw = b"".join(
+        mode + b" etc\0" + bytes.fromhex(target)
+        for mode, target in ((b"120000", blob(upstream, "/etc")), (b"40000", below))
+    )
+    made = git(upstream, "hash-object", "-t", "tree", "--literally", "-w", "--stdin", stdin=raw)
+    at = git(upstream, "commit-tree", "-m", "x", made)
+    git(upstream, "update-ref", "refs/heads/main", at)
+    with pytest.raises(BinmillError, match="could not be fetched"):
+        obtain(ours, pin(upstream, at))
+
+
+def test_links_come_out_as_links(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    """They are followed by nobody here; inside a chroot they lead into the chroot."""
+    (upstream / "out").symlink_to("/etc/shadow")
+    (upstream / "up").symlink_to("../../..")
+    at = commit(upstream, {"x": "y"})
+    obtain(ours, pin(upstream, at))
+    export(ours, at, tmp_path / "files", tmp_path / "trash")
+    assert str((tmp_path / "files" / "out").readlink()) == "/etc/shadow"
+    assert str((tmp_path / "files" / "up").readlink()) == "../../.."
+
+
+def test_exported_once(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    at = commit(upstream, {"x": "y"})
+    (upstream / "x").chmod(0o777)
+    at = commit(upstream, {})
+    obtain(ours, pin(upstream, at))
+    out = tmp_path / "exports" / at
+    half = out.with_name(f".{at}.tmp")  # what a killed run leaves
+    half.mkdir(parents=True)
+    (half / "junk").write_text("x")
+    export(ours, at, out, tmp_path / "trash")
+    assert names(out) == ["metadata", "profiles", "x"]
+    assert (out / "x").stat().st_mode & 0o777 == 0o755
+    assert (out / "x").stat().st_mtime == int(git(upstream, "log", "-1", "--format=%ct"))
+    assert names(out.parent) == [at]
+    (out / "x").unlink()
+    export(ours, at, out, tmp_path / "trash")
+    assert not (out / "x").exists()
+
+
+BROKEN_TAR = """
+import sys
+from pathlib import Path
+from tasks.errors import BinmillError
+from tasks.snapshot.export import export
+try:
+    export(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+except BinmillError as error:
+    print(error.message)
+"""
+
+
+def test_a_tar_that_breaks_off(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    """A full disk ends tar while git still writes: neither waits for the other."""
+    at = commit(upstream, {"big": "x" * 2_000_000})
+    obtain(ours, pin(upstream, at))
+    fake = tmp_path / "bin" / "tar"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\nexit 2\n")
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_TAR, ours, at, tmp_path / "out", tmp_path / "trash"],
+        cwd=Path(__file__).parents[2], timeout=60, check=True, capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert at[:12] in done.stdout
+    assert not (tmp_path / "out").exists()

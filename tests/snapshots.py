@@ -1,0 +1,75 @@
+"""Small snapshots for tests: a .tar.xz with metadata/timestamp.x, as the mirrors have it."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import tarfile
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from tasks.snapshot.mirror import Tarball
+from tasks.system.files import sha512
+from tasks.system.gpgv import Signature
+
+DAY = date(2026, 1, 15)
+SIGNER = "A" * 40
+FILES: Mapping[str, bytes] = {
+    "profiles/repo_name": b"gentoo\n",
+    "app-misc/one/one-1.ebuild": b"EAPI=8\n",
+}
+
+
+def made_at(day: date) -> int:
+    """When the snapshot of a day is made: 00:45 UTC of the day after, in epoch seconds."""
+    next_day = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    return int((next_day + timedelta(minutes=45)).timestamp())
+
+
+def entry(name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE,
+          link: str = "") -> tuple[tarfile.TarInfo, bytes]:  # fmt: skip
+    """One member of a tar archive, of any kind."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.type, info.linkname = len(data), mode, kind, link
+    return info, data
+
+
+def tar(*entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
+    """An archive of these members, in this order."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=form) as made:
+        for info, data in entries:
+            made.addfile(info, io.BytesIO(data))
+    return raw.getvalue()
+
+
+def pack(path: Path, raw: bytes) -> Path:
+    """Write bytes as .xz."""
+    path.write_bytes(lzma.compress(raw, preset=0))
+    return path
+
+
+def snapshot(
+    folder: Path,
+    day: date = DAY,
+    files: Mapping[str, bytes] = FILES,
+    *,
+    timestamp: int | None = None,
+    scripts: tuple[str, ...] = (),
+    top: str = "",
+) -> Path:
+    """A whole snapshot of a day: `files` below the top directory, `scripts` executable."""
+    top = top or f"gentoo-{day:%Y%m%d}"
+    time = made_at(day) if timestamp is None else timestamp
+    inside = {**files, "metadata/timestamp.x": f"{time} Thu, 01 Jan 2026\n".encode()}
+    entries = [entry(top, mode=0o755, kind=tarfile.DIRTYPE)]
+    for name, data in inside.items():
+        entries.append(entry(f"{top}/{name}", data, 0o755 if name in scripts else 0o644))
+    return pack(folder / f"gentoo-{day:%Y%m%d}.tar.xz", tar(*entries))
+
+
+def accepted(archive: Path) -> Tarball:
+    """The archive as if its signature had been verified."""
+    return Tarball(archive, f"http://mirror.example/{archive.name}", sha512(archive),
+                   Signature(SIGNER, 0))  # fmt: skip

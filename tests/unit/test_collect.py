@@ -1,0 +1,170 @@
+"""From PKGDIR to a set: what a hostile chroot may have left there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.build.collect import collect
+from tasks.errors import BinmillError, NotTrusted
+from tests.conftest import names
+from tests.handmade import VALUES, gpkg
+
+PATH = "app-misc/hello/hello-2.10-r1-3.gpkg.tar"
+
+
+class Build:
+    """A finished build: its PKGDIR and its package database."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.pkgdir, self.database = place / "pkgdir", place / "db"
+        self.entries: list[Path] = []
+        self.pkgdir.mkdir()
+        (self.pkgdir / "Packages").write_text("PACKAGES: 1\n\n")
+
+    def entry(self, cpv: str, build_id: str) -> Path:
+        path = self.database / cpv
+        path.mkdir(parents=True)
+        (path / "BUILD_ID").write_text(f"{build_id}\n")
+        self.entries.append(path)
+        return path
+
+    def package(self, name: str = "hello", version: str = "2.10-r1", build_id: str = "3") -> Path:
+        self.entry(f"app-misc/{name}-{version}", build_id)
+        values = {**VALUES, "PF": f"{name}-{version}", "BUILD_ID": build_id}
+        path = self.pkgdir / f"app-misc/{name}/{name}-{version}-{build_id}.gpkg.tar"
+        return gpkg(path, values=values)
+
+    def collect(self) -> dict[str, Any]:
+        return collect(self.entries, self.pkgdir, self.place / "sets", self.place / "trash")
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    return Build(tmp_path)
+
+
+def test_a_set(build: Build) -> None:
+    source = build.package()
+    build.package("alpha", "1", "12")
+    gpkg(build.pkgdir / "app-misc/other/other-1-1.gpkg.tar")  # built, but not of the set
+    made = build.collect()
+    assert [p["cpv"] for p in made["packages"]] == ["app-misc/alpha-1", "app-misc/hello-2.10-r1"]
+    hello = made["packages"][1]
+    assert (hello["path"], hello["build_id"], hello["slot"], hello["use"], hello["repo"]) == (
+        PATH, 3, "0", "amd64 nls", "gentoo"
+    )  # fmt: skip
+    folder = build.place / "sets" / made["set"]
+    assert names(build.place / "sets") == [made["set"]]
+    assert names(folder) == ["Packages", "app-misc"]
+    assert (folder / PATH).read_bytes() == source.read_bytes()
+    assert hello["size"] == source.stat().st_size
+    assert names(folder / "app-misc") == ["alpha", "hello"]
+
+
+def test_the_set_s_name_is_made_of_its_content(build: Build) -> None:
+    for name in ("c", "a", "b"):
+        build.package(name, "1", "1")
+    first = build.collect()
+    build.entries.reverse()
+    (build.pkgdir / "Packages").write_text("PACKAGES: 3\nTIMESTAMP: 5\n\n")
+    assert build.collect() == first
+    other = gpkg(build.pkgdir / "app-misc/a/a-1-1.gpkg.tar",
+                 values={**VALUES, "PF": "a-1", "BUILD_ID": "1", "USE": "x"})  # fmt: skip
+    second = build.collect()
+    assert second["set"] != first["set"]
+    assert other.exists()
+    assert names(build.place / "sets") == sorted([first["set"], second["set"]])
+
+
+def test_a_package_that_was_installed_but_not_packed(build: Build) -> None:
+    build.package().unlink()
+    with pytest.raises(BinmillError, match=r"app-misc/hello-2\.10-r1 was installed but left no"):
+        build.collect()
+
+
+def test_a_build_number_that_is_not_that_of_the_file(build: Build) -> None:
+    build.package()
+    (build.entries[0] / "BUILD_ID").write_text("4\n")
+    with pytest.raises(BinmillError, match="left no binary package"):
+        build.collect()
+
+
+@pytest.mark.parametrize(
+    "lie", [{"CATEGORY": "sys-apps"}, {"PF": "hello-2.11"}, {"BUILD_ID": "4"}, {"BUILD_ID": ""}]
+)
+def test_a_package_that_says_it_is_another(build: Build, lie: dict[str, str]) -> None:
+    path = build.package()
+    gpkg(path, values={**VALUES, **lie})
+    with pytest.raises(NotTrusted, match="says it is"):
+        build.collect()
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder", "linked folder", "socket"])
+def test_what_is_no_plain_file(build: Build, kind: str, tmp_path: Path) -> None:
+    path = build.package()
+    aside = tmp_path / "aside.gpkg.tar"
+    path.rename(aside)
+    if kind == "link":
+        path.symlink_to(aside)
+    elif kind == "hard link":
+        path.hardlink_to(aside)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        os.mknod(path, 0o140644)
+    else:
+        (tmp_path / "out").mkdir()
+        aside.rename(tmp_path / "out" / path.name)
+        path.parent.rmdir()
+        path.parent.symlink_to(tmp_path / "out")
+    with pytest.raises(BinmillError):
+        build.collect()
+    assert names(build.place / "sets") == [".incoming"]  # nothing under a set's name
+
+
+def test_a_linked_category(build: Build, tmp_path: Path) -> None:
+    path = build.package()
+    path.parent.parent.rename(tmp_path / "out")
+    path.parent.parent.symlink_to(tmp_path / "out")
+    with pytest.raises(NotTrusted, match="is a link"):
+        build.collect()
+
+
+def test_an_index_that_is_a_link(build: Build) -> None:
+    build.package()
+    (build.pkgdir / "Packages").unlink()
+    (build.pkgdir / "Packages").symlink_to("/etc/passwd")
+    with pytest.raises(BinmillError, match="not a plain file"):
+        build.collect()
+
+
+@pytest.mark.parametrize("cpv", ["app-misc/hello", "app-misc/.hello-1", ".x/hello-1"])
+def test_a_name_that_is_none(build: Build, cpv: str) -> None:
+    build.entry(cpv, "1")
+    with pytest.raises(NotTrusted, match="is not the name of a package"):
+        build.collect()
+
+
+def test_a_build_number_that_is_a_link_or_missing(build: Build) -> None:
+    build.package()
+    number = build.entries[0] / "BUILD_ID"
+    number.rename(build.place / "number")
+    with pytest.raises(NotTrusted, match="has no BUILD_ID"):
+        build.collect()
+    number.symlink_to(build.place / "number")
+    with pytest.raises(NotTrusted, match="has no BUILD_ID"):
+        build.collect()
+
+
+def test_what_an_earlier_run_left_is_not_taken(build: Build) -> None:
+    (build.place / "sets" / ".incoming" / "left").mkdir(parents=True)
+    build.package()
+    made = build.collect()
+    assert names(build.place / "sets" / made["set"]) == ["Packages", "app-misc"]
