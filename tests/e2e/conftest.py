@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Factory:
         assert process.returncode == code, printed
         return printed
 
-    def change(self, **tables: dict[str, object]) -> None:
+    def change(self, **tables: Mapping[str, object]) -> None:
         """Lay keys over tables of config.toml: change(**{"chroots.java": {"use": [...]}})."""
         raw = tomli.loads(self.layout.config.read_text())
         for table, keys in tables.items():
