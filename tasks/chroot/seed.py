@@ -54,7 +54,7 @@ def digest_of(text: str, name: str) -> str:
     section = ""
     for line in text.splitlines():
         if line.startswith("# "):
-            section = line[2:].split()[0]
+            section = "".join(line[2:].split()[:1])
         words = line.split()
         if section == "SHA512" and len(words) == 2 and words[1] == name:
             if re.fullmatch(r"[0-9a-f]{128}", words[0]):

@@ -6,7 +6,6 @@ import gzip
 import os
 import shutil
 import sys
-import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -159,8 +158,7 @@ def _install_portage(lab: Upstream, root: Path) -> None:
     only = ("--no-deps", "--no-binary", PORTAGE.partition("=")[0])
     run(*pip, "download", *only, "--dest", kit, PORTAGE, log=log)
     (tarball,) = kit.glob("portage-*.tar.gz")
-    with tarfile.open(tarball) as source:
-        source.extractall(kit, filter="data")
+    run("tar", "--extract", "--no-same-owner", "--directory", kit, "--file", tarball, log=log)
     (kit / tarball.name.removesuffix(".tar.gz")).rename(kit / "source")
     meson = ("python3", "-m", "mesonbuild.mesonmain")
     settings = ("--prefix=/usr", "--sysconfdir=/etc", "-Dnative-extensions=false")

@@ -89,8 +89,9 @@ def _wait(process: subprocess.Popen[bytes], listen: str, ours: Path) -> None:
         if process.poll() is not None:
             assert process.stderr is not None  # noqa: S101
             said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+            fatal = [line for line in said if "[emerg]" in line] or said or ["no reason given"]
             raise HostLacks(
-                f"nginx did not start on {listen}: {said[-1] if said else 'no reason given'}",
+                f"nginx did not start on {listen}: {fatal[0]}",
                 "is the port in use? set [binhost] listen in config.toml",
             )
         bound = ours.exists()

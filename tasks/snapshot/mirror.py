@@ -8,6 +8,7 @@ name decides nothing but what is asked for; see freeze.py for what does.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -76,7 +77,8 @@ def fetched(
                 url = download([_url(mirror, name, day)], archive, limit=_TARBALL_LIMIT)
                 signature = verify_detached(role, archive, _signature(mirror, name, day, scratch))
             except NotTrusted as refused:
-                refusals.append(NotTrusted(f"{mirror}: {refused.message}", refused.hint))
+                public = re.sub(r"//[^/]*@", "//", mirror)
+                refusals.append(NotTrusted(f"{public}: {refused.message}", refused.hint))
             except DownloadFailed as failed:
                 refusals.append(failed)
             else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -156,15 +155,16 @@ def test_the_first_mirror_is_dead(
 
 @pytest.mark.parametrize("who", ["release", "stranger"])
 def test_all_lie(mirror: Serve, publish: Publish, role: Role, scratch: Path, who: str) -> None:
-    mirrors = (mirror("one"), mirror("two"), DEAD)
+    mirrors = (mirror("one").replace("//", "//me:secret@"), mirror("two"), DEAD)
     for name in ("one", "two"):
         archive = publish(name, who=who)
         if who == "release":
             flip(archive)
     with pytest.raises(NotTrusted) as refused, fetched(mirrors, "gentoo", DAY, role, scratch):
         pass
-    for each in (mirrors[0], mirrors[1], "127.0.0.1:1"):
+    for each in (mirror("one"), mirror("two"), "127.0.0.1:1"):
         assert each in refused.value.message
+    assert "secret" not in str(refused.value)
     assert [n for n in names(scratch) if n.endswith(".xz")] == []
 
 
@@ -183,7 +183,7 @@ def test_another_day_s_signature(
 def test_nobody_has_it(mirror: Serve, role: Role, scratch: Path) -> None:
     mirrors = (mirror("one"), DEAD)
     with (
-        pytest.raises(DownloadFailed, match="HTTP 404.*refused"),
+        pytest.raises(DownloadFailed, match=r"HTTP 404.*refused"),
         fetched(mirrors, "gentoo", DAY, role, scratch),
     ):
         pass
@@ -249,4 +249,3 @@ def test_no_password_in_what_is_said(scratch: Path) -> None:
     with pytest.raises(DownloadFailed) as failed:
         newest_day(("http://me:secret@127.0.0.1:1",), "gentoo", days(), scratch)
     assert "secret" not in str(failed.value)
-    assert os.sep in str(failed.value)

@@ -1,0 +1,254 @@
+"""Publishing on a real file system: the old generation or the new one, and nothing between."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import BinmillError
+from tasks.publish import generation
+from tasks.publish.index import parse
+from tasks.system.files import sha512
+from tests.conftest import names
+
+SIGNER = "A" * 40
+
+
+class Site:
+    """A binhost, and sets to publish on it."""
+
+    def __init__(self, place: Path) -> None:
+        self.binhost, self.trash, self.place = place / "binhost/base", place / "trash", place
+        self.count = 0
+
+    def made(self, *packages: tuple[str, int, bytes], identity: str = "") -> tuple[Any, Path]:
+        """A record of binpkgs and the folder with the set's signed files."""
+        self.count += 1
+        folder = self.place / f"signed-{self.count}"
+        listed, text = [], "VERSION: 0\n\n"
+        for name, build_id, content in packages:
+            path = f"a-b/{name}/{name}-1-{build_id}.gpkg.tar"
+            (folder / path).parent.mkdir(parents=True)
+            (folder / path).write_bytes(content + b" signed %d" % self.count)
+            (folder.with_suffix(".raw")).write_bytes(content)
+            digest = sha512(folder.with_suffix(".raw"))
+            listed.append({"cpv": f"a-b/{name}-1", "build_id": build_id, "path": path,
+                           "size": 1, "sha512": digest})  # fmt: skip
+            text += f"CPV: a-b/{name}-1\nBUILD_ID: {build_id}\nPATH: {path}\nSLOT: 0\n\n"
+        (folder / "Packages").write_text(text)
+        return {"set": identity or f"set{self.count}", "packages": listed}, folder
+
+    def publish(self, made: tuple[Any, Path], signer: str = SIGNER) -> int:
+        return generation.publish(
+            self.binhost, *made, signer=signer, revisions={"gentoo": "c" * 40}, trash=self.trash
+        )
+
+    def seen(self) -> dict[str, bytes]:
+        """All that a client sees."""
+        top = self.binhost / "current"
+        return {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_the_first(site: Site) -> None:
+    assert generation.current(site.binhost) is None
+    made, folder = site.made(("x", 1, b"one"), ("y", 2, b"two"))
+    (folder / "stray").write_text("not of the set")
+    assert site.publish((made, folder)) == 1
+    assert generation.current(site.binhost) == 1
+    assert str((site.binhost / "current").readlink()) == "gen/1"
+    seen = site.seen()
+    assert sorted(seen) == ["Packages", "Packages.gz", "a-b/x/x-1-1.gpkg.tar",
+                            "a-b/y/y-1-2.gpkg.tar", "generation.json"]  # fmt: skip
+    assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
+    header, stanzas = parse(seen["Packages"].decode())
+    assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
+    facts = generation.facts(site.binhost, 1)
+    assert facts == {"set": "set1", "timestamp": int(header["TIMESTAMP"]), "packages": 2,
+                     "signer": SIGNER, "revisions": {"gentoo": "c" * 40}}  # fmt: skip
+    top = site.binhost / "current"
+    for name in ("Packages", "Packages.gz"):
+        assert (top / name).stat().st_mtime == facts["timestamp"]
+    modes = {p.stat().st_mode & 0o7777 for p in (site.binhost / "gen/1").rglob("*") if p.is_dir()}
+    assert modes == {0o755}
+    assert names(site.binhost / "gen") == ["1"]
+
+
+def test_timestamps_grow_whatever_the_clock_says(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.9)
+    stamps = []
+    for number in range(1, 4):
+        site.publish(site.made(("x", number, b"%d" % number)))
+        stamps.append(generation.facts(site.binhost, number)["timestamp"])
+    assert stamps == [1000, 1001, 1002]
+    generation.switch(site.binhost, 1)
+    monkeypatch.setattr("time.time", lambda: 5.0)
+    site.publish(site.made(("x", 9, b"9")))
+    assert generation.facts(site.binhost, 4)["timestamp"] == 1003
+
+
+def test_a_path_keeps_its_bytes(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one"), ("y", 1, b"old")))
+    first = site.seen()
+    # signed once more, so other bytes; what is published is what was
+    assert site.publish(site.made(("x", 1, b"one"), ("y", 2, b"new"))) == 2
+    second = site.seen()
+    assert second["a-b/x/x-1-1.gpkg.tar"] == first["a-b/x/x-1-1.gpkg.tar"]
+    assert b"signed 2" in second["a-b/y/y-1-2.gpkg.tar"]
+    _, stanzas = parse(second["Packages"].decode())
+    assert [int(s["SIZE"]) for s in stanzas] == [len(second[s["PATH"]]) for s in stanzas]
+
+
+def test_a_path_never_gets_another_package(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    before = site.seen()
+    with pytest.raises(BinmillError, match="was published before with other content"):
+        site.publish(site.made(("x", 1, b"other")))
+    assert site.seen() == before
+    site.publish(site.made(("x", 2, b"other")))
+    generation.prune(site.binhost, 1, site.trash)
+    assert names(site.binhost / "gen") == ["2"]
+    with pytest.raises(BinmillError, match="was published before"):  # not even when it is gone
+        site.publish(site.made(("x", 1, b"other")))
+
+
+def test_another_key_signs_everything_again(site: Site) -> None:
+    first, folder = site.made(("x", 1, b"one"))
+    site.publish((first, folder))
+    assert generation.held(site.binhost, first["packages"], SIGNER) == {
+        "a-b/x/x-1-1.gpkg.tar": site.binhost / "gen/1/a-b/x/x-1-1.gpkg.tar"
+    }
+    assert generation.held(site.binhost, first["packages"], "B" * 40) == {}
+    site.publish(site.made(("x", 1, b"one")), signer="B" * 40)
+    assert b"signed 2" in site.seen()["a-b/x/x-1-1.gpkg.tar"]
+    assert generation.facts(site.binhost, 2)["signer"] == "B" * 40
+
+
+def test_generations_from_before_the_ledger(site: Site) -> None:
+    made, folder = site.made(("x", 1, b"one"))
+    site.publish((made, folder))
+    (site.binhost / "published.json").unlink()
+    facts = site.binhost / "gen/1/generation.json"
+    facts.write_text(json.dumps({"set": "x", "timestamp": 5}))
+    assert generation.held(site.binhost, made["packages"], SIGNER) == {}
+    assert site.publish(site.made(("x", 1, b"one"))) == 2
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing that follows it runs."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """Die at the given rename, link or write, counted from one."""
+    left = [moment]
+
+    def dying(real: Any) -> Any:
+        def step(*arguments: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            if left[0] < 0:
+                raise AssertionError("something went on after the kill")
+            return real(*arguments, **more)
+
+        return step
+
+    for name in ("rename", "replace", "symlink", "link", "mkdir", "utime"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
+    # what cleans up after an exception does not run after a SIGKILL
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+
+
+def test_killed_anywhere_it_is_the_old_one_or_the_new_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    old = site.seen()
+    new = site.made(("x", 1, b"one"), ("y", 1, b"two"))
+    moments = 0
+    for moment in range(1, 200):
+        with monkeypatch.context() as patched:
+            killed_at(patched, moment)
+            try:
+                site.publish(new)
+            except Killed:
+                died = True
+            else:
+                died = False
+        seen = site.seen()
+        if seen != old:
+            assert sorted(seen) == sorted([*old, "a-b/y/y-1-1.gpkg.tar"])
+            assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
+            for stanza in parse(seen["Packages"].decode())[1]:
+                assert len(seen[stanza["PATH"]]) == int(stanza["SIZE"])
+        if not died:
+            moments = moment
+            break
+    assert moments > 10
+    last = site.publish(new)
+    assert generation.current(site.binhost) == last
+    assert not [name for name in names(site.binhost / "gen") if name.startswith(".")]
+
+
+def test_prune(site: Site) -> None:
+    for number in range(1, 6):
+        site.publish(site.made(("x", number, b"%d" % number)))
+    generation.switch(site.binhost, 2)
+    assert generation.prune(site.binhost, 2, site.trash) == [1, 3]
+    assert names(site.binhost / "gen") == ["2", "4", "5"]
+    assert site.seen()
+    assert generation.prune(site.binhost, 2, site.trash) == []
+    assert site.publish(site.made(("x", 6, b"6"))) == 6
+    assert generation.prune(site.binhost, 1, site.trash) == [2, 4, 5]
+    assert not site.trash.exists() or names(site.trash) == []
+
+
+def test_a_download_that_has_begun_outlives_its_generation(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    with (site.binhost / "current/a-b/x/x-1-1.gpkg.tar").open("rb") as begun:
+        site.publish(site.made(("x", 2, b"two")))
+        assert generation.prune(site.binhost, 1, site.trash) == [1]
+        assert begun.read() == b"one signed 1"
+
+
+def test_switch(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    first = site.seen()
+    site.publish(site.made(("x", 2, b"two")))
+    generation.switch(site.binhost, 1)
+    assert site.seen() == first
+    with pytest.raises(BinmillError, match="no generation 3"):
+        generation.switch(site.binhost, 3)
+    assert generation.current(site.binhost) == 1
+    (site.binhost / ".current.tmp").symlink_to("gen/9")  # of a killed run
+    generation.switch(site.binhost, 2)
+    assert names(site.binhost) == ["current", "gen", "published.json"]
+
+
+def test_a_current_one_that_somebody_deleted(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    (site.binhost / "gen/1").rename(site.place / "gone")
+    assert generation.current(site.binhost) is None
+    assert site.publish(site.made(("x", 1, b"one"))) == 1
+    assert generation.current(site.binhost) == 1
+
+
+def test_a_package_that_its_index_does_not_have(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    before = site.seen()
+    made, folder = site.made(("y", 1, b"two"))
+    (folder / "Packages").write_bytes(b"VERSION: 0\n\nDESC: \xff\n\n")
+    with pytest.raises(BinmillError, match="missing in the index"):
+        site.publish((made, folder))
+    assert site.seen() == before

@@ -1,0 +1,196 @@
+"""The real nginx over a binhost: the current generation, and nothing else of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError, HostLacks
+from tasks.publish.serve import free_port, serving
+from tests.integration.test_command import alive
+
+
+def ask(
+    url: str, path: str, method: str = "GET", headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """One request, its path sent as it is."""
+    host = url.removeprefix("http://")
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=20)) as line:
+        line.putrequest(method, path, skip_accept_encoding=True)
+        for key, value in (headers or {}).items():
+            line.putheader(key, value)
+        line.endheaders()
+        answer = line.getresponse()
+        return answer.status, answer.read()
+
+
+def binhost(root: Path) -> None:
+    for number in (1, 2):
+        folder = root / f"base/gen/{number}/a-b/c"
+        folder.mkdir(parents=True)
+        (folder / "c-1-1.gpkg.tar").write_bytes(b"package of %d" % number)
+        (root / f"base/gen/{number}/Packages").write_text(f"TIMESTAMP: {number}\n")
+    (root / "base/current").symlink_to("gen/1")
+    (root / "base/published.json").write_text("{}")
+    (root / "base/.hidden").write_text("x")
+    (root / "Packages").write_text("top")
+    (root.parent / "doit.db").write_text("secret")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    binhost(tmp_path / "state/binhost")
+    with serving(
+        tmp_path / "state/binhost", tmp_path / "nginx", f"127.0.0.1:{free_port()}"
+    ) as base:
+        yield base
+
+
+def test_the_current_generation(url: str, tmp_path: Path) -> None:
+    assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
+    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 1")
+    assert ask(url, "/base/Packages", "HEAD") == (200, b"")
+    top = tmp_path / "state/binhost/base"
+    (top / "next").symlink_to("gen/2")
+    (top / "next").rename(top / "current")
+    assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 2\n")
+    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
+
+
+def test_a_part_of_a_file(url: str) -> None:
+    path = "/base/a-b/c/c-1-1.gpkg.tar"
+    assert ask(url, path, headers={"Range": "bytes=8-9"}) == (206, b"of")
+    assert ask(url, path, headers={"Range": "bytes=99-"})[0] == 416
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/Packages",
+        "/base",
+        "/base/",
+        "/base/a-b",
+        "/base/a-b/",
+        "/base/none",
+        "/base/current/Packages",
+        "/base/gen/1/Packages",
+        "/base/gen/2/Packages",
+        "/base/published.json",
+        "/base/.hidden",
+        "/other/Packages",
+        "/.hidden",
+        "/base/../base/published.json",
+        "/base/../published.json",
+        "/base/../../published.json",
+        "/base/../../gen/2/Packages",
+        "/base/..%2fpublished.json",
+        "/base/..%2f..%2fgen/2/Packages",
+        "/base/%2e%2e/gen/2/Packages",
+        "/base/%2e%2e/%2e%2e/gen/2/Packages",
+        "/base/%252e%252e/gen/2/Packages",
+        "/base/a-b/../../gen/2/Packages",
+        "/base/a-b/../../../../doit.db",
+        "/../doit.db",
+        "/..%2fdoit.db",
+        "/%2e%2e/doit.db",
+        "/base//../../doit.db",
+        "/base/Packages%00",
+        "/base/Packages/",
+        "/base/%0a",
+        "/ba%2fse/Packages",
+        "//etc/passwd",
+        "/base//etc/passwd",
+    ],
+)
+def test_nothing_else(url: str, path: str) -> None:
+    status, body = ask(url, path)
+    assert status in (400, 403, 404)
+    assert b"nginx/" not in body
+    assert b"TIMESTAMP" not in body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PROPFIND", "OPTIONS", "TRACE"])
+def test_only_reading(url: str, method: str, tmp_path: Path) -> None:
+    assert ask(url, "/base/Packages", method)[0] in (403, 405)
+    assert (tmp_path / "state/binhost/base/gen/1/Packages").read_text() == "TIMESTAMP: 1\n"
+
+
+def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    scratch = tmp_path / "nginx"
+    with serving(tmp_path / "binhost", scratch, listen):
+        pid = int((scratch / "nginx.pid").read_text())
+        group = os.getpgid(pid)
+        assert alive(pid)
+    assert not alive(pid)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+    with socket.socket() as probe:  # and the port is free again
+        probe.bind((listen.split(":")[0], int(listen.split(":")[1])))
+
+
+def test_it_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
+    def fail() -> None:
+        with serving(tmp_path / "binhost", tmp_path / "nginx", f"127.0.0.1:{free_port()}"):
+            pid.append(int((tmp_path / "nginx/nginx.pid").read_text()))
+            raise KeyboardInterrupt
+
+    pid: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not alive(pid[0])
+
+
+def test_a_port_that_another_server_has(tmp_path: Path) -> None:
+    """That one answers, too: an answer alone is no sign that ours listens."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        stop = threading.Event()
+
+        def answer() -> None:
+            other.settimeout(0.1)
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    other.accept()[0].close()
+
+        server = threading.Thread(target=answer)
+        server.start()
+        try:
+            port = other.getsockname()[1]
+            # of a server that was killed: it does not count
+            (tmp_path / "nginx").mkdir()
+            (tmp_path / "nginx/nginx.pid").write_text("1\n")
+            with (
+                pytest.raises(HostLacks, match=f"did not start on 127.0.0.1:{port}.*in use") as no,
+                serving(tmp_path / "binhost", tmp_path / "nginx", f"127.0.0.1:{port}"),
+            ):
+                pytest.fail("it never listened")
+        finally:
+            stop.set()
+            server.join()
+    assert "\n" not in no.value.message
+
+
+@pytest.mark.parametrize("name", ["with space", "semi;colon", "{brace}", "\u00e9\u4e2d", "it's", "#x", "x" * 180])
+def test_odd_paths(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name / "binhost"
+    binhost(root)
+    with serving(root, tmp_path / name / "nginx", f"127.0.0.1:{free_port()}") as base:
+        assert ask(base, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
+
+
+@pytest.mark.parametrize("name", ["dollar$uri", 'quote"', "back\\slash", "new\nline", "tab\t"])
+def test_paths_that_mean_something_to_nginx(tmp_path: Path, name: str) -> None:
+    with (
+        pytest.raises(BinmillError, match="nginx cannot serve a path like") as no,
+        serving(tmp_path / name, tmp_path / "nginx", f"127.0.0.1:{free_port()}"),
+    ):
+        pytest.fail("it must not start")
+    assert "\n" not in no.value.message or "\n" in name

@@ -1,0 +1,559 @@
+"""Steps under the real doit: records, early cutoff, kills, exit codes; as its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import names
+
+PROJECT = Path(__file__).parents[2]
+DODO = """
+import os, signal, sys, time
+from pathlib import Path
+from tasks.engine.signals import end_cleanly
+from tasks.engine.step import Below, Fact, Step, interactive
+from tasks.errors import BinmillError, NotTrusted
+from tasks.layout import Layout
+from tasks import records
+
+HERE = Path(__file__).parent
+LAYOUT = Layout(HERE, HERE / "state")
+DOIT_CONFIG = {"backend": "binmill", "reporter": "binmill", "default_tasks": ["three"],
+               "dep_file": str(LAYOUT.database), "verbosity": 2}
+end_cleanly()
+
+def did(name):
+    with (HERE / "ran").open("a") as log:
+        log.write(name + "\\n")
+
+def make(name, *, asked=None):
+    did(name if asked is None else f"{name} {'asked' if asked else 'needed'}")
+    order = (HERE / f"do-{name}").read_text() if (HERE / f"do-{name}").exists() else ""
+    if order == "fail":
+        raise NotTrusted(f"{name} is not to be trusted", "try another")
+    if order == "bug":
+        raise ZeroDivisionError("oops")
+    if order == "os":
+        raise OSError(28, "No space left on device", "/some/file")
+    if order == "wait":
+        print("waiting", flush=True)
+        time.sleep(600)
+    if order == "odd":
+        return {"bad": object()}
+    return None
+
+def one():
+    make("one")
+    words = (HERE / "input").read_text().split()
+    (HERE / "result").write_text("big")
+    return {"first": words[0]}
+
+def two():
+    make("two")
+    return {"two": records.read(LAYOUT, "one")["first"]}
+
+def three():
+    return make("three") or {}
+
+def looks(*, asked):
+    return make("looks", asked=asked) or {}
+
+def locks(*, asked):
+    make("locks", asked=asked)
+    (HERE / "lock").write_text("x")
+    return {}
+
+def talk(words):
+    make("talk")
+    print("words:", words)
+    return 7 if words[:1] == ["seven"] else 0
+
+def task_all():
+    fresh = Fact((HERE / "lock").exists, "the lock is gone")
+    inputs = {"setting": (HERE / "setting").read_text()}
+    steps = [
+        Step("one", "the first", one, files=(HERE / "input",), results=lambda r: [HERE / "result"]),
+        Step("two:x", "the second", two, needs=("one",), fresh=(Below(HERE / "below"),)),
+        Step("three", "the third", three, needs=("two:x",), inputs=inputs),
+    ]
+    for step in steps:
+        yield step.as_task(LAYOUT)
+    yield Step("looks", "looks outside", looks).as_asked_task(LAYOUT, LAYOUT.record("looks"))
+    yield Step("locks", "locks", locks, fresh=(fresh,), after=("looks",)).as_asked_task(
+        LAYOUT, HERE / "lock")
+    yield {"basename": "talk", "pos_arg": "words", **interactive(talk, "talk")}
+"""
+
+
+class Site:
+    """A small project of its own, run by the doit of this interpreter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "dodo.py").write_text(DODO)
+        (folder / "input").write_text("word and more")
+        (folder / "setting").write_text("s")
+        (folder / "below").mkdir()
+
+    def start(self, *words: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*prefix, sys.executable, "-m", "doit", *words], cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+
+    def doit(self, *words: str, code: int = 0, prefix: tuple[str, ...] = ()) -> str:
+        with self.start(*words, prefix=prefix) as process:
+            printed, _ = process.communicate(timeout=120)
+        assert process.returncode == code, printed
+        return printed
+
+    def ran(self) -> list[str]:
+        """What has run since the last time this was asked."""
+        log = self.folder / "ran"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def order(self, step: str, what: str = "") -> None:
+        (self.folder / f"do-{step}").write_text(what)
+
+    def record(self, name: str) -> Path:
+        return self.folder / "state" / "records" / f"{name}.json"
+
+    def remembered(self) -> set[str]:
+        with sqlite3.connect(self.folder / "state" / "doit.db") as database:
+            rows = [row[0] for row in database.execute("select task_id from doit")]
+        database.close()
+        return set(rows)
+
+    def state(self) -> dict[str, bytes]:
+        paths = (p for p in self.folder.rglob("*") if p.is_file())
+        return {str(p.relative_to(self.folder)): p.read_bytes() for p in paths}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    (tmp_path / "site").mkdir()
+    return Site(tmp_path / "site")
+
+
+@pytest.fixture
+def done(site: Site) -> Site:
+    """A site where everything has been made."""
+    site.doit()
+    assert site.ran() == ["one", "two", "three"]
+    return site
+
+
+def test_made_once(done: Site) -> None:
+    assert json.loads(done.record("one").read_text()) == {"first": "word"}
+    assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
+    before = done.state()
+    assert done.doit() == "nothing to do: all 3 tasks are up to date\n"
+    assert done.ran() == []
+    assert {k: v for k, v in done.state().items() if k != "state/doit.db"} == {
+        k: v for k, v in before.items() if k != "state/doit.db"
+    }
+
+
+def write(name: str, text: str) -> Callable[[Site], object]:
+    return lambda site: (site.folder / name).write_text(text)
+
+
+def delete(name: str) -> Callable[[Site], object]:
+    return lambda site: (site.folder / name).unlink()
+
+
+CHANGES: list[tuple[str, Callable[[Site], object], list[str], str, str]] = [
+    ("input", write("input", "other"), ["one", "two", "three"], "one", "changed: input"),
+    ("cutoff", write("input", "word but other"), ["one"], "one", "changed: input"),
+    ("setting", write("setting", "t"), ["three"], "three", "its part of config.toml changed"),
+    ("result", delete("result"), ["one"], "one", "something that it made is missing"),
+    ("record", delete("state/records/two.x.json"), ["two"], "two:x", "missing: two.x.json"),
+    ("below", write("below/new", "x"), ["two"], "two:x", "files below"),
+    ("damaged", write("state/records/one.json", "{"), ["one"], "one", "something that it made"),
+    ("memory", lambda site: site.doit("forget", "three"), ["three"], "three", "or was forgotten"),
+    ("below as a directory", lambda site: (site.folder / "below" / "x").mkdir(), [], "", "nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "ran", "first", "cause"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES]
+)
+def test_what_runs_again_and_why(
+    done: Site, change: Callable[[Site], object], ran: list[str], first: str, cause: str
+) -> None:
+    change(done)
+    before = {k: v for k, v in done.state().items() if k != "state/doit.db"}
+    told = done.doit("why").splitlines()
+    assert told[0].startswith(f"{first}: " if first else "nothing would run")
+    assert cause in told[0]
+    assert done.ran() == []
+    assert {k: v for k, v in done.state().items() if k != "state/doit.db"} == before
+    done.doit()
+    assert done.ran() == ran
+    assert done.doit("why") == "nothing would run: everything is up to date\n"
+    done.doit()
+    assert done.ran() == []
+
+
+def test_why_of_what_comes_after(done: Site) -> None:
+    write("input", "other")(done)
+    assert done.doit("why").splitlines() == [
+        "one: changed: input",
+        "two:x: one will run, and it reads what that leaves",
+        "three: two:x will run, and it reads what that leaves",
+    ]
+    assert done.doit("why", "one") == "one: changed: input\n"
+
+
+def test_why_before_anything(site: Site) -> None:
+    assert site.doit("why").splitlines() == [
+        "one: it has not been made yet",
+        "two:x: it has not been made yet",
+        "three: it has not been made yet",
+    ]
+    assert site.ran() == []
+    (site.folder / "input").unlink()
+    assert "one: it has not been made yet" in site.doit("why")
+
+
+def test_why_another_record_changed(done: Site) -> None:
+    write("input", "other")(done)
+    done.doit("one")
+    assert done.doit("why").splitlines()[0] == "two:x: changed: what one made"
+
+
+def test_status(done: Site) -> None:
+    write("setting", "t")(done)
+    lines = dict(line.split("  ", 1) for line in done.doit("status").splitlines())
+    assert {name: said.strip() for name, said in lines.items()} == {
+        "one": "fresh",
+        "two:x": "fresh",
+        "three": "stale: its part of config.toml changed",
+        "looks": "stale: it has not been made yet",
+        "locks": "stale: it has not been made yet",
+    }
+
+
+FAILURES = [
+    ("fail", 1, ["two:x: FAILED: two is not to be trusted", "  next: try another"]),
+    ("os", 1, ["two:x: FAILED: two:x: No space left on device: /some/file"]),
+    ("bug", 2, ["two:x: BUG: ", "ZeroDivisionError: oops"]),
+    ("odd", 2, ["two:x: BUG: ", "TypeError"]),
+]
+
+
+@pytest.mark.parametrize(("order", "code", "told"), FAILURES, ids=[f[0] for f in FAILURES])
+def test_failures(done: Site, order: str, code: int, told: list[str]) -> None:
+    """The earlier record is back, nothing later runs, and the cause gone all goes on."""
+    write("input", "other")(done)
+    before = done.record("two.x").read_bytes()
+    done.order("two", order)
+    printed = done.doit(code=code)
+    for line in told:
+        assert line in printed
+    assert ("Traceback" in printed) is (code == 2)
+    assert "failed: two:x after" in printed
+    assert "(1 done, 0 up to date); the same command continues" in printed
+    assert done.ran() == ["one", "two"]
+    assert done.record("two.x").read_bytes() == before
+    assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
+    assert "two:x: its last run failed" in done.doit("why")
+    done.order("two")
+    done.doit()
+    assert done.ran() == ["two", "three"]
+    assert json.loads(done.record("two.x").read_text()) == {"two": "other"}
+
+
+def test_a_first_run_that_fails_leaves_no_record(site: Site) -> None:
+    site.order("one", "fail")
+    site.doit(code=1)
+    assert names(site.record("one").parent) == []
+    assert site.doit("why").startswith("one: it has not been made yet\n")
+
+
+def test_go_on_with_what_does_not_depend(site: Site) -> None:
+    site.order("one", "fail")
+    printed = site.doit("--continue", "three", "looks", code=2)  # doit's: left out is an error
+    assert "two:x: left out, since one failed" in printed
+    assert "failed: one, two:x, three after" in printed
+    assert site.ran() == ["one", "looks asked"]
+
+
+def waiting(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
+    site.order(step, "wait")
+    process = site.start(*words)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "waiting\n":
+            return process
+    pytest.fail("it did not begin")
+
+
+def test_sigkill(site: Site) -> None:
+    """What was finished is kept; what was not runs again."""
+    with waiting(site, "two") as process:
+        process.kill()
+    assert site.remembered() == {"one"}
+    assert names(site.record("one").parent) == ["one.json"]
+    site.order("two")
+    assert site.ran() == ["one", "two"]
+    site.doit()
+    assert site.ran() == ["two", "three"]
+
+
+def test_sigkill_while_something_is_made_anew(done: Site) -> None:
+    write("input", "other")(done)
+    with waiting(done, "two") as process:
+        process.kill()
+    assert not done.record("two.x").exists()
+    assert done.record("two.x").with_suffix(".before").exists()
+    assert done.ran() == ["one", "two"]
+    done.order("two", "fail")
+    done.doit(code=1)
+    assert json.loads(done.record("two.x").read_text()) == {"two": "word"}  # the one before
+    done.order("two")
+    done.ran()
+    done.doit()
+    assert done.ran() == ["two", "three"]
+    assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
+
+
+def test_killed_though_nothing_had_changed(done: Site) -> None:
+    """Old memory and no record: it is never taken for done."""
+    (done.folder / "result").unlink()
+    with waiting(done, "one") as process:
+        process.kill()
+    done.order("one")
+    done.ran()
+    done.doit()
+    assert done.ran() == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, -signal.SIGINT)],
+)
+def test_signals(done: Site, number: signal.Signals, code: int) -> None:
+    write("input", "other")(done)
+    before = done.record("two.x").read_bytes()
+    with waiting(done, "two") as process:
+        process.send_signal(number)
+        printed, _ = process.communicate()
+    assert process.returncode == code
+    assert "Traceback" not in printed
+    assert "interrupted: two:x after" in printed
+    assert "the same command continues" in printed
+    assert done.record("two.x").read_bytes() == before
+    assert done.ran() == ["one", "two"]
+    done.order("two")
+    done.doit()
+    assert done.ran() == ["two", "three"]
+
+
+def test_two_runs_at_once(done: Site) -> None:
+    write("input", "other")(done)
+    with waiting(done, "one") as process:
+        printed = done.doit(code=1)
+        assert "one: FAILED: one is in the hands of another run (process " in printed
+        process.kill()
+    done.order("one")
+    done.doit()
+
+
+def test_asked_when_it_is_named(site: Site) -> None:
+    site.doit("looks")
+    site.doit("looks")
+    assert site.ran() == ["looks asked", "looks asked"]
+    site.doit("locks")
+    assert site.ran() == ["locks asked"]  # what is before it was there
+    site.doit("looks", "locks")
+    assert site.ran() == ["looks asked", "locks asked"]
+    assert site.doit("why", "looks", "locks").splitlines() == [
+        "looks: you asked for it",
+        "locks: you asked for it",
+    ]
+
+
+def test_asked_before_it_is_there(site: Site) -> None:
+    assert site.doit("why", "locks").splitlines() == [
+        "looks: it has not been made yet",
+        "locks: you asked for it",
+    ]
+    site.doit("locks")
+    assert site.ran() == ["looks needed", "locks asked"]
+    (site.folder / "lock").unlink()
+    site.doit("locks")
+    assert site.ran() == ["locks asked"]
+
+
+def test_info_of_what_is_asked_for(site: Site) -> None:
+    printed = site.doit("info", "locks", code=1)
+    assert "the lock is gone" in printed
+    assert "functools.partial" not in printed
+    site.doit("locks")
+    assert "up-to-date" in site.doit("info", "locks")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "[]"),
+        (("seven",), "['seven']"),
+        (("a", "--", "env", "A=b", "-x"), "['a', '--', 'env', 'A=b', '-x']"),
+        (("A=b",), "['A=b']"),
+        (("a", "talk", "x=y"), "['a', 'talk', 'x=y']"),
+    ],
+)
+def test_a_task_for_a_person(site: Site, words: tuple[str, ...], said: str) -> None:
+    """Every word arrives, nothing else is printed, and the exit code is the command's."""
+    code = 7 if words == ("seven",) else 0
+    assert site.doit("talk", *words, code=code) == f"words: {said}\n"
+    assert site.doit("x=y", "talk", *words, code=code) == f"words: {said}\n"
+
+
+def test_a_person_s_task_that_fails(site: Site) -> None:
+    site.order("talk", "fail")
+    assert site.doit("talk", code=1) == (
+        "talk: FAILED: talk is not to be trusted\n  next: try another\n"
+    )
+
+
+def test_in_parallel(site: Site) -> None:
+    printed = site.doit("-n", "2", "three", "looks")
+    assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
+    assert "4 done, 0 up to date" in printed
+    assert "nothing to do: all 3" in site.doit("-n", "2")
+    assert site.remembered() == {"one", "two:x", "three", "looks"}
+    write("input", "other")(site)
+    site.order("two", "fail")
+    assert "two:x: FAILED: two is not to be trusted" in site.doit("-n", "2", code=1)
+    site.order("two", "bug")
+    assert "ZeroDivisionError" in site.doit("-n", "2", code=2)
+    site.order("two")
+    site.doit("-n", "2")
+
+
+def test_sigterm_in_parallel(done: Site) -> None:
+    write("input", "other")(done)
+    before = done.record("two.x").read_bytes()
+    with waiting(done, "two", "-n", "2") as process:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 143
+    assert done.record("two.x").read_bytes() == before
+
+
+def test_forget_and_clean(done: Site) -> None:
+    before = {k: v for k, v in done.state().items() if k != "state/doit.db"}
+    assert done.doit("clean") == ""
+    done.doit("clean", "--clean-all")
+    assert {k: v for k, v in done.state().items() if k != "state/doit.db"} == before
+    assert done.doit().startswith("nothing to do")
+    done.doit("forget", "--all")
+    assert done.remembered() == set()
+    done.doit()
+    assert done.ran() == ["one", "two", "three"]
+
+
+def test_every_reporter(site: Site) -> None:
+    report = json.loads(site.doit("--reporter", "json"))
+    assert [(t["name"], t["result"]) for t in report["tasks"]] == [
+        ("one", "success"), ("two:x", "success"), ("three", "success"),
+    ]  # fmt: skip
+    for reporter in ("console", "executed-only", "zero", "error-only"):
+        site.doit("--reporter", reporter)
+    site.order("one", "fail")
+    (site.folder / "result").unlink()
+    report = json.loads(site.doit("--reporter", "json", code=1))
+    assert "not to be trusted" in report["tasks"][0]["error"]
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_anybody_may_look(done: Site) -> None:
+    """`list`, `info`, `why` and `status` on a state of root's, and before there is one."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("needs setpriv (Debian: util-linux)")
+    somebody = (setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    place = done.folder
+    while place != place.parent and place != Path("/tmp"):
+        place.chmod(0o755)
+        place = place.parent
+    readable = subprocess.run(
+        [*somebody, "test", "-r", done.folder / "dodo.py", "-a", "-x", sys.executable, "-a",
+         "-r", PROJECT / "dodo.py"],
+        check=False,
+    )  # fmt: skip
+    if readable.returncode != 0:
+        pytest.skip("needs a project directory that others may read")
+    write("setting", "t")(done)
+    before = done.state()
+    looks = [("list", "--all", "--status"), ("why",), ("status",)]
+    for look in looks:
+        assert "three" in done.doit(*look, prefix=somebody)
+    assert "up-to-date" in done.doit("info", "one", prefix=somebody)
+    assert "one: you asked" not in done.doit("why", "one", prefix=somebody)
+    assert done.state() == before
+    printed = done.doit(prefix=somebody, code=1)
+    assert "three: FAILED: three: Permission denied" in printed
+    assert "Traceback" not in printed
+    assert done.state() == before
+    shutil.rmtree(done.folder / "state")
+    for look in looks:
+        assert "three" in done.doit(*look, prefix=somebody)
+    assert not (done.folder / "state").exists()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def scribble(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[4096:8192] = b"\xff" * 4096
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_bytes(b"not a database at all" * 100), "is damaged"),
+        (truncate, "is damaged"),
+        (scribble, "is damaged"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be opened"),
+    ],
+    ids=["another file", "cut short", "scribbled over", "a directory"],
+)
+def test_a_damaged_database(done: Site, damage: Callable[[Path], object], said: str) -> None:
+    database = done.folder / "state" / "doit.db"
+    damage(database)
+    for words in ((), ("why",), ("list", "--status")):
+        printed = done.doit(*words, code=3)
+        assert printed.startswith(f"ERROR: {database} {said}")
+        assert printed.count("\n") == 1
+    assert done.ran() == []
+    shutil.rmtree(database) if database.is_dir() else database.unlink()
+    done.doit()
+    assert done.ran() == ["one", "two", "three"]
+
+
+def test_an_empty_database(site: Site) -> None:
+    """What a kill in the very first moment leaves."""
+    (site.folder / "state").mkdir()
+    (site.folder / "state" / "doit.db").touch()
+    site.doit("why")
+    site.doit()
+    assert site.ran() == ["one", "two", "three"]
