@@ -1,0 +1,94 @@
+"""Layers with real owners and modes, written as root."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tasks.chroot.layers import commit, contents, place
+from tasks.errors import BinmillError, HostLacks
+from tests.conftest import names
+
+pytestmark = pytest.mark.usefixtures("needs_root")
+
+
+def owned(path: Path) -> tuple[str, int, int]:
+    status = path.lstat()
+    return oct(status.st_mode & 0o7777), status.st_uid, status.st_gid
+
+
+def folder(path: Path, mode: int, uid: int, gid: int) -> Path:
+    path.mkdir(parents=True)
+    os.chown(path, uid, gid)
+    path.chmod(mode)
+    return path
+
+
+def test_folders_are_as_the_topmost_layer_has_them(tmp_path: Path) -> None:
+    top, seed, upper = tmp_path / "top", tmp_path / "seed", tmp_path / "upper"
+    folder(seed / "var", 0o755, 0, 0)
+    folder(seed / "var/lib", 0o2770, 250, 4242)
+    folder(top / "var", 0o711, 1000, 1000)
+    upper.mkdir()
+    before = os.umask(0o077)
+    try:
+        place(upper, [top, seed], "var/lib/new/file", "text\n")
+    finally:
+        os.umask(before)
+    assert owned(upper / "var") == ("0o711", 1000, 1000)
+    assert owned(upper / "var/lib") == ("0o2770", 250, 4242)
+    assert owned(upper / "var/lib/new") == ("0o755", 0, 0)
+    assert owned(upper / "var/lib/new/file") == ("0o644", 0, 0)
+    place(upper, [], "var/lib/other", "x")
+    assert owned(upper / "var/lib") == ("0o2770", 250, 4242)  # what is there stays
+
+
+@pytest.mark.parametrize("kind", ["absolute", "climbing", "inside", "file"])
+def test_nothing_is_written_through_links(tmp_path: Path, kind: str) -> None:
+    seed, upper, out = tmp_path / "seed", tmp_path / "upper", tmp_path / "out"
+    for path in (seed, upper, out):
+        path.mkdir()
+    if kind == "file":
+        (seed / "etc").write_text("")
+    else:
+        leads = {"absolute": str(out), "climbing": "../out", "inside": "other"}[kind]
+        (seed / "etc").symlink_to(leads)
+    with pytest.raises(BinmillError, match="/etc is not a directory"):
+        place(upper, [seed], "etc/hosts", "x")
+    assert names(out) == []
+
+
+def test_commit(tmp_path: Path) -> None:
+    seed, target, trash = tmp_path / "seed", tmp_path / "layers/java/id", tmp_path / "trash"
+    folder(seed / "etc", 0o751, 0, 7)
+    files = contents("java", ["base", "java"])
+    commit(files, [seed], target, trash)
+    assert {f"etc/{name}": (target / "etc" / name).read_text() for name in names(target / "etc")} == files
+    assert owned(target) == ("0o755", 0, 0)
+    assert owned(target / "etc") == ("0o751", 0, 7)
+    assert names(target.parent) == ["id"]
+    inode = target.stat().st_ino
+    commit({"etc/other": "never"}, [seed], target, trash)  # it is never written again
+    assert (target.stat().st_ino, names(target / "etc")) == (inode, sorted(n[4:] for n in files))
+
+
+def test_a_commit_that_failed_leaves_no_layer(tmp_path: Path) -> None:
+    seed, target, trash = tmp_path / "seed", tmp_path / "layers/id", tmp_path / "trash"
+    seed.mkdir()
+    (seed / "etc").symlink_to("/etc")
+    files = {"opt/x": "1", "etc/hosts": "2"}
+    with pytest.raises(BinmillError):
+        commit(files, [seed], target, trash)
+    assert not target.exists()
+    (seed / "etc").unlink()
+    commit(files, [seed], target, trash)
+    assert names(target) == ["etc", "opt"]
+    assert names(target.parent) == ["id"]
+
+
+def test_only_root_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(HostLacks, match="only root can make a chroot's layer"):
+        commit({}, [], tmp_path / "id", tmp_path / "trash")

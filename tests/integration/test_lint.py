@@ -1,0 +1,24 @@
+"""The linters, as tests: what they say is what a failing test shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SOURCES = ["dodo.py", "tasks", "tests"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("ruff", "check", *SOURCES), ("ruff", "format", "--check", *SOURCES), ("mypy",)],
+    ids=["ruff check", "ruff format", "mypy"],
+)
+def test_nothing_to_say(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=PROJECT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

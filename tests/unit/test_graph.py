@@ -1,0 +1,246 @@
+"""The task graph of several sites, as doit itself sees it; nothing runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doit.control import TaskControl
+from doit.dependency import JSONCodec
+from doit.loader import generate_tasks
+from doit.task import Task
+
+from tasks import graph
+from tasks.config import Config
+from tasks.engine.step import Asked
+from tasks.layout import Layout
+from tasks.site import Site
+
+PER_CHROOT = ("chroot", "etc", "mount", "binpkgs", "publish", "client")
+SHARED = {"snapshot", "lock", "tree", "enter", "serve", *graph.GROUPS}
+
+BASE: dict[str, Any] = {"seed": "openrc", "profile": "default/linux/amd64/23.0"}
+ONE: dict[str, Any] = {
+    "keys": {"k": {"file": "k.asc", "fingerprints": ["A" * 40]}},
+    "mirrors": {"gentoo": ["http://mirror.example"]},
+    "tree": {"key": "k"},
+    "seeds": {"openrc": {"flavour": "openrc", "key": "k"}},
+    "chroots": {"base": BASE},
+}
+OVERLAYS = {name: {"url": f"https://git.example/{name}.git"} for name in ("java", "science")}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "one chroot": ONE,
+    "no chroots": {**ONE, "chroots": {}},
+    "no stack": {**ONE, "chroots": {"a": BASE, "b": BASE, "c": {**BASE, "packages": ["x/y"]}}},
+    "three levels": {
+        **ONE,
+        # on purpose in the wrong order
+        "chroots": {"tomcat": {"base": "java"}, "java": {"base": "base"}, "base": BASE},
+    },
+    "two stacks on one base, overlays, own files": {
+        **ONE,
+        "overlays": OVERLAYS,
+        "chroots": {
+            "base": {**BASE, "portage_dir": "portage/base"},
+            "java": {"base": "base", "overlays": ["java"]},
+            "lab": {"base": "base", "overlays": ["science", "java"], "use": ["x"]},
+        },
+    },
+    "names alike": {
+        **ONE,
+        "overlays": {"base": {"url": "https://git.example/base.git"}},
+        "seeds": {"base": {"flavour": "openrc", "key": "k"}},
+        "chroots": {"base": {**BASE, "seed": "base", "overlays": ["base"]}, "snapshot": BASE
+                    | {"seed": "base"}, "list": {"base": "snapshot"}},
+    },
+}  # fmt: skip
+
+
+def site_of(raw: dict[str, Any]) -> Site:
+    """A site at a place that does not exist: whoever looks there gets nothing."""
+    place = Path("/nonexistent/site")
+    return Site(Layout(place, place / "state"), Config.model_validate(raw))
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def site(request: pytest.FixtureRequest) -> Site:
+    return site_of(request.param)
+
+
+def tasks_of(site: Site) -> dict[str, Task]:
+    """By name, with the dependencies that doit makes out of targets; raises what doit would."""
+
+    def creator() -> Iterator[Any]:
+        yield from graph.build(site)
+
+    control = TaskControl(generate_tasks("binmill", creator()))
+    found: dict[str, Task] = control.tasks
+    found.pop("binmill", None)
+    return found
+
+
+def before(tasks: dict[str, Task], name: str) -> set[str]:
+    """All that must hold before a task may run."""
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        for each in tasks[todo.pop()].task_dep:
+            if each not in found:
+                found.add(each)
+                todo.append(each)
+    return found
+
+
+def test_every_task_is_there(site: Site) -> None:
+    config = site.config
+    wanted = SHARED | {f"overlay:{n}" for n in config.overlays}
+    wanted |= {f"seed:{n}" for n in config.seeds}
+    wanted |= {f"{kind}:{n}" for kind in PER_CHROOT for n in config.chroots}
+    assert set(tasks_of(site)) == wanted
+
+
+def test_every_task_has_one_worded_line(site: Site) -> None:
+    for name, task in tasks_of(site).items():
+        assert task.doc, name
+        assert "\n" not in task.doc
+        assert 15 <= len(task.doc) <= 80, task.doc
+        assert not task.doc.endswith("."), task.doc
+        assert task.doc[0].islower(), task.doc
+
+
+def test_what_is_there_beside_the_group_is_told_apart(site: Site) -> None:
+    docs = [task.doc for task in tasks_of(site).values() if not task.has_subtask]
+    assert len(docs) == len(set(docs))
+
+
+def test_no_circle(site: Site) -> None:
+    tasks = tasks_of(site)
+    for name in tasks:
+        assert name not in before(tasks, name)
+
+
+def test_targets_are_unique_and_every_dependency_has_a_maker(site: Site) -> None:
+    tasks = tasks_of(site)
+    targets = [target for task in tasks.values() for target in task.targets]
+    assert len(targets) == len(set(targets))
+    for task in tasks.values():
+        for path in task.file_dep:
+            assert path in targets, (task.name, path)
+        assert all(Path(path).is_absolute() for path in [*task.targets, *task.file_dep])
+
+
+def test_every_artifact_leaves_a_record(site: Site) -> None:
+    for name, task in tasks_of(site).items():
+        if task.has_subtask or name in ("enter", "serve", "lock"):
+            continue
+        assert task.targets == [str(site.layout.record(name))]
+
+
+def test_defaults_exist_and_reach_every_chroot(site: Site) -> None:
+    tasks = tasks_of(site)
+    names = graph.defaults(site)
+    assert set(names) <= set(tasks)
+    reached = set(names).union(*(before(tasks, name) for name in names))
+    for chroot in site.config.chroots:
+        assert {f"{kind}:{chroot}" for kind in PER_CHROOT} <= reached
+    assert "snapshot" not in reached  # nobody gets another tree without asking for it
+
+
+def test_the_flow(site: Site) -> None:
+    tasks, config = tasks_of(site), site.config
+    for name, chroot in config.chroots.items():
+        below = f"chroot:{chroot.base}" if chroot.base else f"seed:{chroot.seed}"
+        assert below in before(tasks, f"chroot:{name}")
+        if chroot.base:
+            assert f"binpkgs:{chroot.base}" in before(tasks, f"binpkgs:{name}")
+        for overlay in config.effective(name).overlays:
+            assert f"overlay:{overlay}" in before(tasks, f"mount:{name}")
+        assert {"tree", "lock", f"etc:{name}", f"mount:{name}"} <= before(tasks, f"binpkgs:{name}")
+        assert f"binpkgs:{name}" in before(tasks, f"publish:{name}")
+        assert f"publish:{name}" in before(tasks, f"client:{name}")
+
+
+def test_a_stack_does_not_wait_for_another(site: Site) -> None:
+    tasks, config = tasks_of(site), site.config
+    for name in config.chroots:
+        others = set(config.chroots) - set(config.lineage(name))
+        reached = before(tasks, f"client:{name}")
+        assert not {f"{kind}:{other}" for kind in PER_CHROOT for other in others} & reached
+
+
+def test_only_what_looks_outside_must_be_asked(site: Site) -> None:
+    asked = {name for name, task in tasks_of(site).items() if isinstance(task, Asked)}
+    assert asked == {"snapshot", "lock"}
+
+
+def test_no_task_has_the_name_of_a_command(site: Site) -> None:
+    commands = {
+        "list", "info", "run", "clean", "forget", "ignore", "help", "dumpdb", "strace",
+        "tabcompletion", "reset-dep", "why", "status",
+    }  # fmt: skip
+    assert not commands & set(tasks_of(site))
+
+
+def test_the_graph_reads_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And starts nothing; that holds for every unit test (conftest)."""
+
+    def refuse(*arguments: Any, **_: Any) -> None:
+        pytest.fail(f"a creator looked outside: {arguments!r}")
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "stat", "lstat", "listdir", "scandir", "mkdir", "access", "readlink"):
+            patch.setattr(os, name, refuse)
+        for name in ("exists", "is_dir", "is_file", "open", "read_text", "read_bytes", "iterdir"):
+            patch.setattr(Path, name, refuse)
+        patch.setattr("builtins.open", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        made = list(graph.build(site))
+    assert made
+
+
+def test_the_same_config_gives_the_same_graph(site: Site) -> None:
+    def shape(tasks: dict[str, Task]) -> list[Any]:
+        return [(t.name, sorted(t.file_dep), t.targets, t.task_dep) for t in tasks.values()]
+
+    assert shape(tasks_of(site)) == shape(tasks_of(site))
+
+
+INPUTS = [
+    (("chroots", "java", "use"), ["x"], {"etc:java", "etc:tomcat"}),
+    (("chroots", "tomcat", "use"), ["x"], {"etc:tomcat"}),
+    (("chroots", "base", "use"), ["x"], {"etc:base", "etc:java", "etc:tomcat"}),
+    (("chroots", "java", "packages"), ["x/y"], {"binpkgs:java"}),
+    (("chroots", "java", "env"), {"X": "y"}, {"etc:java", "etc:tomcat"}),
+    (("seeds", "openrc", "arch"), "arm64", {"seed:openrc"}),
+    (("binhost",), {"keep": 3}, set()),
+    (("binhost",), {"signing_key": "B" * 40}, {f"publish:{n}" for n in ("base", "java", "tomcat")}),
+    (("build",), {"jobs": 3}, set()),
+    (("tree", "lookback_days"), 3, set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "wanted"), INPUTS, ids=[".".join(case[0]) for case in INPUTS]
+)
+def test_a_change_of_the_config_touches_only_what_it_is_about(
+    place: tuple[str, ...], value: Any, wanted: set[str]
+) -> None:
+    def changed(raw: Any, keys: tuple[str, ...]) -> Any:
+        inner = changed(raw.get(keys[0], {}), keys[1:]) if len(keys) > 1 else value
+        return {**raw, keys[0]: inner}
+
+    def inputs(raw: dict[str, Any]) -> dict[str, str]:
+        return {name: digest(task) for name, task in tasks_of(site_of(raw)).items()}
+
+    def digest(task: Task) -> str:
+        kept = [check.config for check, _, _ in task.uptodate if hasattr(check, "config")]
+        text: str = JSONCodec().encode([kept, sorted(task.file_dep)])
+        return text
+
+    old = inputs(CONFIGS["three levels"])
+    new = inputs(changed(CONFIGS["three levels"], place))
+    assert {name for name in old if old[name] != new[name]} == wanted

@@ -1,0 +1,145 @@
+"""The rules of the house, read off the source: who may know whom, how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
+# The shared nouns: what a config, a lock, a path and an error are.
+NOUNS = {"config", "errors", "layout", "lock"}
+# Which rooms (and modules at the top) each room may know. Data flows from left to right:
+# snapshot -> chroot -> build -> publish; flow/ ties them to a site, engine/ to doit.
+MAY_KNOW: dict[str, set[str]] = {
+    "errors": set(),
+    "layout": set(),
+    "config": {"errors", "layout"},
+    "lock": NOUNS | {"system"},
+    "records": NOUNS | {"system"},
+    "site": NOUNS | {"system"},
+    "system": {"errors"},
+    "snapshot": NOUNS | {"system"},
+    "chroot": NOUNS | {"system"},
+    "build": NOUNS | {"system", "chroot"},
+    "publish": NOUNS | {"system", "build"},
+    "flow": NOUNS | {"system", "records", "site", "snapshot", "chroot", "build", "publish"},
+    "engine": NOUNS | {"system", "records"},
+    "graph": NOUNS | {"records", "site", "flow", "engine"},
+    "lab": {"errors", "layout", "system", "site"},  # upstream: reached through config only
+}
+KNOWS_DOIT = {"engine", "graph", "dodo"}
+# A name that says nothing about what is in it.
+EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc",
+               "data", "base", "core"}  # fmt: skip
+
+
+def room(path: Path) -> str:
+    """The room that a module is in, or the module itself where it stands at the top."""
+    relative = path.relative_to(PROJECT)
+    return relative.parts[1].removesuffix(".py") if relative.parts[0] == "tasks" else "dodo"
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever the import stands in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            if node.module == "tasks":
+                yield from (f"tasks.{name.name}" for name in node.names)
+            else:
+                yield str(node.module)
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_rooms_know_only_whom_they_may(path: Path) -> None:
+    here = room(path)
+    if here == "__init__":
+        assert list(imported(path)) == []
+        return
+    rooms = {m.split(".")[1] for m in imported(path) if m.startswith("tasks.")} - {here}
+    assert rooms <= MAY_KNOW[here], f"{here} may not know {sorted(rooms - MAY_KNOW[here])}"
+
+
+@pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=shown)
+def test_only_the_engine_knows_doit(path: Path) -> None:
+    outside = {module.split(".")[0] for module in imported(path)}
+    if room(path) not in KNOWS_DOIT:
+        assert "doit" not in outside
+    assert "dodo" not in outside
+
+
+def test_every_room_has_a_rule() -> None:
+    assert {room(path) for path in SOURCES} - {"__init__"} == set(MAY_KNOW)
+
+
+def test_no_two_rooms_know_each_other() -> None:
+    def below(name: str, seen: tuple[str, ...] = ()) -> None:
+        assert name not in seen, " -> ".join([*seen, name])
+        for other in MAY_KNOW[name] - {name}:
+            below(other, (*seen, name))
+
+    for name in MAY_KNOW:
+        if name not in NOUNS:  # these make one another up
+            for other in MAY_KNOW[name] - NOUNS:
+                below_nouns = MAY_KNOW[other] - NOUNS
+                assert name not in below_nouns
+
+
+@pytest.mark.parametrize("module", ["subprocess", "plumbum"])
+def test_programs_run_in_one_place(module: str) -> None:
+    """Others may name the constants and exceptions of subprocess, nothing that starts one."""
+    for path in SOURCES:
+        if room(path) in ("lab",) or path.name in ("command.py", "sandbox_init.py"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"subprocess\.(run|call|check_\w+|getoutput)\b", text), shown(path)
+        if module == "plumbum":
+            assert "plumbum" not in {m.split(".")[0] for m in imported(path)}, shown(path)
+
+
+def test_no_shell() -> None:
+    for path in SOURCES:
+        assert "shell=True" not in path.read_text(encoding="utf-8"), shown(path)
+
+
+def test_dodo_only_names_things() -> None:
+    lines = (PROJECT / "dodo.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 60
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_a_file_is_one_concept(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 320
+    assert path.stem not in EMPTY_NAMES
+    assert path.parent.name not in EMPTY_NAMES
+
+
+@pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=shown)
+def test_what_is_public_says_what_it_is_for(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "the module"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PROJECT.rglob("*") if p.suffix in (".py", ".toml", ".md", ".in")
+     and not {".venv", "state", "build", ".git"} & set(p.relative_to(PROJECT).parts[:2])],
+    ids=shown,
+)  # fmt: skip
+def test_nothing_of_one_machine_is_written_down(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"(?<![\w.])/(?:work|home)/\w", text)
