@@ -16,7 +16,7 @@ help:
 	@echo "make setup         Debian packages, virtual environment, this project"
 	@echo "make lab-serve     the lab's mirror on 127.0.0.1:$(LAB_PORT), until Ctrl-C"
 	@echo "make lab-next-day  publish the second day's snapshot on the lab's mirror"
-	@echo "make clean         delete what was made here: lab, state, environment, caches"
+	@echo "make clean         delete the lab, the environment and caches; state/ stays, it is yours"
 
 setup: $(STAMP)
 

@@ -71,11 +71,14 @@ def _lock(site: Site) -> Task:
 
 
 def _covers(site: Site) -> bool:
-    """Whether config.lock pins all that config.toml asks for."""
+    """Whether config.lock pins all that config.toml asks for.
+
+    A damaged one is no gap to be filled: those who read it say what is wrong with it.
+    """
     try:
         held = lock_file.load(site.layout)
     except BinmillError:
-        return False
+        return True
     return held is not None and not held.missing(site.config)
 
 

@@ -44,6 +44,7 @@ class OverlayPin(_Pin):
 class SeedPin(_Pin):
     """A stage tarball: `path` below MIRROR/releases/ARCH/autobuilds, `size` in bytes."""
 
+    arch: Name
     flavour: Name
     path: Line
     size: int
@@ -67,7 +68,7 @@ class Lock(_Pin):
                 gaps.append(f"overlay {name}")
         for name, seed in config.seeds.items():
             held = self.seeds.get(name)
-            if held is None or held.flavour != seed.flavour:
+            if held is None or (held.arch, held.flavour) != (seed.arch, seed.flavour):
                 gaps.append(f"seed {name}")
         return gaps
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import config as config_file
+from tasks.errors import ConfigError
 from tasks.layout import Layout
+from tasks.system.files import remove_tree
 
 if TYPE_CHECKING:
     from tasks.config import Config
@@ -41,16 +42,25 @@ class Site:
         return tuple(self.config.mirrors.gentoo)
 
     @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A private directory for downloads that are not trusted yet; gone afterwards."""
-        self.layout.work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="download-", dir=self.layout.work) as folder:
-            yield Path(folder)
+    def scratch(self, task: str) -> Iterator[Path]:
+        """A task's private directory for what is not trusted yet; what a killed run left is swept."""
+        folder = self.layout.work / f"download-{task.replace(':', '.')}"
+        remove_tree(folder, self.layout.trash)
+        folder.mkdir(parents=True, mode=0o700)
+        try:
+            yield folder
+        finally:
+            remove_tree(folder, self.layout.trash)
 
 
 def find(project: Path) -> Layout:
     """The site to work on: that of $BINMILL_CONFIG (a config.toml), else the project itself."""
     named = os.environ.get(CONFIG_VARIABLE)
+    if named and Path(named).name != "config.toml":
+        raise ConfigError(
+            f"{CONFIG_VARIABLE}={named} does not name a config.toml",
+            "a site is a directory: its config.toml, config.lock and state/ lie together",
+        )
     site = Path(named).absolute().parent if named else project.absolute()
     return Layout(site=site, state=site / "state")
 

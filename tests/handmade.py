@@ -74,5 +74,6 @@ def gpkg(
     members = parts(values) if members is None else members
     listed = manifest(members) if listed is None else listed
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(tar([(f"top/{name}", data) for name, data in [*members, ("Manifest", listed)]]))
+    every = [*members, ("Manifest", listed)]
+    path.write_bytes(tar([(f"top/{name}", data) for name, data in every]))
     return path

@@ -17,9 +17,7 @@ from tasks.errors import BinmillError, CommandFailed, NotTrusted
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
-
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_KILLED = re.compile(r"Killed signal terminated program")
 # What tells best comes first; how many lines belong together.
 _TELLING = tuple((re.compile(mark), length) for mark, length in (
     (r"^\* ERROR: \S+ failed \(", 2),
@@ -85,7 +83,8 @@ def reason(log: str) -> str:
     """The line of emerge's output that tells a person what failed; "" if none does."""
     said = (_COLOUR.sub("", line).strip() for line in log.split("\n"))
     lines = [line for line in said if line and not line.startswith(">>> Jobs:")]
-    if lines and lines[-1].endswith(("Terminated", "Killed")) or any(map(_KILLED.search, lines)):
+    ended = bool(lines) and lines[-1].endswith(("Terminated", "Killed"))
+    if ended or any("Killed signal terminated program" in line for line in lines):
         return "it was killed; was the machine out of memory?"
     for mark, length in _TELLING:
         for number, line in enumerate(lines):

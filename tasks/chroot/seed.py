@@ -36,8 +36,9 @@ def resolve(seed: Seed, mirrors: tuple[str, ...], role: Role, scratch: Path) -> 
     download([_url(m, seed, f"{path}.DIGESTS") for m in mirrors], digests, limit=_TEXT_LIMIT)
     _, text = verify_clearsigned(role, digests)
     return SeedPin(
-        flavour=seed.flavour, path=path, size=size, sha512=digest_of(text, Path(path).name)
-    )
+        arch=seed.arch, flavour=seed.flavour, path=path, size=size,
+        sha512=digest_of(text, Path(path).name),
+    )  # fmt: skip
 
 
 def pointed(text: str, stem: str) -> tuple[str, int]:

@@ -194,7 +194,7 @@ def told(action: Callable[[], None], what: str) -> TaskFailed | None:
     except OSError as error:
         where = f": {error.filename}" if error.filename is not None else ""
         return TaskFailed(
-            f"{what}: {error.strerror or error or type(error).__name__}{where}\n"
+            f"{what}: {error.strerror or str(error) or type(error).__name__}{where}\n"
             "  next: check the disk (df -h, df -i) and permissions, then run it again"
         )
     return None

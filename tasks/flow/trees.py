@@ -26,7 +26,7 @@ def snapshot(site: Site, *, asked: bool) -> Record:  # noqa: ARG001 - the engine
         day for day in mirror.days_back(last, tree.lookback_days)
         if held is None or f"{day:%Y%m%d}" > held.tag
     ]  # fmt: skip
-    with site.scratch() as scratch:
+    with site.scratch("snapshot") as scratch:
         day = mirror.newest_day(site.mirrors, tree.name, iter(days), scratch)
         if day is not None:
             with mirror.fetched(site.mirrors, tree.name, day, site.role(tree.key), scratch) as got:
@@ -72,7 +72,7 @@ def lock(site: Site, *, asked: bool) -> Record:
     if old is None and newest is None:
         raise Stale("nothing is frozen yet", "run `doit snapshot lock`")
     tree = old.tree if old else TreePin(tag=newest.tag, commit=newest.commit)  # type: ignore[union-attr]
-    with site.scratch() as scratch:
+    with site.scratch("lock") as scratch:
         made = Lock(
             tree=tree,
             overlays={
@@ -124,7 +124,7 @@ def _freeze_again(site: Site, pin: TreePin) -> None:
     day = datetime.strptime(pin.tag, "%Y%m%d").replace(tzinfo=UTC).date()
     name = site.config.tree.name
     with (
-        site.scratch() as scratch,
+        site.scratch("tree") as scratch,
         mirror.fetched(site.mirrors, name, day, site.role(site.config.tree.key), scratch) as got,
     ):
         freeze.freeze(site.layout.tree, got, day, name)

@@ -39,7 +39,7 @@ def test_folders_are_as_the_topmost_layer_has_them(tmp_path: Path) -> None:
         os.umask(before)
     assert owned(upper / "var") == ("0o711", 1000, 1000)
     assert owned(upper / "var/lib") == ("0o2770", 250, 4242)
-    assert owned(upper / "var/lib/new") == ("0o755", 0, 0)
+    assert owned(upper / "var/lib/new") == ("0o755", 0, 4242)  # as mkdir(2) has it there
     assert owned(upper / "var/lib/new/file") == ("0o644", 0, 0)
     place(upper, [], "var/lib/other", "x")
     assert owned(upper / "var/lib") == ("0o2770", 250, 4242)  # what is there stays
@@ -65,7 +65,7 @@ def test_commit(tmp_path: Path) -> None:
     folder(seed / "etc", 0o751, 0, 7)
     files = contents("java", ["base", "java"])
     commit(files, [seed], target, trash)
-    assert {f"etc/{name}": (target / "etc" / name).read_text() for name in names(target / "etc")} == files
+    assert {f"etc/{n}": (target / "etc" / n).read_text() for n in names(target / "etc")} == files
     assert owned(target) == ("0o755", 0, 0)
     assert owned(target / "etc") == ("0o751", 0, 7)
     assert names(target.parent) == ["id"]

@@ -134,7 +134,9 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
     with socket.socket() as probe:  # and the port is free again
-        probe.bind((listen.split(":")[0], int(listen.split(":")[1])))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        host, _, port = listen.partition(":")
+        probe.bind((host, int(port)))
 
 
 def test_it_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
@@ -178,7 +180,9 @@ def test_a_port_that_another_server_has(tmp_path: Path) -> None:
     assert "\n" not in no.value.message
 
 
-@pytest.mark.parametrize("name", ["with space", "semi;colon", "{brace}", "\u00e9\u4e2d", "it's", "#x", "x" * 180])
+@pytest.mark.parametrize(
+    "name", ["with space", "semi;colon", "{brace}", "\u00e9\u4e2d", "it's", "#x", "x" * 180]
+)
 def test_odd_paths(tmp_path: Path, name: str) -> None:
     root = tmp_path / name / "binhost"
     binhost(root)

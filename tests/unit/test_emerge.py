@@ -33,7 +33,7 @@ COMPILE = RESOLVED + """\
 x.c:1:1: error: unknown type name 'foo'
  \x1b[31;01m*\x1b[0m ERROR: app-misc/bad-1::t failed (compile phase):
  \x1b[31;01m*\x1b[0m   no luck
- \x1b[31;01m*\x1b[0m 
+ \x1b[31;01m*\x1b[0m
  \x1b[31;01m*\x1b[0m Call stack:
 
  * Messages for package app-misc/bad-1:

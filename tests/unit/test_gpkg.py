@@ -235,10 +235,8 @@ def test_a_bomb_is_not_unpacked_beyond_the_limit(tmp_path: Path) -> None:
     members = [("gpkg-1", b""), ("metadata.tar.zst", PACKERS[".zst"](tar(values)))]
     path = gpkg(tmp_path / "x.gpkg.tar", members)
     assert path.stat().st_size < 100_000
-    try:
-        assert metadata(path) == {"CATEGORY": "x"}
-    except NotTrusted:
-        pass  # no less right
+    with pytest.raises(NotTrusted, match="not a whole GPKG"):
+        metadata(path)
 
 
 @pytest.mark.parametrize("suffix", [".zst", ".xz", ".gz", ".bz2", ".lz", ".sh"])

@@ -66,7 +66,7 @@ def site_of(raw: dict[str, Any]) -> Site:
     return Site(Layout(place, place / "state"), Config.model_validate(raw))
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=list(CONFIGS.values()), ids=list(CONFIGS))
 def site(request: pytest.FixtureRequest) -> Site:
     return site_of(request.param)
 

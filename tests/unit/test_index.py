@@ -85,7 +85,8 @@ def test_a_line_ends_with_a_newline_and_nothing_else(letter: str) -> None:
 
 
 def test_packages_are_sorted_by_name_and_number() -> None:
-    stanzas = [{"CPV": cpv, "BUILD_ID": n} for cpv, n in (("b/b-1", "1"), ("a/a-1", "10"), ("a/a-1", "9"))]
+    some = (("b/b-1", "1"), ("a/a-1", "10"), ("a/a-1", "9"))
+    stanzas = [{"CPV": cpv, "BUILD_ID": number} for cpv, number in some]
     text = render({"X": "1", "EMPTY": ""}, stanzas)
     assert text.startswith("X: 1\n\n")
     assert [(s["CPV"], s["BUILD_ID"]) for s in parse(text)[1]] == [

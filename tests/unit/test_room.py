@@ -54,7 +54,8 @@ def test_variables_win() -> None:
 
 
 def test_without_etc() -> None:
-    assert [b.target for b in room(etc=None).binds] == ["/var/db/repos/gentoo", "/var/db/repos/ours"]
+    targets = [bind.target for bind in room(etc=None).binds]
+    assert targets == ["/var/db/repos/gentoo", "/var/db/repos/ours"]
 
 
 def test_the_resolver_goes_with_the_network() -> None:

@@ -1,0 +1,126 @@
+"""The project's own dodo.py, on sites of its own: good, bad and missing configs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+CONFIG = """
+[keys.k]
+file = "k.asc"
+fingerprints = ["FINGERPRINT"]
+[mirrors]
+gentoo = ["http://127.0.0.1:1"]
+[tree]
+key = "k"
+[seeds.openrc]
+flavour = "openrc"
+key = "k"
+[chroots.base]
+seed = "openrc"
+profile = "default/linux"
+[chroots.java]
+base = "base"
+""".replace("FINGERPRINT", "A" * 40)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "config.toml").write_text(CONFIG)
+    return tmp_path / "config.toml"
+
+
+def doit(config: Path, *words: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "doit", *words], cwd=PROJECT, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        env={**os.environ, "BINMILL_CONFIG": str(config)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("list", "--all", "--status"), ("status",), ("why",), ("why", "lock")]
+)
+def test_looks_work_at_any_time(config: Path, words: tuple[str, ...]) -> None:
+    assert "lock" in doit(config, *words)
+    assert sorted(p.name for p in config.parent.iterdir()) == ["config.toml", "state"]
+    assert [p.name for p in (config.parent / "state").iterdir()] == ["doit.db"]
+
+
+@pytest.mark.parametrize("task", ["lock", "snapshot", "tree", "chroot:java", "client", "enter"])
+def test_info_works_on_everything(config: Path, task: str) -> None:
+    printed = doit(config, "info", task, code=1)
+    assert "Traceback" not in printed
+    assert "functools" not in printed
+    assert task in printed
+
+
+def test_a_misspelt_key_is_one_report_and_nothing_is_done(config: Path) -> None:
+    config.write_text(CONFIG.replace("flavour", "flavor"))
+    for words in ((), ("list",), ("why",), ("snapshot",)):
+        printed = doit(config, *words, code=3)
+        assert printed.startswith("ERROR: ")
+        assert "did you mean 'flavour'?" in printed
+        assert "Traceback" not in printed
+    assert sorted(p.name for p in config.parent.iterdir()) == ["config.toml"]
+
+
+def test_no_config(tmp_path: Path) -> None:
+    printed = doit(tmp_path / "config.toml", "list", code=3)
+    assert "does not exist" in printed
+    assert "BINMILL_CONFIG" in printed
+
+
+def test_all_mirrors_down(config: Path) -> None:
+    printed = doit(config, "snapshot", code=1)
+    assert "snapshot: FAILED: no mirror gave gentoo-" in printed
+    assert "Connection refused" in printed
+    assert "Traceback" not in printed
+    assert not (config.parent / "state" / "tree.git").exists()
+    assert not any((config.parent / "state" / "work").iterdir())
+
+
+def test_an_unknown_chroot_to_enter(config: Path) -> None:
+    printed = doit(config, "enter", "jaba", code=1)
+    assert "there is no chroot 'jaba'" in printed
+    assert "one of: base, java" in printed
+
+
+def test_a_damaged_lock(config: Path) -> None:
+    (config.parent / "config.lock").write_text("x")
+    assert "tree: it has not been made yet" in doit(config, "why")
+    printed = doit(config, "tree", code=1)
+    assert "tree: FAILED" in printed
+    assert "config.lock cannot be used" in printed
+    assert "Traceback" not in printed
+
+
+def test_clean_deletes_nothing(config: Path) -> None:
+    record = config.parent / "state" / "records" / "tree.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    doit(config, "clean")
+    doit(config, "clean", "--clean-all", "--clean-dep")
+    assert record.exists()
+
+
+def test_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
+    """One line that says how to install it, not an ImportError."""
+    shutil.copy(PROJECT / "dodo.py", tmp_path)
+    hide = "import importlib.metadata as m; m.entry_points = lambda **_: ()"
+    run = "import sys; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(['list']))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{hide}\n{run}"], cwd=tmp_path, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "pip install -e" in done.stderr
+    assert done.stderr.count("\n") == 1

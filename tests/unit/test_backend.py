@@ -1,0 +1,125 @@
+"""doit's memory on disk: there when a task has ended, whatever happens next."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from doit.dependency import Dependency, JSONCodec
+from doit.exceptions import InvalidDodoFile
+from doit.task import Task
+
+from tasks.engine.backend import DurableBackend
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "a b" / "doit?x#y%.db"
+
+
+@contextmanager
+def opened(place: Path) -> Iterator[Dependency]:
+    memory = Dependency(DurableBackend, str(place), codec_cls=JSONCodec)
+    try:
+        yield memory
+    finally:
+        memory.close()
+
+
+def on_disk(place: Path) -> dict[str, object]:
+    """What another process would find now."""
+    with closing(sqlite3.connect(place)) as database:
+        rows = database.execute("select task_id, task_data from doit").fetchall()
+    return {name: json.loads(data) for name, data in rows}
+
+
+def done(name: str, **values: object) -> Task:
+    task = Task(name, [print])
+    task.values = dict(values)
+    return task
+
+
+def test_on_disk_when_a_task_ends(place: Path) -> None:
+    with opened(place) as memory:
+        memory.save_success(done("one", digest="a"))
+        assert on_disk(place) == {"one": {"_values_:": {"digest": "a"}, "checker:": "MD5Checker",
+                                          "deps:": []}}  # fmt: skip
+        memory.save_success(done("two"))
+        assert set(on_disk(place)) == {"one", "two"}
+        memory.remove_success(done("one"))
+        assert set(on_disk(place)) == {"two"}
+
+
+def test_deps_is_the_last_thing_that_doit_saves(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On which all of it stands; another order in another doit would lose work."""
+    keys: list[str] = []
+    real = DurableBackend.set
+
+    def watched(self: DurableBackend, task: str, key: str, value: object) -> None:
+        keys.append(key)
+        real(self, task, key, value)
+
+    monkeypatch.setattr(DurableBackend, "set", watched)
+    task = done("one", x=1)
+    task.file_dep = {str(Path(__file__))}
+    task.result = "text"
+    with opened(place) as memory:
+        memory.save_success(task)
+    assert keys[-1] == "deps:"
+    assert keys.count("deps:") == 1
+
+
+def test_read_again(place: Path) -> None:
+    with opened(place) as memory:
+        memory.save_success(done("one", digest="ü"))
+    with opened(place) as memory:
+        assert memory.get_values("one") == {"digest": "ü"}
+        assert memory.get_values("two") == {}
+
+
+def test_forgotten_once_and_for_all(place: Path) -> None:
+    with opened(place) as memory:
+        memory.save_success(done("one"))
+        memory.remove_all()
+        memory.save_success(done("two"))
+    assert set(on_disk(place)) == {"two"}
+
+
+def test_ignored_tasks_stay_ignored(place: Path) -> None:
+    """`doit ignore` saves nothing but a mark."""
+    with opened(place) as memory:
+        memory.ignore(done("one"))
+    with opened(place) as memory:
+        assert memory.status_is_ignore(done("one"))
+
+
+def test_two_at_once(place: Path) -> None:
+    with opened(place) as one, opened(place) as two:
+        one.save_success(done("one"))
+        two.save_success(done("two"))
+        one.save_success(done("three"))
+    assert set(on_disk(place)) == {"one", "two", "three"}
+
+
+@pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_damaged(place: Path, content: bytes) -> None:
+    place.parent.mkdir()
+    place.write_bytes(content)
+    with pytest.raises(InvalidDodoFile) as refused, opened(place):
+        pass
+    assert str(place) in str(refused.value)
+    assert "delete it" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert place.read_bytes() == content
+
+
+def test_a_directory_in_its_place(place: Path) -> None:
+    place.mkdir(parents=True)
+    with pytest.raises(InvalidDodoFile, match="cannot be opened"), opened(place):
+        pass

@@ -1,0 +1,139 @@
+"""What a run prints."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import pytest
+from doit.exceptions import BaseFail, TaskError, TaskFailed, UnmetDependency
+from doit.task import Task
+
+from tasks.engine.reporter import Reporter
+from tasks.engine.step import ATTENDED
+
+
+def work() -> None:
+    """What a task does."""
+
+
+def task(name: str, *, actions: bool = True, meta: Any = None) -> Task:
+    made = Task(name, [work] if actions else [], doc=f"make {name}", meta=meta)
+    made.has_subtask = not actions
+    return made
+
+
+class Run:
+    """A reporter, with a clock of its own, and what it has printed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self.out = io.StringIO()
+        self.reporter = Reporter(self.out, {"show_out": False, "failure_verbosity": 0})
+
+    def made(self, name: str, seconds: float = 0, *, fail: BaseFail | None = None) -> None:
+        each = task(name)
+        self.reporter.execute_task(each)
+        self.now += seconds
+        if fail:
+            self.reporter.add_failure(each, fail)
+        else:
+            self.reporter.add_success(each)
+
+    def end(self) -> list[str]:
+        self.reporter.complete_run()
+        return self.out.getvalue().splitlines()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    return Run(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0.0 s"), (1.26, "1.3 s"), (59.9, "59.9 s"), (60, "1 min 0 s"), (3725, "62 min 5 s")],
+)
+def test_what_was_done(run: Run, seconds: float, said: str) -> None:
+    run.made("chroot:java", seconds)
+    run.reporter.skip_uptodate(task("tree"))
+    assert run.end() == [
+        "chroot:java: make chroot:java",
+        f"  done in {said}",
+        f"1 done, 1 up to date, {said}",
+    ]
+
+
+def test_nothing_to_do(run: Run) -> None:
+    for each in ("tree", "seed:x"):
+        run.reporter.skip_uptodate(task(each))
+    run.reporter.skip_uptodate(task("seed", actions=False))  # a group is no work
+    assert run.end() == ["nothing to do: all 2 tasks are up to date"]
+
+
+def test_no_task_at_all(run: Run) -> None:
+    assert run.end() == []
+
+
+@pytest.mark.parametrize(
+    ("fail", "said"),
+    [
+        (TaskFailed("bad\n  next: mend it"), ["x: FAILED: bad", "  next: mend it"]),
+        (UnmetDependency("seed:x tree"), ["x: left out, since seed:x tree failed"]),
+        (TaskError("oops", ValueError("inner")), ["x: BUG: oops", "ValueError: inner"]),
+    ],
+    ids=["known", "left out", "bug"],
+)
+def test_failures(run: Run, fail: BaseFail, said: list[str]) -> None:
+    run.made("tree", 2)
+    run.made("x", 3, fail=fail)
+    lines = run.end()
+    assert lines[2] == "x: make x"
+    assert [line for line in lines if line in said] == said
+    assert lines[-1] == "failed: x after 5.0 s (1 done, 0 up to date); the same command continues"
+
+
+def test_interrupted(run: Run) -> None:
+    """A run that is ended from outside has neither succeeded nor failed."""
+    run.made("tree", 2)
+    run.reporter.execute_task(task("binpkgs:java"))
+    run.now += 60
+    assert run.end()[-1] == (
+        "interrupted: binpkgs:java after 1 min 2 s (1 done, 0 up to date); "
+        "the same command continues"
+    )
+
+
+def test_a_person_s_task_is_left_alone(run: Run) -> None:
+    each = task("enter", meta=ATTENDED)
+    run.reporter.execute_task(each)
+    run.reporter.add_success(each)
+    assert run.end() == []
+
+
+def test_a_person_s_task_that_fails(run: Run) -> None:
+    each = task("enter", meta=ATTENDED)
+    run.reporter.execute_task(each)
+    run.reporter.add_failure(each, TaskFailed("there is no chroot 'x'"))
+    assert run.end() == ["enter: FAILED: there is no chroot 'x'"]
+
+
+def test_a_group_is_no_work(run: Run) -> None:
+    group = task("seed", actions=False)
+    run.reporter.execute_task(group)
+    run.reporter.add_success(group)
+    assert run.end() == []
+
+
+def test_what_doit_itself_has_to_say(run: Run) -> None:
+    run.reporter.runtime_error("something about tasks")
+    assert run.end() == ["something about tasks"]
+
+
+def test_plain_lines_only(run: Run) -> None:
+    run.made("tree", 1)
+    run.made("x", fail=TaskFailed("ü"))
+    text = "\n".join(run.end())
+    assert all(c.isprintable() or c == "\n" for c in text)
