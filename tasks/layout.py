@@ -16,10 +16,12 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       seeds/DIGEST/            an extracted stage, never written again
       layers/NAME/ID/          what chroot NAME adds to the layers below it
       etc/NAME/                the generated /etc/portage of chroot NAME
-      distfiles/               DISTDIR, shared by all chroots
-      builds/NAME/KEY/         PKGDIR of one build, kept until it has succeeded
       sets/NAME/               the collected binpkgs of the newest successful build
       binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one
+      inside/                  what chroots can write to; closed to other users of the host
+        distfiles/             DISTDIR, shared by all chroots
+        builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key begins
+        logs/NAME/             PORTAGE_LOGDIR: one log per package
       work/                    throwaway upper layers of running sandboxes
       trash/                   being deleted
 """
@@ -62,7 +64,11 @@ class Layout:
 
     @property
     def distfiles(self) -> Path:
-        return self.state / "distfiles"
+        return self.inside / "distfiles"
+
+    @property
+    def inside(self) -> Path:
+        return self.state / "inside"
 
     @property
     def binhosts(self) -> Path:
@@ -105,7 +111,10 @@ class Layout:
         return self.state / "etc" / _one_name(name)
 
     def build(self, name: str, key: str) -> Path:
-        return self.state / "builds" / _one_name(name) / _one_name(key[:32])
+        return self.inside / "builds" / _one_name(name) / _one_name(key[:32])
+
+    def package_logs(self, name: str) -> Path:
+        return self.inside / "logs" / _one_name(name)
 
     def binpkgs(self, name: str) -> Path:
         return self.state / "sets" / _one_name(name)

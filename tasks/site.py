@@ -43,7 +43,7 @@ class Site:
 
     @contextmanager
     def scratch(self, task: str) -> Iterator[Path]:
-        """A task's private directory for what is not trusted yet; what a killed run left is swept."""
+        """A task's private directory for untrusted downloads; what a killed run left is swept."""
         folder = self.layout.work / f"download-{task.replace(':', '.')}"
         remove_tree(folder, self.layout.trash)
         folder.mkdir(parents=True, mode=0o700)

@@ -97,7 +97,9 @@ def extract(tarball: Path, target: Path, trash: Path) -> None:
         raise BinmillError(f"{tarball.name}: compressed in an unknown way")
     with (
         tarball.open("rb") as packed,
-        started(*unpack, "-dc", stdin=packed, stdout=subprocess.PIPE) as source,
+        started(
+            *unpack, "-dc", stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as source,
         started(
             "tar", "-xpf", "-", "--numeric-owner", "--xattrs", "--xattrs-include=*.*",
             "-C", scratch, stdin=source.stdout, stderr=subprocess.PIPE,
@@ -107,9 +109,9 @@ def extract(tarball: Path, target: Path, trash: Path) -> None:
         source.stdout.close()
         _, complaint = tar.communicate()
         if tar.returncode != 0 or source.wait() != 0:
-            last = (complaint or b"").decode("utf-8", "replace").strip().splitlines()[-1:]
+            said = (complaint or b"").decode("utf-8", "replace").strip().splitlines()
             raise BinmillError(
-                f"{tarball.name} could not be unpacked: {''.join(last) or 'it is damaged'}",
+                f"{tarball.name} could not be unpacked: {said[0] if said else 'it is damaged'}",
                 "check the disk's space, then run the same command again",
             )
     check_stage(scratch)

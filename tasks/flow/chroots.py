@@ -14,7 +14,8 @@ from tasks.errors import BinmillError
 from tasks.lock import SeedPin
 from tasks.records import Record
 from tasks.site import Site, identity
-from tasks.system.files import locked, remove_tree
+from tasks.system.command import require_root
+from tasks.system.files import closed_folder, locked, remove_tree
 from tasks.system.terminal import say
 
 
@@ -25,7 +26,8 @@ def seed(site: Site, name: str) -> Record:
     pin: SeedPin = lock_file.pinned(lock_file.read(site.layout).seeds, "seed", name)
     target = site.layout.seed(pin.sha512)
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        require_root("unpack a stage with its owners and devices")
+        closed_folder(target.parent)
         archive = site.layout.downloads / Path(pin.path).name
         archive.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -49,6 +51,8 @@ def chroot(site: Site, name: str) -> Record:
         below = [_relative(site, site.layout.seed(digest))]
     files = layers.contents(name, site.config.lineage(name))
     target = site.layout.layer(name, identity([below, files]))
+    require_root("make a chroot's layer")
+    closed_folder(target.parent.parent)
     layers.commit(files, _paths(site, below), target, site.layout.trash)
     return {"layers": [_relative(site, target), *below]}
 

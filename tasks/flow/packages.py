@@ -13,6 +13,7 @@ from tasks import records
 from tasks.flow import chroots
 from tasks.records import Record
 from tasks.site import Site, identity
+from tasks.system.files import closed_folder
 from tasks.system.terminal import say
 
 _PORTAGE = 250  # the uid and gid of `portage` in every Gentoo stage
@@ -31,7 +32,8 @@ def binpkgs(site: Site, name: str) -> Record:
     chroots.sweep(site, pkgdir.parent, keep={pkgdir})
     if not pkgdir.is_dir():
         _start_pkgdir(site, name, pkgdir)
-    logs = layout.log(f"binpkgs:{name}").with_suffix("")
+    logs = layout.package_logs(name)
+    closed_folder(layout.inside)
     for folder in (layout.distfiles, pkgdir, logs):
         _writable_inside(folder)
     log = layout.log(f"binpkgs:{name}")
@@ -126,9 +128,7 @@ def publish(site: Site, name: str) -> Record:
     return {"generation": now, "set": made["set"]}
 
 
-def _signed(
-    site: Site, name: str, made: Record, held: Mapping[str, Path], space: Path
-) -> Path:
+def _signed(site: Site, name: str, made: Record, held: Mapping[str, Path], space: Path) -> Path:
     """A signed and verified copy of a set, in a workspace; see publish.sign.
 
     What was published before (`held`) keeps its signature, and so its bytes.
@@ -159,7 +159,8 @@ def _signed(
     )  # fmt: skip
     paths = [package["path"] for package in made["packages"]]
     new = [path for path in paths if path not in held]
-    sign.sign(room, copy, new, site.layout.log(f"publish:{name}"))
+    if new:
+        sign.sign(room, copy, new, site.layout.log(f"publish:{name}"))
     ready = [held.get(path, copy / path) for path in paths]
     sign.verify(ready, Role("binhost", space / "key.asc", (key,)))
     return copy

@@ -82,7 +82,7 @@ def publish(
         if known.get(package["path"], package["sha512"]) != package["sha512"]:
             raise BinmillError(
                 f"{package['path']} was published before with other content",
-                f"delete the builds of {binhost.name} below state/builds and build again",
+                f"delete the builds of {binhost.name} below state/inside/builds and build again",
             )
     number = max(_numbers(binhost), default=0) + 1
     scratch = binhost / "gen" / f".{number}.tmp"

@@ -44,6 +44,12 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o644) -> None:
         raise
 
 
+def closed_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter: what guests leave in it may be setuid."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable (fsync(2) on the directory)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -147,7 +153,7 @@ def remove_tree(path: Path, trash: Path) -> None:
             f"{path} is not deleted: something is mounted at {held[0]}",
             f"umount {held[0]}, then run the same command again",
         )
-    trash.mkdir(parents=True, exist_ok=True)
+    closed_folder(trash)
     path.rename(trash / f"{path.name}.{secrets.token_hex(4)}")
     empty_trash(trash)
 

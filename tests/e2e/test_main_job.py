@@ -72,7 +72,7 @@ def test_a_killed_build_leaves_nothing_and_goes_on(factory: Factory) -> None:
         time.sleep(0.1)
     assert mounts_below(factory.layout.site) == []
     assert not factory.layout.record("binpkgs:base").exists()
-    kept = {path.name: sha512(path) for path in factory.layout.state.glob("builds/**/*.gpkg.tar")}
+    kept = {path.name: sha512(path) for path in factory.layout.inside.rglob("*.gpkg.tar")}
     assert kept
 
     printed = factory.doit("binpkgs:base")

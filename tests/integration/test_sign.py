@@ -155,9 +155,7 @@ def test_a_package_that_is_not_signed_by_the_role(package: Package, role: Role, 
         sign.verify([package("good"), package(who)], role)
 
 
-def test_lines_outside_of_the_signature_do_not_count(
-    keys: Gpg, role: Role, tmp_path: Path
-) -> None:
+def test_lines_outside_of_the_signature_do_not_count(keys: Gpg, role: Role, tmp_path: Path) -> None:
     good, evil = parts(), parts({**VALUES, "USE": "evil"})
     signed = keys.sign("--clear-sign", who="good", data=manifest(good))
     for listed in (manifest(evil) + signed, signed + manifest(evil)):

@@ -19,7 +19,9 @@ Dependency resolution took 0.05 s (backtrack: 0/20).
 
 """
 # as Portage 3.0.83 prints it, shortened
-COMPILE = RESOLVED + """\
+COMPILE = (
+    RESOLVED
+    + """\
 >>> Verifying ebuild manifests
 >>> Jobs: 0 of 1 complete, 1 running                                    Load avg: 4.71, 3.43, 2.11
 >>> Emerging (1 of 1) app-misc/bad-1::t
@@ -40,7 +42,10 @@ x.c:1:1: error: unknown type name 'foo'
  * ERROR: app-misc/bad-1::t failed (compile phase):
  *   no luck
 """
-FETCH = RESOLVED + """\
+)
+FETCH = (
+    RESOLVED
+    + """\
 Fetch Restriction: 1 package (1 unsatisfied)
 >>> Emerging (1 of 1) app-misc/bad-5::t
 >>> Failed to emerge app-misc/bad-5, Log file:
@@ -51,6 +56,7 @@ Fetch Restriction: 1 package (1 unsatisfied)
 !!! This probably means that this ebuild's files must be downloaded
 2026-11-22 18:53:06 ERROR 404: Not Found.
 """
+)
 SIGNATURE = """\
 !!! Problems have been detected with your world file
 !!! Please run emaint --check world
@@ -72,12 +78,15 @@ MASKED = """\
 !!! One of the following masked packages is required to complete your request:
 - app-misc/bad-3::t (masked by: ~amd64 keyword)
 """
-DEPENDENCY = RESOLVED + """\
+DEPENDENCY = (
+    RESOLVED
+    + """\
 
 emerge: there are no ebuilds to satisfy "no/thing".
 (dependency required by "app-misc/bad-4::t" [ebuild])
 (dependency required by "=app-misc/bad-4" [argument])
 """
+)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ HOSTILE = [
     "\\'$HOME'",
     "it's $5",
     "it's 'quoted $5' and \\$6",
-    '"double \'$7\' \\"',
+    "\"double '$7' \\\"",
     "'single \"$8\" \\' $9",
     "''\"\"",
     "\\n \\t \\x",

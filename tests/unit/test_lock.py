@@ -11,7 +11,9 @@ from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
 from tasks.lock import Lock, OverlayPin, SeedPin, TreePin
 
-SEED = SeedPin(arch="amd64", flavour="openrc", path="20260101/stage3.tar.xz", size=7, sha512="ab" * 64)
+SEED = SeedPin(
+    arch="amd64", flavour="openrc", path="20260101/stage3.tar.xz", size=7, sha512="ab" * 64
+)
 
 
 def overlay(url: str = "https://git.example/x.git", branch: str = "main") -> OverlayPin:
