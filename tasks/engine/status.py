@@ -36,6 +36,7 @@ def table(tasks: dict[str, Any], causes: dict[str, str]) -> list[str]:
     width = max((len(t.name) for t in artifacts), default=0)
     lines = []
     for task in artifacts:
-        cause = causes.get(task.name)
-        lines.append(f"{task.name:<{width}}  {'stale: ' + cause if cause else 'fresh'}")
+        cause = causes.get(task.name, "fresh")
+        certain = cause != "fresh" and not cause.startswith("runs if ")
+        lines.append(f"{task.name:<{width}}  {'stale: ' if certain else ''}{cause}")
     return lines

@@ -83,13 +83,13 @@ def _told(
         yield "its last run failed, or was forgotten"
     if reasons.get("uptodate_false"):
         yield "; ".join(_worded(check) for check, _, _ in reasons["uptodate_false"])
-    if stale:
-        yield f"{stale[0]} will run, and it reads what that leaves"
     if reasons.get("changed_file_dep"):
         names = ", ".join(sorted(_shown(path, tasks) for path in reasons["changed_file_dep"]))
         yield f"changed: {names}"
     if reasons.get("missing_target"):
         yield f"missing: {', '.join(Path(p).name for p in reasons['missing_target'])}"
+    if stale:
+        yield f"runs if {stale[0]} leaves something new"
     if reasons.get("missing_file_dep"):
         yield f"needs {', '.join(Path(p).name for p in reasons['missing_file_dep'])}"
     yield "what it depends on is another set of files than last time"

@@ -212,8 +212,8 @@ def test_why_of_what_comes_after(done: Site) -> None:
     write("input", "other")(done)
     assert done.doit("why").splitlines() == [
         "one: changed: input",
-        "two:x: one will run, and it reads what that leaves",
-        "three: two:x will run, and it reads what that leaves",
+        "two:x: runs if one leaves something new",
+        "three: runs if two:x leaves something new",
     ]
     assert done.doit("why", "one") == "one: changed: input\n"
 
@@ -233,6 +233,17 @@ def test_why_another_record_changed(done: Site) -> None:
     write("input", "other")(done)
     done.doit("one")
     assert done.doit("why").splitlines()[0] == "two:x: changed: what one made"
+
+
+def test_why_says_first_what_is_certain(done: Site) -> None:
+    write("input", "other")(done)
+    done.doit("one")
+    write("input", "third")(done)
+    assert done.doit("why").splitlines() == [
+        "one: changed: input",
+        "two:x: changed: what one made",
+        "three: runs if two:x leaves something new",
+    ]
 
 
 def test_status(done: Site) -> None:
