@@ -29,6 +29,7 @@ def snapshot(site: Site, *, asked: bool) -> Record:  # noqa: ARG001 - the engine
     with site.scratch("snapshot") as scratch:
         day = mirror.newest_day(site.mirrors, tree.name, iter(days), scratch)
         if day is not None:
+            _follow(site)
             with mirror.fetched(site.mirrors, tree.name, day, site.role(tree.key), scratch) as got:
                 frozen = freeze.freeze(layout.tree, got, day, tree.name)
             say(f"  frozen {tree.name} {frozen.tag} as {frozen.commit[:12]} (tag {frozen.tag})")
@@ -45,6 +46,17 @@ def snapshot(site: Site, *, asked: bool) -> Record:  # noqa: ARG001 - the engine
     _push(site, frozen)
     return {"tag": frozen.tag, "commit": frozen.commit, "timestamp": frozen.timestamp,
             "sha512": frozen.sha512, "signer": frozen.signer}  # fmt: skip
+
+
+def _follow(site: Site) -> None:
+    from tasks.snapshot import remote
+
+    where = site.config.tree.remote
+    if where:
+        try:
+            remote.follow(site.layout.tree, where)
+        except BinmillError as failed:  # freezing needs no remote; the push will say it again
+            say(f"  {failed.message}")
 
 
 def _push(site: Site, frozen: Any) -> None:
@@ -102,7 +114,7 @@ def tree(site: Site) -> Record:
     layout = site.layout
     if not overlays.has(layout.tree, pin.commit) and site.config.tree.remote:
         try:
-            remote.fetch(layout.tree, site.config.tree.remote)
+            remote.fetch(layout.tree, site.config.tree.remote, pin.tag)
         except BinmillError as failed:  # the mirrors may have that day, and give the same commit
             say(f"  {failed.message}")
     if not overlays.has(layout.tree, pin.commit):

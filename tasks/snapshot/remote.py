@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from git import Repo
 
 _MAIN = "refs/heads/main"
+_FOLLOWED = "refs/remotes/origin/main"
 
 
 def push(repository: Path, remote: str, frozen: Frozen) -> bool:
@@ -45,16 +46,34 @@ def push(repository: Path, remote: str, frozen: Frozen) -> bool:
     return True
 
 
-def fetch(repository: Path, remote: str) -> None:
-    """Take the days that the remote has and this repository lacks; never moves what is here."""
+def follow(repository: Path, remote: str) -> None:
+    """Take up the remote's branch where ours is behind it or not there yet; never moves it back.
+
+    So a second machine, or one that lost its state, goes on where the others are.
+    """
     with (
         alone(repository) as repo,
         explained(f"{remote} could not be read", "check [tree] remote in config.toml"),
     ):
-        repo.git.fetch("--no-tags", "--", remote, "refs/tags/*:refs/tags/*",
+        theirs = _listed(repo, remote, _MAIN).get(_MAIN)
+        ours = next((b.commit.hexsha for b in repo.branches if b.name == "main"), None)
+        if theirs is None or theirs == ours:
+            return
+        repo.git.fetch("--no-tags", "--", remote, f"+{_MAIN}:{_FOLLOWED}",
                        kill_after_timeout=REMOTE_SECONDS)  # fmt: skip
-        if not repo.branches and _listed(repo, remote, _MAIN):
-            repo.git.fetch("--no-tags", "--", remote, f"{_MAIN}:{_MAIN}",
+        if ours is None or repo.is_ancestor(repo.commit(ours), repo.commit(theirs)):
+            repo.git.update_ref(_MAIN, theirs, ours or "0" * len(theirs))
+
+
+def fetch(repository: Path, remote: str, tag: str) -> None:
+    """Take one day from the remote, if it has it; never moves what is here."""
+    with (
+        alone(repository) as repo,
+        explained(f"{remote} could not be read", "check [tree] remote in config.toml"),
+    ):
+        reference = f"refs/tags/{tag}"
+        if _listed(repo, remote, reference):
+            repo.git.fetch("--no-tags", "--", remote, f"{reference}:{reference}",
                            kill_after_timeout=REMOTE_SECONDS)  # fmt: skip
 
 

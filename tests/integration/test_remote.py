@@ -14,7 +14,7 @@ import pytest
 from tasks.errors import BinmillError, NotTrusted
 from tasks.snapshot import remote as remotes
 from tasks.snapshot.freeze import Frozen, freeze, newest
-from tasks.snapshot.remote import fetch, push
+from tasks.snapshot.remote import fetch, follow, push
 from tests.integration.test_freeze import git, references
 from tests.snapshots import DAY, FILES, accepted, snapshot
 
@@ -144,7 +144,7 @@ def test_no_repository_there(repository: Path, tmp_path: Path, frozen: Frozen, w
     (tmp_path / "file").write_text("x")
     (tmp_path / "dir").mkdir()
     for act in (lambda: push(repository, str(tmp_path / where), frozen),
-                lambda: fetch(repository, str(tmp_path / where))):  # fmt: skip
+                lambda: fetch(repository, str(tmp_path / where), "20260115")):  # fmt: skip
         with pytest.raises(BinmillError) as failed:
             act()
         assert "fatal" in failed.value.message
@@ -157,28 +157,49 @@ def test_a_remote_is_never_a_command(
 ) -> None:
     """The config refuses such names; here they would still be harmless."""
     monkeypatch.chdir(tmp_path)
-    for act in (lambda: push(repository, where, frozen), lambda: fetch(repository, where)):
+    for act in (
+        lambda: push(repository, where, frozen),
+        lambda: fetch(repository, where, "20260115"),
+    ):
         with pytest.raises(BinmillError):
             act()
     assert list(tmp_path.rglob("hacked")) == []
 
 
-def test_fetch_into_a_fresh_repository(
+def test_a_fresh_repository_takes_one_day_and_goes_on_where_the_remote_is(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
     push(repository, str(remote), frozen)
+    planted = ["git", "--git-dir", str(remote), "tag", "99990101", frozen.commit]
+    subprocess.run(planted, check=True)
     fresh = tmp_path / "fresh.git"
-    fetch(fresh, str(remote))
-    assert references(fresh) == references(repository)
-    assert newest(fresh) == frozen
+    fetch(fresh, str(remote), frozen.tag)
+    assert newest(fresh) == frozen  # what else the remote calls a day is not taken
+    follow(fresh, str(remote))
+    assert git(fresh, "rev-parse", "main") == git(repository, "rev-parse", "main")
     later = freeze(fresh, accepted(snapshot(tmp_path, NEXT)), NEXT, "gentoo")
     assert push(fresh, str(remote), later) is True
-    assert push(repository, str(remote), frozen) is False
+    follow(repository, str(remote))  # and the first machine goes on where the second is
+    after = NEXT + timedelta(days=1)
+    third = freeze(repository, accepted(snapshot(tmp_path, after)), after, "gentoo")
+    assert push(repository, str(remote), third) is True
+
+
+def test_following_never_moves_a_branch_that_went_its_own_way(
+    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.git"
+    push(other, str(remote), freeze(other, accepted(snapshot(tmp_path, NEXT)), NEXT, "gentoo"))
+    before = git(repository, "rev-parse", "main")
+    follow(repository, str(remote))
+    assert git(repository, "rev-parse", "main") == before
+    with pytest.raises(BinmillError, match="has moved on"):
+        push(repository, str(remote), frozen)
 
 
 def test_fetch_from_an_empty_remote(tmp_path: Path, remote: Path) -> None:
     """The remote of a first run has nothing yet."""
-    fetch(tmp_path / "fresh.git", str(remote))
+    fetch(tmp_path / "fresh.git", str(remote), "20260115")
     assert references(tmp_path / "fresh.git") == {}
 
 
@@ -190,7 +211,7 @@ def test_fetch_never_moves_what_is_here(
     push(tmp_path / "other.git", str(remote), theirs)
     before = references(repository)
     with pytest.raises(BinmillError, match="rejected"):
-        fetch(repository, str(remote))
+        fetch(repository, str(remote), frozen.tag)
     assert references(repository) == before
     assert newest(repository) == frozen
 
