@@ -27,16 +27,20 @@ JAVA = {"dev-java/java-tools", "dev-java/jattach", "app-arch/fastjar", "dev-libs
 
 
 def processes_of(place: Path) -> list[str]:
-    """Command lines of living processes that name a path below `place`."""
+    """Command lines of living processes that work on `place`.
+
+    Those that name a path below it, and those in a sandbox: their root is an overlay whose upper
+    layer is below it (proc(5), mountinfo).
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                root = str((entry / "root").readlink())
+                mounts = (entry / "mountinfo").read_text(errors="replace")
             except OSError:
                 continue
-            if str(place) in words or root.startswith(str(place)):
+            if str(place) in words or f"upperdir={place}" in mounts:
                 found.append(words.replace("\0", " "))
     return found
 
@@ -57,15 +61,15 @@ def test_nothing_is_needed_to_look(factory: Factory) -> None:
 
 
 def test_a_killed_build_leaves_nothing_and_goes_on(factory: Factory) -> None:
-    process = factory.start("binpkgs:base")
     log = factory.layout.log("binpkgs:base")
     deadline = time.monotonic() + 600
-    while not (log.exists() and ">>> Completed (2 of" in log.read_text(errors="replace")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.kill()
-    process.communicate()
+    with factory.start("binpkgs:base") as process:
+        while not (log.exists() and ">>> Completed (2 of" in log.read_text(errors="replace")):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert any("emerge" in words for words in processes_of(factory.layout.state))
+        process.kill()
     deadline = time.monotonic() + 20  # the kernel takes the namespaces down on its own time
     while left := processes_of(factory.layout.state):
         assert time.monotonic() < deadline, left
@@ -267,16 +271,17 @@ def test_only_root_makes_chroots_and_anybody_may_look(factory: Factory) -> None:
 
 
 def test_a_stopped_run_ends_at_once_and_cleanly(factory: Factory) -> None:
-    factory.layout.record("binpkgs:base").unlink()
-    process = factory.start("binpkgs:base")
-    deadline = time.monotonic() + 60
-    while not any("emerge" in words for words in processes_of(factory.layout.state)):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert process.returncode != 0
+    factory.change(**{"chroots.base.package_use": {"dev-libs/libyaml": []}})
+    with factory.start("binpkgs:base") as process:
+        deadline = time.monotonic() + 120
+        while not any("ebuild.sh" in words for words in processes_of(factory.layout.state)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
     assert processes_of(factory.layout.state) == []
+    assert mounts_below(factory.layout.site) == []
     assert list(factory.layout.work.iterdir()) == []
-    assert "binpkgs:base" in ran(factory.doit())
+    assert ran(factory.doit("binpkgs:base")) == {"binpkgs:base"}
