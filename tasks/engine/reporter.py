@@ -12,6 +12,7 @@ from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from tasks.engine.step import ATTENDED
+from tasks.system.terminal import write
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -73,8 +74,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._line(f"nothing to do: all {self.fresh} tasks are up to date")
 
     def _line(self, text: str) -> None:
-        self.write(text.rstrip() + "\n")
-        self.outstream.flush()
+        write(self.outstream, text.rstrip() + "\n")
 
 
 def _span(seconds: float) -> str:

@@ -8,6 +8,7 @@ from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
 
 from tasks.engine.why import explain
+from tasks.system.terminal import write
 
 
 class Status(DoitCmdBase):  # type: ignore[misc]
@@ -26,7 +27,7 @@ class Status(DoitCmdBase):  # type: ignore[misc]
         causes = explain(control.tasks, list(control.tasks), self.dep_manager)
         self.dep_manager.close()
         for line in table(control.tasks, causes):
-            self.outstream.write(line + "\n")
+            write(self.outstream, line + "\n")
         return 0
 
 

@@ -102,19 +102,30 @@ class Fact:
 class Present:
     """Whether everything that a record vouches for is still there (an up-to-date check)."""
 
-    cause = "something that it made is missing"
+    cause = "something that it made is missing or damaged"
 
     def __init__(self, record: Path, results: Callable[[Record], Iterable[Path]]) -> None:
         self.record, self.results = record, results
 
-    def __call__(self) -> bool:
+    def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:  # noqa: ARG002 - doit's
         try:
-            return all(path.exists() for path in self.results(json.loads(self.record.read_text())))
+            text = self.record.read_bytes()
+            if values.get("record") != hashlib.sha256(text).hexdigest():
+                return False  # not what the task wrote: damaged, or edited by hand
+            return all(_there(path) for path in self.results(json.loads(text)))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
     def __repr__(self) -> str:
         return "what its record names is there"
+
+
+def _there(path: Path) -> bool:
+    """Whether something is there; what only root may look at counts as being there."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 class Asked(Task):  # type: ignore[misc]
@@ -161,10 +172,10 @@ class Below:
         return f"the files below {self.folder} are unchanged"
 
 
-def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | None:
+def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, str]:
     """Run a step's action under its lock and keep its record; a known error fails in one line.
 
-    `task` is doit's own, handed in by its name.
+    `task` is doit's own, handed in by its name. doit remembers the digest of the record.
     """
     record = layout.record(step.task)
     aside = record.with_suffix(".before")
@@ -182,7 +193,8 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | None:
                 raise
             aside.unlink(missing_ok=True)
 
-    return told(attempt, step.task)
+    failed = told(attempt, step.task)
+    return failed or {"record": hashlib.sha256(record.read_bytes()).hexdigest()}
 
 
 def told(action: Callable[[], None], what: str) -> TaskFailed | None:
@@ -191,6 +203,10 @@ def told(action: Callable[[], None], what: str) -> TaskFailed | None:
         action()
     except BinmillError as error:
         return TaskFailed(str(error))
+    except PermissionError as error:
+        need = "be root" if os.geteuid() else "check who may write there"
+        return TaskFailed(f"{what}: Permission denied: {error.filename}\n"
+                          f"  next: {need}; README, 'What root means here'")  # fmt: skip
     except OSError as error:
         where = f": {error.filename}" if error.filename is not None else ""
         return TaskFailed(

@@ -14,6 +14,7 @@ from doit.control import TaskControl
 from doit.tools import config_changed
 
 from tasks.engine.step import Asked
+from tasks.system.terminal import write
 
 
 class Why(DoitCmdBase):  # type: ignore[misc]
@@ -32,9 +33,9 @@ class Why(DoitCmdBase):  # type: ignore[misc]
         causes = explain(control.tasks, control.selected_tasks, self.dep_manager)
         self.dep_manager.close()
         for task, cause in causes.items():
-            self.outstream.write(f"{task}: {cause}\n")
+            write(self.outstream, f"{task}: {cause}\n")
         if not causes:
-            self.outstream.write("nothing would run: everything is up to date\n")
+            write(self.outstream, "nothing would run: everything is up to date\n")
         return 0
 
 
@@ -66,7 +67,7 @@ def _cause(task: Any, tasks: dict[str, Any], memory: Any, causes: dict[str, str]
         return ""
     if isinstance(task, Asked) and task.asked:
         return "you asked for it"
-    stale = [name for name in task.task_dep if name in causes]
+    stale = [name for name in causes if name in task.task_dep]  # in the order of the run
     found = memory.get_status(task, tasks, get_log=True)
     if found.status == "up-to-date" and not stale:
         return ""

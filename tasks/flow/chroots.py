@@ -139,6 +139,7 @@ def enter(site: Site, words: Sequence[str]) -> int:
     if name not in site.config.chroots:
         known = ", ".join(site.config.chroots)
         raise BinmillError(f"there is no chroot {name!r}", f"doit enter NAME, NAME one of: {known}")
+    records.read(site.layout, f"mount:{name}")  # that task has proved that it can be entered
     with (
         # one at a time: the second would sweep the first one's layer away
         locked(site.layout.busy(f"enter:{name}"), f"a shell in {name}"),

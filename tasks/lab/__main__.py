@@ -14,7 +14,8 @@ from tasks.lab import build, demo, mirror, site, upstream
 def main(arguments: list[str] | None = None) -> int:
     """Run one sub-command; the exit status."""
     wanted = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         if wanted.command == "build":
             lab = build.build(wanted.dir)

@@ -72,8 +72,11 @@ def _summary(place: Path, config: Path) -> str:
                 f"  {name:<8} generation {made['generation']}, installed by a fresh client: "
                 f"{len(made['installed'])} packages"
             )
-    except (OSError, ValueError, KeyError) as error:
-        raise BinmillError(f"the demo's records cannot be read: {error}") from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BinmillError(
+            f"the demo's records cannot be read ({error})",
+            f"delete {state / 'records'}, then run it again",
+        ) from error
     lines += [
         f"  packages {os.path.relpath(state)}/binhost/NAME/current",
         f"  logs     {os.path.relpath(state)}/logs",

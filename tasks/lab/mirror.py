@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.errors import CommandFailed
+from tasks.errors import CommandFailed, HostLacks
 from tasks.lab.upstream import Upstream
 from tasks.system.command import started
 from tasks.system.files import write_atomic
@@ -33,6 +34,7 @@ http {{
         listen 127.0.0.1:{port};
         root {root};
         autoindex on;
+        location = /lab {{ return 200 "{identity}"; }}
     }}
 }}
 """
@@ -48,10 +50,23 @@ def serving(directory: Path, port: int) -> Iterator[str]:
     lab = Upstream(directory.resolve())
     lab.facts()
     port = port or _free_port()
+    address = f"http://127.0.0.1:{port}"
+    if _answers(port):
+        if _identity_at(address) != _identity(lab):
+            raise HostLacks(
+                f"something else listens on port {port}", "make demo LAB_PORT=..., or end that"
+            )
+        yield address  # somebody serves this very lab already
+        return
     log = lab.server / f"error-{port}.log"
     (lab.server / "temporary").mkdir(parents=True, exist_ok=True)
     settings = lab.server / f"nginx-{port}.conf"
-    write_atomic(settings, _CONFIGURATION.format(server=lab.server, port=port, root=lab.mirror))
+    write_atomic(
+        settings,
+        _CONFIGURATION.format(
+            server=lab.server, port=port, root=lab.mirror, identity=_identity(lab)
+        ),
+    )
     # -e: nginx would open its compiled-in log before it reads its configuration
     command = ("nginx", "-e", log, "-p", lab.server, "-c", settings)
     with started(*command) as process:
@@ -63,7 +78,7 @@ def serving(directory: Path, port: int) -> Iterator[str]:
                     f"read {log}; is the port taken? then choose another with --port",
                 )
             time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
+        yield address
 
 
 def serve(directory: Path, port: int) -> None:
@@ -73,6 +88,20 @@ def serve(directory: Path, port: int) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
+
+
+def _identity(lab: Upstream) -> str:
+    """What tells one lab's mirror from another's, and from anything else on its port."""
+    return hashlib.sha256(f"{lab.directory} {lab.facts()}".encode()).hexdigest()
+
+
+def _identity_at(address: str) -> str:
+    import requests
+
+    try:
+        return requests.get(f"{address}/lab", timeout=5).text
+    except requests.RequestException:
+        return ""
 
 
 def _answers(port: int) -> bool:

@@ -35,6 +35,12 @@ def bare(path: Path) -> Repo:
         path.mkdir(parents=True, exist_ok=True)
         with _environment():
             Repo.init(path, bare=True, initial_branch="main")
+    if path.stat().st_uid != os.geteuid():
+        # git would refuse with "dubious ownership", deep inside some later command
+        raise BinmillError(
+            f"{path} belongs to another user (uid {path.stat().st_uid})",
+            f"work on a site as one user; as root: chown -R root: {path}",
+        )
     if not (path / "info" / "attributes").exists():
         write_atomic(path / "info" / "attributes", _ATTRIBUTES)
     repo = Repo(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -11,13 +12,27 @@ import sys
 import termios
 import tty
 from types import FrameType, TracebackType
-from typing import Any
+from typing import IO, Any
 
 
 def say(text: str) -> None:
     """One line for the person who runs doit, at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    write(sys.stdout, text + "\n")
+
+
+def write(stream: IO[str], text: str) -> None:
+    """Write at once; when nobody reads any more (a closed pipe or terminal), go on in silence.
+
+    Work that was done must not be lost because its report could not be printed.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, stream.fileno())  # also for what is flushed at the very end
+            os.close(silence)
 
 
 class Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -27,7 +28,21 @@ def step(make: Callable[..., Any] = dict, task: str = "chroot:java") -> Step:
 
 
 def run(layout: Layout, what: Step) -> TaskFailed | None:
-    return carry_out(layout, what, Task(what.task, []))
+    """Carry it out; what doit is to remember of a success is the record's digest."""
+    ended = carry_out(layout, what, Task(what.task, []))
+    if isinstance(ended, TaskFailed):
+        return ended
+    assert ended == {"record": digest(layout.record(what.task))}
+    return None
+
+
+def digest(record: Path) -> str:
+    return hashlib.sha256(record.read_bytes()).hexdigest() if record.exists() else ""
+
+
+def present(check: Present) -> bool:
+    """Its answer where doit remembers this very record."""
+    return check(Task("x", []), {"record": digest(check.record)})
 
 
 def test_the_record_is_sorted_and_small(layout: Layout) -> None:
@@ -151,7 +166,16 @@ def test_what_is_not_there_is_not_present(tmp_path: Path, content: bytes | None)
     if content is not None:
         record.write_bytes(content)
     check = Present(record, lambda made: [tmp_path / made["path"].strip()])
-    assert check() is False
+    assert present(check) is False
+
+
+def test_a_record_that_the_task_did_not_write_is_not_present(tmp_path: Path) -> None:
+    record = tmp_path / "x.json"
+    record.write_text("{}")
+    check = Present(record, lambda _: [])
+    assert present(check) is True
+    for remembered in ({}, {"record": "0" * 64}):
+        assert check(Task("x", []), remembered) is False
 
 
 def test_present(tmp_path: Path) -> None:
@@ -159,12 +183,12 @@ def test_present(tmp_path: Path) -> None:
     record.write_text('{"paths": ["a", "b"]}')
     check = Present(record, lambda made: [tmp_path / name for name in made["paths"]])
     (tmp_path / "a").mkdir()
-    assert check() is False
+    assert present(check) is False
     (tmp_path / "b").touch()
-    assert check() is True
+    assert present(check) is True
     (tmp_path / "b").unlink()
     (tmp_path / "b").symlink_to("nowhere")
-    assert check() is False
+    assert present(check) is False
 
 
 def below(folder: Path, values: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
@@ -238,7 +262,7 @@ def test_asked(layout: Layout, args: list[str] | None, asked: bool) -> None:
     assert isinstance(task, Asked)
     assert task.asked is asked
     function, (where, what) = task._actions[0]
-    assert function(where, what, task) is None
+    assert set(function(where, what, task)) == {"record"}
     assert seen == [asked]
 
 
