@@ -82,3 +82,11 @@ def test_a_remote_that_is_gone(tmp_path: Path) -> None:
     ):
         repo.git.fetch("--", str(tmp_path / "nowhere.git"))
     assert "\n" not in failed.value.message
+
+
+def test_a_repository_of_another_user(tmp_path: Path, needs_root: None) -> None:  # noqa: ARG001
+    bare(tmp_path / "tree.git")
+    os.chown(tmp_path / "tree.git", 65534, 65534)
+    with pytest.raises(BinmillError, match="belongs to another user") as failed:
+        bare(tmp_path / "tree.git")
+    assert "chown" in failed.value.hint

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import BinmillError, Stale
-from tasks.lab import archive, keys, overlay, snapshots, tree, upstream
+from tasks.errors import BinmillError, HostLacks, Stale
+from tasks.lab import archive, keys, mirror, overlay, snapshots, tree, upstream
 from tasks.lab.upstream import SOURCES, Upstream
 from tasks.system.command import run
 
@@ -125,3 +125,21 @@ def test_the_next_day_is_published_once(tmp_path: Path) -> None:
     moved = upstream.next_day(tmp_path)
     assert moved == ["gentoo-20260327.tar.xz.gpgsig", "gentoo-20260327.tar.xz"]
     assert upstream.next_day(tmp_path) == []
+
+
+def test_the_labs_mirror_is_known_from_what_else_is_on_its_port(tmp_path: Path) -> None:
+    lab = Upstream(tmp_path / "lab")
+    lab.mirror.mkdir(parents=True)
+    lab.facts_file.write_text("{}")
+    with mirror.serving(lab.directory, 0) as address:
+        port = int(address.rsplit(":", 1)[1])
+        with mirror.serving(lab.directory, port) as again:  # its own: used as it is
+            assert again == address
+        other = Upstream(tmp_path / "other")
+        other.mirror.mkdir(parents=True)
+        other.facts_file.write_text("{}")
+        with (
+            pytest.raises(HostLacks, match=f"something else listens on port {port}"),
+            mirror.serving(other.directory, port),
+        ):
+            pass

@@ -559,3 +559,16 @@ def test_an_empty_database(site: Site) -> None:
     site.doit("why")
     site.doit()
     assert site.ran() == ["one", "two", "three"]
+
+
+def test_nobody_reads_the_report_and_nothing_is_lost(site: Site) -> None:
+    """`doit | head -0`, or a terminal that was closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-m", "doit"], cwd=site.folder, check=False, stdout=closed,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "nothing to do" in site.doit()
