@@ -23,9 +23,7 @@ from tests.snapshots import DAY, FILES, SIGNER, accepted, entry, made_at, pack, 
 NEXT = DAY + timedelta(days=1)
 
 
-@pytest.fixture(autouse=True)
-def _environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
 
 @pytest.fixture

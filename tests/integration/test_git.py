@@ -11,11 +11,7 @@ import pytest
 from tasks.errors import BinmillError
 from tasks.system.git import bare, explained
 
-
-@pytest.fixture(autouse=True)
-def _environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bare() drops GIT_* variables from the environment; other tests get theirs back."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
 
 def test_made_once_and_opened_again(tmp_path: Path) -> None:

@@ -19,9 +19,7 @@ from tests.conftest import names
 WHO = ["-c", "user.name=x", "-c", "user.email=x@test.example"]
 
 
-@pytest.fixture(autouse=True)
-def _environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
 
 def git(where: Path, *words: str, stdin: bytes = b"") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,9 +58,7 @@ class Mirror:
         yield accepted(snapshot(self.folder, day, {"day": str(day).encode()}))
 
 
-@pytest.fixture(autouse=True)
-def _environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
 
 @pytest.fixture
