@@ -12,12 +12,12 @@ import subprocess
 from pathlib import Path
 
 from tasks.config import Seed
-from tasks.errors import BinmillError, NotTrusted
+from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.lock import SeedPin
 from tasks.system.command import require_root, run, started
 from tasks.system.files import remove_tree, sha512, sync_folder
 from tasks.system.gpgv import Role, verify_clearsigned
-from tasks.system.http import download
+from tasks.system.http import download, public
 
 _TEXT_LIMIT = 1 << 20
 _TARBALL_LIMIT = 16 << 30
@@ -66,20 +66,33 @@ def digest_of(text: str, name: str) -> str:
 
 def obtain(seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], target: Path) -> None:
     """Download the pinned tarball to `target`; raises NotTrusted when no mirror has those bytes."""
-    remaining = list(mirrors)
-    while True:
-        url = download([_url(m, seed, pin.path) for m in remaining], target, limit=_TARBALL_LIMIT)
+    urls = [_url(mirror, seed, pin.path) for mirror in mirrors]
+    cleared: set[str] = set()
+    refusal = ""
+    while urls or not refusal:
+        try:
+            got = download(urls, target, limit=_TARBALL_LIMIT)
+        except DownloadFailed as failed:
+            if not refusal:
+                raise
+            refusal += f"; {failed.message}"
+            break
         found = sha512(target)
         if found == pin.sha512:
             return
         target.unlink()
-        remaining = [m for m in remaining if _url(m, seed, pin.path) != url]
-        if not remaining:
-            raise NotTrusted(
-                f"{url} is not the pinned file (SHA-512 {found[:16]}..., "
-                f"config.lock has {pin.sha512[:16]}...)",
-                "add a mirror that still has it, or run `doit lock` to take the newest build",
-            )
+        urls.remove(got.url)
+        if got.mixed and got.url not in cleared:  # the mirror it began at may be the liar
+            cleared.add(got.url)
+            urls.insert(0, got.url)
+        refusal = (
+            f"{public(got.url)} is not the pinned file (SHA-512 {found[:16]}..., "
+            f"config.lock has {pin.sha512[:16]}...)"
+        )
+    raise NotTrusted(
+        refusal,
+        "add a mirror that still has it, or run `doit lock` to take the newest build",
+    )
 
 
 def extract(tarball: Path, target: Path, trash: Path) -> None:

@@ -30,8 +30,8 @@ def seed(site: Site, name: str) -> Record:
         closed_folder(target.parent)
         archive = site.layout.downloads / Path(pin.path).name
         archive.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            seeds.obtain(site.config.seeds[name], pin, site.mirrors, archive)
+        seeds.obtain(site.config.seeds[name], pin, site.mirrors, archive)
+        try:  # only now: half a download is kept, to go on with it
             seeds.extract(archive, target, site.layout.trash)
         finally:
             archive.unlink(missing_ok=True)

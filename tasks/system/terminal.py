@@ -10,9 +10,13 @@ import select
 import signal
 import sys
 import termios
+import time
 import tty
 from types import FrameType, TracebackType
 from typing import IO, Any
+
+_SMALL = 1 << 20  # bytes
+_LONG_SECONDS = 10.0
 
 
 def say(text: str) -> None:
@@ -36,14 +40,20 @@ def write(stream: IO[str], text: str) -> None:
 
 
 class Progress:
-    """A bar with rate and time left for `total` bytes (None: unknown), on a terminal only."""
+    """A bar with rate and time left for `total` bytes (None: unknown), on a terminal only.
 
-    def __init__(self, title: str, total: int | None) -> None:
-        self._title, self._total = title, total
+    The first `done` of them were there before. Where there is no terminal, what was large and
+    took long is told in one line at its end.
+    """
+
+    def __init__(self, title: str, total: int | None, done: int = 0) -> None:
+        self._title, self._total, self._done = title, total, done
+        self._count = 0
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty() and (self._total is None or self._total > 1 << 20):
+        self._start = time.monotonic()
+        if sys.stderr.isatty() and (self._total is None or self._total > _SMALL):
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
@@ -64,10 +74,11 @@ class Progress:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._title, total=self._total)
+            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
         return self
 
     def advance(self, count: int) -> None:
+        self._count += count
         if self._bar is not None:
             self._bar.advance(self._task, count)
 
@@ -77,8 +88,11 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        seconds = time.monotonic() - self._start
         if self._bar is not None:
             self._bar.stop()
+        elif kind is None and self._count > _SMALL and seconds > _LONG_SECONDS:
+            say(f"  {self._count / 1e6:.1f} MB of {self._title} in {seconds:.0f} s")
 
 
 class PseudoTerminal:
