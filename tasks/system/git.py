@@ -7,21 +7,35 @@ own repositories outranks every .gitattributes inside (gitattributes(5)).
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
+import re
+import traceback
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.errors import BinmillError
-from tasks.system.command import locate
+from tasks.errors import BinmillError, CommandFailed
+from tasks.system.command import locate, run
 from tasks.system.files import write_atomic
 
 if TYPE_CHECKING:
     from git import Repo
 
 REMOTE_SECONDS = 600
+LOOK_SECONDS = 60
 _ATTRIBUTES = "* -export-subst -export-ignore -text -eol -ident -filter -working-tree-encoding\n"
+# How git speaks of an object or reference that it cannot read: ours, or one of the remote's. What
+# goes wrong on the way to a remote is not among it, since to look at every object takes long.
+_UNREADABLE = re.compile(
+    r"inflate|corrupt|file \S+ is empty|unable to (read|parse|unpack)|could not parse|broken link"
+    r"|bad (tree |config |ref|object|pack)|not a (tree|commit|valid object|GIT packfile)|delta base"
+    r"|(hash|sha1|sum) mismatch|invalid object|missing (blob|tree|commit|necessary)|packfile"
+    r"|packed-refs|did not send all",
+    re.IGNORECASE,
+)
 
 
 def bare(path: Path) -> Repo:
@@ -43,29 +57,102 @@ def bare(path: Path) -> Repo:
         )
     if not (path / "info" / "attributes").exists():
         write_atomic(path / "info" / "attributes", _ATTRIBUTES)
-    repo = Repo(path)
+    with explained("the repository could not be opened", f"look at {path}", path):
+        repo = Repo(path)
     repo.git.update_environment(**_hardened())
     return repo
 
 
-@contextlib.contextmanager
-def explained(what: str, hint: str) -> Iterator[None]:
-    """Turn a failure of git inside the block into one line: `what`, and git's own last words."""
-    from git.exc import GitError
+def listed(repo: Repo, remote: str, *patterns: str) -> dict[str, str]:
+    """Which references of these names, * standing for any, a remote has, and where they point."""
+    printed = remotely(repo, "ls-remote", "--refs", "--", remote, *patterns, seconds=LOOK_SECONDS)
+    found = (line.partition("\t") for line in printed.splitlines())
+    # it lists a/NAME for NAME, too
+    return {n: target for target, _, n in found if any(fnmatchcase(n, p) for p in patterns)}
 
+
+def remotely(repo: Repo, *words: str, seconds: float | None = None) -> str:
+    """Run a git command that talks to a remote; returns what it printed.
+
+    Raises git's GitCommandError when it fails, with the status "timeout" when it does not end
+    within `seconds` (REMOTE_SECONDS). GitPython's own time limit is a SIGKILL, which leaves git's
+    temporary files and, in its older versions, what git had started: ssh, git-remote-https, hooks.
+    """
+    from git.exc import GitCommandError
+
+    limit = REMOTE_SECONDS if seconds is None else seconds
+    # with gc.auto, git would go on tidying up in the background after its end
+    argv = ["git", "--git-dir=.", "-c", "gc.auto=0", *words]
+    try:
+        with _environment():
+            done = run(*argv, cwd=Path(repo.git_dir), timeout=limit, check=False)
+    except CommandFailed as late:
+        said = f"timeout: it did not end within {limit:g} s"
+        raise GitCommandError(argv, "timeout", said) from late
+    if done.returncode != 0:
+        raise GitCommandError(argv, done.returncode, done.stderr, done.stdout)
+    return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def explained(what: str, hint: str, repository: Path | None = None) -> Iterator[None]:
+    """Turn a failure of git inside the block into one line: `what`, and git's own last words.
+
+    Where the cause is damage in `repository`, the one that the block works on, the error names
+    it and says how to recover. No password that stands in a URL gets into the error.
+    """
+    from git.exc import GitError, InvalidGitRepositoryError, ODBError
+
+    from tasks.system.http import public
+
+    # what GitPython, which reads references, tags and settings itself, makes of damage in them
+    odd = (InvalidGitRepositoryError, ODBError, ValueError, LookupError, AssertionError,
+           configparser.Error)  # fmt: skip
     try:
         yield
-    except GitError as error:
+    except (GitError, *odd) as error:
+        if not isinstance(error, GitError) and not _in_gitpython(error):
+            raise
         said = str(getattr(error, "stderr", "") or error).strip()
         said = said.removeprefix("stderr: '").removesuffix("'")  # GitPython's own wrapping
-        lines = [
-            line.strip() for line in said.splitlines()
-            if line.strip() and not line.startswith(("hint:", "To "))
-        ]  # fmt: skip
-        telling = [x for x in lines if "rejected" in x or "fatal:" in x or "error:" in x or
-                   "timeout" in x.lower()]  # fmt: skip
-        reason = (telling or lines or ["git gave no reason"])[0]
-        raise BinmillError(f"{what}: {reason}", hint) from error
+        damage = ""
+        if repository is not None and (isinstance(error, odd) or _UNREADABLE.search(said)):
+            damage = _damage(repository)
+        if damage:
+            raise BinmillError(
+                f"{public(what)}: {repository} is damaged: {damage}",
+                f"move {repository} away, then run the same command again: "
+                "the ids will be the same",
+            ) from error
+        raise BinmillError(f"{public(what)}: {public(_telling(said))}", hint) from error
+
+
+def _in_gitpython(error: BaseException) -> bool:
+    """Whether an exception came out of GitPython; else it is a bug of ours."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(f.f_globals.get("__name__", "").split(".")[0] in ("git", "gitdb") for f in frames)
+
+
+def _damage(repository: Path) -> str:
+    """What `git fsck` finds first, nothing if all is well; reads every object, so it takes long."""
+    with _environment():
+        done = run("git", "--git-dir", repository, "fsck", "--no-dangling", "--no-progress",
+                   check=False)  # fmt: skip
+    return _telling(done.stderr + done.stdout) if done.returncode != 0 else ""
+
+
+def _telling(said: str) -> str:
+    """The one line of git's that says why, fit to be printed: a remote may have written it."""
+    lines = [
+        line.strip() for line in said.splitlines()
+        if line.strip() and not line.startswith(("hint:", "To ", "notice:"))
+    ]  # fmt: skip
+    words = ("rejected", "fatal:|error:|timeout", "")
+    telling = (line for word in words for line in lines if re.search(word, line))
+    reason = next(telling, "git gave no reason")
+    if "hook declined" in reason:  # a hook says itself why
+        reason = ": ".join([reason, *(x for x in lines if x.startswith("remote:"))][:2])
+    return "".join(c if c.isprintable() else "?" for c in reason)[:300]
 
 
 def _forget() -> None:
@@ -82,6 +169,7 @@ def _hardened() -> dict[str, str]:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",  # else SSH_ASKPASS opens a window and waits
         "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
         "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
         "GIT_TEMPLATE_DIR": "",  # no hooks from the host's templates

@@ -13,8 +13,11 @@ from tasks.config import Overlay
 from tasks.errors import BinmillError, NotTrusted
 from tasks.lock import OverlayPin
 from tasks.snapshot.export import export
-from tasks.snapshot.overlays import has, head, obtain
+from tasks.snapshot.overlays import between, has, head, moved, obtain
+from tasks.system import git as git_room
+from tasks.system.git import bare
 from tests.conftest import names
+from tests.integration.test_remote import spoil
 
 WHO = ["-c", "user.name=x", "-c", "user.email=x@test.example"]
 
@@ -79,10 +82,35 @@ def test_nothing_there(tmp_path: Path, ours: Path) -> None:
         obtain(ours, pin(Path(gone), "a" * 40))
 
 
-def test_a_branch_that_moves_is_not_followed(upstream: Path, ours: Path, tmp_path: Path) -> None:
+def by_branch_only(ours: Path) -> None:
+    """Speak a protocol by which a server gives out nothing but what its branches are at."""
+    bare(ours).git.config("protocol.version", "0")
+
+
+def rewritten(upstream: Path, files: dict[str, str]) -> str:
+    """Give upstream's branch another history; returns where it is then."""
+    git(upstream, "checkout", "-q", "--orphan", "new")
+    git(upstream, "branch", "-q", "-D", "main")
+    git(upstream, "branch", "-m", "main")
+    return commit(upstream, files)
+
+
+def forget(upstream: Path) -> None:
+    """Delete what no branch has."""
+    git(upstream, "reflog", "expire", "--expire=now", "--all")
+    git(upstream, "gc", "-q", "--prune=now")
+
+
+@pytest.mark.parametrize("by_branch", [False, True])
+def test_a_branch_that_moves_is_not_followed(
+    upstream: Path, ours: Path, tmp_path: Path, by_branch: bool
+) -> None:
     at = git(upstream, "rev-parse", "HEAD")
-    commit(upstream, {"evil": "x"})
+    later = commit(upstream, {"evil": "x"})
+    if by_branch:
+        by_branch_only(ours)
     obtain(ours, pin(upstream, at))
+    assert has(ours, later) is by_branch  # what is asked for comes, and no more
     export(ours, at, tmp_path / "out", tmp_path / "trash")
     assert names(tmp_path / "out") == ["metadata", "profiles"]
 
@@ -91,24 +119,120 @@ def test_obtained_once_it_stays(upstream: Path, ours: Path, tmp_path: Path) -> N
     """Also when upstream is gone, and through git gc."""
     at = git(upstream, "rev-parse", "HEAD")
     obtain(ours, pin(upstream, at))
-    git(upstream, "checkout", "-q", "--orphan", "new")
-    git(upstream, "branch", "-q", "-D", "main")
-    git(upstream, "branch", "-m", "main")
-    commit(upstream, {"x": "y"})
-    obtain(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))  # history was rewritten
+    obtain(ours, pin(upstream, rewritten(upstream, {"x": "y"})))
     git(ours, "-c", "gc.pruneExpire=now", "gc", "-q")
     upstream.rename(tmp_path / "gone")
     obtain(ours, pin(upstream, at))
     assert has(ours, at)
 
 
-def test_a_pinned_commit_that_vanished(upstream: Path, ours: Path) -> None:
+def test_a_commit_that_no_branch_has_any_more(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    at = git(upstream, "rev-parse", "HEAD")
+    rewritten(upstream, {"x": "y"})
+    obtain(ours, pin(upstream, at))
+    export(ours, at, tmp_path / "out", tmp_path / "trash")
+    assert names(tmp_path / "out") == ["metadata", "profiles"]
+
+
+@pytest.mark.parametrize("by_branch", [False, True])
+def test_a_pinned_commit_that_vanished(upstream: Path, ours: Path, by_branch: bool) -> None:
     gone = commit(upstream, {"x": "y"})
     git(upstream, "reset", "-q", "--hard", "HEAD~")
+    if by_branch:
+        by_branch_only(ours)
+    else:
+        forget(upstream)
     with pytest.raises(BinmillError, match="does not have the pinned commit") as refused:
         obtain(ours, pin(upstream, gone))
     assert "doit lock" in refused.value.hint
+    assert "\n" not in refused.value.message
     assert not has(ours, gone)
+
+
+def test_what_a_killed_fetch_leaves(upstream: Path, ours: Path) -> None:
+    half = Path(bare(ours).git_dir) / "objects" / "pack" / "tmp_pack_x"
+    half.write_bytes(b"half")
+    obtain(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))
+    assert not half.exists()
+
+
+def test_a_damaged_repository(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    """The commit is not taken for one that upstream does not have any more."""
+    at = git(upstream, "rev-parse", "HEAD")
+    obtain(ours, pin(upstream, at))
+    spoil(ours, at, packed=False)
+    with pytest.raises(BinmillError, match=f"{ours} is damaged: error: ") as failed:
+        obtain(ours, pin(upstream, at))
+    assert failed.value.hint.startswith(f"move {ours} away, then run the same command again")
+    ours.rename(tmp_path / "damaged.git")
+    obtain(ours, pin(upstream, at))
+    assert has(ours, at)
+
+
+def test_a_server_that_hangs_is_asked_once(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho x >> {tmp_path}/asked\nexec sleep 600\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    monkeypatch.setattr(git_room, "REMOTE_SECONDS", 2)
+    there = OverlayPin(url="ssh://host.example/java.git", branch="main", commit="a" * 40)
+    with pytest.raises(BinmillError, match=r"java\.git could not be fetched: timeout"):
+        obtain(ours, there)
+    assert (tmp_path / "asked").read_text() == "x\n"
+
+
+def test_moved(upstream: Path, ours: Path) -> None:
+    at = git(upstream, "rev-parse", "HEAD")
+    obtain(ours, pin(upstream, at))
+    assert moved(ours, pin(upstream, at)) is None
+    commit(upstream, {"x": "y"})
+    later = commit(upstream, {"x": "z"})
+    said = f"java: main has moved on to {later[:7]} (pinned: {at[:7]})"
+    assert moved(ours, pin(upstream, at)) == said
+    assert git(ours, "for-each-ref", "--format=%(refname) %(objectname)").splitlines() == [
+        f"refs/pins/{at} {at}", f"refs/remotes/origin/main {later}",
+    ]  # fmt: skip
+    assert between(ours, at, later) == 2
+    assert between(ours, at, at) == 0
+    assert between(ours, later, at) is None
+
+
+@pytest.mark.parametrize("obtained", [True, False])
+def test_moved_and_rewritten(upstream: Path, ours: Path, obtained: bool) -> None:
+    first = git(upstream, "rev-parse", "HEAD")
+    at = commit(upstream, {"x": "y"})
+    if obtained:
+        obtain(ours, pin(upstream, at))
+    git(upstream, "reset", "-q", "--hard", first)
+    said = f"java: main was rewritten: {first[:7]} does not go back to {at[:7]} (pinned)"
+    assert moved(ours, pin(upstream, at)) == said
+    new = rewritten(upstream, {"x": "z"})
+    said = f"java: main was rewritten: {new[:7]} does not go back to {at[:7]} (pinned)"
+    assert moved(ours, pin(upstream, at)) == said
+    assert between(ours, at, new) is None
+    assert has(ours, at) is obtained
+
+
+def test_moved_where_there_is_nothing(upstream: Path, ours: Path, tmp_path: Path) -> None:
+    at = git(upstream, "rev-parse", "HEAD")
+    git(upstream, "branch", "feature/main")  # not it, though it ends alike
+    gone = pin(upstream, at, "java/main")
+    assert moved(ours, gone) == f"java: branch java/main is gone (pinned: {at[:7]})"
+    upstream.rename(tmp_path / "gone")
+    with pytest.raises(BinmillError, match="could not be read") as failed:
+        moved(ours, pin(upstream, at))
+    assert "\n" not in failed.value.message
+    assert between(ours, at, "a" * 40) is None
+
+
+def test_moved_to_something_hostile(upstream: Path, ours: Path) -> None:
+    at = git(upstream, "rev-parse", "HEAD")
+    tree_with(upstream, f"120000 blob {blob(upstream, '../../elsewhere')}\t.gitmodules")
+    with pytest.raises(BinmillError, match="could not be fetched"):
+        moved(ours, pin(upstream, at))
+    assert git(ours, "for-each-ref") == ""
 
 
 def test_a_tree_is_not_a_commit(upstream: Path, ours: Path) -> None:

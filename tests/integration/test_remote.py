@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
+import threading
 import time
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.errors import BinmillError, NotTrusted
 from tasks.snapshot import remote as remotes
+from tasks.snapshot.export import export
 from tasks.snapshot.freeze import Frozen, freeze, newest
 from tasks.snapshot.remote import fetch, follow, push
-from tests.integration.test_freeze import git, references
+from tasks.system import git as git_room
+from tasks.system.git import bare, explained, remotely
+from tests.integration.test_freeze import git, leftovers, references
 from tests.snapshots import DAY, FILES, accepted, snapshot
 
 NEXT = DAY + timedelta(days=1)
+MAIN, FIRST, SECOND = "refs/heads/main", "refs/tags/20260115", "refs/tags/20260116"
 
 
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
@@ -29,9 +35,18 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "tree.git"
 
 
+def put(
+    repository: Path, folder: Path, day: date = DAY, more: Mapping[str, bytes] | None = None
+) -> Frozen:
+    """Freeze a day, with `more` files than it has elsewhere."""
+    archive = snapshot(folder, day, {**FILES, **(more or {})})
+    with accepted(archive) as tarball:
+        return freeze(repository, tarball, day, "gentoo").frozen
+
+
 @pytest.fixture
 def frozen(repository: Path, tmp_path: Path) -> Frozen:
-    return freeze(repository, accepted(snapshot(tmp_path)), DAY, "gentoo")
+    return put(repository, tmp_path)
 
 
 @pytest.fixture
@@ -41,6 +56,14 @@ def remote(tmp_path: Path) -> Path:
     return made
 
 
+def another_machine(
+    folder: Path, remote: Path, day: date = DAY, more: Mapping[str, bytes] | None = None
+) -> None:
+    """It freezes a day for itself and pushes it."""
+    there = folder / "another.git"
+    push(there, str(remote), put(there, folder, day, more))
+
+
 def hook(remote: Path, text: str) -> None:
     path = remote / "hooks" / "pre-receive"
     path.parent.mkdir(exist_ok=True)
@@ -48,93 +71,363 @@ def hook(remote: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+def fails_well(error: BinmillError, cause: str, step: str) -> None:
+    """One line with the cause, one with the next step, and nothing secret or odd in them."""
+    assert cause in error.message
+    assert step in error.hint
+    assert str(error).count("\n") == 1
+    assert str(error).replace("\n", "").isprintable()
+
+
+def processes(below: Path) -> set[int]:
+    """Who works in a folder: git in our repository; its children, hooks and ssh, in theirs."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(below):
+                found.add(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def all_gone(pids: set[int], below: Path) -> bool:
+    """Whether none of these is left, given the moment that the kernel takes to end them."""
+    for _ in range(500):
+        if not pids & processes(below):
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def test_branch_and_tag_arrive(repository: Path, remote: Path, frozen: Frozen) -> None:
-    assert push(repository, str(remote), frozen) is True
+    assert push(repository, str(remote), frozen) == ["20260115"]
     assert references(remote) == references(repository)
-    assert push(repository, str(remote), frozen) is False
+    assert push(repository, str(remote), frozen) == []
     assert references(remote) == references(repository)
 
 
 def test_day_after_day(repository: Path, remote: Path, frozen: Frozen, tmp_path: Path) -> None:
     push(repository, str(remote), frozen)
-    later = freeze(repository, accepted(snapshot(tmp_path, NEXT)), NEXT, "gentoo")
-    assert push(repository, str(remote), later) is True
+    assert push(repository, str(remote), put(repository, tmp_path, NEXT)) == ["20260116"]
     assert references(remote) == references(repository)
 
 
-def test_a_hook_that_rejects(repository: Path, remote: Path, frozen: Frozen) -> None:
-    before = references(repository)
-    hook(remote, "echo 'not on my watch' >&2; exit 1")
-    with pytest.raises(BinmillError, match=r"20260115 could not be pushed.*rejected") as refused:
-        push(repository, str(remote), frozen)
-    assert "\n" not in refused.value.message
-    assert "stays frozen" in refused.value.hint
-    assert references(remote) == {}
-    assert references(repository) == before
-    hook(remote, "exit 0")
-    assert push(repository, str(remote), frozen) is True
+def test_one_look_and_one_push(
+    repository: Path, remote: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(repo: Any, *words: str, seconds: float | None = None) -> str:
+        asked.append(words[0])
+        return remotely(repo, *words, seconds=seconds)
+
+    for room in (remotes, git_room):
+        monkeypatch.setattr(room, "remotely", counted)
+    push(repository, str(remote), frozen)
+    push(repository, str(remote), frozen)
+    assert asked == ["ls-remote", "push", "ls-remote"]
+
+
+def test_the_remote_is_gone(repository: Path, remote: Path, tmp_path: Path) -> None:
+    """Fault 52: the freeze stands, and the next push makes up for all that did not arrive."""
+    away = remote.rename(tmp_path / "away.git")
+    for day in (DAY, NEXT):
+        frozen = put(repository, tmp_path, day)
+        before = references(repository)
+        with pytest.raises(BinmillError) as failed:
+            push(repository, str(remote), frozen)
+        cause = f"{frozen.tag} could not be pushed to {remote}: fatal: "
+        fails_well(failed.value, cause, "stays frozen here")
+        assert references(repository) == before
+        assert newest(repository) == frozen
+    away.rename(remote)
+    assert push(repository, str(remote), frozen) == ["20260115", "20260116"]
+    assert references(remote) == references(repository)
+
+
+def test_a_day_that_is_not_on_the_branch(
+    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+) -> None:
+    """Days that were frozen on purpose have a tag alone, and there may be no branch at all."""
+    git(repository, "update-ref", "-d", MAIN)
+    assert push(repository, str(remote), frozen) == ["20260115"]
+    assert references(remote).keys() == {FIRST}
+    later = put(repository, tmp_path, NEXT)
+    git(repository, "tag", "20260101x", later.commit)
+    git(repository, "tag", "mine", later.commit)
+    assert push(repository, str(remote), later) == ["20260116"]
+    assert references(remote).keys() == {MAIN, FIRST, SECOND}
+    git(remote, "update-ref", "-d", MAIN)
+    assert push(repository, str(remote), later) == []  # the branch alone is made up for, too
+    assert MAIN in references(remote)
+
+
+def test_the_same_day_from_two_machines(
+    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+) -> None:
+    """Fault 50: the same tag with the same content is a success, and nothing is done."""
+    another_machine(tmp_path, remote)
+    before = references(remote)
+    assert push(repository, str(remote), frozen) == []
+    assert references(remote) == before
+    another_machine(tmp_path, remote, NEXT)  # it goes on; we have nothing that it lacks
+    before = references(remote)
+    assert push(repository, str(remote), frozen) == []
+    assert references(remote) == before
 
 
 def test_a_remote_that_has_moved_is_not_forced(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
-    """And no tag gets there without its branch."""
-    other = freeze(tmp_path / "other.git", accepted(snapshot(tmp_path, NEXT)), NEXT, "gentoo")
-    push(tmp_path / "other.git", str(remote), other)
-    before = references(remote)
-    with pytest.raises(BinmillError, match="has moved on"):
+    """Fault 49: and no tag gets there without its branch."""
+    another_machine(tmp_path, remote, NEXT)
+    before, ours = references(remote), references(repository)
+    with pytest.raises(BinmillError) as failed:
         push(repository, str(remote), frozen)
+    fails_well(failed.value, "has moved on", "nothing is forced")
     assert references(remote) == before
+    assert references(repository) == ours
+    git(remote, "update-ref", "-d", MAIN)
+    assert push(repository, str(remote), frozen) == ["20260115"]
+    assert references(remote)[MAIN] == ours[MAIN]
 
 
 def test_a_remote_that_moves_at_that_moment(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look and the push: still not forced, and no tag without the branch."""
-    other = freeze(tmp_path / "other.git", accepted(snapshot(tmp_path, NEXT)), NEXT, "gentoo")
-    push(tmp_path / "other.git", str(remote), other)
+    another_machine(tmp_path, remote, NEXT)
     before = references(remote)
-    monkeypatch.setattr(remotes, "_listed", lambda *_: {})
-    with pytest.raises(BinmillError, match="20260115 could not be pushed"):
+    monkeypatch.setattr(remotes, "listed", lambda *_: {})
+    with pytest.raises(BinmillError) as failed:
         push(repository, str(remote), frozen)
+    fails_well(failed.value, "rejected", "stays frozen here")
     assert references(remote) == before
 
 
-def test_another_tag_of_that_name_is_an_alarm(
+def test_another_tag_of_a_name_is_an_alarm(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
-    lie = snapshot(tmp_path, files={**FILES, "evil": b"x"})
-    theirs = freeze(tmp_path / "other.git", accepted(lie), DAY, "gentoo")
-    push(tmp_path / "other.git", str(remote), theirs)
+    """Also when it is an older day's, and before anything is pushed."""
+    another_machine(tmp_path, remote, more={"evil": b"x"})
     before = references(remote)
-    with pytest.raises(NotTrusted, match="has another 20260115"):
+    for day in (frozen, put(repository, tmp_path, NEXT)):
+        with pytest.raises(NotTrusted) as alarm:
+            push(repository, str(remote), day)
+        fails_well(alarm.value, "has another 20260115", "who froze other bytes")
+        assert references(remote) == before
+
+
+def test_names_that_only_end_alike(remote: Path, tmp_path: Path) -> None:
+    another_machine(tmp_path, remote, NEXT, {"evil": b"x"})
+    for name in (MAIN, FIRST):
+        git(remote, "update-ref", f"refs/heads/{name}", SECOND + "^{commit}")
+    git(remote, "update-ref", "-d", MAIN)
+    fetch(tmp_path / "fresh.git", str(remote), "20260115")
+    follow(tmp_path / "fresh.git", str(remote))
+    assert references(tmp_path / "fresh.git") == {}
+
+
+def test_a_hook_that_rejects(repository: Path, remote: Path, frozen: Frozen) -> None:
+    """Fault 48; what the hook says may be anything."""
+    before = references(repository)
+    hook(remote, "printf 'not on\\033[31m my watch\\n' >&2; exit 1")
+    with pytest.raises(BinmillError, match=r"20260115 could not be pushed.*rejected") as refused:
         push(repository, str(remote), frozen)
-    assert references(remote) == before
+    fails_well(refused.value, "remote: not on?[31m my watch", "stays frozen here")
+    assert references(remote) == {}
+    assert references(repository) == before
+    hook(remote, "exit 0")
+    assert push(repository, str(remote), frozen) == ["20260115"]
 
 
 def test_a_hook_that_hangs(
-    repository: Path, remote: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hook(remote, "echo $$ > pid; exec sleep 600")
-    monkeypatch.setattr(remotes, "REMOTE_SECONDS", 2)
-    with pytest.raises(BinmillError, match=r"(?i)timeout|timed out"):
+    """Fault 51: the time limit ends the push, a deaf hook, and what the hook has started."""
+    before, running = references(repository), processes(tmp_path)
+    hook(remote, "trap '' TERM HUP INT PIPE; sleep 600 & echo $! $$ > pids; wait")
+    with monkeypatch.context() as impatient, pytest.raises(BinmillError) as failed:
+        impatient.setattr(git_room, "REMOTE_SECONDS", 2)
         push(repository, str(remote), frozen)
+    assert len((remote / "pids").read_text().split()) == 2
+    assert all_gone(processes(tmp_path) - running, tmp_path)
+    fails_well(failed.value, "timeout: it did not end within 2 s", "stays frozen here")
     assert references(remote) == {}
-    _gone(int((remote / "pid").read_text()))
+    assert references(repository) == before
     hook(remote, "exit 0")
-    assert push(repository, str(remote), frozen) is True
+    assert push(repository, str(remote), frozen) == ["20260115"]
 
 
-def _gone(pid: int) -> None:
-    """Wait until a process is gone; git hangs up on its hook, which then dies by itself."""
-    for _ in range(500):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("the hook has outlived the push")
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections and never says a word, as HOST:PORT."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        yield f"127.0.0.1:{server.server_port}"
+
+
+def test_ssh_and_https_end_with_git(
+    repository: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\ntrap '' TERM HUP\nsleep 600\n")
+    ssh.chmod(0o755)
+    running = processes(tmp_path)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    monkeypatch.setattr(git_room, "LOOK_SECONDS", 1)
+    for where in ("ssh://host.example/tree.git", f"http://{silent}/tree.git"):
+        with pytest.raises(BinmillError, match="timeout"):
+            push(repository, where, frozen)
+        assert all_gone(processes(tmp_path) - running, tmp_path)
+    assert leftovers(repository) == []
+
+
+class _Closed(BaseHTTPRequestHandler):
+    """Wants a password for everything."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="x"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("who", ["", "user:s3cret@", "s3cret@"])
+def test_nobody_is_asked_for_a_password_and_none_is_told(
+    repository: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    window = tmp_path / "window"
+    window.write_text(f"#!/bin/sh\ntouch {tmp_path}/opened\n")
+    window.chmod(0o755)
+    monkeypatch.setenv("SSH_ASKPASS", str(window))
+    monkeypatch.setenv("GIT_ASKPASS", str(window))
+    monkeypatch.setenv("DISPLAY", ":0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        with pytest.raises(BinmillError, match=f"pushed to http://{host}/tree.git") as failed:
+            push(repository, f"http://{who}{host}/tree.git", frozen)
+        server.shutdown()
+    assert "s3cret" not in str(failed.value)
+    assert not (tmp_path / "opened").exists()
+
+
+def spoil(repository: Path, name: str, *, packed: bool) -> None:
+    """Damage one object of a repository, in a pack or in a file of its own."""
+    made = git(repository, "rev-parse", name)
+    git(repository, "gc", "-q")
+    pack = next(repository.glob("objects/pack/*.pack"))
+    if packed:
+        listing = git(repository, "verify-pack", "-v", str(pack.with_suffix(".idx")))
+        size, offset = next(map(int, x.split()[3:5]) for x in listing.splitlines() if made in x)
+        victim, position = pack, offset + size // 2
+    else:
+        packs = pack.read_bytes()
+        pack.unlink()
+        unpack = ["git", "--git-dir", str(repository), "unpack-objects", "-q"]
+        subprocess.run(unpack, input=packs, check=True)
+        victim = repository / "objects" / made[:2] / made[2:]
+        position = victim.stat().st_size // 2
+    content = bytearray(victim.read_bytes())
+    content[position] ^= 0x55
+    victim.chmod(0o644)
+    victim.write_bytes(content)
+
+
+@pytest.fixture(params=[True, False], ids=["in a pack", "loose"])
+def damaged(request: pytest.FixtureRequest, repository: Path, frozen: Frozen) -> Frozen:
+    """A frozen day one object of which is not what it was."""
+    spoil(repository, f"{frozen.tag}^{{tree}}", packed=request.param)
+    return frozen
+
+
+@pytest.mark.parametrize("act", ["push", "export"])
+def test_a_damaged_object(
+    repository: Path, remote: Path, damaged: Frozen, tmp_path: Path, act: str
+) -> None:
+    """Fault 47: the repository is named, and with a new one in its place all goes on."""
+    acts: dict[str, Callable[[], object]] = {
+        "push": lambda: push(repository, str(remote), damaged),
+        "export": lambda: export(repository, damaged.commit, tmp_path / "out", tmp_path / "trash"),
+    }
+    before = references(repository)
+    with (
+        pytest.raises(BinmillError) as failed,
+        explained("the tree could not be used", "look", repository),
+    ):
+        acts[act]()
+    fails_well(failed.value, f"{repository} is damaged: error: ", f"move {repository} away")
+    assert references(remote) == {}
+    assert references(repository) == before
+    assert not (tmp_path / "out").exists()
+    repository.rename(tmp_path / "damaged.git")
+    assert put(repository, tmp_path) == damaged
+    acts[act]()
+    assert references(repository) == before
+
+
+@pytest.mark.parametrize("part", ["HEAD", "config", "packed-refs", FIRST, "the tag's object"])
+def test_a_damaged_repository(repository: Path, frozen: Frozen, part: str) -> None:
+    """GitPython reads these for itself, and has an exception of its own for each."""
+    tag = git(repository, "rev-parse", frozen.tag)
+    victim = repository / ("objects/" + tag[:2] + "/" + tag[2:] if " " in part else part)
+    victim.unlink(missing_ok=True)
+    victim.write_bytes(b"" if " " in part else b"\0\xff garbage\n")
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: bare(repository).tags[frozen.tag].tag,
+        lambda: newest(repository),
+    )
+    for act in acts:
+        with (
+            pytest.raises(BinmillError, match=str(repository)) as failed,
+            explained("the tree could not be read", "look", repository),
+        ):
+            act()
+        assert "\n" not in failed.value.message
+        assert failed.value.hint
+
+
+def test_damage_is_not_blamed_on_the_wrong_one(
+    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+) -> None:
+    push(repository, str(remote), frozen)
+    spoil(remote, "20260115^{tree}", packed=False)
+    with pytest.raises(BinmillError, match="could not be read") as failed:
+        fetch(tmp_path / "fresh.git", str(remote), "20260115")
+    assert "damaged" not in failed.value.message
+    assert references(tmp_path / "fresh.git") == {}
+    assert leftovers(tmp_path / "fresh.git") == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "fatal: Could not read from remote repository.",
+        "fatal: could not read Username for 'http://x': terminal prompts disabled",
+        "fatal: '/x' does not appear to be a git repository",
+        "fatal: protocol error: bad line length character: Welc",
+        "fatal: unable to access 'https://x/': certificate subject name does not match",
+        "client_loop: send disconnect: Broken pipe",
+        "fatal: the remote end hung up unexpectedly",
+    ],
+)
+def test_no_long_look_for_damage_where_the_way_is_at_fault(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    from git.exc import GitCommandError
+
+    monkeypatch.setattr(git_room, "_damage", lambda _: pytest.fail("every object was looked at"))
+    with pytest.raises(BinmillError) as failed, explained("no push", "look", repository):
+        raise GitCommandError(["git", "push"], 128, said)
+    assert failed.value.message == f"no push: {said}"
+
+
+def test_a_bug_stays_a_bug(repository: Path) -> None:
+    with pytest.raises(ValueError, match="invalid literal"), explained("x", "y", repository):
+        int("x")
 
 
 @pytest.mark.parametrize("where", ["gone.git", "file", "dir"])
@@ -175,19 +468,18 @@ def test_a_fresh_repository_takes_one_day_and_goes_on_where_the_remote_is(
     assert newest(fresh) == frozen  # what else the remote calls a day is not taken
     follow(fresh, str(remote))
     assert git(fresh, "rev-parse", "main") == git(repository, "rev-parse", "main")
-    later = freeze(fresh, accepted(snapshot(tmp_path, NEXT)), NEXT, "gentoo")
-    assert push(fresh, str(remote), later) is True
+    later = put(fresh, tmp_path, NEXT)
+    assert push(fresh, str(remote), later) == ["20260116"]
     follow(repository, str(remote))  # and the first machine goes on where the second is
     after = NEXT + timedelta(days=1)
-    third = freeze(repository, accepted(snapshot(tmp_path, after)), after, "gentoo")
-    assert push(repository, str(remote), third) is True
+    third = put(repository, tmp_path, after)
+    assert push(repository, str(remote), third) == ["20260117"]
 
 
 def test_following_never_moves_a_branch_that_went_its_own_way(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
-    other = tmp_path / "other.git"
-    push(other, str(remote), freeze(other, accepted(snapshot(tmp_path, NEXT)), NEXT, "gentoo"))
+    another_machine(tmp_path, remote, NEXT)
     before = git(repository, "rev-parse", "main")
     follow(repository, str(remote))
     assert git(repository, "rev-parse", "main") == before
@@ -204,9 +496,7 @@ def test_fetch_from_an_empty_remote(tmp_path: Path, remote: Path) -> None:
 def test_fetch_never_moves_what_is_here(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
-    lie = snapshot(tmp_path, files={**FILES, "evil": b"x"})
-    theirs = freeze(tmp_path / "other.git", accepted(lie), DAY, "gentoo")
-    push(tmp_path / "other.git", str(remote), theirs)
+    another_machine(tmp_path, remote, more={"evil": b"x"})
     before = references(repository)
     with pytest.raises(BinmillError, match="rejected"):
         fetch(repository, str(remote), frozen.tag)
@@ -220,6 +510,6 @@ def test_the_environment_of_the_caller_has_no_say(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".gitconfig").write_text('[url "/nowhere"]\n\tinsteadOf = /\n[push]\n\tfoo = x\n')
-    assert push(repository, str(remote), frozen) is True
+    assert push(repository, str(remote), frozen) == ["20260115"]
     monkeypatch.delenv("GIT_DIR", raising=False)
     assert git(remote, "log", "-1", "--format=%s", "20260115^{commit}") == "gentoo 20260115"
