@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import lzma
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def snapshot(
     return pack(folder / f"gentoo-{day:%Y%m%d}.tar.xz", tar(*entries))
 
 
-def accepted(archive: Path) -> Tarball:
+@contextlib.contextmanager
+def accepted(archive: Path) -> Iterator[Tarball]:
     """The archive as if its signature had been verified."""
-    return Tarball(archive, f"http://mirror.example/{archive.name}", sha512(archive),
-                   Signature(SIGNER, 0))  # fmt: skip
+    with archive.open("rb") as stream:
+        yield Tarball(archive, stream, f"http://mirror.example/{archive.name}",
+                      sha512(archive), Signature(SIGNER, 0))  # fmt: skip

@@ -1,29 +1,44 @@
 """A snapshot's archive as a stream of files, each checked before anyone sees it.
 
 Hostile until shown otherwise: only regular files and directories, below one top directory; no
-absolute path, no `..`, no `.git`, no control characters, no setuid; caps on number, size, depth.
+absolute path, no `..`, no `.git`, no control characters, no setuid; caps on number, size, depth
+and ratio.
 """
 
 from __future__ import annotations
 
+import array
+import contextlib
+import fcntl
+import io
+import os
+import re
 import subprocess
-import tarfile
+import termios
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from tasks.errors import NotTrusted
+from tasks.snapshot.tar import BadTar, entries
 from tasks.system.command import started
 
-_FILE_LIMIT = 2_000_000
+# Four times the real tree. What freezing holds in memory for each stays below 200 MB in all.
+_FILE_LIMIT = 800_000
 _BYTES_LIMIT = 8 << 30
-_ONE_FILE_LIMIT = 256 << 20
+_ONE_FILE_LIMIT = 32 << 20
+_RATIO_LIMIT = 200  # of unpacked to packed bytes, once there are more than
+_RATIO_FREE = 64 << 20
 _DEPTH_LIMIT = 32
+# As many threads as there are blocks and processors, one where they would take more memory.
+_UNPACK = ("xz", "-T0", "--memlimit-mt-decompress=96MiB", "-dc")
+_PIPE_BYTES = 1 << 20
+_NAP_SECONDS = 0.001
+# What nearly every path looks like; all others are looked at by inner_path.
+_USUAL = re.compile(rb"[\w+][\w+.,@:=-]*(?:/[\w+][\w+.,@:=-]*){1,31}")
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of the tree: its path below the top directory, its bytes, whether it runs."""
 
     path: str
@@ -31,82 +46,91 @@ class Member:
     executable: bool
 
 
-def members(archive: Path) -> Iterator[Member]:
-    """Every file of a .tar.xz, in the archive's order; raises NotTrusted at the first bad one."""
-    with (
-        archive.open("rb") as packed,
-        started("xz", "-T0", "-dc", stdin=packed, stdout=subprocess.PIPE) as process,
-    ):
-        yield from _checked(cast(IO[bytes], process.stdout), archive.name)
-        if process.wait() != 0:
-            raise NotTrusted(f"{archive.name} is not a whole xz file")
+@contextlib.contextmanager
+def members(archive: BinaryIO, name: str) -> Iterator[Iterator[Member]]:
+    """Every file of an open .tar.xz, in the archive's order; `name` is what to call it.
+
+    xz runs from the beginning of the block. Raises NotTrusted at the first bad one.
+    """
+    archive.seek(0)
+    packed = os.fstat(archive.fileno()).st_size
+    with started(
+        *_UNPACK, stdin=archive, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        stream = io.BufferedReader(_Patient(cast(BinaryIO, process.stdout)), _PIPE_BYTES)
+
+        def files() -> Iterator[Member]:
+            try:
+                yield from _checked(stream, packed)
+            except BadTar as error:
+                raise NotTrusted(
+                    f"{name} is not accepted as a tree: {error}", "try another mirror"
+                ) from error
+            if process.wait() != 0:
+                raise NotTrusted(f"{name} is not a whole xz file", "try another mirror")
+
+        yield files()
 
 
-def _checked(stream: IO[bytes], name: str) -> Iterator[Member]:
-    def refuse(why: str) -> NotTrusted:
-        return NotTrusted(f"{name} is not accepted as a tree: {why}", "try another mirror")
+class _Patient(io.RawIOBase):
+    """A pipe that is read when there is much in it.
 
+    xz writes 8 kB at a time; a reader that wakes up for each of them slows both down.
+    """
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._descriptor = pipe.fileno()
+        self._waiting = array.array("i", [0])
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        fcntl.ioctl(self._descriptor, termios.FIONREAD, self._waiting)
+        if self._waiting[0] < _PIPE_BYTES // 4:
+            time.sleep(_NAP_SECONDS)
+        return os.readv(self._descriptor, [buffer])
+
+
+def _checked(stream: BinaryIO, packed: int) -> Iterator[Member]:
     count = size = 0
-    tops: set[str] = set()
-    whole = _Watched(stream)
-    try:
-        # names that are not UTF-8 come as surrogates, which are refused below
-        with tarfile.open(fileobj=cast(IO[bytes], whole), mode="r|", encoding="utf-8") as tar:
-            for entry in tar:
-                count, size = count + 1, size + entry.size
-                if count > _FILE_LIMIT or size > _BYTES_LIMIT:
-                    raise refuse("it is larger than a tree can be")
-                if not 0 <= entry.size <= _ONE_FILE_LIMIT:
-                    raise refuse("a file in it is larger than one can be")
-                path = inner_path(entry.name, tops)
-                if path is None:
-                    raise refuse(f"the path {entry.name[:120]!r} does not belong there")
-                if len(tops) > 1:
-                    raise refuse(f"it has more than one top directory ({', '.join(sorted(tops))})")
-                if entry.mode & 0o6000:
-                    raise refuse(f"{path} is setuid or setgid")
-                if entry.isdir():
-                    continue
-                if not entry.isreg() or not path:
-                    raise refuse(f"{entry.name!r} is neither a directory nor a file in one")
-                content = cast(IO[bytes], tar.extractfile(entry))
-                yield Member(path, content.read(), bool(entry.mode & 0o100))
-                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header
-            if not whole.ends_well(tar.offset):
-                raise refuse("it is not a whole tar archive (no end, or more after it)")
-    # not all that tarfile raises over a header is a TarError
-    except (tarfile.TarError, ValueError, OverflowError, LookupError) as error:
-        raise refuse(f"it is not a whole tar archive ({error})") from error
+    allowed = min(_BYTES_LIMIT, max(_RATIO_FREE, _RATIO_LIMIT * packed))
+    top: str | None = None
+    for raw, mode, kind, data in entries(stream, _ONE_FILE_LIMIT):
+        count, size = count + 1, size + len(data)
+        if count > _FILE_LIMIT or size > allowed:
+            raise BadTar("it is larger than a tree can be")
+        if _USUAL.fullmatch(raw):
+            first, _, path = raw.decode().partition("/")
+        else:
+            first, path = _split(raw)
+        if first != top:
+            if top is not None:
+                raise BadTar(f"it has more than one top directory ({top}, {first})")
+            top = first
+        if mode & 0o6000:
+            raise BadTar(f"{path} is setuid or setgid")
+        if kind == "directory":
+            continue
+        if kind != "file" or not path:
+            raise BadTar(f"{first}/{path} is neither a directory nor a file in one")
+        yield Member(path, data, bool(mode & 0o100))
 
 
-class _Watched:
-    """A stream that knows how it ended: tarfile takes a damaged header for the end, in silence,
-    and does not read on to what comes after the end."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._last, self._start = b"", 0
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, remembered until the next call."""
-        self._start += len(self._last)
-        self._last = self._stream.read(size)
-        return self._last
-
-    def ends_well(self, offset: int) -> bool:
-        """Whether a block of zeros is at `offset`, and nothing but zeros after it; reads them."""
-        rest = self._last[offset - self._start :]
-        ends = offset >= self._start and len(rest) >= tarfile.BLOCKSIZE
-        while ends and rest:
-            ends = not rest.strip(b"\0")
-            rest = self._stream.read(1 << 20)
-        return ends
+def _split(raw: bytes) -> tuple[str, str]:
+    """The top directory and the path below it, of an unusual name; raises BadTar."""
+    name = raw.decode("utf-8", "surrogateescape")  # surrogates are not printable: refused
+    found = inner_path(name)
+    if found is None:
+        raise BadTar(f"the path {name[:120]!r} does not belong there")
+    return found
 
 
-def inner_path(name: str, tops: set[str]) -> str | None:
-    """The path below the top directory ("" for the top itself), or None if it is not allowed.
+def inner_path(name: str) -> tuple[str, str] | None:
+    """The top directory and the path below it, or None where a name is not allowed.
 
-    Adds the top directory's name to `tops`.
+    Of the top directory itself, the path is empty.
     """
     parts = name.rstrip("/").split("/")
     if parts[0] == ".":
@@ -118,5 +142,4 @@ def inner_path(name: str, tops: set[str]) -> str | None:
             return None
         if not part.isprintable() or "\\" in part:
             return None
-    tops.add(parts[0])
-    return "/".join(parts[1:])
+    return parts[0], "/".join(parts[1:])

@@ -1,42 +1,49 @@
 """A verified archive -> one commit and one tag in the tree repository, without a work tree.
 
-The files are streamed into `git fast-import`; nothing is referenced until all of them passed.
 The tagged commit has no parent and every date in it is the snapshot's own, so its id is a
 function of the snapshot: each machine that freezes the same day gets the same commit and tag.
-The branch `main` strings the days together for `git log`; its commits are this repository's own.
+The branch `main` strings the days together for `git log`; its commits are this repository's own
+and say which mirror a day came from. The tags are also what is remembered of a channel: the
+highest time seen, the bytes, the signer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, NotTrusted
+from tasks.snapshot import incoming
 from tasks.snapshot.archive import members
+from tasks.snapshot.incoming import WHO, Import, Importer
 from tasks.system.files import locked
 from tasks.system.git import bare, explained
+from tasks.system.http import public
 
 if TYPE_CHECKING:
     from git import Repo
 
     from tasks.snapshot.mirror import Tarball
 
-_WHO = "binmill <binmill@localhost>"
 _DAY_SECONDS = 86400
-_INCOMING = b"refs/incoming/snapshot"
 _NOTHING = "0" * 40
 _TIMESTAMP = "metadata/timestamp.x"
 _TAG = re.compile(r"[0-9]{8}")
 
+# what else a commit must pass, in quarantine: its repository and id
+Check = Callable[[Path, str], None]
+
 
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen day: `timestamp` in epoch seconds, `files` in the tree, who signed what bytes."""
+    """A frozen day: `timestamp` in epoch seconds, the commit, who signed what bytes."""
 
     tag: str
     commit: str
@@ -45,14 +52,52 @@ class Frozen:
     signer: str
 
 
-def freeze(repository: Path, tarball: Tarball, day: date, name: str) -> Frozen:
+@dataclass(frozen=True)
+class Freeze:
+    """What freezing did: `changed` counts the files that differ from the day `since`, if any."""
+
+    frozen: Frozen
+    changed: int
+    since: str | None
+
+
+def freeze(
+    repository: Path,
+    tarball: Tarball,
+    day: date,
+    name: str,
+    *,
+    exact: bool = False,
+    floor: int = 0,
+    check: Check = lambda _place, _commit: None,
+) -> Freeze:
     """Commit and tag the archive; the same archive again changes nothing.
 
-    Raises NotTrusted when the time inside does not belong to `day`, or when that day is already
-    frozen with other content.
+    The time inside must belong to `day`, exactly that day's where `exact`, and be later than
+    `floor` (epoch seconds). Raises NotTrusted when it is not, when that day is already frozen
+    with other content, or when `check` says so.
     """
-    with alone(repository) as repo:
-        return _frozen(repo, repository, tarball, day, name)
+    with alone(repository) as repo, incoming.quarantine(repository) as place:
+        last = newest(repository)
+        made, timestamp = _imported(place, tarball, last, day, name)
+        tag = tag_of(timestamp)
+        if exact and tag != f"{day:%Y%m%d}":
+            raise NotTrusted(f"{tarball.path.name} is really that of {tag}", "try another mirror")
+        frozen = Frozen(tag, made.commit, timestamp, tarball.sha512, tarball.signature.signer)
+        held = read(repository, tag)
+        if held is not None and held != frozen:
+            raise NotTrusted(
+                f"{name} {tag} is already frozen with other content "
+                f"(commit {held.commit[:12]}, now {made.commit[:12]}); somebody lies",
+                "compare the two archives and their signatures before you trust either",
+            )
+        if timestamp <= floor:
+            raise _too_old(tarball.path.name, timestamp)
+        if held is None:
+            check(place, made.commit)
+            incoming.let_in(place, repository)
+            _reference(repo, frozen, name, public(tarball.url), last)
+        return Freeze(frozen, made.changed, last.tag if last else None)
 
 
 @contextlib.contextmanager
@@ -72,20 +117,19 @@ def alone(repository: Path) -> Iterator[Repo]:
             sweep()
 
 
-def _frozen(repo: Repo, repository: Path, tarball: Tarball, day: date, name: str) -> Frozen:
-    commit, timestamp = _import(repo, tarball, day, name)
-    tag = tag_of(timestamp)
-    frozen = Frozen(tag, commit, timestamp, tarball.sha512, tarball.signature.signer)
-    held = read(repository, tag)
-    if held is not None and held != frozen:
-        raise NotTrusted(
-            f"{name} {tag} is already frozen with other content "
-            f"(commit {held.commit[:12]}, now {commit[:12]}); somebody lies",
-            "compare the two archives and their signatures before you trust either",
-        )
-    if held is None:
-        _reference(repo, frozen, name)
-    return frozen
+def tidy(repository: Path) -> None:
+    """Put small packs together, so that a year of days stays a few packs (git-repack(1)).
+
+    Only packs that are small beside the next larger one are written anew: a fraction of a second
+    after a day. What fast-import packed in the archive's order, versions side by side, is as
+    small as a full repack would make it.
+    """
+    with (
+        alone(repository) as repo,
+        explained(f"{repository.name} could not be packed", "nothing is lost; check the disk",
+                  repository),
+    ):  # fmt: skip
+        repo.git.repack("--geometric=2", "-d", "-q")
 
 
 def tag_of(timestamp: int) -> str:
@@ -93,85 +137,73 @@ def tag_of(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp - _DAY_SECONDS, UTC).strftime("%Y%m%d")
 
 
-def newest(repository: Path) -> Frozen | None:
-    """The frozen day with the highest timestamp, or None."""
+def tags(repository: Path) -> list[str]:
+    """The frozen days, oldest first."""
     if not (repository / "HEAD").exists():
-        return None
-    days = sorted(t.name for t in bare(repository).tags if _TAG.fullmatch(t.name))
+        return []
+    with explained(f"the tags of {repository} cannot be read", "check who may read it", repository):
+        return sorted(t.name for t in bare(repository).tags if _TAG.fullmatch(t.name))
+
+
+def known(tag: str, days: list[str]) -> str:
+    """The tag, if it is one of the frozen `days`; raises BinmillError that suggests one."""
+    if tag in days:
+        return tag
+    near = difflib.get_close_matches(tag, days, n=1, cutoff=0.6)
+    raise BinmillError(
+        f"there is no frozen day {tag!r}{f'; did you mean {near[0]}?' if near else ''}",
+        f"frozen are {len(days)}, the newest of them: {', '.join(days[-5:])}",
+    )
+
+
+def newest(repository: Path) -> Frozen | None:
+    """The newest frozen day, or None."""
+    days = tags(repository)
     return read(repository, days[-1]) if days else None
 
 
 def read(repository: Path, tag: str) -> Frozen | None:
     """What a tag of ours says, or None where there is no such tag."""
-    if not (repository / "HEAD").exists():
+    if tag not in tags(repository):
         return None
-    repo = bare(repository)
-    if tag not in [t.name for t in repo.tags]:
-        return None
-    reference = repo.tags[tag]
-    message = reference.tag.message if reference.tag else ""
-    said = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)
-    try:
-        return Frozen(
-            tag, reference.commit.hexsha, int(said["timestamp"]), said["sha512"], said["signer"]
-        )
-    except (KeyError, ValueError):
-        raise BinmillError(
-            f"the tag {tag} in {repository} is not one that binmill made",
-            f"find out who made it; git -C {repository} tag -d {tag} takes it away",
-        ) from None
-
-
-def _import(repo: Repo, tarball: Tarball, day: date, name: str) -> tuple[str, int]:
-    with explained(f"{tarball.path.name} could not be stored in git", "check the disk's space"):
-        process = repo.git.fast_import(
-            "--quiet", "--done", "--date-format=raw", as_process=True, istream=-1
-        )
+    hint = f"find out who made it; git -C {repository} tag -d {tag} takes it away"
+    with explained(f"the tag {tag} in {repository} cannot be read", hint, repository):
+        reference = bare(repository).tags[tag]
+        message = reference.tag.message if reference.tag else ""
+        said = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)
         try:
-            timestamp = _stream(process.stdin, tarball, day, name)
-            process.stdin.close()
-            commit = process.stdout.read().decode().strip()
-        except BrokenPipeError:
-            process.wait()  # raises with what git said before it ended
-            raise
-        except BaseException:
-            process.proc.kill()
-            process.proc.wait()
-            raise
-        finally:
-            for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        process.wait()
-    return commit, timestamp
+            return Frozen(
+                tag, reference.commit.hexsha, int(said["timestamp"]), said["sha512"], said["signer"]
+            )
+        except (KeyError, ValueError):
+            raise BinmillError(
+                f"the tag {tag} in {repository} is not one that binmill made", hint
+            ) from None
 
 
-def _stream(pipe: IO[bytes], tarball: Tarball, day: date, name: str) -> int:
-    """Write blobs, then one parentless commit; returns the snapshot's timestamp."""
-    listing: list[bytes] = []
-    number = 0
+def _imported(
+    place: Path, tarball: Tarball, last: Frozen | None, day: date, name: str
+) -> tuple[Import, int]:
+    """The archive's files as a commit in quarantine, and the time that is in them."""
+    what = tarball.path.name
     timestamp: int | None = None
-    for number, member in enumerate(members(tarball.path), 1):
-        pipe.write(b"blob\nmark :%d\ndata %d\n" % (number, len(member.data)))
-        pipe.write(member.data)
-        mode = 755 if member.executable else 644
-        listing.append(b"M 100%d :%d %s\n" % (mode, number, _quoted(member.path)))
-        if member.path == _TIMESTAMP:
-            timestamp = _checked_time(member.data, day, tarball.path.name)
-    if timestamp is None:
-        raise NotTrusted(f"{tarball.path.name} has no {_TIMESTAMP}; it is not a snapshot")
-    message = f"{name} {tag_of(timestamp)}\n".encode()
-    pipe.write(
-        b"commit %s\nmark :%d\nauthor %s %d +0000\ncommitter %s %d +0000\ndata %d\n%s"
-        % (_INCOMING, number + 1, _WHO.encode(), timestamp, _WHO.encode(), timestamp,
-           len(message), message)
-    )  # fmt: skip
-    pipe.write(b"deleteall\n")
-    pipe.writelines(listing)
-    # its id is all that is wanted; the reference is dropped before git has written it
-    pipe.write(b"\nget-mark :%d\nreset %s\nfrom %s\n\ndone\n"
-               % (number + 1, _INCOMING, _NOTHING.encode()))  # fmt: skip
-    return timestamp
+    with (
+        explained(f"{what} could not be stored in git", "check the disk's space"),
+        members(tarball.stream, what) as files,
+        Importer(place, last.commit if last else None) as importer,
+    ):
+        for member in files:
+            if member.path == _TIMESTAMP:
+                timestamp = _checked_time(member.data, day, what)
+            importer.add(member)
+        if timestamp is None:
+            raise NotTrusted(f"{what} has no {_TIMESTAMP}; it is not a snapshot")
+        with ThreadPoolExecutor(1) as beside:  # git does not need this process to commit
+            used = beside.submit(tarball.digest)
+            made = importer.commit(f"{name} {tag_of(timestamp)}\n", timestamp)
+    if used.result() != tarball.sha512:
+        raise NotTrusted(f"{what} was changed while it was read", "find out who writes there")
+    return made, timestamp
 
 
 def _checked_time(data: bytes, day: date, what: str) -> int:
@@ -181,48 +213,54 @@ def _checked_time(data: bytes, day: date, what: str) -> int:
         raise NotTrusted(f"{what}: {_TIMESTAMP} has no time in it")
     timestamp = int(first[0])
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    inside = datetime.fromtimestamp(timestamp, UTC)
-    if not start <= inside <= start + timedelta(days=2):
-        raise NotTrusted(
-            f"{what} is really from {inside:%Y-%m-%d %H:%M} UTC: an old snapshot under a new name",
-            "try another mirror",
-        )
+    if not start <= datetime.fromtimestamp(timestamp, UTC) <= start + timedelta(days=2):
+        raise _too_old(what, timestamp)
     return timestamp
 
 
-def _quoted(path: str) -> bytes:
-    """A path as fast-import reads it; control characters were refused before."""
-    return b'"' + path.replace("\\", "\\\\").replace('"', '\\"').encode() + b'"'
+def _too_old(what: str, timestamp: int) -> NotTrusted:
+    inside = datetime.fromtimestamp(timestamp, UTC)
+    return NotTrusted(
+        f"{what} is really from {inside:%Y-%m-%d %H:%M} UTC: an old snapshot under a new name",
+        "try another mirror",
+    )
 
 
-def _reference(repo: Repo, frozen: Frozen, name: str) -> None:
-    """The branch and the tag, in one transaction; the tag last, since it says that all is done."""
+def _reference(repo: Repo, frozen: Frozen, name: str, url: str, last: Frozen | None) -> None:
+    """The branch and the tag, in one transaction.
+
+    A day older than the newest gets its tag alone: the branch never goes back.
+    """
     zone = f"{frozen.timestamp} +0000"
     annotation = (
-        f"object {frozen.commit}\ntype commit\ntag {frozen.tag}\ntagger {_WHO} {zone}\n\n"
+        f"object {frozen.commit}\ntype commit\ntag {frozen.tag}\ntagger {WHO} {zone}\n\n"
         f"{name} {frozen.tag}\n\n"
         f"timestamp: {frozen.timestamp}\nsha512: {frozen.sha512}\nsigner: {frozen.signer}\n"
     )
     with explained(f"{name} {frozen.tag} could not be tagged", "run the same command again"):
-        tag = _fed(repo, annotation, "mktag")
-        before = [b.commit.hexsha for b in repo.branches if b.name == "main"]
-        repo.git.update_environment(
-            **{f"GIT_{who}_{key}": value
-               for who in ("AUTHOR", "COMMITTER")
-               for key, value in (("NAME", "binmill"), ("EMAIL", "binmill@localhost"),
-                                  ("DATE", zone))}
-        )  # fmt: skip
-        parents = [word for parent in (*before, frozen.commit) for word in ("-p", parent)]
-        message = f"freeze {name} {frozen.tag}"
-        head = repo.git.commit_tree(f"{frozen.commit}^{{tree}}", *parents, "-m", message)
-        if before and frozen.commit in [p.hexsha for p in repo.commit(before[0]).parents]:
-            head = before[0]  # a kill came between the two
-        _fed(
-            repo,
-            f"start\nupdate refs/heads/main {head} {before[0] if before else _NOTHING}\n"
-            f"create refs/tags/{frozen.tag} {tag}\nprepare\ncommit\n",
-            "update-ref", "--stdin",
-        )  # fmt: skip
+        changes = [f"create refs/tags/{frozen.tag} {_fed(repo, annotation, 'mktag')}"]
+        if last is None or frozen.timestamp > last.timestamp:
+            before = next((b.commit.hexsha for b in repo.branches if b.name == "main"), None)
+            message = f"freeze {name} {frozen.tag}\n\nmirror: {url}\nsha512: {frozen.sha512}\n"
+            head = _strung(repo, frozen, before, message)
+            changes.insert(0, f"update refs/heads/main {head} {before or _NOTHING}")
+        _fed(repo, "\n".join(["start", *changes, "prepare", "commit", ""]),
+             "update-ref", "--stdin")  # fmt: skip
+
+
+def _strung(repo: Repo, frozen: Frozen, before: str | None, message: str) -> str:
+    """The branch's next commit: the day's tree, with the branch and the day as parents."""
+    if before and frozen.commit in [p.hexsha for p in repo.commit(before).parents]:
+        return before  # a kill came between the two references
+    zone = f"{frozen.timestamp} +0000"
+    repo.git.update_environment(
+        **{f"GIT_{who}_{key}": value
+           for who in ("AUTHOR", "COMMITTER")
+           for key, value in (("NAME", "binmill"), ("EMAIL", "binmill@localhost"),
+                              ("DATE", zone))}
+    )  # fmt: skip
+    parents = [word for each in (before, frozen.commit) if each for word in ("-p", each)]
+    return str(repo.git.commit_tree(f"{frozen.commit}^{{tree}}", *parents, "-m", message))
 
 
 def _fed(repo: Repo, text: str, *command: str) -> str:

@@ -18,6 +18,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tasks.errors import BinmillError, Busy
 
@@ -61,11 +62,17 @@ def sync_folder(path: Path) -> None:
 
 def digests(path: Path, *names: str) -> dict[str, str]:
     """Hex digests of a file by hashlib name, read once, in one pass."""
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            for each in hashes.values():
-                each.update(chunk)
+        return digests_of(stream, *names)
+
+
+def digests_of(stream: BinaryIO, *names: str) -> dict[str, str]:
+    """Hex digests of an open file, from its first byte to its last, wherever it stands."""
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK):
+        for each in hashes.values():
+            each.update(chunk)
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 

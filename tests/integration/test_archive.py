@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import NotTrusted
 from tasks.snapshot import archive
-from tasks.snapshot.archive import Member, members
+from tasks.snapshot.archive import Member
 from tests.snapshots import entry, pack, snapshot, tar
 
 TOP = entry("top", mode=0o755, kind=tarfile.DIRTYPE)
 GOOD = entry("top/good", b"good")
+
+
+def members(path: Path) -> Iterator[Member]:
+    with path.open("rb") as stream, archive.members(stream, path.name) as files:
+        yield from files
 
 
 def packed(folder: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
@@ -26,9 +31,9 @@ def test_a_good_one(tmp_path: Path) -> None:
     script = entry("top/a/script", b"#!", 0o755)
     found = list(members(packed(tmp_path, TOP, GOOD, script, entry("./top/empty"))))
     assert found == [
-        Member("good", b"good", False),
-        Member("a/script", b"#!", True),
-        Member("empty", b"", False),
+        Member("good", b"good", executable=False),
+        Member("a/script", b"#!", executable=True),
+        Member("empty", b"", executable=False),
     ]
 
 

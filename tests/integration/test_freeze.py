@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -17,6 +19,7 @@ import pytest
 from tasks.errors import BinmillError, Busy, NotTrusted
 from tasks.snapshot.export import export
 from tasks.snapshot.freeze import Frozen, alone, freeze, newest, read, tag_of
+from tasks.system.files import sha512
 from tasks.system.git import bare
 from tests.snapshots import DAY, FILES, SIGNER, accepted, entry, made_at, pack, snapshot, tar
 
@@ -44,11 +47,20 @@ def references(repository: Path) -> dict[str, str]:
 
 
 def leftovers(repository: Path) -> list[Path]:
-    return [*repository.glob("objects/pack/tmp_*"), *repository.glob("fast_import_*")]
+    return [
+        *repository.glob("objects/pack/tmp_*"), *repository.glob("fast_import_*"),
+        *repository.glob("incoming.git"), *repository.glob("incoming.trash/*"),
+    ]  # fmt: skip
+
+
+def objects(repository: Path) -> int:
+    said = dict(line.split(": ") for line in git(repository, "count-objects", "-v").splitlines())
+    return int(said["count"]) + int(said["in-pack"])
 
 
 def put(repository: Path, archive: Path, day: date = DAY) -> Frozen:
-    return freeze(repository, accepted(archive), day, "gentoo")
+    with accepted(archive) as tarball:
+        return freeze(repository, tarball, day, "gentoo").frozen
 
 
 def test_what_is_frozen(repository: Path, tmp_path: Path) -> None:
@@ -56,7 +68,7 @@ def test_what_is_frozen(repository: Path, tmp_path: Path) -> None:
     frozen = put(repository, archive)
     assert frozen == Frozen(
         "20260115", git(repository, "rev-parse", "20260115^{commit}"), made_at(DAY),
-        accepted(archive).sha512, SIGNER,
+        sha512(archive), SIGNER,
     )  # fmt: skip
     assert references(repository).keys() == {"refs/heads/main", "refs/tags/20260115"}
     listed = git(repository, "ls-tree", "-r", "20260115").splitlines()
@@ -246,12 +258,12 @@ def test_the_same_day_with_other_bytes_is_an_alarm(repository: Path, tmp_path: P
 
 def test_a_bad_member_near_the_end_leaves_nothing(repository: Path, tmp_path: Path) -> None:
     put(repository, snapshot(tmp_path))
-    before = references(repository)
+    before, stored = references(repository), objects(repository)
     many = [entry(f"top/{n}", os.urandom(1000)) for n in range(300)]  # enough for a pack
     raw = tar(*many, entry("top/../x", b"x"))
     with pytest.raises(NotTrusted, match="does not belong"):
         put(repository, pack(tmp_path / "x.tar.xz", raw), NEXT)
-    assert references(repository) == before
+    assert (references(repository), objects(repository)) == (before, stored)
     put(repository, snapshot(tmp_path, NEXT), NEXT)
     assert leftovers(repository) == []
 
@@ -284,20 +296,26 @@ def test_git_s_own_words_when_it_breaks_off(repository: Path, tmp_path: Path) ->
 
 
 KILLED = """
+import contextlib
 import sys
 from datetime import date
 from pathlib import Path
 from tasks.snapshot import freeze
 from tests.snapshots import accepted
 real = freeze.members
-def slowly(archive):
-    for number, member in enumerate(real(archive)):
+@contextlib.contextmanager
+def slowly(archive, name):
+    with real(archive, name) as files:
+        yield half_way(files)
+def half_way(files):
+    for number, member in enumerate(files):
         yield member
         if number == 150:
             print("half way", flush=True)
             sys.stdin.readline()
 freeze.members = slowly
-freeze.freeze(Path(sys.argv[1]), accepted(Path(sys.argv[2])), date(2026, 1, 15), "gentoo")
+with accepted(Path(sys.argv[2])) as tarball:
+    freeze.freeze(Path(sys.argv[1]), tarball, date(2026, 1, 15), "gentoo")
 """
 
 
@@ -318,6 +336,7 @@ def test_killed_in_the_middle(repository: Path, tmp_path: Path, number: signal.S
     while any(Path(f"/proc/{pid}/exe").exists() for pid in started):
         time.sleep(0.01)  # git notices that nobody writes any more
     assert references(repository) == {}
+    assert objects(repository) == 0  # what was stored is in quarantine
     assert put(repository, archive) == put(tmp_path / "undisturbed.git", archive)
     assert references(repository) == references(tmp_path / "undisturbed.git")
     assert leftovers(repository) == []
@@ -386,8 +405,144 @@ def test_somebody_else_s_tag(repository: Path, tmp_path: Path, make: tuple[str, 
     assert references(repository) == before
 
 
-def test_duplicates_are_what_tar_would_leave(repository: Path, tmp_path: Path) -> None:
-    time_file = entry("top/metadata/timestamp.x", f"{made_at(DAY)}\n".encode())
-    raw = tar(time_file, entry("top/x", b"first"), entry("top/x", b"last"))
-    frozen = put(repository, pack(tmp_path / "x.tar.xz", raw))
-    assert git(repository, "show", f"{frozen.commit}:x") == "last"
+TIME = entry("top/metadata/timestamp.x", f"{made_at(DAY)}\n".encode())
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        [entry("top/x", b"first"), entry("top/x", b"last")],
+        [entry("top/x", b"same"), entry("top/x", b"same")],
+        [entry("top/kept", b"kept"), entry("top/kept", b"other")],
+        [entry("top/kept", b"other"), entry("top/kept", b"kept")],
+        [entry("top/x", b"a file"), entry("top/x/y", b"beneath it")],
+        [entry("top/x/y", b"beneath it"), entry("top/x", b"a file")],
+        [entry("top/kept/y", b"beneath it"), entry("top/kept", b"kept")],
+        [entry("./top/x", b"x"), entry("top/x", b"x")],
+    ],
+    ids=lambda pair: " ".join(f"{info.name}={data.decode()}" for info, data in pair),
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_one_path_twice(
+    repository: Path, tmp_path: Path, before: bool, twice: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    """Which one holds would depend on what was there the day before, and so would the id."""
+    early = DAY - timedelta(days=1)
+    if before:
+        put(repository, snapshot(tmp_path, early, {**FILES, "kept": b"kept"}), early)
+    whole = references(repository) if before else {}
+    with pytest.raises(NotTrusted, match="a path is in it twice, or beneath a file"):
+        put(repository, pack(tmp_path / "x.tar.xz", tar(TIME, *twice)))
+    assert references(repository) == whole
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_day_before_does_not_show(tmp_path: Path, seed: int) -> None:
+    """Only what changed is stored; the ids are those of the whole tree, whatever came before."""
+    dice = random.Random(seed)  # noqa: S311 - a random walk, not a secret
+    names = [f"{a}/{b}/{c}" for a in "xyz" for b in "pq" for c in ("é", 'q"t', "1 2", "-n")]
+    tree: dict[str, bytes] = {}
+    for number in range(5):
+        day = DAY + timedelta(days=number)
+        for name in dice.sample(names, 9):
+            tree.pop(name, None)
+            if dice.random() < 0.6:
+                tree[name] = dice.choice((b"", b"same", dice.randbytes(50)))
+            if dice.random() < 0.1:  # a directory becomes a file, and the other way round
+                top = name.split("/")[0]
+                tree = {k: v for k, v in tree.items() if not k.startswith(f"{top}/")}
+                tree[top] = b"now a file"
+        for top in [name for name in tree if "/" not in name]:
+            if any(name.startswith(f"{top}/") for name in tree):
+                del tree[top]
+        scripts = tuple(dice.sample(sorted(tree), min(2, len(tree))))
+        archive = snapshot(tmp_path, day, {**FILES, **tree}, scripts=scripts)
+        walked = put(tmp_path / "walk.git", archive, day)
+        fresh = tmp_path / f"fresh{number}.git"
+        assert walked == put(fresh, archive, day)
+        held = git(fresh, "ls-tree", "-r", "--name-only", "-z", walked.commit).split("\0")
+        assert set(held) - {""} == {*FILES, *tree, "metadata/timestamp.x"}
+    assert git(tmp_path / "walk.git", "fsck", "--strict", "--no-progress") == ""
+
+
+def test_how_many_files_changed(repository: Path, tmp_path: Path) -> None:
+    with accepted(snapshot(tmp_path)) as tarball:
+        first = freeze(repository, tarball, DAY, "gentoo")
+    assert (first.changed, first.since) == (len(FILES) + 1, None)
+    changed = {"profiles/repo_name": b"gentoo\n", "new": b"x"}  # one gone, one new, the time
+    with accepted(snapshot(tmp_path, NEXT, changed)) as tarball:
+        second = freeze(repository, tarball, NEXT, "gentoo")
+    assert (second.changed, second.since) == (3, "20260115")
+
+
+def test_an_older_day_gets_its_tag_alone(repository: Path, tmp_path: Path) -> None:
+    put(repository, snapshot(tmp_path, NEXT), NEXT)
+    before = references(repository)
+    older = put(repository, snapshot(tmp_path))
+    after = references(repository)
+    assert after.keys() - before.keys() == {"refs/tags/20260115"}
+    assert after["refs/heads/main"] == before["refs/heads/main"]
+    last = newest(repository)
+    assert last is not None and last.tag == "20260116"
+    assert older == put(tmp_path / "other.git", snapshot(tmp_path))
+
+
+def test_exactly_that_day(repository: Path, tmp_path: Path) -> None:
+    """The file of a day may have the next day's time in it; not if the day was named."""
+    late = snapshot(tmp_path, timestamp=made_at(DAY) + 24 * 3600 - 45 * 60)
+    with accepted(late) as tarball, pytest.raises(NotTrusted, match="really that of 20260116"):
+        freeze(repository, tarball, DAY, "gentoo", exact=True)
+    assert references(repository) == {}
+    assert put(repository, late).tag == "20260116"
+
+
+def test_not_below_the_floor(repository: Path, tmp_path: Path) -> None:
+    floor = made_at(DAY)
+    with accepted(snapshot(tmp_path)) as tarball:
+        with pytest.raises(NotTrusted, match="an old snapshot under a new name"):
+            freeze(repository, tarball, DAY, "gentoo", floor=floor)
+        assert references(repository) == {}
+        assert freeze(repository, tarball, DAY, "gentoo", floor=floor - 1).frozen.tag == "20260115"
+
+
+def test_a_check_that_fails(repository: Path, tmp_path: Path) -> None:
+    """It sees the commit in quarantine; what it refuses never gets out of there."""
+    put(repository, snapshot(tmp_path))
+    before, stored = references(repository), objects(repository)
+    seen: list[str] = []
+
+    def refuse(place: Path, commit: str) -> None:
+        seen.append(git(place, "show", f"{commit}:new"))
+        raise NotTrusted("no")
+
+    with (
+        accepted(snapshot(tmp_path, NEXT, {**FILES, "new": b"content"})) as tarball,
+        pytest.raises(NotTrusted, match="no"),
+    ):
+        freeze(repository, tarball, NEXT, "gentoo", check=refuse)
+    assert seen == ["content"]
+    assert (references(repository), objects(repository)) == (before, stored)
+    assert leftovers(repository) == []
+
+
+def test_swapped_after_it_was_verified(repository: Path, tmp_path: Path) -> None:
+    """Another file under its name is not looked at; other bytes in the file itself are noticed."""
+    evil = snapshot(tmp_path, NEXT, {"evil": b"x"}).rename(tmp_path / "evil")
+    good = snapshot(tmp_path)
+    with accepted(good) as tarball:
+        shutil.copy(evil, good.with_name("copy")).rename(good)
+        frozen = freeze(repository, tarball, DAY, "gentoo").frozen
+    assert "evil" not in git(repository, "ls-tree", "-r", "--name-only", frozen.commit)
+    before = references(repository)
+    archive = snapshot(tmp_path, NEXT)
+    with accepted(archive) as tarball:
+        archive.write_bytes(evil.read_bytes())  # in place
+        with pytest.raises(NotTrusted, match="was changed while it was read"):
+            freeze(repository, tarball, NEXT, "gentoo")
+    assert references(repository) == before
+
+
+def test_where_a_day_came_from(repository: Path, tmp_path: Path) -> None:
+    put(repository, snapshot(tmp_path))
+    body = git(repository, "log", "-1", "--format=%B", "main")
+    assert "mirror: http://mirror.example/gentoo-20260115.tar.xz" in body

@@ -1,0 +1,197 @@
+"""Two frozen days compared by the real git."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError, Stale
+from tasks.snapshot.changes import Changes, changes, pick, text
+from tasks.snapshot.freeze import tags
+from tasks.system.git import bare
+
+pytestmark = pytest.mark.usefixtures("environment_comes_back")
+
+BEFORE = {
+    "app-misc/one/one-1.ebuild": b"EAPI=8\n",
+    "app-misc/one/Manifest": b"DIST 1\n",
+    "dev-lang/two/two-1.9.ebuild": b"EAPI=8\n",
+    "dev-lang/two/two-1.10.ebuild": b"EAPI=8\n",
+    "dev-libs/gone/gone-3.ebuild": b"EAPI=7\n",
+    "dev-libs/same/same-1.ebuild": b"EAPI=8\n",
+    "eclass/cmake.eclass": b"1\n",
+    "metadata/md5-cache/dev-lang/two-1.9": b"x\n",
+    "metadata/timestamp.x": b"1768524300\n",
+    "profiles/package.mask": b"\n",
+    "profiles/repo_name": b"gentoo\n",
+    "run.sh": b"#!/bin/sh\n",
+}
+AFTER = {
+    **{path: data for path, data in BEFORE.items()
+       if not path.startswith(("dev-libs/gone/", "metadata/md5-cache/", "dev-lang/two/two-1.9."))},
+    "app-misc/one/one-1.ebuild": b"EAPI=8\nKEYWORDS=amd64\n",
+    "app-misc/one/Manifest": b"DIST 1\nDIST 2\n",
+    "dev-lang/two/two-1.11.ebuild": b"EAPI=8\n",
+    "dev-util/gone/gone-3.ebuild": b"EAPI=7\n",  # the very file: no rename is told
+    "eclass/cmake.eclass": b"2\n",
+    "licenses/MIT": b"\n",
+    "metadata/md5-cache/dev-lang/two-1.11": b"x\n",
+    "metadata/timestamp.x": b"1768610700\n",
+    "profiles/package.mask": b"dev-libs/same\n",
+}  # fmt: skip
+
+
+def put(repository: Path, day: str, files: Mapping[str, bytes], *scripts: str) -> str:
+    """A parentless commit of these files under an annotated tag, as freezing leaves it."""
+    bare(repository)
+    who = b" x <x@test.example> 0 +0000\n"
+    stream = [b"commit refs/incoming/%s\ncommitter%sdata 0\n" % (day.encode(), who)]
+    for path, data in files.items():
+        quoted = "".join(f"\\{byte:03o}" for byte in path.encode(errors="surrogateescape"))
+        mode = 755 if path in scripts else 644
+        stream.append(f'M 100{mode} inline "{quoted}"\ndata {len(data)}\n'.encode() + data + b"\n")
+    tag = b"tag %s\nfrom refs/incoming/%s\ntagger%sdata 0\n" % (day.encode(), day.encode(), who)
+    git(repository, "fast-import", "--quiet", stdin=b"".join(stream) + tag)
+    return git(repository, "rev-parse", f"{day}^{{commit}}")
+
+
+def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
+    done = subprocess.run(
+        ["git", "--git-dir", repository, *words], input=stdin, check=True, capture_output=True
+    )
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "tree.git"
+
+
+@pytest.fixture
+def two(repository: Path) -> Path:
+    """A repository with two days in it."""
+    put(repository, "20260115", BEFORE)
+    head = put(repository, "20260116", AFTER, "run.sh")
+    git(repository, "update-ref", "refs/heads/main", head)
+    return repository
+
+
+def names(found: Changes) -> list[list[str]]:
+    lists = (found.new, found.gone, found.bumped, found.trimmed, found.changed, found.touched)
+    return [[package.name for package in each] for each in lists]
+
+
+def test_a_day(two: Path) -> None:
+    found = changes(two, "20260115", "20260116")
+    assert names(found) == [
+        ["dev-util/gone"], ["dev-libs/gone"], ["dev-lang/two"], [], ["app-misc/one"], []
+    ]  # fmt: skip
+    assert found.bumped[0].before == ("1.9", "1.10")
+    assert found.bumped[0].after == ("1.10", "1.11")
+    assert found.changed[0].changed == ("1",)
+    assert found.eclasses == {"cmake": "changed"}
+    assert found.profiles == {"package.mask": "changed"}
+    assert found.licenses == {"MIT": "new"}
+    assert found.other == {"run.sh": "changed"}  # its mode alone
+    assert found.derived == 3  # two md5-cache entries and the snapshot's time
+    assert found.files == 13
+    assert "\nbumped (1)\n  dev-lang/two 1.10 -> 1.11 -1.9\n" in text(found)
+
+
+def test_backwards_and_standing_still(two: Path) -> None:
+    found = changes(two, "20260116", "20260115")
+    assert names(found) == [
+        ["dev-libs/gone"], ["dev-util/gone"], ["dev-lang/two"], [], ["app-misc/one"], []
+    ]  # fmt: skip
+    assert found.bumped[0].added == ["1.9"]
+    assert found.licenses == {"MIT": "gone"}
+    still = changes(two, "20260115", "20260115")
+    assert (still.files, names(still)) == (0, [[]] * 6)
+
+
+def test_the_days_there_are(two: Path) -> None:
+    assert tags(two) == ["20260115", "20260116"]
+    git(two, "tag", "release-1", "main")
+    git(two, "tag", "202601150", "main")
+    git(two, "pack-refs", "--all")
+    put(two, "20260214", BEFORE)
+    assert tags(two) == ["20260115", "20260116", "20260214"]
+    assert pick(tags(two), []) == ("20260116", "20260214")
+
+
+def test_commits_will_do_for_days(two: Path) -> None:
+    commits = [git(two, "rev-parse", f"{day}^{{commit}}") for day in tags(two)]
+    assert changes(two, *commits).files == 13
+
+
+def test_a_branch_of_the_day_s_name_is_not_the_day(two: Path) -> None:
+    git(two, "branch", "20260115", "20260116")
+    assert changes(two, "20260115", "20260116").files == 13
+
+
+def test_nothing_there(repository: Path) -> None:
+    with pytest.raises(Stale, match="nothing is frozen yet\n  next: run `doit snapshot`"):
+        changes(repository, "20260115", "20260116")
+    assert tags(repository) == []
+    assert not repository.exists()
+    bare(repository)
+    assert tags(repository) == []
+
+
+@pytest.mark.parametrize("name", ["0" * 40, "d" * 64])
+def test_a_commit_that_is_not_there(two: Path, name: str) -> None:
+    for pair in ((name, "20260115"), ("20260115", name)):
+        with pytest.raises(BinmillError, match=r"could not be read from tree[.]git: fatal: "):
+            changes(two, *pair)
+
+
+@pytest.mark.parametrize(
+    "name", ["20260117", "--output=x", "main", "", "HEAD~1", "20260115\n", "2026011", "release-1"]
+)
+def test_only_days_and_commits_get_to_git(two: Path, name: str, tmp_path: Path) -> None:
+    git(two, "tag", "release-1", "main")
+    for pair in ((name, "20260115"), ("20260115", name)):
+        with pytest.raises(BinmillError, match="there is no frozen day ") as refused:
+            changes(two, *pair)
+        assert refused.value.message.endswith(repr(name))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_tag_of_something_else(two: Path) -> None:
+    git(two, "tag", "20260117", "20260115:run.sh")
+    with pytest.raises(BinmillError, match=r"20260117 .*could not be read from tree[.]git: "):
+        changes(two, "20260117", "20260115")
+
+
+def test_a_damaged_repository(two: Path) -> None:
+    for pack in (two / "objects").rglob("*"):
+        if pack.is_file():
+            pack.chmod(0o600)
+            pack.write_bytes(pack.read_bytes()[:40])
+    with pytest.raises(BinmillError, match=r"could not be read from tree[.]git: ") as refused:
+        changes(two, "20260115", "20260116")
+    assert f"git -C {two} fsck" in refused.value.hint
+
+
+def test_names_that_only_a_remote_can_bring(two: Path) -> None:
+    """What freezing refuses, fetching a tag may bring: bytes that are no text, control codes."""
+    odd = [
+        "a/b/b-1\udcff.ebuild", "eclass/\x1b[2J.eclass", "licenses/a\nb", "x\u202e", "profiles/ ",
+        "\udcffa/b/b-1.ebuild", "metadata/md5-cache/\n", "ü/b/b-1.ebuild",
+    ]  # fmt: skip
+    put(two, "20260117", dict.fromkeys(odd, b"x"))
+    found = changes(two, "20260116", "20260117")
+    assert found.eclasses == {"cmake": "gone", r"'\x1b[2J'": "new"}
+    assert found.licenses == {"MIT": "gone", r"'a\nb'": "new"}
+    assert found.profiles.keys() == {" ", "package.mask", "repo_name"}
+    assert found.other == {"run.sh": "gone", r"'x\u202e'": "new", r"'\udcffa/b/b-1.ebuild'": "new",
+                           r"'\xfc/b/b-1.ebuild'": "new"}  # fmt: skip
+    assert [package.name for package in found.touched] == ["a/b"]
+    assert text(found).isascii()
+    assert all(line.isprintable() for line in text(found, rows=None).splitlines())
+    back = changes(two, "20260117", "20260116")  # the listing, too, has odd names in it
+    assert back.files == found.files
+    assert [package.name for package in back.new] == [package.name for package in found.gone]

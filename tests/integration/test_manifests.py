@@ -1,0 +1,370 @@
+"""Trees with Manifests of the real one's shape, signed by the real gpg, in the real git."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BinmillError, NotTrusted
+from tasks.snapshot.manifests import check, signed
+from tasks.system.git import bare
+from tasks.system.gpgv import Role
+from tests.conftest import names
+from tests.integration.test_gpgv import YEAR, Gpg
+from tests.snapshots import DAY, made_at
+
+pytestmark = pytest.mark.usefixtures("environment_comes_back")
+
+Files = dict[str, bytes]
+MADE = made_at(DAY)
+ONE = "app-misc/one"
+PACKAGE = {
+    "EBUILD one-1.ebuild": b"EAPI=8\n",
+    "MISC metadata.xml": b"<pkgmetadata/>\n",
+    "AUX fix.patch": b"--- a\n",
+}
+
+
+def lines(files: Files, *hashes: str) -> bytes:
+    """Lines of a Manifest (GLEP 74); a key is a tag and a name."""
+
+    def line(key: str, data: bytes) -> str:
+        found = (
+            f"{name} {hashlib.new(name.lower(), data, usedforsecurity=False).hexdigest()}"
+            for name in hashes or ("BLAKE2B", "SHA512")
+        )
+        return " ".join((key, str(len(data)), *found)) + "\n"
+
+    return "".join(line(key, data) for key, data in files.items()).encode()
+
+
+def stamp(seconds: int) -> bytes:
+    return f"TIMESTAMP {datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}\n".encode()
+
+
+def packed(text: bytes) -> bytes:
+    return gzip.compress(text, mtime=0)
+
+
+def unsigned(
+    package: bytes | None = None, more: Files | None = None, ignored: bytes = b""
+) -> tuple[Files, bytes]:
+    """The files of a tree, as the real one has them, and what its top Manifest has to say."""
+    news = packed(lines({"DATA a/a.txt": b"news\n"}))
+    files = {
+        f"{ONE}/one-1.ebuild": PACKAGE["EBUILD one-1.ebuild"],
+        f"{ONE}/metadata.xml": PACKAGE["MISC metadata.xml"],
+        f"{ONE}/files/fix.patch": PACKAGE["AUX fix.patch"],
+        f"{ONE}/Manifest": lines(PACKAGE) if package is None else package,
+        "profiles/repo_name": b"gentoo\n",
+        "metadata/layout.conf": b"masters =\n",
+        "metadata/timestamp.x": b"%d and so on\n" % MADE,
+        "metadata/.checksum-test-marker": b"1700000000 in no Manifest\n",
+        "metadata/news/a/a.txt": b"news\n",
+        "metadata/news/Manifest.files.gz": news,
+        "metadata/news/Manifest": b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n"
+        + lines({"MANIFEST Manifest.files.gz": news})
+        + b"-----BEGIN PGP SIGNATURE-----\n\nnot read\n-----END PGP SIGNATURE-----\n",
+    }
+    files["metadata/Manifest.gz"] = packed(
+        b"IGNORE timestamp.x\n"
+        + lines({"DATA layout.conf": files["metadata/layout.conf"],
+                 "MANIFEST news/Manifest": files["metadata/news/Manifest"]})
+    )  # fmt: skip
+    listed = {
+        f"MANIFEST {ONE}/Manifest": files[f"{ONE}/Manifest"],
+        "MANIFEST metadata/Manifest.gz": files["metadata/Manifest.gz"],
+        "DATA profiles/repo_name": files["profiles/repo_name"],
+    }
+    files["Manifest.files.gz"] = packed(ignored + lines({**listed, **(more or {})}))
+    return files, lines({"MANIFEST Manifest.files.gz": files["Manifest.files.gz"]})
+
+
+@pytest.fixture(scope="module")
+def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
+    home = tmp_path_factory.mktemp("keys")
+    home.chmod(0o700)
+    made = Gpg(home)
+    for name in ("good", "other"):
+        made.new(name, at=time.time() - YEAR)
+    yield made
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+
+
+@pytest.fixture
+def role(gpg: Gpg, tmp_path: Path) -> Role:
+    """Both keys are in the file, one is pinned."""
+    keyfile = tmp_path / "role.gpg"
+    keyfile.write_bytes(gpg("--export"))
+    return Role("snapshots", keyfile, (gpg.fingerprint("good"),))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "tree.git"
+
+
+def committed(repository: Path, files: Files, link: str = "") -> str:
+    """A commit of these files, dated as freezing a snapshot dates it; one may be a link."""
+    bare(repository)
+    stream = [b"commit refs/heads/main\ncommitter x <x@test.example> %d +0000\ndata 0\n" % MADE]
+    for name, data in files.items():
+        mode = 120000 if name == link else 100644
+        stream.append(b"M %d inline %b\ndata %d\n%b\n" % (mode, name.encode(), len(data), data))
+    git = ["git", "--git-dir", str(repository)]
+    subprocess.run([*git, "fast-import", "--quiet", "--force"], input=b"".join(stream), check=True)
+    done = subprocess.run([*git, "rev-parse", "main"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def held(repository: Path, role: Role, tmp_path: Path) -> Callable[[str], None]:
+    """Check a commit; whatever comes of it, nothing may be left."""
+    scratch, trash = tmp_path / "scratch", tmp_path / "trash"
+    scratch.mkdir()
+
+    def run(commit: str) -> None:
+        try:
+            check(repository, commit, role, scratch, trash)
+        finally:
+            assert names(scratch) == []
+            assert not trash.exists() or names(trash) == []
+
+    return run
+
+
+Held = Callable[[str], None]
+
+
+def sealed(gpg: Gpg, top: bytes, *how: str, who: str = "good", at: int = MADE) -> bytes:
+    return gpg.sign(*how, "--clear-sign", who=who, data=top + stamp(at))
+
+
+def test_a_whole_tree(gpg: Gpg, repository: Path, held: Held) -> None:
+    files, top = unsigned()
+    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    held(commit)
+    assert signed(repository, commit)
+
+
+def without(files: Files, *gone: str) -> Files:
+    return {name: data for name, data in files.items() if name not in gone}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda files: {**files, f"{ONE}/one-1.ebuild": b"EAPI=7\n"},
+            r"'app-misc/one/one-1.ebuild' has the BLAKE2B [0-9a-f]{16}\.\.\., not [0-9a-f]{16}\.",
+        ),
+        (
+            lambda files: {**files, "profiles/repo_name": b"mine\n"},
+            "'profiles/repo_name' has 5 bytes, not 7$",
+        ),
+        (
+            lambda files: without(files, f"{ONE}/files/fix.patch"),
+            "'app-misc/one/files/fix.patch' is missing$",
+        ),
+        (
+            lambda files: {**files, f"{ONE}/one-2.ebuild": b"", "virtual/x/x-1.ebuild": b""},
+            "'app-misc/one/one-2.ebuild' is in no Manifest; 'virtual/x/x-1.ebuild' is in no Man",
+        ),
+        (
+            lambda files: {**files, "eclass/Manifest": b"IGNORE x\n", "eclass/x": b""},
+            "'eclass/Manifest' is in no Manifest; 'eclass/x' is in no Manifest$",
+        ),
+        (
+            lambda files: {**files, **{f"eclass/{n}": b"" for n in range(9)}},
+            "'eclass/0' .*'eclass/2' is in no Manifest and 6 more$",
+        ),
+        (
+            lambda files: {**files, f"{ONE}/files/.profile": b"evil\n"},
+            "'app-misc/one/files/.profile' is in no Manifest$",
+        ),
+        (lambda files: {**files, "eclass/.d/x": b"evil\n"}, "'eclass/.d/x' is in no Manifest$"),
+        (
+            lambda files: {**files, f"{ONE}/Manifest": lines({**PACKAGE, "DATA x": b""})},
+            "'app-misc/one/Manifest' has [0-9]+ bytes, not [0-9]+$",
+        ),
+        (
+            lambda files: {**files, "Manifest.files.gz": packed(b"IGNORE app-misc\n")},
+            "'Manifest.files.gz' has [0-9]+ bytes, not [0-9]+$",
+        ),
+        (lambda files: without(files, "metadata/Manifest.gz"), "'metadata/Manifest.gz' is missing"),
+        (
+            lambda files: {
+                **without(files, f"{ONE}/metadata.xml"), f"{ONE}/metadata.xml/x": b"",
+            },
+            "'app-misc/one/metadata.xml' is a directory, not a regular file$",
+        ),
+        (
+            lambda files: {
+                **{n: d for n, d in files.items() if not n.startswith(ONE)}, ONE: b"a file",
+            },
+            "Not a directory: 'app-misc/one/Manifest'$",
+        ),
+    ],
+    ids=[
+        "changed", "longer", "missing", "stray", "stray Manifest", "many", "hidden",
+        "hidden folder", "sub-Manifest", "packed Manifest", "no sub-Manifest", "folder for file",
+        "file for folder",
+    ],
+)  # fmt: skip
+def test_a_tree_that_was_changed(
+    gpg: Gpg, repository: Path, held: Held, change: Callable[[Files], Files], said: str
+) -> None:
+    files, top = unsigned()
+    commit = committed(repository, {**change(files), "Manifest": sealed(gpg, top)})
+    with pytest.raises(NotTrusted, match="is not what was signed: ") as refused:
+        held(commit)
+    assert refused.match(f"(?m){said}")
+    assert "\n" not in refused.value.message
+    assert str(repository.parent) not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("sign", "said"),
+    [
+        (lambda gpg, top: sealed(gpg, top, who="other"), "is not pinned for this role"),
+        (lambda gpg, top: sealed(gpg, top, "--digest-algo", "SHA1"), "not trusted"),
+        (lambda gpg, top: sealed(gpg, top).replace(b"BLAKE2B ", b"BLAKE2B 0"), "does not fit"),
+        (lambda gpg, top: sealed(gpg, top) * 2, "not trusted"),
+        (lambda _, top: top, "no signature in it"),
+        (lambda gpg, top: sealed(gpg, b"") + top, "is in no Manifest"),
+        (lambda gpg, top: top + sealed(gpg, b""), "is in no Manifest"),
+        (lambda gpg, top: sealed(gpg, top, at=MADE + 90000), "Manifest from 2026-01-17"),
+        (lambda gpg, top: sealed(gpg, top, at=MADE - 90000), "Manifest from 2026-01-14"),
+        (lambda gpg, top: gpg.sign("--clear-sign", who="good", data=top), "no TIMESTAMP"),
+        (lambda gpg, top: sealed(gpg, b"what is this\n" + top), "Invalid Manifest line"),
+    ],
+    ids=[
+        "other role's key", "SHA-1", "changed", "twice", "unsigned", "lines after", "lines before",
+        "newer", "older", "without time", "no Manifest",
+    ],
+)  # fmt: skip
+def test_a_top_that_is_not_trusted(
+    gpg: Gpg, repository: Path, held: Held, sign: Callable[[Gpg, bytes], bytes], said: str
+) -> None:
+    files, top = unsigned()
+    commit = committed(repository, {**files, "Manifest": sign(gpg, top)})
+    with pytest.raises(NotTrusted, match=said):
+        held(commit)
+
+
+@pytest.mark.parametrize("around", [b"IGNORE app-misc\n", b"caf\xe9\n", b"DATA\n"], ids=repr)
+def test_nothing_counts_but_the_signed_part(
+    gpg: Gpg, repository: Path, held: Held, around: bytes
+) -> None:
+    files, top = unsigned()
+    files["Manifest"] = around + sealed(gpg, top) + around
+    held(committed(repository, files))
+    with pytest.raises(NotTrusted, match="'app-misc/one/x' is in no Manifest"):
+        held(committed(repository, {**files, f"{ONE}/x": b"evil"}))
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        lines(PACKAGE, "MD5", "SHA1"),
+        lines(PACKAGE).replace(b"BLAKE2B", b"ROT13").replace(b"SHA512", b"CRC32"),
+        b"".join(b"%b %d\n" % (key.encode(), len(data)) for key, data in PACKAGE.items()),
+    ],
+    ids=["weak", "unknown", "none"],
+)
+def test_digests_that_prove_nothing(gpg: Gpg, repository: Path, held: Held, package: bytes) -> None:
+    files, top = unsigned(package)
+    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    with pytest.raises(NotTrusted, match=r"insecure|No hashes") as refused:
+        held(commit)
+    assert str(repository.parent) not in refused.value.message
+
+
+HIDDEN = {"eclass/.kept": b"kept\n", "eclass/.d/kept": b"kept too\n"}
+
+
+@pytest.mark.parametrize(
+    ("more", "ignored"),
+    [
+        ({f"DATA {name}": data for name, data in HIDDEN.items()}, b""),
+        ({}, b"IGNORE eclass/.kept\nIGNORE eclass/.d\n"),
+        ({}, b"IGNORE eclass\n"),
+    ],
+    ids=["listed", "ignored", "folder ignored"],
+)
+def test_hidden_files_that_a_manifest_knows(
+    gpg: Gpg, repository: Path, held: Held, more: Files, ignored: bytes
+) -> None:
+    files, top = unsigned(more=more, ignored=ignored)
+    files["Manifest"] = sealed(gpg, top)
+    held(committed(repository, {**files, **HIDDEN}))
+
+
+def test_a_hidden_file_that_was_changed(gpg: Gpg, repository: Path, held: Held) -> None:
+    files, top = unsigned(more={"DATA eclass/.kept": b"kept\n"})
+    files |= {"Manifest": sealed(gpg, top), "eclass/.kept": b"evil\n"}
+    with pytest.raises(NotTrusted, match=r"'eclass/\.kept' has the BLAKE2B"):
+        held(committed(repository, files))
+
+
+def test_no_manifest(repository: Path, held: Held) -> None:
+    commit = committed(repository, without(unsigned()[0], "Manifest"))
+    assert not signed(repository, commit)
+    with pytest.raises(NotTrusted, match="there is no Manifest at its top"):
+        held(commit)
+
+
+def test_what_counts_as_signed(gpg: Gpg, repository: Path) -> None:
+    """A line before it, and it would not be looked at any more: that must not be so."""
+    files, top = unsigned()
+    assert not signed(repository, committed(repository, {**files, "Manifest": top}))
+    assert not signed(repository, committed(repository, {**files, "Manifest/x": sealed(gpg, top)}))
+    before = b"x\n" + sealed(gpg, top)
+    assert signed(repository, committed(repository, {**files, "Manifest": before}))
+
+
+def test_a_commit_that_is_not_there(repository: Path, held: Held) -> None:
+    committed(repository, {"x": b"x"})
+    with pytest.raises(BinmillError, match="commit 012301230123 could not be read"):
+        signed(repository, "0123" * 10)
+    with pytest.raises(BinmillError, match="commit 012301230123 could not be read"):
+        held("0123" * 10)
+
+
+@pytest.mark.parametrize("name", ["Manifest", "profiles/repo_name", "eclass"])
+def test_links_are_not_followed(gpg: Gpg, repository: Path, held: Held, name: str) -> None:
+    """They cannot be frozen; but a commit may come from a remote."""
+    files, top = unsigned()
+    files |= {"Manifest": sealed(gpg, top), name: b"../elsewhere"}
+    with pytest.raises(NotTrusted, match=f"'{name}' is not a plain file"):
+        held(committed(repository, files, link=name))
+
+
+def test_what_a_kill_left_is_swept(gpg: Gpg, repository: Path, held: Held, tmp_path: Path) -> None:
+    files, top = unsigned()
+    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    left = tmp_path / "scratch" / f"manifests-{commit[:12]}" / "tree"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"")
+    held(commit)
+    assert names(tmp_path / "scratch") == []
+
+
+def test_no_process_is_forked(
+    gpg: Gpg, repository: Path, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool of gemato's would outlive a parent that is killed; git and gpgv are not forked so."""
+    files, top = unsigned()
+    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    forks: list[None] = []
+    monkeypatch.setattr(os, "fork", lambda: forks.append(None))
+    held(commit)
+    assert forks == []
