@@ -7,12 +7,13 @@ STAMP := .venv/.installed
 LAB_PORT ?= 8470
 TASKS ?=
 
-.PHONY: help setup possible demo test lint clean lab-serve lab-next-day
+.PHONY: help setup possible demo test lint bench clean lab-serve lab-next-day
 
 help:
 	@echo "make demo          the whole job on the lab: snapshot to installed client (root)"
 	@echo "make test          all tests; those that this machine cannot run are listed"
 	@echo "make lint          ruff and mypy"
+	@echo "make bench         benchmarks against the usual ways; tables, and JSON in bench/results (root)"
 	@echo "make setup         Debian packages, virtual environment, this project"
 	@echo "make lab-serve     the lab's mirror on 127.0.0.1:$(LAB_PORT), until Ctrl-C"
 	@echo "make lab-next-day  publish the second day's snapshot on the lab's mirror"
@@ -37,6 +38,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# On file systems of their own in an image, for about twenty minutes; BENCH=snapshots runs one.
+bench: $(STAMP)
+	@command -v rsync >/dev/null || { echo "rsync is wanted for comparison: apt-get install rsync"; exit 1; }
+	$(BIN)/python -m bench $(BENCH)
 
 lab-serve: $(STAMP)
 	@$(BIN)/python -m tasks.lab serve --port $(LAB_PORT)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -64,6 +65,7 @@ class Key(_Table):
 
     file: Line
     fingerprints: list[Fingerprint] = Field(min_length=1)
+    accept_expired_before: date | None = None
 
 
 class Mirrors(_Table):
@@ -73,6 +75,13 @@ class Mirrors(_Table):
     local: list[Url] = []
 
 
+class Network(_Table):
+    """How the mirrors and git remotes are reached: a proxy, and hosts that need none."""
+
+    proxy: Url | None = None
+    no_proxy: list[Word] = []
+
+
 class Tree(_Table):
     """The ebuild repository that is frozen day by day."""
 
@@ -80,6 +89,9 @@ class Tree(_Table):
     key: Name
     remote: Remote | None = None
     lookback_days: int = Field(default=7, ge=1, le=365)
+    warn_hours: int = Field(default=36, ge=0)  # the newest is older than this; 0: never
+    fail_hours: int = Field(default=72, ge=0)
+    manifests: Literal["when-signed", "always", "never"] = "when-signed"
 
 
 class Overlay(_Table):
@@ -140,6 +152,7 @@ class Config(_Table):
 
     keys: dict[Name, Key]
     mirrors: Mirrors
+    network: Network = Network()
     tree: Tree
     overlays: dict[Name, Overlay] = {}
     seeds: dict[Name, Seed]

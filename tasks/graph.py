@@ -22,9 +22,9 @@ from typing import Any
 from doit.task import Task
 
 from tasks import lock as lock_file
-from tasks.engine.step import Below, Fact, Step, interactive
+from tasks.engine.step import Below, Fact, Option, Step, interactive
 from tasks.errors import BinmillError
-from tasks.flow import chroots, packages, trees
+from tasks.flow import chroots, packages, snapshots, trees
 from tasks.records import Record
 from tasks.site import Site
 
@@ -48,6 +48,7 @@ def build(site: Site) -> Iterator[Any]:
         yield {"basename": base, "name": None, "doc": doc}
     for step in (*_pinned(site), *_per_chroot(site)):
         yield step.as_task(site.layout)
+    yield _log(site)
     yield _enter(site)
     yield _serve(site)
 
@@ -59,14 +60,17 @@ def defaults(site: Site) -> list[str]:
 
 def _snapshot(site: Site) -> Task:
     doc = "freeze the newest snapshot of the tree as a commit and date tag, and push it"
-    step = Step("snapshot", doc, partial(trees.snapshot, site))
+    day = Option("day", "date", "freeze that day's (YYYYMMDD), however old; the newest stays")
+    step = Step("snapshot", doc, partial(snapshots.snapshot, site), options=(day,))
     return step.as_asked_task(site.layout, target=site.layout.record("snapshot"))
 
 
 def _lock(site: Site) -> Task:
     doc = "resolve config.toml to config.lock: tree tag, overlay commits, seed digests"
     covers = Fact(partial(_covers, site), "config.lock does not pin all that config.toml asks for")
-    step = Step("lock", doc, partial(trees.lock, site), fresh=(covers,), after=("snapshot",))
+    tag = Option("tree", "tree", "pin that frozen day (YYYYMMDD), and leave all other pins alone")
+    step = Step("lock", doc, partial(trees.lock, site), fresh=(covers,), after=("snapshot",),
+                options=(tag,))  # fmt: skip
     return step.as_asked_task(site.layout, target=site.layout.lock)
 
 
@@ -164,6 +168,13 @@ def _portage_inputs(site: Site, name: str) -> dict[str, Any]:
         "mirrors": site.config.mirrors.model_dump(),
         "tree": site.config.tree.name,
     }
+
+
+def _log(site: Site) -> dict[str, Any]:
+    doc = "show what changed between two frozen days: doit log [DAY [DAY]] [--json]"
+    json = {"name": "json", "long": "json", "type": bool, "default": False, "help": "as JSON"}
+    return {"basename": "log", **interactive(partial(snapshots.log, site), doc),
+            "pos_arg": "words", "params": [json]}  # fmt: skip
 
 
 def _enter(site: Site) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class Site:
         from tasks.system.gpgv import Role
 
         entry = self.config.keys[key]
-        return Role(key, self.layout.site / entry.file, tuple(entry.fingerprints))
+        file = self.layout.site / entry.file
+        return Role(key, file, tuple(entry.fingerprints), entry.accept_expired_before)
 
     @property
     def mirrors(self) -> tuple[str, ...]:

@@ -36,6 +36,15 @@ ATTENDED = {"attended": True}
 
 
 @dataclass(frozen=True)
+class Option:
+    """A word for one run, of an asked task: `doit TASK --long WORD` is handed over as `name`."""
+
+    name: str
+    long: str
+    help: str
+
+
+@dataclass(frozen=True)
 class Step:
     """One artifact: `make` produces its record, `needs` are tasks whose records it reads.
 
@@ -52,6 +61,7 @@ class Step:
     results: Callable[[Record], Iterable[Path]] = lambda _record: ()
     fresh: tuple[Callable[..., bool], ...] = ()
     after: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
 
     def as_task(self, layout: Layout) -> dict[str, Any]:
         """The doit task; `basename:name` for a step called "chroot:java"."""
@@ -81,6 +91,7 @@ class Step:
             targets=[str(target)],
             uptodate=[unless_asked, *self.fresh],
             setup=list(self.after),
+            params=[{"default": "", **vars(option)} for option in self.options],
             **_SPOKEN,
         )
 
@@ -141,6 +152,10 @@ class Asked(Task):  # type: ignore[misc]
             self.asked = True
         return super().init_options(args)
 
+    def words(self) -> dict[str, Any]:
+        """What the step's function is told: whether it was named, and its options."""
+        return {"asked": self.asked, **(self.options or {})}
+
 
 def unless_asked(task: Asked, values: Mapping[str, Any]) -> bool:  # noqa: ARG001 - doit's names
     """Up-to-date check of an Asked task."""
@@ -185,7 +200,7 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
             if record.exists():
                 record.replace(aside)
             try:
-                made = step.make(asked=task.asked) if isinstance(task, Asked) else step.make()
+                made = step.make(**(task.words() if isinstance(task, Asked) else {}))
                 records.write(layout, step.task, made)
             except BaseException:
                 if aside.exists():
@@ -222,6 +237,8 @@ def interactive(action: Callable[[list[str]], int | None], doc: str) -> dict[str
     def attend(task: Task, words: list[str] | None = None) -> TaskFailed | None:
         code: list[int | None] = []
         typed = as_typed(task.name, list(words or []), sys.argv)
+        # what doit took for an option of the task, since it stood before the first word
+        typed += [f"--{name}" for name, on in (task.options or {}).items() if on is True]
         failed = told(lambda: code.append(action(typed)), task.name)
         if code and code[0]:
             raise SystemExit(code[0])

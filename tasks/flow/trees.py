@@ -1,9 +1,8 @@
-"""snapshot, lock, tree, overlay: from the mirrors to pinned repositories as plain files."""
+"""lock, tree, overlay: from frozen days and branches to pinned repositories as plain files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tasks import lock as lock_file
@@ -14,79 +13,25 @@ from tasks.site import Site
 from tasks.system.terminal import say
 
 
-def snapshot(site: Site, *, asked: bool) -> Record:  # noqa: ARG001 - the engine says it
-    """Freeze the newest snapshot, if there is one newer than what is frozen; push it."""
-    from tasks.snapshot import freeze, mirror
+def lock(site: Site, *, asked: bool, tree: str = "") -> Record:
+    """Write config.lock: everything anew when it was asked for, else what it does not pin yet.
 
-    tree, layout = site.config.tree, site.layout
-    held = freeze.newest(layout.tree)
-    # a snapshot for day D is made on D+1
-    last = datetime.now(UTC).date() - timedelta(days=1)
-    days = [
-        day for day in mirror.days_back(last, tree.lookback_days)
-        if held is None or f"{day:%Y%m%d}" > held.tag
-    ]  # fmt: skip
-    with site.scratch("snapshot") as scratch:
-        day = mirror.newest_day(site.mirrors, tree.name, iter(days), scratch)
-        if day is not None:
-            _follow(site)
-            with mirror.fetched(site.mirrors, tree.name, day, site.role(tree.key), scratch) as got:
-                frozen = freeze.freeze(layout.tree, got, day, tree.name)
-            say(f"  frozen {tree.name} {frozen.tag} as {frozen.commit[:12]} (tag {frozen.tag})")
-        elif held is not None:
-            frozen = held
-            count = len(site.mirrors)
-            asked_of = f"{count} mirror{'s' * (count > 1)} asked" if days else "it is yesterday's"
-            say(f"  no newer snapshot than {held.tag} ({asked_of}); nothing was changed")
-        else:
-            raise BinmillError(
-                f"no mirror has a snapshot of the last {tree.lookback_days} days",
-                "check [mirrors], or raise [tree] lookback_days in config.toml",
-            )
-    _push(site, frozen)
-    return {"tag": frozen.tag, "commit": frozen.commit, "timestamp": frozen.timestamp,
-            "sha512": frozen.sha512, "signer": frozen.signer}  # fmt: skip
-
-
-def _follow(site: Site) -> None:
-    from tasks.snapshot import remote
-
-    where = site.config.tree.remote
-    if where:
-        try:
-            remote.follow(site.layout.tree, where)
-        except BinmillError as failed:  # freezing needs no remote; the push will say it again
-            say(f"  {failed.message}")
-
-
-def _push(site: Site, frozen: Any) -> None:
-    from tasks.snapshot import remote
-
-    where = site.config.tree.remote
-    if where and remote.push(site.layout.tree, where, frozen):
-        say(f"  pushed {frozen.tag} to {where}")
-
-
-def lock(site: Site, *, asked: bool) -> Record:
-    """Write config.lock: everything anew when it was asked for, else what it does not pin yet."""
+    `tree` names a frozen day: then that is pinned, and all other pins stay.
+    """
     from tasks.chroot import seed as seeds
-    from tasks.snapshot import freeze, overlays
+    from tasks.snapshot import overlays
 
     held = lock_file.load(site.layout)
     gaps = held.missing(site.config) if held else []
-    old = None if asked else held
+    old = None if asked and not tree else held
 
     def keep(kind: str, name: str, resolve: Callable[[], Any]) -> Any:
         pins = getattr(old, f"{kind}s") if old else {}
         return pins[name] if name in pins and f"{kind} {name}" not in gaps else resolve()
 
-    newest = freeze.newest(site.layout.tree)
-    if old is None and newest is None:
-        raise Stale("nothing is frozen yet", "run `doit snapshot lock`")
-    tree = old.tree if old else TreePin(tag=newest.tag, commit=newest.commit)  # type: ignore[union-attr]
     with site.scratch("lock") as scratch:
         made = Lock(
-            tree=tree,
+            tree=old.tree if old and not tree else _frozen(site, tree),
             overlays={
                 name: keep("overlay", name, lambda n=name, o=entry: overlays.head(  # type: ignore[misc]
                     site.layout.overlay(n), o))
@@ -103,7 +48,33 @@ def lock(site: Site, *, asked: bool) -> Record:
     else:
         lock_file.write(site.layout, made)
         say(f"  wrote {site.layout.lock}: tree {made.tree.tag} at {made.tree.commit[:12]}")
+        for line in _moves(held, made):
+            say(f"  {line}")
     return made.model_dump()
+
+
+def _frozen(site: Site, tag: str) -> TreePin:
+    """The frozen day of that tag, or the newest."""
+    from tasks.snapshot import freeze
+
+    days = freeze.tags(site.layout.tree)
+    if not days:
+        raise Stale("nothing is frozen yet", "run `doit snapshot lock`")
+    found = freeze.read(site.layout.tree, freeze.known(tag, days) if tag else days[-1])
+    assert found is not None  # noqa: S101 - it is one of the tags
+    return TreePin(tag=found.tag, commit=found.commit)
+
+
+def _moves(old: Lock | None, new: Lock) -> Iterator[str]:
+    """What a new lock pins otherwise than the old one, beside the tree; a line for each."""
+    if old is None:
+        return
+    for name, overlay in new.overlays.items():
+        if (was := old.overlays.get(name)) and was.commit != overlay.commit:
+            yield f"overlay {name}: {was.commit[:7]} -> {overlay.commit[:7]} ({overlay.branch})"
+    for name, seed in new.seeds.items():
+        if (before := old.seeds.get(name)) and before.sha512 != seed.sha512:
+            yield f"seed {name}: {before.path} -> {seed.path}"
 
 
 def tree(site: Site) -> Record:
@@ -131,23 +102,22 @@ def tree(site: Site) -> Record:
 
 def _freeze_again(site: Site, pin: TreePin) -> None:
     """A lock from elsewhere: the same day, frozen here, is the same commit."""
-    from tasks.snapshot import freeze, mirror
+    from tasks.flow.snapshots import day_of, frozen_day
 
-    day = datetime.strptime(pin.tag, "%Y%m%d").replace(tzinfo=UTC).date()
-    name = site.config.tree.name
-    with (
-        site.scratch("tree") as scratch,
-        mirror.fetched(site.mirrors, name, day, site.role(site.config.tree.key), scratch) as got,
-    ):
-        freeze.freeze(site.layout.tree, got, day, name)
+    frozen_day(site, day_of(pin.tag, site.layout.lock.name))
 
 
 def overlay(site: Site, name: str) -> Record:
-    """Have an overlay's pinned commit as files."""
+    """Have an overlay's pinned commit as files; say where its branch is by now, and stay."""
     from tasks.snapshot import export, overlays
 
     pin = lock_file.pinned(lock_file.read(site.layout).overlays, "overlay", name)
     repository = site.layout.overlay(name)
     overlays.obtain(repository, pin)
+    try:
+        if news := overlays.moved(repository, pin):
+            say(f"  {news}; `doit lock` follows")
+    except BinmillError as failed:  # what is pinned is here
+        say(f"  {failed.message}")
     export.export(repository, pin.commit, site.layout.export(pin.commit), site.layout.trash)
     return {"commit": pin.commit}

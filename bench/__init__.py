@@ -1,0 +1,1 @@
+"""Benchmarks: each room's speed against the usual way, in pairs, in one run."""

@@ -1,0 +1,13 @@
+"""python -m bench [NAME...]: run benchmarks, print their tables, keep them in bench/results/."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import snapshots
+
+ALL = {"snapshots": snapshots.main}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ALL:
+        ALL[name]()
