@@ -23,8 +23,8 @@ from tasks.errors import NotTrusted
 from tasks.snapshot.tar import BadTar, entries
 from tasks.system.command import started
 
-# Four times the real tree. What freezing holds in memory for each stays below 200 MB in all.
-_FILE_LIMIT = 800_000
+# Three times the real tree. What freezing holds in memory for each stays below 200 MB in all.
+_FILE_LIMIT = 550_000
 _BYTES_LIMIT = 8 << 30
 _ONE_FILE_LIMIT = 32 << 20
 _RATIO_LIMIT = 200  # of unpacked to packed bytes, once there are more than

@@ -28,6 +28,8 @@ WHO = "binmill <binmill@localhost>"
 _BRANCH = b"refs/heads/incoming"
 # Packed a little rather than much: three times as fast, and maintenance packs it again.
 _SETTINGS = ("-c", "core.compression=1", "-c", "fastimport.unpackLimit=0")
+# git maps whole packs otherwise, a gigabyte at a time
+_SMALL = ("-c", "core.packedGitWindowSize=1m", "-c", "core.packedGitLimit=32m")
 # zlib takes 268 kB for each object, which glibc's malloc(3) would ask of the kernel and give back
 # 150,000 times: a third of the whole time.
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
@@ -80,20 +82,21 @@ class Importer:
         self._repo, self._before = bare(place), before
         self._known: set[bytes] = set()  # the lines of git ls-tree that no file had yet
         self._count_before = self._count = 0
-        self._changed: list[bytes] = []
+        self._changed = bytearray()  # what fast-import is told of them in the end
+        self._stored = 0
         self._paths: set[str] = set()
         self._early: list[Member] = []
         self._early_bytes = 0
-        self._listing: Future[list[bytes]] | None = None
+        self._listing: Future[set[bytes]] | None = None
 
     def __enter__(self) -> Importer:
         if self._before:  # beside the first files, which wait for it
             self._reader = ThreadPoolExecutor(1)
             self._listing = self._reader.submit(
-                self._names, "ls-tree", "-r", "--full-tree", self._before
+                lambda: set(self._lines("ls-tree", "-r", "--full-tree", str(self._before)))
             )
         self._process = self._repo.git.execute(
-            ["git", *_SETTINGS, "fast-import", "--quiet", "--done", "--date-format=raw"],
+            ["git", *_SETTINGS, *_SMALL, "fast-import", "--quiet", "--done", "--date-format=raw"],
             as_process=True, istream=-1, env=_MEMORY,
         )  # fmt: skip
         stdin = self._process.stdin
@@ -115,7 +118,7 @@ class Importer:
     def _compare(self) -> None:
         """Take up the listing, and then the files that came before it."""
         if self._listing is not None:
-            self._known.update(self._listing.result())
+            self._known = self._listing.result()
             self._count_before, self._listing = len(self._known), None
         early, self._early = self._early, []
         for file in early:
@@ -130,8 +133,9 @@ class Importer:
         if line in self._known:
             self._known.remove(line)
             return
-        self._pipe.write(b"blob\ndata %d\n%b\n" % (len(data), data))
-        self._changed.append(f"M {mode} {blob} {_quoted(path)}\n".encode())
+        self._stored += 1
+        self._pipe.write(b"blob\nmark :%d\ndata %d\n%b\n" % (self._stored, len(data), data))
+        self._changed += f"M {mode} :{self._stored} {_quoted(path)}\n".encode()
         if self._before:
             self._paths.add(path)
 
@@ -141,8 +145,9 @@ class Importer:
         self._compare()
         who, text = f"{WHO} {timestamp} +0000".encode(), message.encode()
         write = self._pipe.write
-        write(b"commit %b\nmark :1\nauthor %b\ncommitter %b\ndata %d\n%b\n"
-              % (_BRANCH, who, who, len(text), text))  # fmt: skip
+        mark = self._stored + 1
+        write(b"commit %b\nmark :%d\nauthor %b\ncommitter %b\ndata %d\n%b\n"
+              % (_BRANCH, mark, who, who, len(text), text))  # fmt: skip
         if self._before:
             tree = str(self._repo.git.rev_parse(f"{self._before}^{{tree}}"))
             write(b'M 040000 %b ""\n' % tree.encode())
@@ -150,8 +155,8 @@ class Importer:
             path = line.split(b"\t", 1)[1].decode("utf-8", "surrogateescape")
             if path not in self._paths:
                 write(f"D {_quoted(path)}\n".encode("utf-8", "surrogateescape"))
-        self._pipe.writelines(self._changed)
-        write(b"\nget-mark :1\ndone\n")
+        write(self._changed)
+        write(b"\nget-mark :%d\ndone\n" % mark)
         self._pipe.close()
         commit = self._process.stdout.read().decode().strip()
         self._process.wait()
@@ -159,23 +164,25 @@ class Importer:
 
     def _counted(self, commit: str) -> Import:
         if self._before:
-            listing = self._names("diff-tree", "-r", "--no-renames", "--name-status",
-                                  self._before, commit)  # fmt: skip
-            status = listing[::2]
+            told = self._lines("diff-tree", "-r", "--no-renames", "--name-status",
+                               self._before, commit)  # fmt: skip
+            status = [letter for letter, _path in zip(told, told, strict=True)]
             changed, files = len(status), status.count(b"A") - status.count(b"D")
             files += self._count_before
         else:
-            files = changed = len(self._names("ls-tree", "-r", "--name-only", commit))
+            files = changed = sum(1 for _ in self._lines("ls-tree", "-r", "--name-only", commit))
         if files != self._count:
             raise NotTrusted("a path is in it twice, or beneath a file", "try another mirror")
         return Import(commit, files, changed)
 
-    def _names(self, *command: str) -> list[bytes]:
-        listing: bytes = self._repo.git.execute(
-            ["git", *command[:1], "-z", *command[1:]],
-            stdout_as_string=False, strip_newline_in_stdout=False,
-        )  # fmt: skip
-        return listing.split(b"\0")[:-1]
+    def _lines(self, command: str, *words: str) -> Iterator[bytes]:
+        """What a git command prints with -z, piece by piece."""
+        process = self._repo.git.execute(["git", *_SMALL, command, "-z", *words], as_process=True)
+        rest = b""
+        while some := process.stdout.read(1 << 20):
+            *whole, rest = (rest + some).split(b"\0")
+            yield from whole
+        process.wait()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:  # fmt: skip
