@@ -12,7 +12,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       tree.git/                frozen snapshots, one commit and tag per day
       overlays/NAME.git/       fetched overlays
       exports/COMMIT/          one commit as plain files, mounted read-only into chroots
-      downloads/               verified files, by digest
+      downloads/               what is being downloaded; nothing here is verified
       seeds/DIGEST/            an extracted stage, never written again
       layers/NAME/ID/          what chroot NAME adds to the layers below it
       etc/NAME/                the generated /etc/portage of chroot NAME

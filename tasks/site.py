@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.system.gpgv import Role
 
 CONFIG_VARIABLE = "BINMILL_CONFIG"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # no proxy can reach this host's own
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,15 @@ class Site:
     @property
     def mirrors(self) -> tuple[str, ...]:
         return tuple(self.config.mirrors.gentoo)
+
+    @property
+    def proxies(self) -> dict[str, str]:
+        """[network] as variables, for those inside who fetch (wget(1))."""
+        network = self.config.network
+        if network.proxy is None:
+            return {}
+        return {"http_proxy": network.proxy, "https_proxy": network.proxy,
+                "no_proxy": ",".join([*network.no_proxy, *LOOPBACK])}  # fmt: skip
 
     @contextmanager
     def scratch(self, task: str) -> Iterator[Path]:

@@ -107,6 +107,8 @@ def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
     commits = {site.config.tree.name: records.read(layout, "tree")["commit"]}
     for other in site.config.effective(name).overlays:
         commits[other] = records.read(layout, f"overlay:{other}")["commit"]
+    if more.get("network"):
+        more["variables"] = {**site.proxies, **(more.get("variables") or {})}
     more.setdefault("etc", layout.state / records.read(layout, f"etc:{name}")["path"])
     more.setdefault("layers", _paths(site, records.read(layout, f"chroot:{name}")["layers"]))
     return room.plan(

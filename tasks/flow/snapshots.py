@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.records import Record
 from tasks.site import Site
+from tasks.system.files import locked
 from tasks.system.terminal import say
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.snapshot.mirror import Source, Tarball
 
 _HOUR = 3600
+_PART_SECONDS = 7 * 24 * _HOUR  # half a download that nobody went on with
 
 
 def snapshot(site: Site, *, asked: bool, day: str = "") -> Record:  # noqa: ARG001 - the engine's
@@ -124,7 +126,10 @@ def _take(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Free
     from tasks.snapshot import freeze, manifests, mirror
 
     tree = site.config.tree
-    with site.scratch("snapshot") as scratch:
+    with (
+        locked(site.layout.busy("snapshots"), "the download of snapshots"),
+        site.scratch("snapshot") as scratch,
+    ):
 
         def check(place: Path, commit: str) -> None:
             wanted = tree.manifests == "always"
@@ -142,9 +147,13 @@ def _take(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Free
 def _source(site: Site) -> Source:
     from tasks.snapshot.mirror import Source
     from tasks.system.files import closed_folder
+    from tasks.system.partial import discard
 
     tree = site.config.tree
     closed_folder(site.layout.downloads)
+    for part in site.layout.downloads.glob(f"{tree.name}-*.tar.xz*"):
+        if part.stat().st_mtime < time.time() - _PART_SECONDS:
+            discard(part)
     return Source(site.mirrors, tree.name, site.role(tree.key), site.layout.downloads)
 
 
@@ -175,7 +184,7 @@ def _told(site: Site, done: Freeze) -> str:
     frozen = done.frozen
     count = f"{done.changed:,} file{'s' * (done.changed != 1)}"
     if done.since:
-        count += f" changed since {done.since}"
+        count += f" {'changed since' if done.since < frozen.tag else 'unlike'} {done.since}"
     return (f"frozen {site.config.tree.name} {frozen.tag} as {frozen.commit[:7]} "
             f"(tag {frozen.tag}, {count})")  # fmt: skip
 
@@ -239,6 +248,6 @@ def _push(site: Site, newest: Frozen, done: str) -> None:
         say(f"  {done}")
         raise
     if where and pushed:
-        also = [tag for tag in pushed if tag not in done]
-        done += f", pushed {'and '.join(also) + ' ' if also else ''}to {public(where)}"
+        told = all(f"(tag {tag}," in done for tag in pushed)
+        done += f", pushed {'' if told else ', '.join(pushed) + ' '}to {public(where)}"
     say(f"  {done}")

@@ -36,7 +36,7 @@ def public_key(home: Path, key: str | None) -> bytes:
     hint = (
         f"make one: mkdir -p -m 700 {home} && gpg --homedir {home} --batch --passphrase '' "
         "--quick-gen-key 'binhost' ed25519 sign 2y; put its fingerprint into "
-        "[binhost] signing_key (docs/trust.md)"
+        "[binhost] signing_key (docs/keys.md)"
     )
     if key is None:
         raise HostLacks("packages are never published unsigned, and no signing key is set", hint)

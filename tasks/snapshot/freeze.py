@@ -105,8 +105,9 @@ def alone(repository: Path) -> Iterator[Repo]:
     """The repository to oneself, swept of what ended imports leave in it; raises Busy."""
 
     def sweep() -> None:
-        for left in (*repository.glob("objects/pack/tmp_*"), *repository.glob("fast_import_*")):
-            left.unlink(missing_ok=True)
+        for pattern in ("objects/pack/tmp_*", "objects/pack/.tmp-*", "fast_import_*"):
+            for left in repository.glob(pattern):
+                left.unlink(missing_ok=True)
 
     repo = bare(repository)
     with locked(repository / "binmill.busy", f"the repository {repository.name}"):

@@ -206,7 +206,7 @@ def _keyring(role: Role) -> Iterator[tuple[str, str]]:
     except OSError as error:
         raise BinmillError(
             f"the key file of {role.name} cannot be read: {role.keyfile}: {error.strerror}",
-            "set `file` in config.toml [keys] to a copy of the keys; docs/trust.md says whence",
+            "set `file` in config.toml [keys] to a copy of the keys; docs/keys.md says whence",
         ) from error
     with tempfile.TemporaryDirectory(prefix="binmill-gpg-") as home:
         if keys.lstrip().startswith(b"-----BEGIN"):

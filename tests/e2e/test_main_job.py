@@ -186,7 +186,12 @@ def test_the_next_day_rebuilds_what_depends_on_the_tree(factory: Factory) -> Non
     assert factory.records() == before
     upstream.next_day(factory.lab)
     days = upstream.Upstream(factory.lab).facts()["days"]
-    assert f"frozen gentoo {days[1]}" in factory.doit("snapshot", "lock")
+    frozen = factory.doit("snapshot", "lock")
+    assert f"frozen gentoo {days[1]}" in frozen
+    assert f"files changed since {days[0]}), pushed to" in frozen
+    assert f"gentoo {days[0]} -> {days[1]}" in factory.doit("log")
+    assert f"{days[0]} is frozen already" in factory.doit("snapshot", "--date", days[0])
+    assert f'"tag": "{days[1]}"' in factory.records()["snapshot"]
     printed = factory.doit()
     assert {"tree", "binpkgs:base", "binpkgs:java", "client:java"} <= ran(printed)
     assert not {"etc:base", "chroot:base", "chroot:java"} & ran(printed)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import BinmillError, NotTrusted
-from tasks.system.gpgv import Role, verify_clearsigned, verify_detached
+from tasks.system.gpgv import Role, Signature, verify_clearsigned, verify_detached
 
 DATA = b"the bytes of a snapshot\n"
 YEAR = 365 * 86400
+BEGUN = 1717200000  # 2024-06-01 00:00 UTC
+ENDED = 1768867200  # 2026-01-20 00:00 UTC
+BEFORE = ENDED - 2 * 86400
 
 
 @dataclass(frozen=True)
@@ -35,40 +43,77 @@ class Gpg:
         self("--quick-gen-key", f"{name} <{name}@test.example>", "ed25519", "sign", expires, at=at)
 
     def fingerprint(self, name: str) -> str:
-        lines = self("--with-colons", "--list-keys", f"={name} <{name}@test.example>").decode()
-        return next(x.split(":")[9] for x in lines.splitlines() if x.startswith("fpr:"))
+        return _fingerprint(self, name)
 
     def sign(self, *how: str, who: str, data: bytes = DATA, at: float = 0) -> bytes:
         users = [word for name in who.split() for word in ("-u", self.fingerprint(name) + "!")]
         return self(*users, "--output", "-", *(how or ("--detach-sign",)), stdin=data, at=at)
 
 
-@pytest.fixture(scope="session")
-def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
-    home = tmp_path_factory.mktemp("gnupg")
-    home.chmod(0o700)
-    made = Gpg(home)
-    now = time.time()
-    for name in ("good", "other", "stranger", "revoked"):
-        made.new(name, at=now - YEAR)
-    made.new("expired", expires="1d", at=now - YEAR)
-    revocation = home / "openpgp-revocs.d" / f"{made.fingerprint('revoked')}.rev"
-    made.sign(who="revoked")  # while it still can
-    (home / "revoked.sig").write_bytes(made.sign(who="revoked"))
-    # gpg puts a colon before the armor so that nobody imports it by accident
-    made("--import", stdin=revocation.read_bytes().replace(b":-----BEGIN", b"-----BEGIN"))
-    yield made
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+@functools.cache
+def _fingerprint(gpg: Gpg, name: str) -> str:
+    lines = gpg("--with-colons", "--list-keys", f"={name} <{name}@test.example>").decode()
+    return next(x.split(":")[9] for x in lines.splitlines() if x.startswith("fpr:"))
+
+
+@dataclass(frozen=True)
+class Keys(Gpg):
+    """Keys of every kind, named after what `ring`, a key file with all but the stranger's, says.
+
+    All of them were made at BEGUN and still sign, whatever is said of them: `expired` and
+    `lapsed`, which was revoked, too, have expired at ENDED by the ring, and not by their owner.
+    """
+
+    @property
+    def ring(self) -> Path:
+        return self.home / "ring.gpg"
+
+    def fill(self, public: Gpg) -> None:
+        """Make all keys; what the world knows of them goes through `public`."""
+        for name in ("good", "other", "stranger", "revoked"):
+            self.new(name, at=BEGUN)
+        for name in ("expired", "lapsed"):
+            self.new(name, expires=f"seconds={ENDED - BEGUN}", at=BEGUN)
+        self("--cert-digest-algo", "SHA1", "--quick-gen-key", "weak <weak@test.example>",
+             "ed25519", "sign", "never", at=BEGUN)  # fmt: skip
+        known = ("good", "other", "revoked", "expired", "lapsed", "weak")
+        public("--import", stdin=self("--export", *map(self.fingerprint, known)))
+        for name in ("revoked", "lapsed"):
+            revocation = self.home / "openpgp-revocs.d" / f"{self.fingerprint(name)}.rev"
+            # gpg puts a colon before the armor so that nobody imports it by accident
+            text = revocation.read_bytes().replace(b":-----BEGIN", b"-----BEGIN")
+            public("--import", stdin=text)
+        self.ring.write_bytes(public("--export"))
+        for name in ("expired", "lapsed"):
+            self("--quick-set-expire", self.fingerprint(name), "never", at=ENDED - 86400)
+
+
+@contextlib.contextmanager
+def every_kind(folder: Path) -> Iterator[Keys]:
+    """Keys of every kind in two GnuPG homes below a folder."""
+    made, public = Keys(folder / "secret"), Gpg(folder / "public")
+    for each in (made, public):
+        each.home.mkdir(mode=0o700)
+    try:
+        made.fill(public)
+        yield made
+    finally:
+        for each in (made, public):
+            subprocess.run(["gpgconf", "--homedir", each.home, "--kill", "all"], check=True)
 
 
 @pytest.fixture
-def role(gpg: Gpg, tmp_path: Path) -> Role:
+def gpg(keys: Keys) -> Gpg:
+    return keys
+
+
+@pytest.fixture
+def role(keys: Keys, tmp_path: Path) -> Role:
     """A key file with every key but the stranger's; only `good` is pinned (and what must fail)."""
-    names = ("good", "other", "expired", "revoked")
     keyfile = tmp_path / "role.gpg"
-    keyfile.write_bytes(gpg("--export", *(gpg.fingerprint(name) for name in names)))
-    pinned = tuple(gpg.fingerprint(name) for name in ("good", "expired", "revoked"))
-    return Role("snapshots", keyfile, pinned)
+    keyfile.write_bytes(keys.ring.read_bytes())
+    pinned = ("good", "expired", "revoked", "lapsed", "weak")
+    return Role("snapshots", keyfile, tuple(map(keys.fingerprint, pinned)))
 
 
 @pytest.fixture
@@ -76,14 +121,19 @@ def check(role: Role, tmp_path: Path) -> Callable[[bytes], str]:
     """Verify a detached signature over DATA; returns the signer."""
 
     def verify(signature: bytes, data: bytes = DATA) -> str:
-        (tmp_path / "x.tar").write_bytes(data)
-        (tmp_path / "x.tar.sig").write_bytes(signature)
-        return verify_detached(role, tmp_path / "x.tar", tmp_path / "x.tar.sig").signer
+        return verified(role, tmp_path, signature, data).signer
 
     return verify
 
 
 Check = Callable[..., str]
+
+
+def verified(role: Role, folder: Path, signature: bytes, data: bytes = DATA) -> Signature:
+    (folder / "x.tar").write_bytes(data)
+    (folder / "x.tar.sig").write_bytes(signature)
+    with (folder / "x.tar").open("rb") as stream:
+        return verify_detached(role, stream, "x.tar", folder / "x.tar.sig")
 
 
 def test_good(gpg: Gpg, check: Check) -> None:
@@ -96,9 +146,41 @@ def test_good_in_armor(gpg: Gpg, check: Check) -> None:
 
 def test_when_it_was_made(gpg: Gpg, role: Role, tmp_path: Path) -> None:
     made = int(time.time()) - 1000
+    assert verified(role, tmp_path, gpg.sign(who="good", at=made)).made == made
+
+
+def test_the_name_that_it_is_called_by(gpg: Gpg, role: Role, tmp_path: Path) -> None:
+    """The open file is verified; what it is called is for the person who reads of it."""
+    (tmp_path / "x.sig").write_bytes(gpg.sign(who="stranger"))
+    with tempfile.TemporaryFile() as stream:
+        stream.write(DATA)
+        with pytest.raises(NotTrusted, match=r"^gentoo-1\.tar\.xz is not trusted as snapshots: "):
+            verify_detached(role, stream, "gentoo-1.tar.xz", tmp_path / "x.sig")
+
+
+def test_wherever_the_open_file_stands(gpg: Gpg, role: Role, tmp_path: Path) -> None:
+    """gpgv reads the descriptor, which is ahead of what was read from it."""
     (tmp_path / "x").write_bytes(DATA)
-    (tmp_path / "x.sig").write_bytes(gpg.sign(who="good", at=made))
-    assert verify_detached(role, tmp_path / "x", tmp_path / "x.sig").made == made
+    (tmp_path / "x.sig").write_bytes(gpg.sign(who="good"))
+    with (tmp_path / "x").open("rb") as stream:
+        for _ in range(2):
+            assert stream.read(3) == DATA[:3]
+            accepted = verify_detached(role, stream, "x", tmp_path / "x.sig")
+            assert accepted.signer == gpg.fingerprint("good")
+            stream.seek(0)
+
+
+def test_the_open_file_counts_and_not_its_name(gpg: Gpg, role: Role, tmp_path: Path) -> None:
+    """Fault 22: another file took the name meanwhile."""
+    for name, data in (("x", DATA), ("y", b"evil")):
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / f"{name}.sig").write_bytes(gpg.sign(who="good", data=data))
+    with (tmp_path / "x").open("rb") as stream:
+        (tmp_path / "y").replace(tmp_path / "x")
+        with pytest.raises(NotTrusted, match="does not fit the bytes"):
+            verify_detached(role, stream, "x", tmp_path / "y.sig")
+        verify_detached(role, stream, "x", tmp_path / "x.sig")
+        assert stream.read() == b""  # whoever reads on begins at the start
 
 
 def test_one_flipped_byte(gpg: Gpg, check: Check) -> None:
@@ -111,15 +193,15 @@ def test_a_signature_over_another_file(gpg: Gpg, check: Check) -> None:
         check(gpg.sign(who="good", data=b"last year's"))
 
 
-Signature = Callable[[Gpg, float], bytes]
+Make = Callable[[Gpg, float], bytes]
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (lambda gpg, _: gpg.sign(who="stranger"), "key that is not in the key file"),
-        (lambda gpg, now: gpg.sign(who="expired", at=now - YEAR + 60), "key .* has expired"),
-        (lambda gpg, _: (gpg.home / "revoked.sig").read_bytes(), "was revoked"),
+        (lambda gpg, _: gpg.sign(who="expired", at=BEFORE), "key .* has expired"),
+        (lambda gpg, _: gpg.sign(who="revoked"), "was revoked"),
         (
             lambda gpg, now: gpg.sign(
                 "--default-sig-expire", "1d", "--detach-sign", who="good", at=now - 9 * 86400
@@ -128,8 +210,9 @@ Signature = Callable[[Gpg, float], bytes]
         ),
         (
             lambda gpg, _: gpg.sign("--digest-algo", "SHA1", "--detach-sign", who="good"),
-            "not trusted",
+            r"hash algorithm \(number 2\) is too weak",
         ),
+        (lambda gpg, _: gpg.sign(who="weak"), "in an unknown way"),
         (
             lambda gpg, _: gpg.sign(
                 "--digest-algo", "SHA224", "--allow-weak-digest-algos", "--detach-sign", who="good"
@@ -151,13 +234,14 @@ Signature = Callable[[Gpg, float], bytes]
         (lambda gpg, _: gpg.sign(who="good")[:-9], "not trusted"),
     ],
     ids=[
-        "unknown key", "expired key", "revoked key", "expired signature", "SHA-1", "SHA-224",
-        "future", "wrong role", "two signatures", "two signatures, other first", "and a stranger's",
+        "unknown key", "expired key", "revoked key", "expired signature", "SHA-1",
+        "a key by SHA-1", "SHA-224", "future", "wrong role", "two signatures",
+        "two signatures, other first", "and a stranger's",
         "many signatures", "empty", "HTML", "inline", "inline over other bytes", "clearsigned",
         "clearsigned over other bytes", "truncated",
     ],
 )  # fmt: skip
-def test_refused(gpg: Gpg, check: Check, make: Signature, reason: str) -> None:
+def test_refused(gpg: Gpg, check: Check, make: Make, reason: str) -> None:
     with pytest.raises(NotTrusted, match=reason):
         check(make(gpg, time.time()))
 
@@ -167,10 +251,65 @@ def test_a_subkey_counts_as_its_primary(gpg: Gpg, role: Role, tmp_path: Path) ->
     primary = gpg.fingerprint("primary")
     gpg("--quick-add-key", primary, "ed25519", "sign")
     role.keyfile.write_bytes(gpg("--export", primary))
-    (tmp_path / "x").write_bytes(DATA)
-    (tmp_path / "x.sig").write_bytes(gpg("-u", primary, "--detach-sign", stdin=DATA))
     pinned = Role(role.name, role.keyfile, (primary,))
-    assert verify_detached(pinned, tmp_path / "x", tmp_path / "x.sig").signer == primary
+    signature = gpg("-u", primary, "--detach-sign", stdin=DATA)
+    assert verified(pinned, tmp_path, signature).signer == primary
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("expired", BEFORE, None, "the key that signed it has expired"),
+        ("expired", BEFORE, date(2026, 1, 19), ""),
+        ("expired", BEFORE, date(2026, 1, 18), "has expired"),
+        ("expired", ENDED - 1, date(2026, 1, 21), ""),
+        ("expired", ENDED, date(2026, 1, 21), "has expired"),
+        ("expired", ENDED + 86400, date(2026, 2, 1), "has expired"),
+        ("lapsed", BEFORE, None, "has expired"),  # gpgv does not say that it was revoked
+        ("lapsed", BEFORE, date(2026, 1, 19), "has expired"),
+        ("revoked", BEFORE, date(2026, 1, 19), "was revoked"),
+        ("stranger", BEFORE, date(2026, 1, 19), "not in the key file"),
+        ("other", BEFORE, date(2026, 1, 19), "not pinned"),
+        ("good", ENDED + 86400, date(2026, 1, 19), ""),
+    ],
+)
+def test_a_key_that_has_expired_since(
+    keys: Keys, role: Role, tmp_path: Path, case: tuple[str, int, date | None, str]
+) -> None:
+    """Fault 13: it may count for what it signed before a day that a person names."""
+    who, made, before, reason = case
+    role = dataclasses.replace(role, accept_expired_before=before)
+    signature = keys.sign(who=who, at=made)
+    if not reason:
+        assert verified(role, tmp_path, signature).signer == keys.fingerprint(who)
+        with pytest.raises(NotTrusted, match="does not fit the bytes"):
+            verified(role, tmp_path, signature, b"evil")
+        return
+    with pytest.raises(NotTrusted, match=reason):
+        verified(role, tmp_path, signature)
+
+
+def test_of_several_subkeys_that_which_signed_counts(gpg: Gpg, role: Role, tmp_path: Path) -> None:
+    """Another one may have expired long ago; a revoked one is refused, whatever gpgv says of it."""
+    life = f"seconds={ENDED - BEGUN}"
+    gpg("--quick-gen-key", "many <many@test.example>", "ed25519", "cert", life, at=BEGUN)
+    primary = gpg.fingerprint("many")
+    for seconds in ("seconds=86400", life, life):
+        gpg("--quick-add-key", primary, "ed25519", "sign", seconds, at=BEGUN)
+    listing = gpg("--with-colons", "--list-keys", primary).decode().splitlines()
+    subkeys = [line.split(":")[9] for line in listing if line.startswith("fpr:")][1:]
+    signatures = [
+        gpg("-u", f"{key}!", "--detach-sign", stdin=DATA, at=at)
+        for key, at in zip(subkeys, (BEGUN + 60, BEFORE, BEFORE), strict=True)
+    ]
+    gpg("--no-tty", "--command-fd", "0", "--edit-key", primary, at=BEFORE + 60,
+        stdin=b"key 3\nrevkey\ny\n0\n\ny\nsave\n")  # fmt: skip
+    role.keyfile.write_bytes(gpg("--export", primary))
+    role = Role(role.name, role.keyfile, (primary,), accept_expired_before=date(2026, 1, 19))
+    for signature in signatures[:2]:
+        assert verified(role, tmp_path, signature).signer == primary
+    with pytest.raises(NotTrusted, match="has expired"):
+        verified(role, tmp_path, signatures[2])
 
 
 @pytest.mark.parametrize("armor", [False, True])

@@ -1,12 +1,9 @@
-"""snapshot, lock and tree: what they do with what the mirrors and the remote have."""
+"""lock, tree and overlay: what they pin, and what they do with what the world has by then."""
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,232 +11,258 @@ import pytest
 
 from tasks import lock as locks
 from tasks.chroot import seed as seeds
-from tasks.config import Config
 from tasks.errors import BinmillError, DownloadFailed, Stale
 from tasks.flow import trees
-from tasks.layout import Layout
 from tasks.lock import SeedPin
 from tasks.site import Site
-from tasks.snapshot import mirror as mirrors
-from tasks.snapshot.mirror import Tarball
 from tests.conftest import names
-from tests.integration.test_freeze import references
-from tests.snapshots import accepted, snapshot
+from tests.integration.test_overlays import commit, git, rewritten
+from tests.snapshots import DAY
+from tests.upstream import NEXT, PASSWORD, World
 
-YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-BEFORE = YESTERDAY - timedelta(days=1)
-
-
-def tag(day: date) -> str:
-    return f"{day:%Y%m%d}"
+SEEDS = {"openrc": {"flavour": "openrc", "key": "stages"}}
 
 
-def pin(seed: Any, size: int) -> SeedPin:
-    return SeedPin(arch=seed.arch, flavour=seed.flavour, path="x", size=size, sha512="ab" * 64)
+def resolved_to(monkeypatch: pytest.MonkeyPatch, path: str) -> list[str]:
+    """Let every seed be found at a path; returns the flavours that are asked for."""
+    asked: list[str] = []
+
+    def resolve(entry: Any, *_: Any) -> SeedPin:
+        asked.append(entry.flavour)
+        digest = f"{len(path):0128x}"
+        return SeedPin(arch=entry.arch, flavour=entry.flavour, path=path, size=7, sha512=digest)
+
+    monkeypatch.setattr(seeds, "resolve", resolve)
+    return asked
 
 
-@dataclass
-class Mirror:
-    """A mirror whose signatures have been verified; `asked` are the days asked for."""
-
-    folder: Path
-    days: set[date] = field(default_factory=set)
-    asked: list[date] = field(default_factory=list)
-
-    def newest_day(self, _mirrors: Any, _name: str, days: Iterator[date], _: Path) -> date | None:
-        self.asked = list(days)
-        return next((day for day in self.asked if day in self.days), None)
-
-    @contextlib.contextmanager
-    def fetched(self, _m: Any, _n: str, day: date, _role: Any, scratch: Path) -> Iterator[Tarball]:
-        assert scratch.is_dir()
-        if day not in self.days:
-            raise DownloadFailed(f"nobody has {day}")
-        yield accepted(snapshot(self.folder, day, {"day": str(day).encode()}))
-
-
-pytestmark = pytest.mark.usefixtures("environment_comes_back")
+@pytest.fixture(autouse=True)
+def seed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return resolved_to(monkeypatch, "1/stage3.tar.xz")
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
-    made = Mirror(tmp_path / "mirror")
-    made.folder.mkdir()
-    monkeypatch.setattr(mirrors, "newest_day", made.newest_day)
-    monkeypatch.setattr(mirrors, "fetched", made.fetched)
-    monkeypatch.setattr(seeds, "resolve", lambda entry, *_: pin(entry, 7))
+def upstream(tmp_path: Path) -> Path:
+    """An overlay's own repository."""
+    made = tmp_path / "upstream"
+    subprocess.run(["git", "init", "-q", "-b", "main", made], check=True)
+    commit(made, {"profiles/repo_name": "java\n"})
     return made
 
 
-@pytest.fixture
-def remote(tmp_path: Path) -> Path:
-    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "remote.git"], check=True)
-    return tmp_path / "remote.git"
+def with_overlay(world: World, upstream: Path, **more: Any) -> Site:
+    """A site that has the overlay `java`, at a URL with a password."""
+    url = f"file://me:{PASSWORD}@localhost{upstream}"
+    return world.site(more={"overlays": {"java": {"url": url}}}, **more)
 
 
-def site_at(folder: Path, remote: Path | str | None = None, **more: Any) -> Site:
-    raw: dict[str, Any] = {
-        "keys": {"k": {"file": "k.asc", "fingerprints": ["A" * 40]}},
-        "mirrors": {"gentoo": ["http://mirror.example"]},
-        "tree": {"key": "k", "lookback_days": 5, **({"remote": str(remote)} if remote else {})},
-        "seeds": {"openrc": {"flavour": "openrc", "key": "k"}},
-        "chroots": {},
-        **more,
-    }
-    folder.mkdir(exist_ok=True)
-    return Site(Layout(folder, folder / "state"), Config.model_validate(raw))
+def freeze(world: World, site: Site, day: date = NEXT) -> Any:
+    world.publish("one", world.signed(day), day)
+    return world.snapshot(site)[0]
 
 
-@pytest.fixture
-def site(tmp_path: Path, remote: Path) -> Site:
-    return site_at(tmp_path / "site", remote)
+def test_lock_before_there_is_anything(world: World) -> None:
+    site = world.site()
+    for named in ("", "20260115"):
+        with pytest.raises(Stale, match="nothing is frozen yet") as stale:
+            trees.lock(site, asked=True, tree=named)
+        assert stale.value.hint == "run `doit snapshot lock`"
+        assert not site.layout.lock.exists()
 
 
-def test_the_newest_is_frozen_and_pushed(
-    site: Site, mirror: Mirror, remote: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mirror.days = {BEFORE}
-    record = trees.snapshot(site, asked=True)
-    assert record["tag"] == tag(BEFORE)
-    assert mirror.asked == [YESTERDAY - timedelta(days=n) for n in range(5)]
-    assert references(remote) == references(site.layout.tree)
-    said = capsys.readouterr().out
-    assert f"frozen gentoo {tag(BEFORE)} as {record['commit'][:12]}" in said
-    assert f"pushed {tag(BEFORE)} to {remote}" in said
+def test_lock_follows_only_when_it_is_asked(begun: World) -> None:
+    site = begun.site()
+    record = trees.lock(site, asked=False)
+    assert record["tree"]["tag"] == "20260115"
+    assert begun.said() == (
+        f"  wrote {site.layout.lock}: tree 20260115 at {record['tree']['commit'][:12]}\n"
+    )
+    text = site.layout.lock.read_bytes()
+    freeze(begun, site)
+    assert trees.lock(site, asked=False) == record
+    assert site.layout.lock.read_bytes() == text
+    assert begun.said() == "  config.lock is unchanged (tree 20260115)\n"
+    assert trees.lock(site, asked=True)["tree"]["tag"] == "20260116"
     assert names(site.layout.work) == []
 
 
-def test_nothing_newer(site: Site, mirror: Mirror, capsys: pytest.CaptureFixture[str]) -> None:
-    mirror.days = {BEFORE}
-    first = trees.snapshot(site, asked=True)
-    before = references(site.layout.tree)
-    capsys.readouterr()
-    assert trees.snapshot(site, asked=True) == first
-    assert mirror.asked == [YESTERDAY]  # older days are not even asked for
-    assert references(site.layout.tree) == before
-    assert capsys.readouterr().out == (
-        f"  no newer snapshot than {tag(BEFORE)} (1 mirror asked); nothing was changed\n"
-    )
-
-
-def test_nothing_at_all(site: Site, mirror: Mirror) -> None:  # noqa: ARG001
-    with pytest.raises(BinmillError, match="last 5 days") as failed:
-        trees.snapshot(site, asked=True)
-    assert "lookback_days" in failed.value.hint
-
-
-def test_a_push_that_failed_is_made_up_for(tmp_path: Path, mirror: Mirror, remote: Path) -> None:
-    """The freeze stands; the next run pushes, though there is nothing newer."""
-    mirror.days = {YESTERDAY}
-    away = remote.rename(tmp_path / "away.git")
-    site = site_at(tmp_path / "site", remote)
-    with pytest.raises(BinmillError, match="could not be pushed"):
-        trees.snapshot(site, asked=True)
-    held = references(site.layout.tree)
-    assert f"refs/tags/{tag(YESTERDAY)}" in held
-    away.rename(remote)
-    trees.snapshot(site, asked=True)
-    assert references(remote) == held
-
-
-def test_lock_before_there_is_anything(site: Site, mirror: Mirror) -> None:  # noqa: ARG001
-    with pytest.raises(Stale, match="nothing is frozen yet") as stale:
-        trees.lock(site, asked=True)
-    assert stale.value.hint == "run `doit snapshot lock`"
-    assert not site.layout.lock.exists()
-
-
-def test_lock_follows_only_when_it_is_asked(
-    site: Site, mirror: Mirror, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mirror.days = {BEFORE}
-    trees.snapshot(site, asked=True)
-    record = trees.lock(site, asked=False)
-    assert record["tree"]["tag"] == tag(BEFORE)
-    text = site.layout.lock.read_bytes()
-    mirror.days = {YESTERDAY}
-    trees.snapshot(site, asked=True)
-    assert trees.lock(site, asked=False) == record
-    assert site.layout.lock.read_bytes() == text
-    assert "is unchanged" in capsys.readouterr().out
-    assert trees.lock(site, asked=True)["tree"]["tag"] == tag(YESTERDAY)
-
-
-def test_lock_fills_only_the_gaps(
-    site: Site, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror.days = {BEFORE}
-    trees.snapshot(site, asked=True)
-    trees.lock(site, asked=False)
-    resolved: list[str] = []
-
-    def resolve(entry: Any, *_: Any) -> SeedPin:
-        resolved.append(entry.flavour)
-        return pin(entry, 8)
-
-    monkeypatch.setattr(seeds, "resolve", resolve)
-    more = site_at(site.layout.site, seeds={
-        "openrc": {"flavour": "openrc", "key": "k"}, "other": {"flavour": "musl", "key": "k"},
-    })  # fmt: skip
-    mirror.days = {YESTERDAY}
-    trees.snapshot(more, asked=True)
+def test_lock_fills_only_the_gaps(begun: World, seed: list[str]) -> None:
+    trees.lock(begun.site(), asked=False)
+    assert seed == ["openrc"]
+    more = begun.site(more={"seeds": {**SEEDS, "other": {"flavour": "musl", "key": "stages"}}})
+    freeze(begun, more)
     made = trees.lock(more, asked=False)
-    assert resolved == ["musl"]
-    assert made["seeds"]["openrc"]["size"] == 7
-    assert made["tree"]["tag"] == tag(BEFORE)
-    less = site_at(site.layout.site)  # what is not wanted any more is not pinned any more
+    assert seed == ["openrc", "musl"]
+    assert made["tree"]["tag"] == "20260115"
+    less = begun.site()  # what is not wanted any more is not pinned any more
     assert set(trees.lock(less, asked=False)["seeds"]) == {"openrc"}
 
 
-def test_a_tree_as_files(site: Site, mirror: Mirror) -> None:
-    mirror.days = {BEFORE}
-    frozen = trees.snapshot(site, asked=True)
+def test_lock_says_what_moved(
+    begun: World, upstream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = with_overlay(begun, upstream)
+    trees.lock(site, asked=True)
+    begun.said()
+    old = git(upstream, "rev-parse", "HEAD")
+    new = commit(upstream, {"x": "y"})
+    resolved_to(monkeypatch, "20/stage3.tar.xz")
+    frozen = freeze(begun, site)
+    made = trees.lock(site, asked=True)
+    assert made["overlays"]["java"]["commit"] == new
+    assert begun.said().splitlines() == [
+        f"  wrote {site.layout.lock}: tree 20260116 at {frozen['commit'][:12]}",
+        f"  overlay java: {old[:7]} -> {new[:7]} (main)",
+        "  seed openrc: 1/stage3.tar.xz -> 20/stage3.tar.xz",
+    ]
+    trees.lock(site, asked=True)
+    assert begun.said() == "  config.lock is unchanged (tree 20260116)\n"
+
+
+def test_lock_one_tag_and_leave_the_rest(
+    begun: World, upstream: Path, monkeypatch: pytest.MonkeyPatch, seed: list[str]
+) -> None:
+    site = with_overlay(begun, upstream)
+    freeze(begun, site)
+    held = trees.lock(site, asked=True)
+    assert held["tree"]["tag"] == "20260116"
+    begun.said()
+    commit(upstream, {"x": "y"})
+    seed.clear()
+    monkeypatch.setattr(seeds, "resolve", lambda *_: pytest.fail("a seed was looked for"))
+    made = trees.lock(site, asked=True, tree="20260115")
+    assert made == {**held, "tree": made["tree"]}
+    assert made["tree"]["tag"] == "20260115"
+    assert made == locks.read(site.layout).model_dump()
+    assert begun.said() == (
+        f"  wrote {site.layout.lock}: tree 20260115 at {made['tree']['commit'][:12]}\n"
+    )
+    assert trees.tree(site)["tag"] == "20260115"
+    assert trees.lock(site, asked=True, tree="20260115") == made
+    assert begun.said().endswith("  config.lock is unchanged (tree 20260115)\n")
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [("20260151", "; did you mean 20260115?"), ("2026-01-15", "; did you mean 20260115?"),
+     ("main", ""), ("refs/tags/20260115/../x", ""), ("--help", "")],
+)  # fmt: skip
+def test_lock_an_unknown_tag(begun: World, named: str, meant: str) -> None:
+    site = begun.site()
+    trees.lock(site, asked=True)
+    text = site.layout.lock.read_bytes()
+    with pytest.raises(BinmillError) as unknown:
+        trees.lock(site, asked=True, tree=named)
+    assert unknown.value.message == f"there is no frozen day {named!r}{meant}"
+    assert unknown.value.hint == "frozen are 1, the newest of them: 20260115"
+    assert site.layout.lock.read_bytes() == text
+
+
+def test_a_tree_as_files(begun: World) -> None:
+    site = begun.site()
+    frozen = freeze(begun, site)
     trees.lock(site, asked=False)
     record = trees.tree(site)
     assert record == {key: frozen[key] for key in ("tag", "commit", "timestamp")}
-    assert (site.layout.export(frozen["commit"]) / "day").read_text() == str(BEFORE)
+    ebuild = site.layout.export(frozen["commit"]) / "app-misc/one/one-1.ebuild"
+    assert ebuild.read_text() == f"EAPI=8\n# {NEXT}\n"
 
 
 @pytest.mark.parametrize("has", ["remote", "mirror", "mirror, remote empty", "mirror, no remote"])
-def test_a_lock_from_another_machine(
-    site: Site, mirror: Mirror, remote: Path, tmp_path: Path, has: str
-) -> None:
+def test_a_lock_from_another_machine(begun: World, tmp_path: Path, has: str) -> None:
     """The same commit, from the remote or frozen again; an old lock needs no older mirror."""
-    mirror.days = {BEFORE}
-    trees.snapshot(site, asked=True)
-    trees.lock(site, asked=False)
-    elsewhere: Path | str | None = remote
-    if has == "remote":
-        mirror.days = set()
-    elif has == "mirror":
-        elsewhere = tmp_path / "gone.git"
-    elif has == "mirror, no remote":
-        elsewhere = None
-    else:
-        elsewhere = tmp_path / "empty.git"
-        subprocess.run(["git", "init", "-q", "--bare", elsewhere], check=True)
-    other = site_at(tmp_path / "other", elsewhere)
-    locks.write(other.layout, locks.read(site.layout))
-    assert trees.tree(other) == trees.tree(site)
-    assert (other.layout.export(trees.tree(site)["commit"]) / "day").exists()
+    here = begun.site()
+    trees.lock(here, asked=False)
+    tree: dict[str, Any] = {}
+    if has != "remote":
+        begun.publish("one", begun.signed(DAY), DAY)
+        tree = {"remote": str(tmp_path / "gone.git")}
+    if has == "mirror, no remote":
+        tree = {"remote": None}
+    if has == "mirror, remote empty":
+        subprocess.run(["git", "init", "-q", "--bare", tmp_path / "gone.git"], check=True)
+    other = begun.site(name="other", **tree)
+    locks.write(other.layout, locks.read(here.layout))
+    begun.said()
+    assert trees.tree(other) == trees.tree(here)
+    assert (other.layout.export(trees.tree(here)["commit"]) / "profiles/repo_name").exists()
+    assert ("could not be read" in begun.said()) == (has == "mirror")
+    begun.nothing_left(other)
 
 
-def test_a_lock_that_nobody_can_satisfy(site: Site, mirror: Mirror, tmp_path: Path) -> None:
-    mirror.days = {BEFORE}
-    trees.snapshot(site, asked=True)
-    trees.lock(site, asked=False)
-    held = locks.read(site.layout)
-    other = site_at(tmp_path / "other")
+def test_a_lock_that_nobody_can_satisfy(begun: World) -> None:
+    here = begun.site()
+    trees.lock(here, asked=False)
+    held = locks.read(here.layout)
+    other = begun.site(name="other", remote=None)
     locks.write(other.layout, held)
-    mirror.days = set()
-    with pytest.raises(DownloadFailed):
+    with pytest.raises(DownloadFailed, match=r"no mirror gave gentoo-20260115\.tar\.xz"):
         trees.tree(other)
-    mirror.days = {BEFORE}
+    begun.nothing_left(other)
+    begun.publish("one", begun.signed(DAY), DAY)
     wrong = held.tree.model_copy(update={"commit": "d" * 40})
     locks.write(other.layout, held.model_copy(update={"tree": wrong}))
     with pytest.raises(BinmillError, match="is not the locked commit dddddddddddd"):
         trees.tree(other)
     wrong = held.tree.model_copy(update={"tag": "20200101"})
-    locks.write(site.layout, held.model_copy(update={"tree": wrong}))
+    locks.write(here.layout, held.model_copy(update={"tree": wrong}))
     with pytest.raises(BinmillError, match="edited by hand"):
+        trees.tree(here)
+
+
+@pytest.mark.parametrize("named", ["newest", "2026115", "20260230"])
+def test_a_lock_that_names_no_day(begun: World, named: str) -> None:
+    site = begun.site(remote=None)
+    trees.lock(site, asked=False)
+    held = locks.read(site.layout)
+    wrong = held.tree.model_copy(update={"tag": named, "commit": "d" * 40})
+    locks.write(site.layout, held.model_copy(update={"tree": wrong}))
+    with pytest.raises(BinmillError) as failed:
         trees.tree(site)
+    assert failed.value.message == f"config.lock: {named!r} is not a day"
+
+
+def test_an_overlay_stays_where_it_is_pinned(begun: World, upstream: Path) -> None:
+    site = with_overlay(begun, upstream)
+    old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
+    begun.said()
+    assert trees.overlay(site, "java") == {"commit": old}
+    assert begun.said() == ""
+    new = commit(upstream, {"x": "y"})
+    assert trees.overlay(site, "java") == {"commit": old}
+    assert begun.said() == (
+        f"  java: main has moved on to {new[:7]} (pinned: {old[:7]}); `doit lock` follows\n"
+    )
+    assert names(site.layout.export(old)) == ["profiles"]
+    assert not site.layout.export(new).exists()
+    newest = rewritten(upstream, {"z": "z"})
+    assert trees.overlay(site, "java") == {"commit": old}
+    assert begun.said().startswith(f"  java: main was rewritten: {newest[:7]} does not go back ")
+    assert trees.lock(site, asked=True)["overlays"]["java"]["commit"] == newest
+    assert trees.overlay(site, "java") == {"commit": newest}
+
+
+def test_an_overlay_that_cannot_be_reached(begun: World, upstream: Path, tmp_path: Path) -> None:
+    """It is said, and no more, when the pinned commit is here."""
+    site = with_overlay(begun, upstream)
+    old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
+    away = upstream.rename(tmp_path / "away")
+    begun.said()
+    with pytest.raises(BinmillError, match="could not be fetched") as failed:
+        trees.overlay(site, "java")
+    assert PASSWORD not in str(failed.value)
+    assert not site.layout.export(old).exists()
+    away.rename(upstream)
+    trees.overlay(site, "java")
+    upstream.rename(away)
+    begun.said()
+    assert trees.overlay(site, "java") == {"commit": old}
+    (said,) = begun.said().splitlines()
+    assert said.startswith(f"  file://localhost{upstream} could not be read: ")
+
+
+def test_an_overlay_that_the_lock_does_not_pin(begun: World, upstream: Path) -> None:
+    trees.lock(begun.site(), asked=True)
+    with pytest.raises(Stale, match="does not pin the overlay java") as stale:
+        trees.overlay(with_overlay(begun, upstream), "java")
+    assert "doit lock" in stale.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,26 @@ def test_a_good_file(layout: Layout) -> None:
     assert config.tree.name == "gentoo"
     assert config.overlays["ours"].branch == "main"
     assert config.binhost.listen == "127.0.0.1:8480"
+    assert config.keys["release"].accept_expired_before is None
+    assert (config.network.proxy, config.network.no_proxy) == (None, [])
+    assert (config.tree.warn_hours, config.tree.fail_hours) == (36, 72)
+    assert config.tree.manifests == "when-signed"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("keys.release.accept_expired_before", date(2026, 1, 15)),
+        ("network.proxy", "http://me:secret@proxy.example:3128"),
+        ("network.no_proxy", ["localhost", "10.0.0.0/8", ".example"]),
+        ("tree.warn_hours", 0),
+        ("tree.fail_hours", 0),
+        ("tree.manifests", "always"),
+        ("tree.manifests", "never"),
+    ],
+)
+def test_what_may_be_set(layout: Layout, place: str, value: Any) -> None:
+    assert _value(read(layout, changed((place, value))), place) == value
 
 
 @pytest.mark.parametrize(
@@ -113,6 +134,34 @@ def test_a_good_file(layout: Layout) -> None:
         (("chroots.java.base", None), ["[chroots.java]: needs either seed"]),
         (("chroots.base.profile", None), ["[chroots.base] profile: missing"]),
         (("overlays.gentoo", {"url": "https://x/"}), ["[overlays.gentoo]: has the name of the"]),
+        (
+            ("keys.release.accept_expired_before", "2026-01-15"),
+            [
+                "[keys.release] accept_expired_before: input should be a valid date",
+                "(got '2026-01-15')",
+            ],
+        ),
+        (
+            ("keys.release.accept_expired_before", datetime(2026, 1, 15)),
+            ["[keys.release] accept_expired_before: input should be a valid date"],
+        ),
+        (
+            ("keys.release.accept_expired_befor", date(2026, 1, 15)),
+            ["[keys.release] accept_expired_befor:", "did you mean 'accept_expired_before'?"],
+        ),
+        (("network.proxi", "x"), ["[network] proxi: unknown key", "did you mean 'proxy'?"]),
+        (("network.proxy", "proxy.example:3128"), ["[network] proxy: 'proxy.example:3128' is not"]),
+        (("network.proxy", "socks5://x/"), ["[network] proxy: 'socks5://x/' is not an http or"]),
+        (("network.no_proxy", "x"), ["[network] no_proxy: input should be a valid list"]),
+        (("network.no_proxy", ["a b"]), ["[network] no_proxy[0]: 'a b' is not one word"]),
+        (("tree.warn_hours", -1), ["[tree] warn_hours:", "greater than or equal to 0"]),
+        (("tree.fail_hours", 7.5), ["[tree] fail_hours: input should be a valid integer"]),
+        (("tree.fail_hour", 7), ["[tree] fail_hour: unknown key", "'fail_hours'"]),
+        (
+            ("tree.manifests", "sometimes"),
+            ["[tree] manifests: input should be 'when-signed', 'always' or 'never'"],
+        ),
+        (("tree.manifests", True), ["[tree] manifests: input should be 'when-signed'"]),
     ],
     ids=str,
 )
@@ -163,6 +212,9 @@ STRINGS = [
     "tree.name",
     "tree.key",
     "tree.remote",
+    "tree.manifests",
+    "network.proxy",
+    "network.no_proxy[]",
     "overlays.ours.url",
     "overlays.ours.branch",
     "seeds.amd64.arch",
@@ -222,6 +274,9 @@ def test_hostile_text_is_refused_or_taken_literally(layout: Layout, place: str, 
         ("chroots.base.features", ["x;y"]),
         ("mirrors.gentoo", ["http://x/' y"]),
         ("mirrors.gentoo", ["file:///etc"]),
+        ("network.proxy", "file:///etc"),
+        ("network.proxy", "http://x/' y"),
+        ("network.no_proxy", ["-x"]),
         ("binhost.listen", "0.0.0.0:80; x"),
     ],
 )

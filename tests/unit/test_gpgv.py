@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,23 @@ def test_of_several_fatal_words_the_most_telling_is_told() -> None:
         judge(text([f"[GNUPG:] {line}" for line in lines]), 2, ROLE, "x", NOW)
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("0123456789ABCDEF 22 2 00 1 5 X", "its hash algorithm (number 2) is too weak"),
+        ("0123456789ABCDEF 22 1 00 1 5", "its hash algorithm (number 1) is too weak"),
+        ("0123456789ABCDEF 22 8 00 1 9 X", "not in the key file, or in an unknown way"),
+        ("0123456789ABCDEF 22", "not in the key file, or in an unknown way"),
+        ("", "not in the key file, or in an unknown way"),
+    ],
+)
+def test_what_gpgv_would_not_even_check(said: str, reason: str) -> None:
+    """Fault 16: of a weak signature it says no more than ERRSIG, and which hash it has."""
+    with pytest.raises(NotTrusted) as refused:
+        judge(text([NEWSIG, f"[GNUPG:] ERRSIG {said}"]), 2, ROLE, "x", NOW)
+    assert refused.value.message.endswith(reason)
+
+
 @pytest.mark.parametrize("returncode", [1, 2, -9])
 def test_the_exit_code_must_agree(returncode: int) -> None:
     with pytest.raises(NotTrusted, match=f"ended with {returncode}"):
@@ -121,3 +139,100 @@ def test_a_user_id_cannot_write_status_lines(separator: str) -> None:
     injected = GOODSIG + separator + valid()
     with pytest.raises(NotTrusted, match="VALIDSIG 0 times"):
         judge(text([NEWSIG, injected]), 0, ROLE, "x", NOW)
+
+
+DAY = date(2027, 1, 15)
+MIDNIGHT = 1799971200  # as DAY begins, in UTC
+WAS_GOOD = Role(ROLE.name, ROLE.keyfile, ROLE.fingerprints, accept_expired_before=DAY)
+EXPKEYSIG = GOODSIG.replace("GOODSIG", "EXPKEYSIG")
+
+
+def listing(
+    primary: str = "e", subkey: str = "e", ends: tuple[int | str, int | str] = (NOW, NOW)
+) -> str:
+    """What gpg says of the key that signed: validity and end of the primary and its subkey."""
+    return (
+        f"pub:{primary}:255:22:X:1600000000:{ends[0]}::-:::c:::::ed25519:::0:\n"
+        f"fpr:::::::::{PRIMARY}:\n"
+        f"uid:{primary}::::1600000000::X::Some One::::::::::0:\n"
+        f"sub:{subkey}:255:22:Y:1600000000:{ends[1]}:::::s:::::ed25519::\n"
+        f"fpr:::::::::{SUBKEY}:\n"
+    )
+
+
+OTHERS = f"pub:r:255:22:Z:1600000000:1600000001::-:::c:::::ed25519:::0:\nfpr:::::::::{OTHER}:\n"
+
+
+@pytest.mark.parametrize(
+    ("made", "keys"),
+    [
+        (MIDNIGHT - 1, listing()),
+        (MIDNIGHT - 1, listing(ends=(MIDNIGHT, MIDNIGHT))),
+        (MIDNIGHT - 1, listing(primary="-", ends=("", NOW))),
+        (MIDNIGHT - 1, OTHERS + listing() + OTHERS),
+    ],
+    ids=["both", "just before", "the subkey alone", "others do not count"],
+)
+def test_an_expired_key_that_is_asked_for(made: int, keys: str) -> None:
+    said = text([NEWSIG, "[GNUPG:] KEYEXPIRED 1600000001", EXPKEYSIG, valid(made=made)])
+    assert judge(said, 0, WAS_GOOD, "x", NOW, keys=keys) == Signature(PRIMARY, made)
+    with pytest.raises(NotTrusted, match="the key that signed it has expired"):
+        judge(said, 0, ROLE, "x", NOW, keys=keys)
+
+
+@pytest.mark.parametrize(
+    ("lines", "keys"),
+    [
+        ([EXPKEYSIG, valid(made=MIDNIGHT)], listing()),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(ends=(MIDNIGHT - 1, NOW))),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(ends=(NOW, MIDNIGHT - 1))),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(primary="r")),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(subkey="r")),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(primary="i")),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing() + listing(primary="r")),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], OTHERS),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], ""),
+        ([EXPKEYSIG, valid(made="20270114T000000")], listing()),
+        ([EXPKEYSIG], listing()),
+    ],
+    ids=[
+        "too late", "after the primary's end", "after the subkey's end", "revoked",
+        "revoked subkey", "invalid", "two copies, one revoked", "not listed", "no listing",
+        "no time", "no VALIDSIG",
+    ],
+)  # fmt: skip
+def test_an_expired_key_that_counts_for_nothing(lines: list[str], keys: str) -> None:
+    with pytest.raises(NotTrusted, match="the key that signed it has expired"):
+        judge(text([NEWSIG, *lines]), 0, WAS_GOOD, "x", NOW, keys=keys)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] REVKEYSIG x"], "was revoked"),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] BADSIG x"], "does not fit the bytes"),
+        ([EXPKEYSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)], "GOODSIG 2 times"),
+        ([EXPKEYSIG, GOODSIG, valid(made=MIDNIGHT - 1)], "GOODSIG 2 times"),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), valid()], "VALIDSIG 2 times"),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1, algorithm=2)], "too weak"),
+    ],
+)
+def test_all_other_rules_hold_for_an_expired_key(lines: list[str], reason: str) -> None:
+    with pytest.raises(NotTrusted, match=reason):
+        judge(text([NEWSIG, *lines]), 0, WAS_GOOD, "x", NOW, keys=listing())
+
+
+def test_an_expired_key_of_another_role() -> None:
+    role = Role(ROLE.name, ROLE.keyfile, (OTHER,), accept_expired_before=DAY)
+    with pytest.raises(NotTrusted, match="not pinned"):
+        judge(text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)]), 0, role, "x", NOW,
+              keys=listing())  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c", "\x1c"])
+def test_a_user_id_cannot_write_a_listing(separator: str) -> None:
+    forged = "".join(f"{separator}pub:e:::::{NOW}:{separator}fpr:::::::::{PRIMARY}:")
+    keys = listing(primary="r").replace("Some One", f"Some One{forged}")
+    said = text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)])
+    with pytest.raises(NotTrusted, match="has expired"):
+        judge(said, 0, WAS_GOOD, "x", NOW, keys=keys)

@@ -1,0 +1,78 @@
+"""What several integration tests share: keys of every kind, and an upstream that uses them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.flow import snapshots
+from tasks.system import http
+from tests.hostile import hostile, status
+from tests.integration.test_gpgv import Keys, every_kind
+from tests.snapshots import DAY
+from tests.upstream import REMOTE, World
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
+    with every_kind(tmp_path_factory.mktemp("keys")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def upstream(
+    folder: Path, keys: Keys, patch: pytest.MonkeyPatch, printed: Callable[[], str]
+) -> Iterator[World]:
+    patch.setattr(os, "environ", os.environ.copy())
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        patch.delenv(name, raising=False)
+    patch.setattr(http, "_PAUSES", (0.0, 0.0))
+    with hostile() as server:
+        server.answers["*"] = status(404)
+        made = World(folder, server, keys, printed)
+        patch.setattr(snapshots, "_now", lambda: made.now)
+        yield made
+    from git import Repo
+
+    for each in gc.get_objects():  # Python would end git's helpers in any order, with a warning
+        if type(each) is Repo:
+            each.close()
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[World]:
+    """No mirror has anything yet, and nothing is frozen."""
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", tmp_path / REMOTE], check=True)
+    with upstream(tmp_path, keys, monkeypatch, lambda: "".join(capsys.readouterr())) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def first_day(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a site that has frozen DAY, and its remote."""
+    folder = tmp_path_factory.mktemp("first")
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", folder / REMOTE], check=True)
+    with pytest.MonkeyPatch.context() as patch, upstream(folder, keys, patch, str) as made:
+        made.publish("one", made.signed(DAY), DAY)
+        made.snapshot(made.site())
+    return folder
+
+
+@pytest.fixture
+def begun(world: World, first_day: Path) -> World:
+    """DAY is frozen; no mirror has anything newer."""
+    for name in ("site", REMOTE):
+        shutil.copytree(first_day / name, world.folder / name, dirs_exist_ok=True)
+    return world

@@ -1,0 +1,387 @@
+"""`doit snapshot`: what is frozen, pushed and said, day after day and for days on purpose."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import lock as locks
+from tasks.errors import BinmillError, DownloadFailed, NotTrusted, Stale
+from tasks.flow import snapshots
+from tasks.lock import Lock, TreePin
+from tasks.site import Site
+from tests.conftest import names
+from tests.hostile import file, in_turn, status
+from tests.integration.test_freeze import git, references
+from tests.integration.test_manifests import sealed, unsigned
+from tests.integration.test_signatures import PAGE, digest
+from tests.snapshots import DAY, made_at
+from tests.upstream import NEXT, NOW, PASSWORD, World, dated, tag
+
+BEFORE = DAY - timedelta(days=1)
+
+
+def short(site: Site, day: date) -> str:
+    return git(site.layout.tree, "rev-parse", f"{tag(day)}^{{commit}}")[:7]
+
+
+def pushed_to(world: World) -> str:
+    return f", pushed to file://localhost{world.remote}"
+
+
+def test_what_is_said(world: World) -> None:
+    site = world.site("one", "two")
+    right = world.publish("two", world.signed(DAY), DAY)
+    record, said = world.snapshot(site)
+    assert record == {
+        "tag": "20260115",
+        "commit": git(site.layout.tree, "rev-parse", "20260115^{commit}"),
+        "timestamp": made_at(DAY),
+        "sha512": digest(right),
+        "signer": world.keys.fingerprint("good"),
+    }
+    assert said == (
+        f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 3 files)"
+        f"{pushed_to(world)}\n"
+    )
+    before = world.held(site)
+    again, said = world.snapshot(site)
+    assert (again, world.held(site)) == (record, before)
+    assert said == (
+        "  no newer snapshot than 20260115 (mirror says 2026-01-16T00:45Z, 2 mirrors asked)\n"
+    )
+    world.publish("one", world.signed(NEXT))
+    record, said = world.snapshot(site)
+    assert record["tag"] == "20260116"
+    assert said == (
+        f"  frozen gentoo 20260116 as {short(site, NEXT)} "
+        f"(tag 20260116, 2 files changed since 20260115){pushed_to(world)}\n"
+    )
+    assert world.snapshot(site)[1] == (
+        "  no newer snapshot than 20260116 (there can be none before tomorrow)\n"
+    )
+    assert references(world.remote) == references(site.layout.tree)
+    assert PASSWORD not in git(site.layout.tree, "log", "--format=%B", "--all")
+
+
+def test_what_is_said_of_one_file_and_no_remote(world: World) -> None:
+    site = world.site(remote=None)
+    world.publish("one", world.signed(DAY, files={}), DAY)
+    assert world.snapshot(site)[1] == (
+        f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 1 file)\n"
+    )
+    world.publish("one", world.signed(NEXT, files={}))
+    assert world.snapshot(site)[1] == (
+        f"  frozen gentoo 20260116 as {short(site, NEXT)} "
+        "(tag 20260116, 1 file changed since 20260115)\n"
+    )
+    assert references(world.remote) == {}
+
+
+def test_no_mirror_that_says_when(world: World) -> None:
+    site = world.site()
+    world.publish("one", world.signed(DAY), DAY)
+    world.snapshot(site)
+    world.answer(status(404), "one", DAY, ".gpgsig")
+    assert world.snapshot(site)[1] == "  no newer snapshot than 20260115 (1 mirror asked)\n"
+
+
+def test_only_newer_days_are_asked_for(world: World) -> None:
+    site = world.site()
+    with pytest.raises(BinmillError, match="no mirror has a snapshot of the last 5 days") as none:
+        snapshots.snapshot(site, asked=True)
+    assert "lookback_days" in none.value.hint
+    days = [NEXT - timedelta(days=back) for back in range(5)]
+    assert world.server.asked == [world.path("one", day, ".gpgsig") for day in days]
+    world.publish("one", world.signed(DAY), DAY)
+    world.snapshot(site)
+    world.server.asked.clear()
+    world.snapshot(site)
+    asked = [world.path("one", NEXT, ".gpgsig"), world.path("one", DAY, ".gpgsig")]
+    assert world.server.asked == asked  # the second: when it got what is frozen
+    assert world.archives() == []
+
+
+def test_the_mirrors_are_down(begun: World) -> None:
+    for suffix in ("", ".gpgsig"):
+        begun.answer(status(503), "one", NEXT, suffix)
+    error = begun.refused(begun.site(), DownloadFailed)
+    assert f"{begun.url('one')}/snapshots/gentoo-20260116.tar.xz.gpgsig: HTTP 503" in error.message
+    begun.publish("one", begun.signed())
+    assert begun.snapshot(begun.site())[0]["tag"] == "20260116"
+
+
+@pytest.mark.parametrize("cut", ["cut once", "killed"])
+def test_the_rest_of_half_an_archive(world: World, cut: str) -> None:
+    """Of a run that broke off; the next one asks for the rest only."""
+    site = world.site()
+    right = world.publish("one", world.signed())
+    half = len(right.archive) // 2
+    answers = [world.plain(right.archive, pieces=half), status(503)]
+    world.answer(in_turn(*answers), "one")
+    with pytest.raises(DownloadFailed, match="HTTP 503"):
+        snapshots.snapshot(site, asked=True)
+    left = site.layout.downloads / "gentoo-20260116.tar.xz"
+    assert left.read_bytes() == right.archive[:half]
+    assert names(left.parent) == [".gentoo-20260116.tar.xz.partial", left.name]
+    assert site.layout.downloads.stat().st_mode & 0o777 == 0o700
+    if cut == "killed":  # before the small files were swept
+        left.with_name(f"{left.name}.gpgsig").write_bytes(b"half")
+    world.publish("one", right)
+    world.server.ranges.clear()
+    assert world.snapshot(site)[0]["sha512"] == digest(right)
+    assert [asked for asked in world.server.ranges if asked[0]] == [
+        (f"bytes={half}-", dated(NEXT))
+    ]  # fmt: skip
+
+
+def test_a_push_that_failed_is_made_up_for(world: World, tmp_path: Path) -> None:
+    """The freeze stands, and is said; the next run pushes, though there is nothing newer."""
+    site = world.site()
+    world.publish("one", world.signed(DAY), DAY)
+    away = world.remote.rename(tmp_path / "away.git")
+    with pytest.raises(BinmillError, match="20260115 could not be pushed to file://localhost"
+                       ) as failed:  # fmt: skip
+        snapshots.snapshot(site, asked=True)
+    assert "\n" not in failed.value.message
+    assert "run `doit snapshot` again" in failed.value.hint
+    assert PASSWORD not in str(failed.value)
+    said = world.said().splitlines()
+    assert said[0].startswith(f"  file://localhost{world.remote} could not be read: ")
+    assert said[1:] == [f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 3 files)"]
+    away.rename(world.remote)
+    assert world.snapshot(site)[1] == (
+        "  no newer snapshot than 20260115 (mirror says 2026-01-16T00:45Z, 1 mirror asked), "
+        f"pushed 20260115 to file://localhost{world.remote}\n"
+    )
+    assert references(world.remote) == references(site.layout.tree)
+
+
+def test_what_an_earlier_push_failed_to_bring_is_named(world: World, tmp_path: Path) -> None:
+    site = world.site()
+    world.publish("one", world.signed(DAY), DAY)
+    away = world.remote.rename(tmp_path / "away.git")
+    with pytest.raises(BinmillError):
+        snapshots.snapshot(site, asked=True)
+    away.rename(world.remote)
+    world.publish("one", world.signed())
+    _, said = world.snapshot(site)
+    assert said.endswith(
+        "(tag 20260116, 2 files changed since 20260115), "
+        f"pushed 20260115, 20260116 to file://localhost{world.remote}\n"
+    )
+    assert references(world.remote) == references(site.layout.tree)
+
+
+AGE = [
+    # hours after it was made, warn_hours, fail_hours, what comes of it
+    (35, 36, 72, ""),
+    (36, 36, 72, ""),
+    (37, 36, 72, "warn"),
+    (72, 36, 72, "warn"),
+    (73, 36, 72, "fail"),
+    (96, 36, 72, "fail"),
+    (96, 0, 72, "fail"),
+    (96, 0, 0, ""),
+    (96, 36, 0, "warn"),
+    (9, 8, 0, "warn"),
+]
+
+
+@pytest.mark.parametrize(("hours", "warn", "fail", "outcome"), AGE)
+def test_21_nothing_newer(begun: World, hours: int, warn: int, fail: int, outcome: str) -> None:
+    """Somebody may hold the newer ones back, or the mirrors have stopped to work."""
+    begun.now = NOW - timedelta(hours=35, minutes=15) + timedelta(hours=hours)
+    begun.publish("one", begun.signed(DAY), DAY)
+    site = begun.site(warn_hours=warn, fail_hours=fail)
+    if outcome == "fail":
+        error = begun.refused(site, Stale)
+        assert error.message.startswith(
+            f"nothing newer than 20260115 for {hours} h (more than {fail} h): "
+        )
+        assert "fail_hours" in error.hint
+        begun.now = NOW
+        begun.publish("one", begun.signed())
+        assert begun.snapshot(site)[0]["tag"] == "20260116"
+        return
+    _, said = begun.snapshot(site)
+    warning = f"  20260115 is {hours} h old (more than {warn} h): are the mirrors behind?"
+    assert (warning in said.splitlines()) == (outcome == "warn")
+    assert said.splitlines()[-1].startswith("  no newer snapshot than 20260115 (")
+    assert len(said.splitlines()) == 1 + (outcome == "warn")
+
+
+def test_21_what_is_new_here_may_be_old(world: World) -> None:
+    """A first run, or one after a long pause: it is taken, and said."""
+    world.now = NOW + timedelta(days=3)
+    world.publish("one", world.signed(DAY), DAY)
+    record, said = world.snapshot(world.site())
+    assert record["tag"] == "20260115"
+    assert said.splitlines()[0].startswith("  20260115 is 107 h old (more than 36 h): ")
+    assert said.splitlines()[1].startswith("  frozen gentoo 20260115 as ")
+
+
+def test_an_older_day_on_purpose(world: World) -> None:
+    site = world.site(warn_hours=1)
+    world.publish("one", world.signed())
+    record, _ = world.snapshot(site)
+    main = references(site.layout.tree)["refs/heads/main"]
+    world.publish("one", world.signed(DAY), DAY)
+    again, said = world.snapshot(site, day="20260115")
+    assert again == record
+    assert said == (
+        f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 2 files unlike 20260116); "
+        f"it was asked for, 20260116 stays the newest{pushed_to(world)}\n"
+    )
+    assert references(site.layout.tree).keys() == {
+        "refs/heads/main", "refs/tags/20260115", "refs/tags/20260116",
+    }  # fmt: skip
+    assert references(site.layout.tree)["refs/heads/main"] == main
+    assert references(world.remote) == references(site.layout.tree)
+    world.server.asked.clear()
+    assert world.snapshot(site)[0] == record
+
+
+def test_a_newer_day_on_purpose(begun: World) -> None:
+    begun.publish("one", begun.signed())
+    record, said = begun.snapshot(begun.site(), day="20260116")
+    assert record["tag"] == "20260116"
+    assert "asked for" not in said
+    assert said.endswith(f"changed since 20260115){pushed_to(begun)}\n")
+
+
+@pytest.mark.parametrize(
+    "day",
+    ["2026-01-15", "20261301", "20260230", "2026115", "202601 5", "today", "20260115\n",
+     " 20260115", "\uff12\uff10260115", "../../../x"],
+)  # fmt: skip
+def test_what_is_no_day(begun: World, day: str) -> None:
+    error = begun.refused(begun.site(), BinmillError, day=day)
+    assert error.message == f"--date: {day!r} is not a day"
+    assert "20260315" in error.hint
+    assert begun.server.asked == []
+
+
+@pytest.mark.parametrize("day", ["20260114", "20991231", "99991231", "00010101"])
+def test_a_day_that_nobody_has(begun: World, day: str) -> None:
+    error = begun.refused(begun.site("one", "two"), DownloadFailed, day=day)
+    for mirror in ("one", "two"):
+        assert f"{begun.url(mirror)}/snapshots/gentoo-" in error.message
+    assert "[mirrors]" in error.hint
+
+
+def test_a_day_that_is_frozen_already(begun: World) -> None:
+    site = begun.site()
+    before = begun.held(site)
+    record, said = begun.snapshot(site, day="20260115")
+    assert record["tag"] == "20260115"
+    assert said == f"  gentoo 20260115 is frozen already, as {short(site, DAY)}\n"
+    assert begun.server.asked == []
+    assert begun.held(site) == before
+
+
+@pytest.mark.parametrize("other", [NEXT, BEFORE], ids=["a newer one", "an older one"])
+def test_20_another_day_s_under_the_name_that_was_asked_for(begun: World, other: date) -> None:
+    asked = DAY - timedelta(days=2) if other == BEFORE else BEFORE
+    right = begun.publish("two", begun.signed(asked), asked)
+    begun.publish("one", begun.signed(other), asked)
+    error = begun.refused(begun.site("one"), NotTrusted, day=tag(asked))
+    assert f"gentoo-{tag(asked)}.tar.xz is really " in error.message
+    site = begun.site("one", "two")
+    record, said = begun.snapshot(site, day=tag(asked))
+    assert record["tag"] == "20260115"
+    assert f"  passed over: {begun.url('one')}: gentoo-{tag(asked)}.tar.xz is really " in said
+    assert f"frozen gentoo {tag(asked)} as {short(site, asked)} " in said
+    assert digest(right) in git(site.layout.tree, "cat-file", "tag", tag(asked))
+
+
+def locked_at(site: Site, day: date | str) -> None:
+    text = day if isinstance(day, str) else tag(day)
+    locks.write(site.layout, Lock(tree=TreePin(tag=text, commit="a" * 40)))
+
+
+def test_20_a_lost_state_does_not_fall_behind_the_lock(world: World) -> None:
+    site = world.site()
+    locked_at(site, NEXT)
+    world.publish("one", world.signed(DAY), DAY)
+    error = world.refused(site, BinmillError)
+    assert error.message == (
+        "no mirror has a snapshot of the last 5 days that is not older than 20260116, "
+        "which is locked"
+    )
+    world.publish("one", world.signed(DAY), NEXT)  # the older one under a newer name
+    assert "an old snapshot under a new name" in world.refused(site, NotTrusted).message
+    world.publish("one", world.signed())
+    assert world.snapshot(site)[0]["tag"] == "20260116"
+    assert world.archives().count("one/20260115") == 0
+
+
+def test_a_lock_that_names_no_day(world: World) -> None:
+    site = world.site()
+    world.publish("one", world.signed())
+    locked_at(site, "newest")
+    error = world.refused(site, BinmillError)
+    assert error.message == "config.lock: 'newest' is not a day"
+
+
+def with_manifests(world: World, *, evil: bool = False) -> Any:
+    files, top = unsigned()
+    del files["metadata/timestamp.x"]
+    files["Manifest"] = sealed(world.keys, top, at=made_at(NEXT))
+    if evil:
+        files["app-misc/one/one-1.ebuild"] = b"EAPI=8\nevil\n"
+    return world.signed(files=files)
+
+
+def test_manifests(begun: World) -> None:
+    """A file that is not what its Manifest says: the whole day is refused, wherever it is from."""
+    site = begun.site("one", "two")
+    evil = begun.publish("one", with_manifests(begun, evil=True))
+    cause = "is not what was signed: 'app-misc/one/one-1.ebuild' has "
+    assert cause in begun.refused(site, NotTrusted).message
+    right = begun.publish("two", with_manifests(begun))
+    record, said = begun.snapshot(site)
+    assert record["sha512"] == digest(right)
+    passed, frozen = said.splitlines()
+    assert passed.startswith(f"  passed over: {begun.url('one')}: commit ")
+    assert cause in passed
+    assert frozen.startswith("  frozen gentoo 20260116 as ")
+    other = begun.site("one", name="other", manifests="never", remote=None)
+    assert begun.snapshot(other)[0]["sha512"] == digest(evil)
+
+
+@pytest.mark.parametrize("manifests", ["always", "when-signed"])
+def test_no_manifests(begun: World, manifests: str) -> None:
+    begun.publish("one", begun.signed())
+    site = begun.site(manifests=manifests)
+    if manifests == "always":
+        error = begun.refused(site, NotTrusted)
+        assert "there is no Manifest at its top" in error.message
+    else:
+        assert begun.snapshot(site)[0]["tag"] == "20260116"
+
+
+def test_a_remote_that_is_ahead_is_followed(world: World) -> None:
+    """A machine that lost its state goes on where the others are."""
+    world.publish("one", world.signed(DAY), DAY)
+    world.snapshot(world.site())
+    world.publish("one", world.signed())
+    other = world.site(name="other")
+    record, said = world.snapshot(other)
+    assert record["tag"] == "20260116"
+    assert said.endswith(f"(tag 20260116, 3 files){pushed_to(world)}\n")
+    strung = git(world.remote, "log", "--first-parent", "--format=%s", "main").splitlines()
+    assert strung[:2] == ["freeze gentoo 20260116", "freeze gentoo 20260115"]
+
+
+def test_a_captive_portal(begun: World) -> None:
+    """Fault 6: whatever is asked for, there is a page."""
+    begun.server.answers["*"] = file(PAGE)
+    error = begun.refused(begun.site("one", "two"), NotTrusted)
+    assert error.message.count("there is no signature in it") == 2
+    begun.server.answers["*"] = status(404)
+    begun.publish("one", begun.signed())
+    assert begun.snapshot(begun.site("one", "two"))[0]["tag"] == "20260116"

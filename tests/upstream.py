@@ -1,0 +1,161 @@
+"""Upstream as a test wants it: mirrors on loopback that may lie, a remote, a site that uses them.
+
+Nothing depends on the day on which the tests run: the site believes that it is World.now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+
+from tasks.config import Config
+from tasks.errors import BinmillError
+from tasks.flow import snapshots
+from tasks.layout import Layout
+from tasks.records import Record
+from tasks.site import Site
+from tests.conftest import names
+from tests.hostile import Answer, Hostile, file
+from tests.integration.test_freeze import leftovers, objects, references
+from tests.integration.test_gpgv import Keys
+from tests.snapshots import DAY, FILES, made_at, snapshot
+
+NEXT = DAY + timedelta(days=1)
+NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)  # when NEXT is eleven hours old
+PASSWORD = "sesame"
+REMOTE = "remote.git"
+
+Error = TypeVar("Error", bound=BinmillError)
+
+
+def tag(day: date) -> str:
+    return f"{day:%Y%m%d}"
+
+
+def dated(day: date) -> str:
+    """The Last-Modified of a day's files."""
+    return format_datetime(datetime.fromtimestamp(made_at(day), UTC), usegmt=True)
+
+
+class Signed(NamedTuple):
+    """What a mirror has of a day: the archive, its detached signature, its .md5sum, if any."""
+
+    archive: bytes
+    signature: bytes | None
+    md5sum: bytes | None = None
+
+
+@dataclass
+class World:
+    """Mirrors by name, at URLs with a password; one git remote, with a password too; keys."""
+
+    folder: Path
+    server: Hostile
+    keys: Keys
+    printed: Callable[[], str]
+    now: datetime = NOW
+
+    @property
+    def remote(self) -> Path:
+        return self.folder / REMOTE
+
+    def url(self, mirror: str) -> str:
+        """A mirror's URL as a person is told it."""
+        return self.server.url(f"/{mirror}")
+
+    def path(self, mirror: str, day: date = NEXT, suffix: str = "") -> str:
+        return f"/{mirror}/snapshots/gentoo-{tag(day)}.tar.xz{suffix}"
+
+    def site(self, *mirrors: str, name: str = "site", more: dict[str, Any] | None = None,
+             accept: date | None = None, **tree: Any) -> Site:  # fmt: skip
+        """A site that asks these mirrors in this order; `tree` are settings of its [tree]."""
+        pinned = ("good", "expired", "revoked", "lapsed", "weak")
+        key = {"file": str(self.keys.ring), "accept_expired_before": accept}
+        urls = [self.url(each).replace("//", f"//me:{PASSWORD}@") for each in mirrors or ["one"]]
+        remote = f"file://me:{PASSWORD}@localhost{self.remote}"
+        raw: dict[str, Any] = {
+            "keys": {
+                "snapshots": {**key, "fingerprints": list(map(self.keys.fingerprint, pinned))},
+                "stages": {**key, "fingerprints": [self.keys.fingerprint("other")]},
+            },
+            "mirrors": {"gentoo": urls},
+            "tree": {"key": "snapshots", "lookback_days": 5, "remote": remote, **tree},
+            "seeds": {"openrc": {"flavour": "openrc", "key": "stages"}},
+            "chroots": {},
+            **(more or {}),
+        }
+        layout = Layout(self.folder / name, self.folder / name / "state")
+        layout.site.mkdir(exist_ok=True)
+        return Site(layout, Config.model_validate(raw))
+
+    def signed(self, day: date = NEXT, *how: str, who: str = "good", at: float = 0,
+               **more: Any) -> Signed:  # fmt: skip
+        """A day's snapshot, signed a quarter of an hour after it was made, or `at` that time."""
+        files = {**FILES, "app-misc/one/one-1.ebuild": f"EAPI=8\n# {day}\n".encode()}
+        archive = snapshot(self.folder, day, **{"files": files, **more}).read_bytes()
+        at = at or made_at(day) + 900
+        return Signed(archive, self.keys.sign(*how, who=who, data=archive, at=at))
+
+    def publish(self, mirror: str, signed: Signed, day: date = NEXT) -> Signed:
+        """Let a mirror have this under a day's name, whatever it is."""
+        for suffix, body in zip(("", ".gpgsig", ".md5sum"), signed, strict=True):
+            self.server.answers.pop(self.path(mirror, day, suffix), None)
+            if body is not None:
+                self.answer(self.plain(body, day), mirror, day, suffix)
+        return signed
+
+    def plain(self, body: bytes, day: date = NEXT, pieces: int | None = None) -> Answer:
+        """How a well-behaved mirror gives a file; it breaks off after so many bytes, if any."""
+        return file(body, f"Last-Modified: {dated(day)}", pieces=pieces, validators=(dated(day),))
+
+    def answer(self, answer: Answer, mirror: str, day: date = NEXT, suffix: str = "") -> None:
+        self.server.url(self.path(mirror, day, suffix), answer)
+
+    def archives(self) -> list[str]:
+        """Which mirrors' archives were asked for since the last call, as MIRROR/DAY."""
+        paths = [path.split("/") for path in self.server.asked if path.endswith(".tar.xz")]
+        self.server.asked.clear()
+        return [f"{mirror}/{name[7:15]}" for _, mirror, _, name in paths]
+
+    def said(self) -> str:
+        """All that was printed since the last call."""
+        printed = self.printed()
+        assert PASSWORD not in printed
+        return printed
+
+    def snapshot(self, site: Site, day: str = "") -> tuple[Record, str]:
+        """Run `doit snapshot`; returns its record and what it said."""
+        self.said()
+        record = snapshots.snapshot(site, asked=True, day=day)
+        self.nothing_left(site)
+        return record, self.said()
+
+    def refused(self, site: Site, kind: type[Error], day: str = "") -> Error:
+        """Run `doit snapshot`, which must fail well: one line, one next step, nothing changed."""
+        before = self.held(site)
+        with pytest.raises(kind) as failed:
+            snapshots.snapshot(site, asked=True, day=day)
+        assert self.held(site) == before
+        self.nothing_left(site)
+        error = failed.value
+        assert error.message.isprintable()
+        assert error.hint
+        assert PASSWORD not in str(error)
+        return error
+
+    def held(self, site: Site) -> dict[str, Any]:
+        """What is frozen, here and on the remote, and how many objects that takes."""
+        tree = site.layout.tree
+        here = (references(tree), objects(tree)) if tree.exists() else ({}, 0)
+        return {"here": here, "there": references(self.remote)}
+
+    def nothing_left(self, site: Site) -> None:
+        for folder in (site.layout.downloads, site.layout.work, site.layout.trash):
+            assert not folder.exists() or names(folder) == []
+        assert leftovers(site.layout.tree) == []
