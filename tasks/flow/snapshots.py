@@ -152,7 +152,7 @@ def _source(site: Site) -> Source:
     tree = site.config.tree
     closed_folder(site.layout.downloads)
     for part in site.layout.downloads.glob(f"{tree.name}-*.tar.xz*"):
-        if part.stat().st_mtime < time.time() - _PART_SECONDS:
+        if part.stat().st_mtime < _now().timestamp() - _PART_SECONDS:
             discard(part)
     return Source(site.mirrors, tree.name, site.role(tree.key), site.layout.downloads)
 

@@ -16,10 +16,11 @@ from tasks.flow import snapshots
 from tasks.snapshot import mirror as mirrors
 from tasks.snapshot.freeze import newest, read
 from tasks.system.gpgv import verify_detached
+from tests.hostile import file, status
 from tests.integration.test_freeze import git, references
 from tests.integration.test_gpgv import BEFORE, ENDED
 from tests.snapshots import DAY, FILES, made_at
-from tests.upstream import NEXT, PASSWORD, Signed, World
+from tests.upstream import NEXT, PASSWORD, Signed, World, tag
 
 LAST_YEAR = DAY - timedelta(days=365)
 PAGE = b"<html><body>captive portal</body></html>"
@@ -160,6 +161,16 @@ def test_a_mirror_that_was_mended(begun: World) -> None:
     assert references(begun.remote) == references(site.layout.tree)
 
 
+def test_6_a_captive_portal(begun: World) -> None:
+    """Whatever is asked for, there is a page."""
+    begun.server.answers["*"] = file(PAGE)
+    error = begun.refused(begun.site("one", "two"), NotTrusted)
+    assert error.message.count("there is no signature in it") == 2
+    begun.server.answers["*"] = status(404)
+    begun.publish("one", begun.signed())
+    assert begun.snapshot(begun.site("one", "two"))[0]["tag"] == "20260116"
+
+
 def test_an_older_day_that_is_new_is_better_than_none(world: World) -> None:
     """Fault 19: a mirror alone must not be able to hold us up by junk for a day to come."""
     site = world.site("one", "two")
@@ -229,6 +240,30 @@ def test_9_a_wrong_md5sum_and_no_other_mirror(world: World, other: Any) -> None:
     assert record["sha512"] == digest(signed)
     assert f"  {world.url('one')}: the .md5sum beside" in said
     assert references(world.remote) == references(site.layout.tree)
+
+
+EVE = DAY - timedelta(days=1)
+EARLY = EVE - timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"),
+    [(EVE, NEXT), (EARLY, EVE), (EVE, EARLY)],
+    ids=["a newer one", "the next", "the one before"],
+)
+def test_20_another_day_s_under_the_name_that_was_asked_for(
+    begun: World, asked: date, other: date
+) -> None:
+    right = begun.publish("two", begun.signed(asked), asked)
+    begun.publish("one", begun.signed(other), asked)
+    error = begun.refused(begun.site("one"), NotTrusted, day=tag(asked))
+    assert f"gentoo-{tag(asked)}.tar.xz is really " in error.message
+    site = begun.site("one", "two")
+    record, said = begun.snapshot(site, day=tag(asked))
+    assert record["tag"] == "20260115"
+    assert f"  passed over: {begun.url('one')}: gentoo-{tag(asked)}.tar.xz is really " in said
+    assert f"  frozen gentoo {tag(asked)} as " in said
+    assert digest(right) in git(site.layout.tree, "cat-file", "tag", tag(asked))
 
 
 def swapping(monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], object]) -> None:

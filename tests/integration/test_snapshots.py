@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from tasks.flow import snapshots
 from tasks.lock import Lock, TreePin
 from tasks.site import Site
 from tests.conftest import names
-from tests.hostile import file, in_turn, status
+from tests.hostile import in_turn, status
 from tests.integration.test_freeze import git, references
 from tests.integration.test_manifests import sealed, unsigned
-from tests.integration.test_signatures import PAGE, digest
+from tests.integration.test_signatures import digest
 from tests.snapshots import DAY, made_at
 from tests.upstream import NEXT, NOW, PASSWORD, World, dated, tag
 
@@ -136,6 +137,21 @@ def test_the_rest_of_half_an_archive(world: World, cut: str) -> None:
     assert [asked for asked in world.server.ranges if asked[0]] == [
         (f"bytes={half}-", dated(NEXT))
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("days", [6, 8])
+def test_half_an_archive_that_nobody_went_on_with(begun: World, days: int) -> None:
+    """It goes after a week; what else lies there is somebody else's."""
+    site = begun.site()
+    site.layout.downloads.mkdir(exist_ok=True)
+    old = (NOW - timedelta(days=days)).timestamp()
+    for name in ("gentoo-20260101.tar.xz", ".gentoo-20260101.tar.xz.partial", "stage3.tar.xz"):
+        (site.layout.downloads / name).write_bytes(b"half")
+        os.utime(site.layout.downloads / name, (old, old))
+    begun.publish("one", begun.signed())
+    snapshots.snapshot(site, asked=True)
+    kept = [".gentoo-20260101.tar.xz.partial", "gentoo-20260101.tar.xz"] if days < 7 else []
+    assert names(site.layout.downloads) == [*kept, "stage3.tar.xz"]
 
 
 def test_a_push_that_failed_is_made_up_for(world: World, tmp_path: Path) -> None:
@@ -283,21 +299,6 @@ def test_a_day_that_is_frozen_already(begun: World) -> None:
     assert begun.held(site) == before
 
 
-@pytest.mark.parametrize("other", [NEXT, BEFORE], ids=["a newer one", "an older one"])
-def test_20_another_day_s_under_the_name_that_was_asked_for(begun: World, other: date) -> None:
-    asked = DAY - timedelta(days=2) if other == BEFORE else BEFORE
-    right = begun.publish("two", begun.signed(asked), asked)
-    begun.publish("one", begun.signed(other), asked)
-    error = begun.refused(begun.site("one"), NotTrusted, day=tag(asked))
-    assert f"gentoo-{tag(asked)}.tar.xz is really " in error.message
-    site = begun.site("one", "two")
-    record, said = begun.snapshot(site, day=tag(asked))
-    assert record["tag"] == "20260115"
-    assert f"  passed over: {begun.url('one')}: gentoo-{tag(asked)}.tar.xz is really " in said
-    assert f"frozen gentoo {tag(asked)} as {short(site, asked)} " in said
-    assert digest(right) in git(site.layout.tree, "cat-file", "tag", tag(asked))
-
-
 def locked_at(site: Site, day: date | str) -> None:
     text = day if isinstance(day, str) else tag(day)
     locks.write(site.layout, Lock(tree=TreePin(tag=text, commit="a" * 40)))
@@ -375,13 +376,3 @@ def test_a_remote_that_is_ahead_is_followed(world: World) -> None:
     assert said.endswith(f"(tag 20260116, 3 files){pushed_to(world)}\n")
     strung = git(world.remote, "log", "--first-parent", "--format=%s", "main").splitlines()
     assert strung[:2] == ["freeze gentoo 20260116", "freeze gentoo 20260115"]
-
-
-def test_a_captive_portal(begun: World) -> None:
-    """Fault 6: whatever is asked for, there is a page."""
-    begun.server.answers["*"] = file(PAGE)
-    error = begun.refused(begun.site("one", "two"), NotTrusted)
-    assert error.message.count("there is no signature in it") == 2
-    begun.server.answers["*"] = status(404)
-    begun.publish("one", begun.signed())
-    assert begun.snapshot(begun.site("one", "two"))[0]["tag"] == "20260116"
