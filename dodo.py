@@ -27,7 +27,7 @@ except BinmillError as error:
     raise InvalidDodoFile(str(error)) from error
 
 end_cleanly()
-use_proxy(SITE.config.network.proxy, SITE.config.network.no_proxy)
+use_proxy(SITE.config.network.proxy, SITE.no_proxy)
 
 DOIT_CONFIG = {
     "backend": "binmill",

@@ -27,7 +27,7 @@ QUICK = ("xz", "-T2", "-0", "-c")
 def main(rounds: int = 5) -> None:
     """Print the table of freezing: the whole tree five times in turns, then how it grows."""
     one, two = _days(1.0)
-    with fresh_filesystem(16) as place:
+    with fresh_filesystem(12) as place:
         rows = _in_turns(place, one, two, rounds)
         rows += [_larger(place, scale) for scale in (0.25, 3.0)]
         rows.append(_nothing_newer(place, rounds))

@@ -15,6 +15,7 @@ from tasks.config import Branch, Commit, Config, Digest, Line, Name, Remote, Wor
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
 from tasks.system.files import write_atomic
+from tasks.system.http import public
 
 _HEAD = """\
 # Written by `doit lock`. It pins what config.toml asks for: keep it in version control.
@@ -34,7 +35,7 @@ class TreePin(_Pin):
 
 
 class OverlayPin(_Pin):
-    """An overlay at one commit; `url` and `branch` say where that commit was found."""
+    """An overlay at one commit; `url` (without a password) and `branch` say where it was found."""
 
     url: Remote
     branch: Branch
@@ -64,7 +65,7 @@ class Lock(_Pin):
         gaps = []
         for name, overlay in config.overlays.items():
             pin = self.overlays.get(name)
-            if pin is None or (pin.url, pin.branch) != (overlay.url, overlay.branch):
+            if pin is None or (pin.url, pin.branch) != (public(overlay.url), overlay.branch):
                 gaps.append(f"overlay {name}")
         for name, seed in config.seeds.items():
             held = self.seeds.get(name)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.system.gpgv import Role
 
 CONFIG_VARIABLE = "BINMILL_CONFIG"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")  # no proxy can reach this host's own
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")  # no proxy can reach this host's own
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,17 @@ class Site:
         return tuple(self.config.mirrors.gentoo)
 
     @property
+    def no_proxy(self) -> list[str]:
+        """What is reached without the proxy of [network]."""
+        return [*self.config.network.no_proxy, *_LOOPBACK]
+
+    @property
     def proxies(self) -> dict[str, str]:
         """[network] as variables, for those inside who fetch (wget(1))."""
-        network = self.config.network
-        if network.proxy is None:
+        proxy = self.config.network.proxy
+        if proxy is None:
             return {}
-        return {"http_proxy": network.proxy, "https_proxy": network.proxy,
-                "no_proxy": ",".join([*network.no_proxy, *LOOPBACK])}  # fmt: skip
+        return {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": ",".join(self.no_proxy)}
 
     @contextmanager
     def scratch(self, task: str) -> Iterator[Path]:

@@ -112,6 +112,7 @@ def overlay(site: Site, name: str) -> Record:
     from tasks.snapshot import export, overlays
 
     pin = lock_file.pinned(lock_file.read(site.layout).overlays, "overlay", name)
+    pin = pin.model_copy(update={"url": site.config.overlays[name].url})  # as it is to be asked
     repository = site.layout.overlay(name)
     overlays.obtain(repository, pin)
     try:

@@ -36,6 +36,8 @@ _DAY_SECONDS = 86400
 _NOTHING = "0" * 40
 _TIMESTAMP = "metadata/timestamp.x"
 _TAG = re.compile(r"[0-9]{8}")
+_FIELDS = "%(objecttype) %(*objecttype) %(*objectname)%0a%(contents)"  # git-for-each-ref(1)
+_COMMIT = re.compile("tag commit ([0-9a-f]{40})")
 
 # what else a commit must pass, in quarantine: its repository and id
 Check = Callable[[Path, str], None]
@@ -165,21 +167,21 @@ def newest(repository: Path) -> Frozen | None:
 
 def read(repository: Path, tag: str) -> Frozen | None:
     """What a tag of ours says, or None where there is no such tag."""
-    if tag not in tags(repository):
+    if not (repository / "HEAD").exists() or not _TAG.fullmatch(tag):
         return None
     hint = f"find out who made it; git -C {repository} tag -d {tag} takes it away"
     with explained(f"the tag {tag} in {repository} cannot be read", hint, repository):
-        reference = bare(repository).tags[tag]
-        message = reference.tag.message if reference.tag else ""
-        said = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)
-        try:
-            return Frozen(
-                tag, reference.commit.hexsha, int(said["timestamp"]), said["sha512"], said["signer"]
-            )
-        except (KeyError, ValueError):
-            raise BinmillError(
-                f"the tag {tag} in {repository} is not one that binmill made", hint
-            ) from None
+        found = str(bare(repository).git.for_each_ref(f"refs/tags/{tag}", format=_FIELDS))
+    if not found:
+        return None
+    commit, _, message = found.partition("\n")
+    said = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)
+    pointed = _COMMIT.fullmatch(commit)
+    with contextlib.suppress(KeyError, ValueError):
+        if pointed:
+            time = int(said["timestamp"])
+            return Frozen(tag, pointed[1], time, said["sha512"], said["signer"])
+    raise BinmillError(f"the tag {tag} in {repository} is not one that binmill made", hint)
 
 
 def _imported(

@@ -28,7 +28,7 @@ def head(repository: Path, overlay: Overlay) -> OverlayPin:
     tip = _tip(repository, overlay.url, overlay.branch)
     if tip is None:
         raise BinmillError(f"{public(overlay.url)} has no branch {overlay.branch}", _LOOK)
-    return OverlayPin(url=overlay.url, branch=overlay.branch, commit=tip)
+    return OverlayPin(url=public(overlay.url), branch=overlay.branch, commit=tip)
 
 
 def obtain(repository: Path, pin: OverlayPin) -> None:

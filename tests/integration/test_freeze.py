@@ -530,7 +530,7 @@ def test_swapped_after_it_was_verified(repository: Path, tmp_path: Path) -> None
     evil = snapshot(tmp_path, NEXT, {"evil": b"x"}).rename(tmp_path / "evil")
     good = snapshot(tmp_path)
     with accepted(good) as tarball:
-        shutil.copy(evil, good.with_name("copy")).rename(good)
+        Path(shutil.copy(evil, good.with_name("copy"))).rename(good)
         frozen = freeze(repository, tarball, DAY, "gentoo").frozen
     assert "evil" not in git(repository, "ls-tree", "-r", "--name-only", frozen.commit)
     before = references(repository)
