@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from bench import portage_tree
-from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, row, seconds
+from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, row, seconds, settle
 from tasks.snapshot.archive import members
 from tasks.snapshot.freeze import tidy
 
@@ -27,8 +27,9 @@ QUICK = ("xz", "-T2", "-0", "-c")
 def main(rounds: int = 5) -> None:
     """Print the table of freezing: the whole tree five times in turns, then how it grows."""
     one, two = _days(1.0)
-    with fresh_filesystem(12) as place:
-        rows = _in_turns(place, one, two, rounds)
+    # a file system for each way: one that was full of small files is slow for everybody
+    with fresh_filesystem(8) as guide, fresh_filesystem(4) as place:
+        rows = _in_turns(guide, place, one, two, rounds)
         rows += [_larger(place, scale) for scale in (0.25, 3.0)]
         rows.append(_nothing_newer(place, rounds))
         facts = _facts(one, two) | _thirty_days(place)
@@ -50,18 +51,19 @@ def _freeze(repository: Path, archive: Path) -> list[str | Path]:
     return [sys.executable, "-m", "bench.freeze_one", repository, archive]
 
 
-def _in_turns(place: Path, one: Path, two: Path, rounds: int) -> list[Row]:
+def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> list[Row]:
     ours: dict[str, list[float]] = {"first": [], "next": [], "same": []}
     guide: dict[str, list[float]] = {"first": [], "next": []}
     alone: list[float] = []
     for _ in range(rounds):
-        tree, repository = place / "work-tree", place / "tree.git"
+        tree, repository = other / "work-tree", place / "tree.git"
         for what, archive, tag in (("first", one, FIRST), ("next", two, NEXT)):
-            subprocess.run(["sync"], check=True)
+            settle(archive)
             guide[what].append(seconds(["sh", GUIDE, tree, archive, f"{tag:%Y%m%d}"]))
             shutil.rmtree(tree.with_name("work-tree.extracted"))
-            subprocess.run(["sync"], check=True)
+            settle(archive, repository)
             ours[what].append(seconds(_freeze(repository, archive), stdout=subprocess.DEVNULL))
+            settle(archive)
             alone.append(seconds(["xz", "-dc", archive], stdout=subprocess.DEVNULL))
         ours["same"].append(seconds(_freeze(repository, two), stdout=subprocess.DEVNULL))
         shutil.rmtree(tree)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from tasks.errors import NotTrusted
 from tasks.snapshot.tar import BadTar, entries
-from tasks.system.command import started
+from tasks.system.command import started, widen
 
 # Three times the real tree. What freezing holds in memory for each stays below 200 MB in all.
 _FILE_LIMIT = 550_000
@@ -81,7 +81,7 @@ class _Patient(io.RawIOBase):
     def __init__(self, pipe: BinaryIO) -> None:
         self._descriptor = pipe.fileno()
         self._waiting = array.array("i", [0])
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        widen(pipe, _PIPE_BYTES)
 
     def readable(self) -> bool:
         return True

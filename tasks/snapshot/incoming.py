@@ -9,7 +9,6 @@ and are let in by renames when all checks have passed; before that, to delete it
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -21,6 +20,7 @@ from types import TracebackType
 
 from tasks.errors import NotTrusted
 from tasks.snapshot.archive import Member
+from tasks.system.command import widen
 from tasks.system.files import remove_tree, sync_folder, write_atomic
 from tasks.system.git import bare
 
@@ -102,7 +102,7 @@ class Importer:
             as_process=True, istream=-1, env=_MEMORY,
         )  # fmt: skip
         stdin = self._process.stdin
-        fcntl.fcntl(stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # it and git run side by side
+        widen(stdin, _PIPE_BYTES)
         self._pipe = io.BufferedWriter(io.FileIO(os.dup(stdin.fileno()), "wb"), _PIPE_BYTES)
         stdin.close()
         return self

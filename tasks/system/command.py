@@ -8,6 +8,7 @@ when it is stopped. plumbum finds and starts them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -125,6 +126,15 @@ def started(
         stop(process)
 
 
+def widen(pipe: IO[bytes], size: int = 1 << 20) -> None:
+    """Let a pipe hold more, so that its two ends run side by side; as it is, where that may not be.
+
+    An unprivileged user has a share of pipe memory (pipe(7)), which others may have used up.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a program and its process group: TERM, a few seconds, KILL. Safe to call twice."""
 
@@ -209,4 +219,14 @@ def _last_line(done: Done) -> str:
     return lines[-1][:300] if lines else "it printed nothing"
 
 
-__all__ = ["Argument", "BinmillError", "Done", "locate", "require_root", "run", "started", "stop"]
+__all__ = [
+    "Argument",
+    "BinmillError",
+    "Done",
+    "locate",
+    "require_root",
+    "run",
+    "started",
+    "stop",
+    "widen",
+]
