@@ -173,6 +173,8 @@ def read(repository: Path, tag: str) -> Frozen | None:
     with explained(f"the tag {tag} in {repository} cannot be read", hint, repository):
         found = str(bare(repository).git.for_each_ref(f"refs/tags/{tag}", format=_FIELDS))
     if not found:
+        if tag in tags(repository):  # git passes over a reference with rubbish in it
+            raise BinmillError(f"the tag {tag} in {repository} is damaged", hint)
         return None
     commit, _, message = found.partition("\n")
     said = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)

@@ -64,7 +64,7 @@ def take(source: Source, day: date, accept: Callable[[Tarball], Taken]) -> Taken
     """What `accept` makes of a day's archive, of the first mirror whose archive it accepts.
 
     A mirror that gives nothing, or nothing trustworthy, is passed over for the next one; one
-    whose .md5sum does not fit is put off until the others were asked. Raises Missing when no
+    whose .md5sum does not fit is put off until all others were asked. Raises Missing when no
     mirror has that day, NotTrusted when one was refused, DownloadFailed when none can be asked.
     """
     refusals: list[BinmillError] = []
@@ -72,8 +72,7 @@ def take(source: Source, day: date, accept: Callable[[Tarball], Taken]) -> Taken
     for mirror in itertools.chain(source.mirrors, doubtful):  # grows while the first are asked
         try:
             with _fetched(source, mirror, day) as tarball:
-                others = mirror not in (*doubtful, source.mirrors[-1])
-                if not others or _md5_fits(source, mirror, day, tarball):
+                if mirror in doubtful or _md5_fits(source, mirror, day, tarball):
                     taken = accept(tarball)
                     for refused in refusals:
                         if isinstance(refused, NotTrusted):
