@@ -79,12 +79,12 @@ def _newest(site: Site) -> str:
 
     tree = site.config.tree
     held = freeze.newest(site.layout.tree)
-    locked = _locked(site)  # a lost state must not make us fall behind
+    pinned = _locked(site)  # a lost state must not make us fall behind
     days = [
         day for day in _days(tree.lookback_days)
-        if f"{day:%Y%m%d}" >= locked and (held is None or f"{day:%Y%m%d}" > held.tag)
+        if f"{day:%Y%m%d}" >= pinned and (held is None or f"{day:%Y%m%d}" > held.tag)
     ]  # fmt: skip
-    least = _earliest(day_of(locked, site.layout.lock.name)) - 1 if locked else 0
+    least = _earliest(day_of(pinned, site.layout.lock.name)) - 1 if pinned else 0
     floor = max(held.timestamp if held else 0, least)
     refused: list[BinmillError] = []
     for day in days:
@@ -100,7 +100,7 @@ def _newest(site: Site) -> str:
     if refused:
         raise NotTrusted("nothing newer was accepted: " + refused[0].message, refused[0].hint)
     if held is None:
-        limit = f" that is not older than {locked}, which is locked" if locked else ""
+        limit = f" that is not older than {pinned}, which is locked" if pinned else ""
         raise BinmillError(
             f"no mirror has a snapshot of the last {tree.lookback_days} days{limit}",
             "check [mirrors], or raise [tree] lookback_days in config.toml",

@@ -25,7 +25,7 @@ _NUMBERS = re.compile(
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE)
 
 
-class BadTar(ValueError):
+class BadTar(Exception):
     """Not a whole tar archive, or not one that every tar would read alike."""
 
 

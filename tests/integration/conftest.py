@@ -14,7 +14,7 @@ import pytest
 
 from tasks.flow import snapshots
 from tasks.system import http
-from tests.hostile import hostile, status
+from tests.hostile import Hostile, hostile, status
 from tests.integration.test_gpgv import Keys, every_kind
 from tests.snapshots import DAY
 from tests.upstream import REMOTE, World
@@ -76,3 +76,17 @@ def begun(world: World, first_day: Path) -> World:
     for name in ("site", REMOTE):
         shutil.copytree(first_day / name, world.folder / name, dirs_exist_ok=True)
     return world
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        os.environ.pop(name, None)
+    with hostile() as server:
+        yield server
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "private" / "file"

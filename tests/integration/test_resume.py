@@ -23,7 +23,7 @@ from tasks.system import http as downloads
 from tasks.system.files import sha512
 from tasks.system.http import Got, Missing, download, use_proxy
 from tests.conftest import names
-from tests.hostile import Answer, Handler, Hostile, file, hostile, status
+from tests.hostile import Answer, Handler, Hostile, file, status
 from tests.integration.test_command import eventually
 
 LIMIT = 100_000
@@ -39,20 +39,6 @@ TAGGED = ('ETag: "one"',)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_PAUSES", (0.0, 0.0))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        os.environ.pop(name, None)
-    with hostile() as server:
-        yield server
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "private" / "file"
 
 
 def broken_off(server: Hostile, target: Path, *headers: str, body: bytes = BODY) -> str:
