@@ -1,6 +1,7 @@
 #!/bin/sh
 # The usual way to freeze a snapshot, as the guide has it: emerge-webrsync's steps (extract, rsync
-# over the work tree), then git. guide.sh WORKTREE ARCHIVE TAG; the signature is not checked.
+# over the work tree), then git. guide.sh WORKTREE ARCHIVE TAG; the signature is not checked, and
+# git does not pack in the background, which would disturb whatever is timed next.
 set -eu
 tree=$1 archive=$2 tag=$3
 [ -d "$tree/.git" ] || git init -q "$tree"
@@ -10,5 +11,5 @@ tar -C "$extracted" --no-same-owner -xf "$archive"
 rsync -a --delete --exclude=/.git "$extracted"/*/ "$tree/"
 cd "$tree"
 git add -A
-git -c user.name=bench -c user.email=bench@localhost commit -q -m "$tag"
+git -c gc.auto=0 -c user.name=bench -c user.email=bench@localhost commit -q -m "$tag"
 git -c user.name=bench -c user.email=bench@localhost tag -m "$tag" "$tag"

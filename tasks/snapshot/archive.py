@@ -32,7 +32,8 @@ _RATIO_FREE = 64 << 20
 _DEPTH_LIMIT = 32
 # As many threads as there are blocks and processors, one where they would take more memory.
 _UNPACK = ("xz", "-T0", "--memlimit-mt-decompress=96MiB", "-dc")
-_PIPE_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
+_PIPE_BYTES = 16 << 20  # xz goes on while the day before is looked up
 _NAP_SECONDS = 0.001
 # What nearly every path looks like; all others are looked at by inner_path.
 _USUAL = re.compile(rb"[\w+][\w+.,@:=-]*(?:/[\w+][\w+.,@:=-]*){1,31}")
@@ -57,7 +58,7 @@ def members(archive: BinaryIO, name: str) -> Iterator[Iterator[Member]]:
     with started(
         *_UNPACK, stdin=archive, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
-        stream = io.BufferedReader(_Patient(cast(BinaryIO, process.stdout)), _PIPE_BYTES)
+        stream = io.BufferedReader(_Patient(cast(BinaryIO, process.stdout)), _READ_BYTES)
 
         def files() -> Iterator[Member]:
             try:
@@ -88,7 +89,7 @@ class _Patient(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         fcntl.ioctl(self._descriptor, termios.FIONREAD, self._waiting)
-        if self._waiting[0] < _PIPE_BYTES // 4:
+        if self._waiting[0] < _READ_BYTES // 4:
             time.sleep(_NAP_SECONDS)
         return os.readv(self._descriptor, [buffer])
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, NotTrusted
 from tasks.snapshot import incoming
-from tasks.snapshot.archive import members
+from tasks.snapshot.archive import Member, members
 from tasks.snapshot.incoming import WHO, Import, Importer
 from tasks.system.files import locked
 from tasks.system.git import bare, explained
@@ -79,9 +79,13 @@ def freeze(
     `floor` (epoch seconds). Raises NotTrusted when it is not, when that day is already frozen
     with other content, or when `check` says so.
     """
-    with alone(repository) as repo, incoming.quarantine(repository) as place:
+    with (
+        members(tarball.stream, tarball.path.name) as files,  # first: xz takes longest
+        alone(repository) as repo,
+        incoming.quarantine(repository) as place,
+    ):
         last = newest(repository)
-        made, timestamp = _imported(place, tarball, last, day, name)
+        made, timestamp = _imported(place, tarball, files, last, day=day, name=name)
         tag = tag_of(timestamp)
         if exact and tag != f"{day:%Y%m%d}":
             raise NotTrusted(f"{tarball.path.name} is really that of {tag}", "try another mirror")
@@ -187,14 +191,19 @@ def read(repository: Path, tag: str) -> Frozen | None:
 
 
 def _imported(
-    place: Path, tarball: Tarball, last: Frozen | None, day: date, name: str
+    place: Path,
+    tarball: Tarball,
+    files: Iterator[Member],
+    last: Frozen | None,
+    *,
+    day: date,
+    name: str,
 ) -> tuple[Import, int]:
     """The archive's files as a commit in quarantine, and the time that is in them."""
     what = tarball.path.name
     timestamp: int | None = None
     with (
         explained(f"{what} could not be stored in git", "check the disk's space"),
-        members(tarball.stream, what) as files,
         Importer(place, last.commit if last else None) as importer,
     ):
         for member in files:

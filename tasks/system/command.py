@@ -21,6 +21,7 @@ from tasks.errors import BinmillError, CommandFailed, HostLacks
 
 Argument = str | os.PathLike[str]
 
+_PIPE_USUAL = 64 << 10
 _GRACE_SECONDS = 5.0
 # Where a missing program comes from, by Debian package.
 _PACKAGES = {
@@ -127,12 +128,16 @@ def started(
 
 
 def widen(pipe: IO[bytes], size: int = 1 << 20) -> None:
-    """Let a pipe hold more, so that its two ends run side by side; as it is, where that may not be.
+    """Let a pipe hold more, so that its two ends run side by side: `size` or what may be had of it.
 
-    An unprivileged user has a share of pipe memory (pipe(7)), which others may have used up.
+    An unprivileged user has a limit, and a share of pipe memory that others may have used up
+    (pipe(7)).
     """
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+    while size > _PIPE_USUAL:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+            return
+        size //= 2
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
