@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from bench import portage_tree
-from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, row, seconds, settle
+from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, rested, row, seconds, settle
 from tasks.snapshot.archive import members
 from tasks.snapshot.freeze import tidy
 
@@ -27,6 +27,7 @@ QUICK = ("xz", "-T2", "-0", "-c")
 def main(rounds: int = 5) -> None:
     """Print the table of freezing: the whole tree five times in turns, then how it grows."""
     one, two = _days(1.0)
+    rested()
     # a file system for each way: one that was full of small files is slow for everybody
     with fresh_filesystem(8) as guide, fresh_filesystem(4) as place:
         rows = _in_turns(guide, place, one, two, rounds)
