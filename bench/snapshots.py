@@ -17,6 +17,7 @@ from bench import portage_tree
 from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, rested, row, seconds, settle
 from tasks.snapshot.archive import members
 from tasks.snapshot.freeze import tidy
+from tasks.system.files import digests_of
 
 FIRST = date(2026, 11, 19)
 NEXT = FIRST + timedelta(days=1)
@@ -49,7 +50,13 @@ def _days(scale: float, compress: tuple[str, ...] = ("xz", "-T1", "-6", "-c")) -
 
 
 def _freeze(repository: Path, archive: Path) -> list[str | Path]:
-    return [sys.executable, "-m", "bench.freeze_one", repository, archive]
+    return [sys.executable, "-m", "bench.freeze_one", repository, archive, _digest(archive)]
+
+
+@functools.cache
+def _digest(archive: Path) -> str:
+    with archive.open("rb") as stream:
+        return digests_of(stream, "sha512")["sha512"]
 
 
 def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> list[Row]:
