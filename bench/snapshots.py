@@ -62,6 +62,7 @@ def _digest(archive: Path) -> str:
 def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> list[Row]:
     ours: dict[str, list[float]] = {"first": [], "next": [], "same": []}
     guide: dict[str, list[float]] = {"first": [], "next": []}
+    step: list[float] = []
     alone: list[float] = []
     for _ in range(rounds):
         tree, repository = other / "work-tree", place / "tree.git"
@@ -70,9 +71,12 @@ def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> li
             guide[what].append(seconds(["sh", GUIDE, tree, archive, f"{tag:%Y%m%d}"]))
             shutil.rmtree(tree.with_name("work-tree.extracted"))
             settle(archive, repository)
-            ours[what].append(seconds(_freeze(repository, archive), stdout=subprocess.DEVNULL))
-            settle(archive)
-            alone.append(seconds(["xz", "-dc", archive], stdout=subprocess.DEVNULL))
+            start = time.perf_counter()
+            said = subprocess.check_output(_freeze(repository, archive), text=True)
+            ours[what].append(time.perf_counter() - start)
+        step.append(float(said.split()[-1]))
+        settle(two)
+        alone.append(seconds(["xz", "-dc", two], stdout=subprocess.DEVNULL))
         ours["same"].append(seconds(_freeze(repository, two), stdout=subprocess.DEVNULL))
         shutil.rmtree(tree)
         shutil.rmtree(repository)
@@ -81,6 +85,7 @@ def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> li
         row("freeze, next day", ours["next"], guide["next"]),
         row("freeze, the same bytes again", ours["same"]),
         row("next day, beside xz -dc alone (1.0 is a tie)", ours["next"], alone),
+        row("the same without Python's start and end", step, alone),
     ]
     for each, archive in zip(rows, (one, two), strict=False):
         each.memory_mb = peak_mb(_freeze(place / "tree.git", archive))
