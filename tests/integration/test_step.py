@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -297,7 +298,7 @@ def test_a_first_run_that_fails_leaves_no_record(site: Site) -> None:
 
 def test_go_on_with_what_does_not_depend(site: Site) -> None:
     site.order("one", "fail")
-    printed = site.doit("--continue", "three", "looks", code=2)  # doit's: left out is an error
+    printed = site.doit("--continue", "three", "looks", code=1)
     assert "two:x: left out, since one failed" in printed
     assert "failed: one, two:x, three after" in printed
     assert site.ran() == ["one", "looks asked"]
@@ -378,10 +379,56 @@ def test_two_runs_at_once(done: Site) -> None:
     write("input", "other")(done)
     with waiting(done, "one") as process:
         printed = done.doit(code=1)
-        assert "one: FAILED: one is in the hands of another run (process " in printed
+        wanted = r"one: FAILED: one is in the hands of another run \(process (\d+) since \d{4}-"
+        held = re.search(wanted, printed)
+        assert held
+        assert int(held[1]) == process.pid
         process.kill()
     done.order("one")
     done.doit()
+
+
+def test_goes_on_truthfully_after_a_failure(done: Site) -> None:
+    """With --continue, what does not depend on the failed task runs; the code is that of it."""
+    write("input", "other")(done)
+    done.order("one", "fail")
+    printed = done.doit("--continue", "three", "looks", code=1)
+    assert done.ran() == ["one", "looks asked"]
+    assert "two:x: left out, since one failed" in printed
+    done.order("one", "bug")
+    done.doit("--continue", "three", "looks", code=2)
+
+
+@pytest.mark.parametrize("way", [("--continue",), ("--continue", "-n", "2")])
+def test_a_failed_setup_stops_whom_it_prepares(site: Site, way: tuple[str, ...]) -> None:
+    site.order("looks", "fail")
+    assert "locks: left out, since looks failed" in site.doit(*way, "locks", code=1)
+    assert site.ran() == ["looks needed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("info", "nosuch"), "there is no task 'nosuch'"),
+        (("nosuch",), "nosuch"),
+        (("why", "nosuch"), "nosuch"),
+        (("forget", "nosuch"), "nosuch"),
+        (("list", "nosuch"), "nosuch"),
+        (("list", "--nosuch"), "--nosuch"),
+        (("-n", "many"), "num_process"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_no_traceback(
+    site: Site, words: tuple[str, ...], said: str
+) -> None:
+    printed = site.doit(*words, code=3)
+    assert printed.startswith("ERROR: ")
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_the_memory_can_be_looked_at(done: Site) -> None:
+    assert set(json.loads(done.doit("dumpdb"))) == {"one", "two:x", "three"}
 
 
 def test_asked_when_it_is_named(site: Site) -> None:
