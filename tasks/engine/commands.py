@@ -81,9 +81,7 @@ class Forget(DoitForget):  # type: ignore[misc]
 
     name = "forget"
 
-    def _execute(
-        self, forget_sub: bool, forget_disable_default: bool, forget_all: bool
-    ) -> None:
+    def _execute(self, forget_sub: bool, forget_disable_default: bool, forget_all: bool) -> None:
         if not getattr(self.dep_manager.backend, "writable", True):
             raise InvalidCommand(
                 f"{self.dep_manager.name} cannot be written, nothing was forgotten; "

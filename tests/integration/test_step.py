@@ -179,7 +179,7 @@ def delete(name: str) -> Callable[[Site], object]:
 CHANGES: list[tuple[str, Callable[[Site], object], list[str], str, str]] = [
     ("input", write("input", "other"), ["one", "two", "three"], "one", "changed: input"),
     ("cutoff", write("input", "word but other"), ["one"], "one", "changed: input"),
-    ("setting", write("setting", "t"), ["three"], "three", "its part of config.toml changed"),
+    ("setting", write("setting", "t"), ["three"], "three", "three: setting changed: s -> t"),
     ("result", delete("result"), ["one"], "one", "something that it made is missing"),
     ("record", delete("state/records/two.x.json"), ["two"], "two:x", "that it made is missing"),
     ("below", write("below/new", "x"), ["two"], "two:x", "files below"),
@@ -213,8 +213,8 @@ def test_why_of_what_comes_after(done: Site) -> None:
     write("input", "other")(done)
     assert done.doit("why").splitlines() == [
         "one: changed: input",
-        "two:x: runs if one leaves something new",
-        "three: runs if two:x leaves something new",
+        "two:x: changed: input (one -> two:x; runs if one leaves something new)",
+        "three: changed: input (one -> two:x -> three; runs if two:x leaves something new)",
     ]
     assert done.doit("why", "one") == "one: changed: input\n"
 
@@ -243,7 +243,7 @@ def test_why_says_first_what_is_certain(done: Site) -> None:
     assert done.doit("why").splitlines() == [
         "one: changed: input",
         "two:x: changed: what one made",
-        "three: runs if two:x leaves something new",
+        "three: changed: what one made (two:x -> three; runs if two:x leaves something new)",
     ]
 
 
@@ -253,7 +253,7 @@ def test_status(done: Site) -> None:
     assert {name: said.strip() for name, said in lines.items()} == {
         "one": "fresh",
         "two:x": "fresh",
-        "three": "stale: its part of config.toml changed",
+        "three": "stale: setting changed: s -> t",
         "looks": "stale: it has not been made yet",
         "locks": "stale: it has not been made yet",
     }
