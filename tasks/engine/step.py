@@ -48,6 +48,24 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What a reporter may look at while a step is being made."""
+
+    layout: Layout
+    task: str
+    progress: Callable[[Path], str] | None = None
+
+    def far(self) -> str:
+        """How far it is; "" when nobody knows."""
+        with contextlib.suppress(OSError, ValueError):
+            return self.progress(self.layout.log(self.task)) if self.progress else ""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"its log is {self.layout.log(self.task)}"
+
+
+@dataclass(frozen=True)
 class Step:
     """One artifact: `make` produces its record, `needs` are tasks whose records it reads.
 
@@ -65,6 +83,7 @@ class Step:
     fresh: tuple[Callable[..., bool], ...] = ()
     after: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
+    progress: Callable[[Path], str] | None = None  # how far its log says that it is, in a few words
 
     def as_task(self, layout: Layout) -> dict[str, Any]:
         """The doit task; `basename:name` for a step called "chroot:java"."""
@@ -82,6 +101,7 @@ class Step:
                 Present(record, self.results),
                 *self.fresh,
             ],
+            "meta": {"watch": Watch(layout, self.task, self.progress)},
             **_SPOKEN,
         }
 
@@ -95,6 +115,7 @@ class Step:
             uptodate=[unless_asked, *self.fresh],
             setup=list(self.after),
             params=[{"default": "", **vars(option)} for option in self.options],
+            meta={"watch": Watch(layout, self.task, self.progress)},
             **_SPOKEN,
         )
 

@@ -300,7 +300,9 @@ def test_go_on_with_what_does_not_depend(site: Site) -> None:
     site.order("one", "fail")
     printed = site.doit("--continue", "three", "looks", code=1)
     assert "two:x: left out, since one failed" in printed
-    assert "failed: one, two:x, three after" in printed
+    assert "left out: two:x, three\n" in printed
+    assert "failed: one after" in printed
+    assert printed.endswith("the same command continues: doit --continue three looks\n")
     assert site.ran() == ["one", "looks asked"]
 
 
@@ -429,6 +431,38 @@ def test_what_a_user_gets_wrong_is_no_traceback(
 
 def test_the_memory_can_be_looked_at(done: Site) -> None:
     assert set(json.loads(done.doit("dumpdb"))) == {"one", "two:x", "three"}
+
+
+def test_side_by_side(site: Site) -> None:
+    """`doit -n`: independent tasks at once, whole lines, one journal."""
+    printed = site.doit("-n", "2", "three", "locks", "looks")
+    assert sorted(site.ran()) == ["locks asked", "looks asked", "one", "three", "two"]
+    assert printed.count("done in") == 5
+    assert len(printed.splitlines()) >= 11
+    assert site.doit("why", "three") == "nothing would run: everything is up to date\n"
+    lines = (site.folder / "state" / "logs" / "journal").read_text().splitlines()
+    ended = [entry["task"] for line in lines if "outcome" in (entry := json.loads(line))]
+    assert sorted(ended) == ["locks", "looks", "one", "three", "two:x"]
+
+
+@pytest.mark.parametrize("order", ["", "fail"])
+def test_json_is_json(site: Site, order: str) -> None:
+    site.order("two", order)
+    report = json.loads(site.doit("--reporter", "json", code=1 if order else 0))
+    results = {task["name"]: task["result"] for task in report["tasks"]}
+    assert results["one"] == "success"
+    assert results["two:x"] == ("fail" if order else "success")
+
+
+@pytest.mark.parametrize("way", [(), ("-n", "2")])
+def test_sigterm_leaves_nobody(done: Site, way: tuple[str, ...]) -> None:
+    write("input", "other")(done)
+    with waiting(done, "one", *way) as process:
+        process.terminate()
+        process.communicate(timeout=15)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # all of them were in this group
+    assert process.returncode != 0
 
 
 def test_asked_when_it_is_named(site: Site) -> None:
