@@ -91,9 +91,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         took = _span(time.monotonic() - self.start)
         counted = f"({self.ran} done, {self.fresh} up to date)"
         if (self.ran or self.failed or self.began) and (logs := self._logs()):
-            self._line(f"logs: {logs}")
+            self._line(f"  logs: {logs}")
         if self.left_out:
-            self._line(f"left out: {', '.join(self.left_out)}")
+            self._line(f"  left out: {', '.join(self.left_out)}")
         if self.began:
             self._line(f"interrupted: {', '.join(self.began)} after {took} {counted}; {_again()}")
         elif self.failed or self.left_out:

@@ -151,7 +151,7 @@ def test_what_was_left_out_did_not_fail(run: Run) -> None:
     run.reporter.add_failure(task("x"), UnmetDependency("tree"))
     lines = run.end()
     assert lines[2] == "x: left out, since tree failed"
-    assert lines[3] == "left out: x"
+    assert lines[3] == "  left out: x"
     assert lines[4].startswith("failed: tree after 2.0 s")
 
 
