@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -458,10 +459,14 @@ def test_json_is_json(site: Site, order: str) -> None:
 def test_sigterm_leaves_nobody(done: Site, way: tuple[str, ...]) -> None:
     write("input", "other")(done)
     with waiting(done, "one", *way) as process:
-        process.terminate()
-        process.communicate(timeout=15)
-        with pytest.raises(ProcessLookupError):
-            os.killpg(process.pid, 0)  # all of them were in this group
+        try:
+            process.terminate()
+            process.communicate(timeout=15)
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)  # all of them were in this group
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode != 0
 
 
