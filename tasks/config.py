@@ -147,6 +147,13 @@ class Build(_Table):
     timeout_minutes: int = Field(default=24 * 60, ge=1)
 
 
+class Logs(_Table):
+    """How long the logs of runs are kept: by age, and by what all of them take."""
+
+    keep_days: int = Field(default=30, ge=1, le=3650)
+    keep_mb: int = Field(default=1000, ge=1)
+
+
 class Config(_Table):
     """One site's config.toml."""
 
@@ -159,6 +166,7 @@ class Config(_Table):
     chroots: dict[Name, Chroot]
     binhost: Binhost = Binhost()
     build: Build = Build()
+    logs: Logs = Logs()
 
     def lineage(self, name: str) -> list[str]:
         """A chroot and what it is derived from, base first: ["base", "java"]."""
@@ -187,8 +195,7 @@ class Config(_Table):
                     merged[key] = _joined(merged.get(key, {}), value)
                 elif isinstance(value, list):
                     # what is said again moves to the end: the last of `ssl`, `-ssl` holds
-                    lower = [v for v in merged.get(key, []) if v not in value]
-                    merged[key] = [*lower, *value]
+                    merged[key] = [*(v for v in merged.get(key, []) if v not in value), *value]
                 else:
                     merged[key] = value
         return Chroot(**{**merged, "packages": self.chroots[name].packages})
@@ -211,8 +218,7 @@ def load(layout: Layout) -> Config:
         config = Config.model_validate(raw)
     except ValidationError as invalid:
         raise _report(path, [_worded(e) for e in invalid.errors()]) from None
-    problems = list(_references(config))
-    if problems:
+    if problems := list(_references(config)):
         raise _report(path, problems)
     return config
 

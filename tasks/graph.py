@@ -144,6 +144,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         needs=(*entered, f"mount:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
         inputs={"packages": own.packages},
         results=lambda record: [packages.set_folder(site, name, record)],
+        progress=packages.progress,
     )  # fmt: skip
     yield Step(
         f"publish:{name}", f"publish the packages of {name} as a new generation",

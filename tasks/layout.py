@@ -8,7 +8,9 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       doit.db                  doit's memory (tasks.engine.backend)
       records/TASK.json        what each finished task left, small and deterministic
       locks/TASK               flock(2) files, one per artifact
-      logs/TASK.log            what the programs of a task printed
+      logs/RUN/                one run (YYYYMMDDTHHMMSSZ-PID); logs/latest points to the newest
+        TASK.log               what the programs of a task printed, and how it ended
+        journal                which tasks began and how they ended (tasks.engine.runs)
       tree.git/                frozen snapshots, one commit and tag per day
       overlays/NAME.git/       fetched overlays
       exports/COMMIT/          one commit as plain files, mounted read-only into chroots
@@ -21,7 +23,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       inside/                  what chroots can write to; closed to other users of the host
         distfiles/             DISTDIR, shared by all chroots
         builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key begins
-        logs/NAME/             PORTAGE_LOGDIR: one log per package
+        logs/NAME/RUN/         PORTAGE_LOGDIR: one log per package
       work/                    throwaway upper layers of running sandboxes
       trash/                   being deleted
 """
@@ -29,7 +31,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
@@ -41,6 +43,7 @@ class Layout:
 
     site: Path
     state: Path
+    run: str = field(default="", compare=False)  # this run's name; "": logs lie flat
 
     @property
     def config(self) -> Path:
@@ -86,6 +89,17 @@ class Layout:
     def serve(self) -> Path:
         return self.state / "serve"
 
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def run_logs(self) -> Path:
+        return self.logs / self.run
+
+    def touched(self, name: str) -> Path:
+        return self.state / "touched" / _one_name(name)
+
     def record(self, task: str) -> Path:
         return self.state / "records" / f"{_one_name(task.replace(':', '.'))}.json"
 
@@ -93,7 +107,7 @@ class Layout:
         return self.state / "locks" / _one_name(task.replace(":", "."))
 
     def log(self, task: str) -> Path:
-        return self.state / "logs" / f"{_one_name(task.replace(':', '.'))}.log"
+        return self.run_logs / f"{_one_name(task.replace(':', '.'))}.log"
 
     def overlay(self, name: str) -> Path:
         return self.state / "overlays" / f"{_one_name(name)}.git"
@@ -114,7 +128,11 @@ class Layout:
         return self.inside / "builds" / _one_name(name) / _one_name(key[:32])
 
     def package_logs(self, name: str) -> Path:
-        return self.inside / "logs" / _one_name(name)
+        return self.inside / "logs" / _one_name(name) / self.run
+
+    def package_logs_of(self, run: str) -> list[Path]:
+        """What a run left in every chroot's PORTAGE_LOGDIR."""
+        return sorted((self.inside / "logs").glob(f"*/{_one_name(run)}"))
 
     def binpkgs(self, name: str) -> Path:
         return self.state / "sets" / _one_name(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def find(project: Path) -> Layout:
             "a site is a directory: its config.toml, config.lock and state/ lie together",
         )
     site = Path(named).absolute().parent if named else project.absolute()
-    return Layout(site=site, state=site / "state")
+    run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+    return Layout(site=site, state=site / "state", run=run)
 
 
 def load(project: Path) -> Site:

@@ -79,6 +79,24 @@ def said_since(log: Path, start: int) -> str:
         return stream.read().decode("utf-8", "replace")
 
 
+_EMERGING = re.compile(
+    r"^>>> (?:Emerging|Installing) (?:binary )?\((\d+) of (\d+)\) ([^\s:]+)", re.MULTILINE
+)
+_FAILED = re.compile(r"^>>> Failed to emerge ([^\s,]+)", re.MULTILINE)
+_TAIL = 256 << 10  # bytes of a log that are enough to tell where it is
+
+
+def progress(log: Path) -> str:
+    """The package that emerge(1) is at, by the end of its log: `3 of 10 dev-libs/a-1, 1 failed`."""
+    text = _COLOUR.sub("", said_since(log, max(0, log.stat().st_size - _TAIL)))
+    begun = list(_EMERGING.finditer(text))
+    if not begun:
+        return ""
+    number, total, package = begun[-1].groups()
+    failed = len(set(_FAILED.findall(text)))
+    return f"{number} of {total} {package}" + (f", {failed} failed" if failed else "")
+
+
 def reason(log: str) -> str:
     """The line of emerge's output that tells a person what failed; "" if none does."""
     said = (_COLOUR.sub("", line).strip() for line in log.split("\n"))

@@ -24,6 +24,7 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
     """The sqlite3 backend of doit, committing per task; reads work without write permission."""
 
     desc = "durable: each finished task is on disk at once"
+    writable: bool
     _dirty: set[str]
 
     def _sqlite3(self, name: str) -> sqlite3.Connection:
@@ -31,7 +32,7 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
         memory: sqlite3.Connection = super()._sqlite3(":memory:")  # registers doit's converters
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._writable = writable = os.access(path if path.exists() else path.parent, os.W_OK)
+        self.writable = writable = os.access(path if path.exists() else path.parent, os.W_OK)
         if not writable and not (path.exists() and path.stat().st_size):
             return memory  # a look at a fresh checkout that is not ours to write in
         try:
@@ -68,7 +69,7 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
             self._commit()
 
     def remove(self, task_id: str) -> None:
-        if self._writable:
+        if self.writable:
             super().remove(task_id)
             self._conn.commit()
 
@@ -77,7 +78,7 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
         self._conn.close()
 
     def _commit(self) -> None:
-        if not self._writable:
+        if not self.writable:
             return
         for task_id in self._dirty:
             self._conn.execute(

@@ -15,14 +15,21 @@ from types import FrameType, TracebackType
 def end_cleanly() -> None:
     """Turn SIGTERM and SIGHUP into SystemExit, and Ctrl-C's traceback into nothing.
 
-    Workers of `doit -n` are forked: they need this process's tasks and its handlers.
+    Workers of `doit -n` are forked: they need this process's tasks and its handlers. They are
+    ended here too: an exception that is raised while the next one is being forked gets lost,
+    and that of a worker then ends the run.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
+    # A signal that comes just before a blocking call would wait for that to end: look each second.
+    signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
     multiprocessing.set_start_method("fork", force=True)
     sys.excepthook = _quiet
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from doit.task import Task
 from doit.tools import config_changed
 
 from tasks import records
+from tasks.engine import runs
+from tasks.engine.difference import difference, masked
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.records import Record
@@ -45,6 +48,24 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What a reporter may look at while a step is being made."""
+
+    layout: Layout
+    task: str
+    progress: Callable[[Path], str] | None = None
+
+    def far(self) -> str:
+        """How far it is; "" when nobody knows."""
+        with contextlib.suppress(OSError, ValueError):
+            return self.progress(self.layout.log(self.task)) if self.progress else ""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"its log is {self.layout.log(self.task)}"
+
+
+@dataclass(frozen=True)
 class Step:
     """One artifact: `make` produces its record, `needs` are tasks whose records it reads.
 
@@ -62,6 +83,7 @@ class Step:
     fresh: tuple[Callable[..., bool], ...] = ()
     after: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
+    progress: Callable[[Path], str] | None = None  # how far its log says that it is, in a few words
 
     def as_task(self, layout: Layout) -> dict[str, Any]:
         """The doit task; `basename:name` for a step called "chroot:java"."""
@@ -75,10 +97,11 @@ class Step:
             "targets": [str(record)],
             "file_dep": [*(str(layout.record(n)) for n in self.needs), *map(str, self.files)],
             "uptodate": [
-                config_changed(json.loads(json.dumps(dict(self.inputs), sort_keys=True))),
+                Inputs(json.loads(json.dumps(dict(self.inputs), sort_keys=True))),
                 Present(record, self.results),
                 *self.fresh,
             ],
+            "meta": {"watch": Watch(layout, self.task, self.progress)},
             **_SPOKEN,
         }
 
@@ -92,8 +115,28 @@ class Step:
             uptodate=[unless_asked, *self.fresh],
             setup=list(self.after),
             params=[{"default": "", **vars(option)} for option in self.options],
+            meta={"watch": Watch(layout, self.task, self.progress)},
             **_SPOKEN,
         )
+
+
+class Inputs(config_changed):  # type: ignore[misc]
+    """Whether its part of the config is as it was; the last one is kept, to tell what changed.
+
+    What is kept is without passwords; whether it changed is decided by the digest of the whole.
+    """
+
+    changed = "its part of config.toml changed"
+
+    def configure_task(self, task: Task) -> None:
+        super().configure_task(task)
+        task.value_savers.append(lambda: {"inputs": masked(self.config)})
+
+    def cause(self, values: Mapping[str, Any]) -> str:
+        """What changed since `values` were kept (of an earlier release: nothing is known)."""
+        old = values.get("inputs")
+        told = difference(old, masked(self.config)) if isinstance(old, dict) else ""
+        return told or self.changed
 
 
 @dataclass(frozen=True)
@@ -196,6 +239,7 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
     aside = record.with_suffix(".before")
 
     def attempt() -> None:
+        runs.began(layout, step.task)
         with locked(layout.busy(step.task), step.task):
             if record.exists():
                 record.replace(aside)
@@ -208,7 +252,18 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
                 raise
             aside.unlink(missing_ok=True)
 
-    failed = told(attempt, step.task)
+    start = time.monotonic()
+    outcome = "bug"
+    failed = None
+    try:
+        failed = told(attempt, step.task)
+        outcome = "failed" if failed else "done"
+    except (SystemExit, KeyboardInterrupt):
+        outcome = "interrupted"
+        raise
+    finally:
+        said = str(failed.message) if failed else ""
+        runs.ended(layout, step.task, outcome, time.monotonic() - start, said)
     return failed or {"record": hashlib.sha256(record.read_bytes()).hexdigest()}
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
-from doit.tools import config_changed
 
-from tasks.engine.step import Asked
+from tasks.engine.step import Asked, Inputs
 from tasks.system.terminal import write
 
 
@@ -32,15 +31,30 @@ class Why(DoitCmdBase):  # type: ignore[misc]
         control.process(self.sel_tasks)
         causes = explain(control.tasks, control.selected_tasks, self.dep_manager)
         self.dep_manager.close()
-        for task, cause in causes.items():
-            write(self.outstream, f"{task}: {cause}\n")
+        for task in causes:
+            write(self.outstream, f"{task}: {first_cause(task, causes)}\n")
         if not causes:
             write(self.outstream, "nothing would run: everything is up to date\n")
         return 0
 
 
+_MAYBE = "runs if "
+_LEAVES = " leaves something new"
+
+
+def first_cause(task: str, causes: dict[str, str]) -> str:
+    """Why a task would run; of one that runs because of others: why the first of them would."""
+    way = [task]
+    while causes[way[-1]].startswith(_MAYBE):
+        way.append(causes[way[-1]].removeprefix(_MAYBE).removesuffix(_LEAVES))
+    cause = causes[way[-1]]
+    if len(way) == 1:
+        return cause
+    return f"{cause} ({' -> '.join(reversed(way))}; {causes[task]})"
+
+
 def explain(tasks: dict[str, Any], selected: list[str], memory: Any) -> dict[str, str]:
-    """The tasks that would run, in the order of the run, each with its first cause in words."""
+    """The tasks that would run, in the order of the run, each with its own cause in words."""
     causes: dict[str, str] = {}
     seen: set[str] = set()
 
@@ -71,11 +85,15 @@ def _cause(task: Any, tasks: dict[str, Any], memory: Any, causes: dict[str, str]
     found = memory.get_status(task, tasks, get_log=True)
     if found.status == "up-to-date" and not stale:
         return ""
-    return next(_told(task, tasks, found.reasons, stale, bool(memory.get_values(task.name))))
+    return next(_told(task, tasks, found.reasons, stale, memory.get_values(task.name)))
 
 
 def _told(
-    task: Any, tasks: dict[str, Any], reasons: dict[str, Any], stale: list[str], remembered: bool
+    task: Any,
+    tasks: dict[str, Any],
+    reasons: dict[str, Any],
+    stale: list[str],
+    remembered: dict[str, Any],
 ) -> Iterator[str]:
     """Causes, the most telling first."""
     if not remembered and reasons.get("missing_target"):
@@ -83,22 +101,22 @@ def _told(
     if not remembered and not isinstance(task, Asked) and task.targets:
         yield "its last run failed, or was forgotten"
     if reasons.get("uptodate_false"):
-        yield "; ".join(_worded(check) for check, _, _ in reasons["uptodate_false"])
+        yield "; ".join(_worded(check, remembered) for check, _, _ in reasons["uptodate_false"])
     if reasons.get("changed_file_dep"):
         names = ", ".join(sorted(_shown(path, tasks) for path in reasons["changed_file_dep"]))
         yield f"changed: {names}"
     if reasons.get("missing_target"):
         yield f"missing: {', '.join(Path(p).name for p in reasons['missing_target'])}"
     if stale:
-        yield f"runs if {stale[0]} leaves something new"
+        yield f"{_MAYBE}{stale[0]}{_LEAVES}"
     if reasons.get("missing_file_dep"):
         yield f"needs {', '.join(Path(p).name for p in reasons['missing_file_dep'])}"
     yield "what it depends on is another set of files than last time"
 
 
-def _worded(check: Any) -> str:
-    if isinstance(check, config_changed):
-        return "its part of config.toml changed"
+def _worded(check: Any, remembered: dict[str, Any]) -> str:
+    if isinstance(check, Inputs):
+        return check.cause(remembered)
     return getattr(check, "cause", "it always runs when it is named")
 
 

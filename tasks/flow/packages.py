@@ -55,6 +55,13 @@ def binpkgs(site: Site, name: str) -> Record:
     return made
 
 
+def progress(log: Path) -> str:
+    """How far a build is, by its log; see emerge.progress."""
+    from tasks.build import emerge
+
+    return emerge.progress(log)
+
+
 def build_key(site: Site, name: str) -> str:
     """What a build depends on; a PKGDIR is only taken up again by a build of the same key."""
     needs = ["tree", f"chroot:{name}", f"etc:{name}"]

@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -129,7 +130,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
                 "wait for it to end, then run the same command again",
             ) from None
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
+        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        os.pwrite(descriptor, f"process {os.getpid()} since {now}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -7,9 +7,11 @@ import fcntl
 import os
 import pty
 import select
+import shutil
 import signal
 import sys
 import termios
+import threading
 import time
 import tty
 from types import FrameType, TracebackType
@@ -29,6 +31,34 @@ def write(stream: IO[str], text: str) -> None:
 
     Work that was done must not be lost because its report could not be printed.
     """
+    with _screen:
+        _write(stream, (_CLEAR if _line_of(None) is stream else "") + text)
+
+
+def live(stream: IO[str], text: str) -> None:
+    """Show one line that the next one, and the next `write`, takes away again; terminals only."""
+    with _screen:
+        if not _bars:
+            columns = shutil.get_terminal_size().columns
+            _write(stream, _CLEAR + text[: columns - 1])
+            _line_of(stream)
+
+
+_CLEAR = "\r\x1b[K"
+_screen = threading.RLock()
+_shown: list[IO[str]] = []  # where a live line stands
+_bars: list[Any] = []  # bars that move by themselves; a live line would tear them
+
+
+def _line_of(stream: IO[str] | None) -> IO[str] | None:
+    """The stream that had a live line; from now on it is `stream`."""
+    before = _shown.pop() if _shown else None
+    if stream is not None:
+        _shown.append(stream)
+    return before
+
+
+def _write(stream: IO[str], text: str) -> None:
     try:
         stream.write(text)
         stream.flush()
@@ -73,6 +103,10 @@ class Progress:
                 console=Console(stderr=True),
                 transient=True,
             )
+            with _screen:
+                if before := _line_of(None):
+                    _write(before, _CLEAR)
+                _bars.append(self)
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
         return self
@@ -91,6 +125,7 @@ class Progress:
         seconds = time.monotonic() - self._start
         if self._bar is not None:
             self._bar.stop()
+            _bars.remove(self)
         elif kind is None and self._count > _SMALL and seconds > _LONG_SECONDS:
             say(f"  {self._count / 1e6:.1f} MB of {self._title} in {seconds:.0f} s")
 

@@ -61,7 +61,7 @@ def test_nothing_is_needed_to_look(factory: Factory) -> None:
 
 
 def test_a_killed_build_leaves_nothing_and_goes_on(factory: Factory) -> None:
-    log = factory.layout.log("binpkgs:base")
+    log = factory.layout.logs / "latest" / "binpkgs.base.log"
     deadline = time.monotonic() + 600
     with factory.start("binpkgs:base") as process:
         while not (log.exists() and ">>> Completed (2 of" in log.read_text(errors="replace")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -124,3 +125,32 @@ def test_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "pip install -e" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_status_for_a_program(config: Path) -> None:
+    found = json.loads(doit(config, "status", "--json"))
+    assert set(found) == {
+        "chroots", "disk", "generations", "last_run", "lock", "newer", "problems", "tasks",
+        "version",
+    }  # fmt: skip
+    assert found["version"] == 1
+    assert sorted(found["chroots"]) == ["base", "java"]
+
+
+def test_what_failed_is_remembered(config: Path) -> None:
+    doit(config, "tree", code=1)
+    shown = doit(config, "status")
+    assert "last run  failed: snapshot" in shown
+    latest = config.parent / "state" / "logs" / "latest"
+    assert "no mirror gave" in (latest / "snapshot.log").read_text()
+    assert json.loads((latest / "journal").read_text().splitlines()[-1])["outcome"] == "failed"
+
+
+def test_why_names_the_flag(config: Path) -> None:
+    doit(config, "etc:java")
+    config.write_text(CONFIG + 'package_use = { "dev-libs/libyaml" = ["static-libs"] }\n')
+    before = {p: p.read_bytes() for p in config.parent.rglob("*") if p.is_file()}
+    assert doit(config, "why", "etc:java") == (
+        "etc:java: package.use changed: dev-libs/libyaml +static-libs\n"
+    )
+    assert {p: p.read_bytes() for p in config.parent.rglob("*") if p.is_file()} == before

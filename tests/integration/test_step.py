@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -178,7 +180,7 @@ def delete(name: str) -> Callable[[Site], object]:
 CHANGES: list[tuple[str, Callable[[Site], object], list[str], str, str]] = [
     ("input", write("input", "other"), ["one", "two", "three"], "one", "changed: input"),
     ("cutoff", write("input", "word but other"), ["one"], "one", "changed: input"),
-    ("setting", write("setting", "t"), ["three"], "three", "its part of config.toml changed"),
+    ("setting", write("setting", "t"), ["three"], "three", "three: setting changed: s -> t"),
     ("result", delete("result"), ["one"], "one", "something that it made is missing"),
     ("record", delete("state/records/two.x.json"), ["two"], "two:x", "that it made is missing"),
     ("below", write("below/new", "x"), ["two"], "two:x", "files below"),
@@ -212,8 +214,8 @@ def test_why_of_what_comes_after(done: Site) -> None:
     write("input", "other")(done)
     assert done.doit("why").splitlines() == [
         "one: changed: input",
-        "two:x: runs if one leaves something new",
-        "three: runs if two:x leaves something new",
+        "two:x: changed: input (one -> two:x; runs if one leaves something new)",
+        "three: changed: input (one -> two:x -> three; runs if two:x leaves something new)",
     ]
     assert done.doit("why", "one") == "one: changed: input\n"
 
@@ -242,7 +244,7 @@ def test_why_says_first_what_is_certain(done: Site) -> None:
     assert done.doit("why").splitlines() == [
         "one: changed: input",
         "two:x: changed: what one made",
-        "three: runs if two:x leaves something new",
+        "three: changed: what one made (two:x -> three; runs if two:x leaves something new)",
     ]
 
 
@@ -252,7 +254,7 @@ def test_status(done: Site) -> None:
     assert {name: said.strip() for name, said in lines.items()} == {
         "one": "fresh",
         "two:x": "fresh",
-        "three": "stale: its part of config.toml changed",
+        "three": "stale: setting changed: s -> t",
         "looks": "stale: it has not been made yet",
         "locks": "stale: it has not been made yet",
     }
@@ -297,9 +299,11 @@ def test_a_first_run_that_fails_leaves_no_record(site: Site) -> None:
 
 def test_go_on_with_what_does_not_depend(site: Site) -> None:
     site.order("one", "fail")
-    printed = site.doit("--continue", "three", "looks", code=2)  # doit's: left out is an error
+    printed = site.doit("--continue", "three", "looks", code=1)
     assert "two:x: left out, since one failed" in printed
-    assert "failed: one, two:x, three after" in printed
+    assert "left out: two:x, three\n" in printed
+    assert "failed: one after" in printed
+    assert printed.endswith("the same command continues: doit --continue three looks\n")
     assert site.ran() == ["one", "looks asked"]
 
 
@@ -378,10 +382,92 @@ def test_two_runs_at_once(done: Site) -> None:
     write("input", "other")(done)
     with waiting(done, "one") as process:
         printed = done.doit(code=1)
-        assert "one: FAILED: one is in the hands of another run (process " in printed
+        wanted = r"one: FAILED: one is in the hands of another run \(process (\d+) since \d{4}-"
+        held = re.search(wanted, printed)
+        assert held
+        assert int(held[1]) == process.pid
         process.kill()
     done.order("one")
     done.doit()
+
+
+def test_goes_on_truthfully_after_a_failure(done: Site) -> None:
+    """With --continue, what does not depend on the failed task runs; the code is that of it."""
+    write("input", "other")(done)
+    done.order("one", "fail")
+    printed = done.doit("--continue", "three", "looks", code=1)
+    assert done.ran() == ["one", "looks asked"]
+    assert "two:x: left out, since one failed" in printed
+    done.order("one", "bug")
+    done.doit("--continue", "three", "looks", code=2)
+
+
+@pytest.mark.parametrize("way", [("--continue",), ("--continue", "-n", "2")])
+def test_a_failed_setup_stops_whom_it_prepares(site: Site, way: tuple[str, ...]) -> None:
+    site.order("looks", "fail")
+    assert "locks: left out, since looks failed" in site.doit(*way, "locks", code=1)
+    assert site.ran() == ["looks needed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("info", "nosuch"), "there is no task 'nosuch'"),
+        (("nosuch",), "nosuch"),
+        (("why", "nosuch"), "nosuch"),
+        (("forget", "nosuch"), "nosuch"),
+        (("list", "nosuch"), "nosuch"),
+        (("list", "--nosuch"), "--nosuch"),
+        (("-n", "many"), "num_process"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_no_traceback(
+    site: Site, words: tuple[str, ...], said: str
+) -> None:
+    printed = site.doit(*words, code=3)
+    assert printed.startswith("ERROR: ")
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_the_memory_can_be_looked_at(done: Site) -> None:
+    assert set(json.loads(done.doit("dumpdb"))) == {"one", "two:x", "three"}
+
+
+def test_side_by_side(site: Site) -> None:
+    """`doit -n`: independent tasks at once, whole lines, one journal."""
+    printed = site.doit("-n", "2", "three", "locks", "looks")
+    assert sorted(site.ran()) == ["locks asked", "looks asked", "one", "three", "two"]
+    assert printed.count("done in") == 5
+    assert len(printed.splitlines()) >= 11
+    assert site.doit("why", "three") == "nothing would run: everything is up to date\n"
+    lines = (site.folder / "state" / "logs" / "journal").read_text().splitlines()
+    ended = [entry["task"] for line in lines if "outcome" in (entry := json.loads(line))]
+    assert sorted(ended) == ["locks", "looks", "one", "three", "two:x"]
+
+
+@pytest.mark.parametrize("order", ["", "fail"])
+def test_json_is_json(site: Site, order: str) -> None:
+    site.order("two", order)
+    report = json.loads(site.doit("--reporter", "json", code=1 if order else 0))
+    results = {task["name"]: task["result"] for task in report["tasks"]}
+    assert results["one"] == "success"
+    assert results["two:x"] == ("fail" if order else "success")
+
+
+@pytest.mark.parametrize("way", [(), ("-n", "2")])
+def test_sigterm_leaves_nobody(done: Site, way: tuple[str, ...]) -> None:
+    write("input", "other")(done)
+    with waiting(done, "one", *way) as process:
+        try:
+            process.terminate()
+            process.communicate(timeout=15)
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)  # all of them were in this group
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
 
 
 def test_asked_when_it_is_named(site: Site) -> None:

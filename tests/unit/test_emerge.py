@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.build import emerge
 from tasks.build.emerge import command, installed, makeopts, reason, said_since
 from tasks.config import Build
 from tasks.errors import BinmillError, NotTrusted
@@ -176,3 +177,23 @@ def test_a_database_that_leads_out_of_the_chroot(tmp_path: Path, part: str) -> N
     link.symlink_to(tmp_path / leads)
     with pytest.raises(NotTrusted, match=f"/{part} is a link"):
         installed(tmp_path / "upper")
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("", ""),
+        ("Calculating dependencies... done!\n", ""),
+        (">>> Emerging (3 of 10) dev-libs/a-1::gentoo\n", "3 of 10 dev-libs/a-1"),
+        (
+            "\x1b[32m>>> Emerging binary (1 of 2) x/a-1::gentoo\x1b[0m\n"
+            ">>> Failed to emerge x/a-1, Log file:\n>>> Failed to emerge x/a-1\n"
+            ">>> Emerging (2 of 2) x/b-2-r1::own for /\n>>> Jobs: 0 of 2 complete\n",
+            "2 of 2 x/b-2-r1, 1 failed",
+        ),
+    ],
+)
+def test_how_far_a_build_is(tmp_path: Path, log: str, said: str) -> None:
+    place = tmp_path / "log"
+    place.write_text(log)
+    assert emerge.progress(place) == said

@@ -121,7 +121,7 @@ def test_locked_names_the_holder(tmp_path: Path) -> None:
     lock = tmp_path / "locks" / "tree"
     with (
         files.locked(lock, "the tree"),
-        pytest.raises(Busy, match=rf"the tree is in the hands .* \(process {os.getpid()}\)"),
+        pytest.raises(Busy, match=rf"the tree is in the hands .* \(process {os.getpid()} since \d"),
         files.locked(lock, "the tree"),
     ):
         pytest.fail("two held it")

@@ -21,6 +21,8 @@ NAMED: list[Callable[[str], Path]] = [
     LAYOUT.etc,
     LAYOUT.binpkgs,
     LAYOUT.binhost,
+    LAYOUT.touched,
+    LAYOUT.package_logs,
     lambda name: LAYOUT.layer("base", name),
     lambda name: LAYOUT.layer(name, "0"),
     lambda name: LAYOUT.build(name, "0"),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from doit.exceptions import BaseFail, TaskError, TaskFailed, UnmetDependency
 from doit.task import Task
 
+from tasks.engine import runs
 from tasks.engine.reporter import Reporter
-from tasks.engine.step import ATTENDED
+from tasks.engine.step import ATTENDED, Watch
+from tasks.layout import Layout
 
 
 def work() -> None:
@@ -30,6 +35,7 @@ class Run:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(sys, "argv", ["doit", "x y"])
         self.out = io.StringIO()
         self.reporter = Reporter(self.out, {"show_out": False, "failure_verbosity": 0})
 
@@ -81,10 +87,9 @@ def test_no_task_at_all(run: Run) -> None:
     ("fail", "said"),
     [
         (TaskFailed("bad\n  next: mend it"), ["x: FAILED: bad", "  next: mend it"]),
-        (UnmetDependency("seed:x tree"), ["x: left out, since seed:x tree failed"]),
         (TaskError("oops", ValueError("inner")), ["x: BUG: oops", "ValueError: inner"]),
     ],
-    ids=["known", "left out", "bug"],
+    ids=["known", "bug"],
 )
 def test_failures(run: Run, fail: BaseFail, said: list[str]) -> None:
     run.made("tree", 2)
@@ -92,7 +97,9 @@ def test_failures(run: Run, fail: BaseFail, said: list[str]) -> None:
     lines = run.end()
     assert lines[2] == "x: make x"
     assert [line for line in lines if line in said] == said
-    assert lines[-1] == "failed: x after 5.0 s (1 done, 0 up to date); the same command continues"
+    assert lines[-1] == (
+        "failed: x after 5.0 s (1 done, 0 up to date); the same command continues: doit 'x y'"
+    )
 
 
 def test_interrupted(run: Run) -> None:
@@ -102,7 +109,7 @@ def test_interrupted(run: Run) -> None:
     run.now += 60
     assert run.end()[-1] == (
         "interrupted: binpkgs:java after 1 min 2 s (1 done, 0 up to date); "
-        "the same command continues"
+        "the same command continues: doit 'x y'"
     )
 
 
@@ -137,3 +144,44 @@ def test_plain_lines_only(run: Run) -> None:
     run.made("x", fail=TaskFailed("ü"))
     text = "\n".join(run.end())
     assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_what_was_left_out_did_not_fail(run: Run) -> None:
+    run.made("tree", 2, fail=TaskFailed("bad"))
+    run.reporter.add_failure(task("x"), UnmetDependency("tree"))
+    lines = run.end()
+    assert lines[2] == "x: left out, since tree failed"
+    assert lines[3] == "  left out: x"
+    assert lines[4].startswith("failed: tree after 2.0 s")
+
+
+def watched(layout: Layout, name: str) -> Task:
+    def far(_log: Path) -> str:
+        return "3 of 10 dev-libs/a-1\x1b[0m"
+
+    return task(name, meta={"watch": Watch(layout, name, far)})
+
+
+def test_a_sign_of_life_where_there_is_no_terminal(run: Run, layout: Layout) -> None:
+    run.reporter.execute_task(watched(layout, "binpkgs:x"))
+    run.reporter.look(run.now + 299)
+    run.reporter.look(run.now + 301)
+    lines = run.out.getvalue().splitlines()
+    assert lines[1:] == ["  still at it: binpkgs:x 5 min 1 s, 3 of 10 dev-libs/a-1[0m"]
+    run.reporter.over.set()
+
+
+def test_a_live_line_on_a_terminal(
+    run: Run, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.out, "isatty", lambda: True)
+    before = replace(layout, run="20260311T101112Z-4999999")
+    runs.began(before, "binpkgs:x")
+    runs.ended(before, "binpkgs:x", "done", 600)
+    run.reporter.execute_task(watched(layout, "binpkgs:x"))
+    run.reporter.over.set()
+    run.reporter.look(run.now + 65)
+    said = run.out.getvalue()
+    assert "\r\x1b[K  binpkgs:x 1 min 5 s (last time 10 min 0 s), 3 of 10 dev-libs" in said
+    run.reporter.add_success(task("binpkgs:x"))
+    assert run.out.getvalue().removeprefix(said).startswith("\r\x1b[K  done in ")

@@ -1,0 +1,108 @@
+"""doit's own commands where they are not truthful: exit codes, and one line instead of a traceback.
+
+They take the place of doit 0.37's through its entry point group `doit.COMMAND`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from doit import cmd_run
+from doit.cmd_base import DoitCmdBase
+from doit.cmd_forget import Forget as DoitForget
+from doit.cmd_info import Info as DoitInfo
+from doit.cmd_run import Run as DoitRun
+from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
+from doit.runner import FAILURE, MRunner, Runner
+
+from tasks.system.terminal import write
+
+
+class _Truthful:
+    """What doit's runners get wrong with --continue.
+
+    A task that is left out is no bug: the run ends with 1, as its cause does. And a failed
+    `setup` task stops the one that it was to prepare.
+    """
+
+    final_result: int
+
+    def select_task(self, node: Any, tasks: dict[str, Any]) -> bool:
+        if node.run_status == "run" and node.bad_deps:  # its setup tasks have been tried
+            names = " ".join(bad.task.name for bad in node.bad_deps)
+            self._handle_task_error(node, UnmetDependency(names))
+            return False
+        return bool(super().select_task(node, tasks))  # type: ignore[misc]
+
+    def _handle_task_error(self, node: Any, fail: BaseFail) -> None:
+        before = self.final_result
+        super()._handle_task_error(node, fail)  # type: ignore[misc]
+        if isinstance(fail, UnmetDependency):
+            self.final_result = max(before, FAILURE)
+
+
+class _Runner(_Truthful, Runner):  # type: ignore[misc]
+    """One task after the other."""
+
+
+class _ParallelRunner(_Truthful, MRunner):  # type: ignore[misc]
+    """`doit -n`: tasks in processes of their own."""
+
+
+class Run(DoitRun):  # type: ignore[misc]
+    """doit's `run` with runners whose exit code is the truth."""
+
+    name = "run"
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        # doit looks its runners up in its module, and has no other way to name them
+        cmd_run.Runner, cmd_run.MRunner = _Runner, _ParallelRunner
+        result: int = super().execute(params, args)
+        return result
+
+
+class Info(DoitInfo):  # type: ignore[misc]
+    """doit's `info`; a task that does not exist is said in one line."""
+
+    name = "info"
+
+    def _execute(self, pos_args: list[str], hide_status: bool = False) -> int:
+        known = {task.name for task in self.task_list}
+        for name in pos_args:
+            if name not in known:
+                raise InvalidCommand(f"there is no task {name!r}; `doit list --all` has them")
+        code: int = super()._execute(pos_args, hide_status=hide_status)
+        return code
+
+
+class Forget(DoitForget):  # type: ignore[misc]
+    """doit's `forget`; what cannot be written is not said to be forgotten."""
+
+    name = "forget"
+
+    def _execute(self, forget_sub: bool, forget_disable_default: bool, forget_all: bool) -> None:
+        if not getattr(self.dep_manager.backend, "writable", True):
+            raise InvalidCommand(
+                f"{self.dep_manager.name} cannot be written, nothing was forgotten; "
+                "run it as the user whose state/ it is"
+            )
+        super()._execute(forget_sub, forget_disable_default, forget_all)
+
+
+class DumpDB(DoitCmdBase):  # type: ignore[misc]
+    """doit's `dumpdb` for this project's database."""
+
+    name = "dumpdb"
+    doc_purpose = "show what doit remembers of each task, as JSON"
+    doc_usage = ""
+    doc_description = "For the curious. Changes nothing."
+    cmd_options = ()
+    execute_tasks = False
+
+    def _execute(self) -> int:
+        found = {task.name: self.dep_manager.get_values(task.name) for task in self.task_list}
+        self.dep_manager.close()
+        kept = {name: values for name, values in sorted(found.items()) if values}
+        write(self.outstream, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        return 0
