@@ -2,11 +2,11 @@
 
     snapshot ..> lock -> tree ------------------------+
                    |---> overlay:NAME ----------------|
-                   '---> seed:NAME -> chroot:NAME ----+-> mount:NAME -> binpkgs:NAME
-                                       ^     |        |                    |
-                          chroot:BASE -'  etc:NAME ---'  binpkgs:BASE -----'
-                                                                           v
-                                            client:NAME <- publish:NAME <--'
+                   '---> seed:NAME -> chroot:NAME ----+-> mount:NAME -> check:NAME -> binpkgs:NAME
+                                       ^     |        |                                   |
+                          chroot:BASE -'  etc:NAME ---'                  binpkgs:BASE ----'
+                                                                                          v
+                                                           client:NAME <- publish:NAME <--'
 
 `-->` is a record that is read; `..>` runs only when it is needed. Creating the graph reads
 nothing but config.toml: it works for anybody, anywhere, at any time.
@@ -24,7 +24,7 @@ from doit.task import Task
 from tasks import lock as lock_file
 from tasks.engine.step import Below, Fact, Option, Step, interactive
 from tasks.errors import BinmillError
-from tasks.flow import chroots, packages, snapshots, trees
+from tasks.flow import chroots, etc, packages, snapshots, trees
 from tasks.records import Record
 from tasks.site import Site
 
@@ -34,6 +34,7 @@ GROUPS = {
     "chroot": "make chroots: bases from seeds, stacks from bases",
     "etc": "generate /etc/portage for each chroot",
     "mount": "prove that each mounted chroot can be entered",
+    "check": "ask each chroot's Portage about the words of its config",
     "binpkgs": "build each chroot's package set with emerge",
     "publish": "publish each package set as a binhost generation",
     "client": "install from each published binhost in a fresh client",
@@ -50,6 +51,7 @@ def build(site: Site) -> Iterator[Any]:
         yield step.as_task(site.layout)
     yield _log(site)
     yield _enter(site)
+    yield _show(site)
     yield _serve(site)
 
 
@@ -131,7 +133,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     extra = (Below(state.parent / own.portage_dir),) if own.portage_dir else ()
     yield Step(
         f"etc:{name}", f"generate /etc/portage of {name}",
-        partial(chroots.etc, site, name), inputs=_portage_inputs(site, name),
+        partial(etc.etc, site, name), inputs=_portage_inputs(site, name),
         results=named("path"), fresh=extra,
     )  # fmt: skip
     yield Step(
@@ -139,9 +141,14 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         partial(chroots.mount, site, name), needs=entered,
     )  # fmt: skip
     yield Step(
+        f"check:{name}", f"ask the Portage of {name} about the words of its config",
+        partial(etc.check, site, name), needs=(*entered, f"mount:{name}"),
+        inputs={"packages": own.packages},
+    )  # fmt: skip
+    yield Step(
         f"binpkgs:{name}", f"build the package set of {name} with emerge",
         partial(packages.binpkgs, site, name),
-        needs=(*entered, f"mount:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
+        needs=(*entered, f"check:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
         inputs={"packages": own.packages},
         results=lambda record: [packages.set_folder(site, name, record)],
         progress=packages.progress,
@@ -182,6 +189,11 @@ def _enter(site: Site) -> dict[str, Any]:
     doc = "open a shell in a chroot, or run a command: doit enter NAME [-- COMMAND]"
     return {"basename": "enter", **interactive(partial(chroots.enter, site), doc),
             "pos_arg": "words"}  # fmt: skip
+
+
+def _show(site: Site) -> dict[str, Any]:
+    doc = "print the generated /etc/portage of a chroot: doit show NAME [FILE]"
+    return {"basename": "show", **interactive(partial(etc.show, site), doc), "pos_arg": "words"}
 
 
 def _serve(site: Site) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""seed, chroot, etc, mount, enter: from a stage tarball to a room to work in."""
+"""seed, chroot, mount, enter: from a stage tarball to a room to work in."""
 
 from __future__ import annotations
 
@@ -55,28 +55,6 @@ def chroot(site: Site, name: str) -> Record:
     closed_folder(target.parent.parent)
     layers.commit(files, _paths(site, below), target, site.layout.trash)
     return {"layers": [_relative(site, target), *below]}
-
-
-def etc(site: Site, name: str) -> Record:
-    """Generate a chroot's /etc/portage."""
-    from tasks.chroot import etc_portage
-
-    made = portage_files(site, name)
-    link = etc_portage.profile_link(site.config, name)
-    target = site.layout.etc(name) / identity([made, link])[:32]
-    etc_portage.write(made, link, target, site.layout.trash)
-    return {"path": _relative(site, target), "files": sorted(made)}
-
-
-def portage_files(site: Site, name: str, **more: Any) -> dict[str, str]:
-    """The files of a chroot's /etc/portage, its own ones among them; `more` goes to files()."""
-    from tasks.chroot import etc_portage
-
-    made = etc_portage.files(site.config, name, **more)
-    own = site.config.chroots[name].portage_dir
-    if own:
-        made = etc_portage.merged(made, etc_portage.own_files(site.layout.site / own))
-    return made
 
 
 def mount(site: Site, name: str) -> Record:

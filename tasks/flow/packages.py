@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import records
-from tasks.flow import chroots
+from tasks.flow import chroots, etc
 from tasks.records import Record
 from tasks.site import Site, identity
 from tasks.system.files import closed_folder
@@ -193,7 +193,7 @@ def client(site: Site, name: str) -> Record:
         chroots.workspace(site, f"client-{name}") as space,
         serving(layout.binhosts, space / "nginx", f"127.0.0.1:{free_port()}") as url,
     ):
-        made = chroots.portage_files(
+        made = etc.portage_files(
             site, name, features=(), variables=clients.VARIABLES,
             binrepos=clients.binrepos(name, f"{url}/{name}"),
         )  # fmt: skip

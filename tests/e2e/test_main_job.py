@@ -93,6 +93,8 @@ def test_the_whole_job(factory: Factory) -> None:
     java = json.loads(factory.layout.record("client:java").read_text())
     assert {"app-misc/hello", "app-misc/nosy"} <= names(base["installed"])
     assert names(java["installed"]) >= JAVA
+    appliance = json.loads(factory.layout.record("client:appliance").read_text())
+    assert names(appliance["installed"]) >= {*JAVA, "dev-util/gperf"}
     lock = factory.layout.lock.read_text()
     days = upstream.Upstream(factory.lab).facts()["days"]
     assert f'tag = "{days[0]}"' in lock
@@ -163,18 +165,68 @@ def test_commands_run_inside(factory: Factory) -> None:
     features = factory.doit("enter", "java", "--", "portageq", "envvar", "FEATURES")
     assert "network-sandbox" in features
     factory.doit("enter", "java", "--", "sh", "-c", "exit 7", code=7)
-    assert "one of: base, java" in factory.doit("enter", "jaba", code=1)
+    assert "one of: base, java, appliance" in factory.doit("enter", "jaba", code=1)
+
+
+def test_words_that_portage_does_not_know(factory: Factory) -> None:
+    good = factory.layout.config.read_text()
+    try:
+        factory.change(**{
+            "chroots.base": {"features": ["bildpkg"], "accept_license": ["@FREE", "GPL-4"]},
+            "chroots.java": {
+                "packages": ["dev-java/java-tool", "@wrold", ">app-misc/hello-99"],
+                "use": ["grepjarr"],
+                "accept_keywords": ["~amd46"],
+                "package_mask": [">=app-misc/hello-99"],
+                "package_license": {"dev-java/jattach": ["Apache-22"]},
+            },
+            "chroots.java.package_use": {
+                "dev-java/jattach": ["shard"], "dev-libs/libyam": ["static-libs"], "hello": ["x"],
+            },
+        })  # fmt: skip
+        printed = factory.doit("check:java", code=1)
+    finally:
+        factory.layout.config.write_text(good)
+    assert "Portage does not take 11 words that config.toml has for java" in printed
+    for told in [
+        "[chroots.base] features: 'bildpkg': no feature of Portage; did you mean 'buildpkg'?",
+        "[chroots.base] accept_license: 'GPL-4': no licence of the tree; did you mean 'GPL-3'?",
+        "packages: 'dev-java/java-tool': no such package; did you mean 'dev-java/java-tools'?",
+        "packages: '@wrold': no set of this chroot; did you mean 'world'?",
+        "packages: '>app-misc/hello-99': no version fits; the newest are",
+        "use: 'grepjarr': a flag that no package has; did you mean 'grepjar'?",
+        "accept_keywords: '~amd46': no architecture of the tree; did you mean 'amd64'?",
+        "package_license: 'dev-java/jattach Apache-22': no licence of the tree; did you mean",
+        "package_use: 'dev-java/jattach shard': dev-java/jattach has no such flag; did you mean",
+        "package_use: 'dev-libs/libyam': no such package; did you mean 'dev-libs/libyaml'?",
+        "package_use: 'hello': not an atom",
+        "warning: [chroots.java] package_mask: '>=app-misc/hello-99': no version fits",
+    ]:
+        assert told in printed
+    assert "Traceback" not in printed
+
+
+def test_the_generated_files_are_shown(factory: Factory) -> None:
+    printed = factory.doit("show", "java")
+    assert "==> /etc/portage/make.conf <==" in printed
+    assert "app-arch/fastjar grepjar" in printed
+    assert factory.doit("show", "java", "package.use/binmill") in printed
+    assert "java has no /etc/portage/nosuch" in factory.doit("show", "java", "nosuch", code=1)
 
 
 def test_a_use_flag_rebuilds_that_chroot_only(factory: Factory) -> None:
     before = factory.records()
     factory.change(**{"chroots.java.package_use": {"dev-libs/libffi": ["static-libs"]}})
     printed = factory.doit()
-    assert ran(printed) == {f"{task}:java" for task in
-                            ("etc", "mount", "binpkgs", "publish", "client")}  # fmt: skip
+    stacks = ("java", "appliance")  # the second is made on top of the first
+    assert ran(printed) == {
+        f"{task}:{name}" for name in stacks
+        for task in ("etc", "mount", "check", "binpkgs", "publish", "client")
+    }  # fmt: skip
     after = factory.records()
     assert {task for task in after if after[task] != before[task]} == {
-        "etc.java", "binpkgs.java", "publish.java", "client.java"
+        f"{task}.{name}" for name in stacks
+        for task in ("etc", "check", "binpkgs", "publish", "client")
     }  # fmt: skip
     assert ran(factory.doit()) == set()
 

@@ -20,8 +20,8 @@ from tasks.engine.step import Asked
 from tasks.layout import Layout
 from tasks.site import Site
 
-PER_CHROOT = ("chroot", "etc", "mount", "binpkgs", "publish", "client")
-SHARED = {"snapshot", "lock", "tree", "log", "enter", "serve", *graph.GROUPS}
+PER_CHROOT = ("chroot", "etc", "mount", "check", "binpkgs", "publish", "client")
+SHARED = {"snapshot", "lock", "tree", "log", "enter", "show", "serve", *graph.GROUPS}
 
 BASE: dict[str, Any] = {"seed": "openrc", "profile": "default/linux/amd64/23.0"}
 ONE: dict[str, Any] = {
@@ -135,7 +135,7 @@ def test_targets_are_unique_and_every_dependency_has_a_maker(site: Site) -> None
 
 def test_every_artifact_leaves_a_record(site: Site) -> None:
     for name, task in tasks_of(site).items():
-        if task.has_subtask or name in ("log", "enter", "serve", "lock"):
+        if task.has_subtask or name in ("log", "enter", "show", "serve", "lock"):
             continue
         assert task.targets == [str(site.layout.record(name))]
 
@@ -159,7 +159,7 @@ def test_the_flow(site: Site) -> None:
             assert f"binpkgs:{chroot.base}" in before(tasks, f"binpkgs:{name}")
         for overlay in config.effective(name).overlays:
             assert f"overlay:{overlay}" in before(tasks, f"mount:{name}")
-        assert {"tree", "lock", f"etc:{name}", f"mount:{name}"} <= before(tasks, f"binpkgs:{name}")
+        assert {"tree", "lock", f"etc:{name}", f"check:{name}"} <= before(tasks, f"binpkgs:{name}")
         assert f"binpkgs:{name}" in before(tasks, f"publish:{name}")
         assert f"publish:{name}" in before(tasks, f"client:{name}")
 
@@ -213,7 +213,7 @@ INPUTS = [
     (("chroots", "java", "use"), ["x"], {"etc:java", "etc:tomcat"}),
     (("chroots", "tomcat", "use"), ["x"], {"etc:tomcat"}),
     (("chroots", "base", "use"), ["x"], {"etc:base", "etc:java", "etc:tomcat"}),
-    (("chroots", "java", "packages"), ["x/y"], {"binpkgs:java"}),
+    (("chroots", "java", "packages"), ["x/y"], {"check:java", "binpkgs:java"}),
     (("chroots", "java", "env"), {"X": "y"}, {"etc:java", "etc:tomcat"}),
     (("seeds", "openrc", "arch"), "arm64", {"seed:openrc"}),
     (("binhost",), {"keep": 3}, set()),
