@@ -1,0 +1,124 @@
+"""The access policy as one table: which URL leads where, and for whom. Pure.
+
+docs/serving.md draws it. Default deny: what no door leads to does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.access import Access
+
+PUBLIC = "public"
+# What a client may ask a binhost for, as regular expressions of the path below its generation.
+BINHOST_FILES = (
+    r"Packages(?:\.gz)?(?:\.(?:asc|sig))?",
+    r"[A-Za-z0-9_][A-Za-z0-9+_.-]*/[A-Za-z0-9_][A-Za-z0-9+_-]*/[A-Za-z0-9_][A-Za-z0-9+_.-]*\.gpkg\.tar",
+)
+# Of a mirror: GLEP 75's layout.conf, the flat name, and the name below its hash.
+MIRROR_FILES = (
+    r"distfiles/layout\.conf",
+    r"distfiles/(?:[0-9a-f]{2}/)?[^/.\x00-\x1f][^/\x00-\x1f]*",
+)
+# An index is asked for again each time; what it names never changes under its path.
+CHANGING = r"(?:^|/)(?:Packages[^/]*|layout\.conf)$"
+_FORBIDDING = frozenset({"fetch", "bindist"})
+# They install nothing that has an owner: users and groups (GLEP 81), and names for choices.
+_OWNERLESS = frozenset({"virtual", "acct-user", "acct-group"})
+
+
+@dataclass(frozen=True)
+class Door:
+    """One URL prefix (`/PATH/`), the folder below state/ that it shows, and for which group.
+
+    `files` are regular expressions of what may be asked for below the prefix.
+    """
+
+    path: str
+    folder: str
+    group: str
+    files: tuple[str, ...]
+
+
+def as_path(group: str) -> str:
+    """A group as a part of a path: `site:acme` is `site.acme`. A name has no dot, so it is one."""
+    return group.replace(":", ".")
+
+
+def binhost_name(chroot: str, group: str) -> str:
+    """The name of the binhost that has a chroot's packages of one group."""
+    return chroot if group == PUBLIC else f"{chroot}@{as_path(group)}"
+
+
+def doors(access: Access, chroots: Sequence[str]) -> list[Door]:
+    """Every door of a site: its binhosts, those of their groups, and the mirrors."""
+    found = []
+    for chroot in chroots:
+        whole = access.binhosts.get(chroot, PUBLIC)
+        found.append(Door(chroot, f"binhost/{chroot}/current", whole, BINHOST_FILES))
+        for group in access.groups:
+            name = binhost_name(chroot, group)
+            found.append(Door(name, f"binhost/{name}/current", group, BINHOST_FILES))
+    for group in (PUBLIC, *access.groups):
+        place = f"mirror/{as_path(group)}"
+        found.append(Door(place, place, group, MIRROR_FILES))
+    return found
+
+
+def group_of(metadata: Mapping[str, str], access: Access) -> str | None:
+    """The group that a package belongs to; None: nobody's, it is not published.
+
+    `metadata` has CATEGORY, PN, RESTRICT and LICENSE as a package carries them, evaluated for
+    its USE flags. What is not known to be free is restricted.
+    """
+    category = metadata.get("CATEGORY", "")
+    named = access.packages.get(f"{category}/{metadata.get('PN', '')}")
+    if named is not None:
+        return named
+    if _FORBIDDING & set(metadata.get("RESTRICT", "").split()):
+        return access.restricted
+    licence = metadata.get("LICENSE", "").split()
+    free = _is_free(licence, set(access.free)) if licence else category in _OWNERLESS
+    return PUBLIC if free else access.restricted
+
+
+def split(
+    packages: Mapping[str, Mapping[str, str]], access: Access
+) -> tuple[dict[str, list[str]], list[str]]:
+    """A set's packages by group, and those that nobody gets; `packages` is metadata by name."""
+    groups: dict[str, list[str]] = {}
+    nobody = []
+    for name, metadata in sorted(packages.items()):
+        group = group_of(metadata, access)
+        if group is None:
+            nobody.append(name)
+        else:
+            groups.setdefault(group, []).append(name)
+    return groups, nobody
+
+
+def _is_free(words: list[str], free: Collection[str]) -> bool:
+    """Whether LICENSE (PMS 8.2: names, groups in brackets, `||`) can be met with `free` alone.
+
+    What cannot be read, a USE condition too, since there should be none left, is not free.
+    """
+    levels: list[tuple[bool, list[bool]]] = [(False, [])]  # whether one is enough, what is met
+    either = False
+    for word in words:
+        if either and word != "(":
+            return False
+        if word == "||":
+            either = True
+        elif word == "(":
+            levels.append((either, []))
+            either = False
+        elif word == ")":
+            if len(levels) == 1:
+                return False
+            one, met = levels.pop()
+            # an empty choice is met (PMS), but here it tells nothing: not known to be free
+            levels[-1][1].append(bool(met) and (any(met) if one else all(met)))
+        else:
+            levels[-1][1].append(word in free)
+    return len(levels) == 1 and not either and all(levels[0][1])
