@@ -43,7 +43,7 @@ def problems(access: Access, serve: Serve, chroots: list[str]) -> Iterator[str]:
     used += [(f"[access.binhosts] {name}", group) for name, group in access.binhosts.items()]
     used += [(f"[access.packages] {name}", group) for name, group in access.packages.items()]
     for place, group in used:
-        if group not in (None, "public", *access.groups):
+        if group is not None and group not in ("public", *access.groups):
             yield f"{place}: {group!r} is not in [access] groups{meant(group, access.groups)}"
     for name in access.binhosts:
         if name not in chroots:

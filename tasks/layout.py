@@ -18,6 +18,8 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       etc/NAME/                the generated /etc/portage of chroot NAME
       sets/NAME/               the collected binpkgs of the newest successful build
       binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one
+      mirror/GROUP/distfiles/  distfiles that are given to others, by group
+      serve/                   nginx's own files; serve/users/ has a password file per group
       inside/                  what chroots can write to; closed to other users of the host
         distfiles/             DISTDIR, shared by all chroots
         builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key begins
@@ -85,6 +87,17 @@ class Layout:
     @property
     def serve(self) -> Path:
         return self.state / "serve"
+
+    @property
+    def passwords(self) -> Path:
+        return self.serve / "users"
+
+    @property
+    def users(self) -> Path:
+        return self.site / "secrets" / "users.json"
+
+    def mirror(self, group: str) -> Path:
+        return self.state / "mirror" / _one_name(group.replace(":", ".")) / "distfiles"
 
     def record(self, task: str) -> Path:
         return self.state / "records" / f"{_one_name(task.replace(':', '.'))}.json"

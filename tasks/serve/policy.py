@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from tasks.access import Access
 
 PUBLIC = "public"
-# What a client may ask a binhost for, as regular expressions of the path below its generation.
-BINHOST_FILES = (
-    r"Packages(?:\.gz)?(?:\.(?:asc|sig))?",
-    r"[A-Za-z0-9_][A-Za-z0-9+_.-]*/[A-Za-z0-9_][A-Za-z0-9+_-]*/[A-Za-z0-9_][A-Za-z0-9+_.-]*\.gpkg\.tar",
-)
-# Of a mirror: GLEP 75's layout.conf, the flat name, and the name below its hash.
-MIRROR_FILES = (
-    r"distfiles/layout\.conf",
-    r"distfiles/(?:[0-9a-f]{2}/)?[^/.\x00-\x1f][^/\x00-\x1f]*",
-)
-# An index is asked for again each time; what it names never changes under its path.
-CHANGING = r"(?:^|/)(?:Packages[^/]*|layout\.conf)$"
+# What may be asked for, as regular expressions of the path below a door. Of a binhost: the index,
+# what is signed beside it, and packages.
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
+_INDEX = r"Packages(?:\.gz)?(?:\.(?:asc|sig))?"
+BINHOST_FILES = (_INDEX, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
+# Of a mirror: layout.conf, the flat name, and the name below its hash (GLEP 75).
+_LAYOUT = r"distfiles/layout\.conf"
+MIRROR_FILES = (_LAYOUT, r"distfiles/(?:[0-9a-f]{2}/)?[^/.\x00-\x1f][^/\x00-\x1f]*")
+# These change under their path and are asked for again each time; all others never do.
+CHANGING = frozenset({_INDEX, _LAYOUT})
 _FORBIDDING = frozenset({"fetch", "bindist"})
 # They install nothing that has an owner: users and groups (GLEP 81), and names for choices.
 _OWNERLESS = frozenset({"virtual", "acct-user", "acct-group"})

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, HostLacks
-from tasks.publish.serve import free_port, serving
+from tasks.serve.policy import BINHOST_FILES, PUBLIC, Door
+from tasks.serve.running import serving
 from tests.integration.test_command import alive
+
+BASE = [Door("base", "binhost/base/current", PUBLIC, BINHOST_FILES)]
 
 
 def ask(
@@ -47,9 +50,7 @@ def binhost(root: Path) -> None:
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     binhost(tmp_path / "state/binhost")
-    with serving(
-        tmp_path / "state/binhost", tmp_path / "nginx", f"127.0.0.1:{free_port()}"
-    ) as base:
+    with serving(BASE, tmp_path / "state", tmp_path / "nginx") as base:
         yield base
 
 
@@ -124,9 +125,9 @@ def test_only_reading(url: str, method: str, tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_it(tmp_path: Path) -> None:
-    listen = f"127.0.0.1:{free_port()}"
     scratch = tmp_path / "nginx"
-    with serving(tmp_path / "binhost", scratch, listen):
+    with serving(BASE, tmp_path / "state", scratch) as url:
+        listen = url.removeprefix("http://")
         pid = int((scratch / "nginx.pid").read_text())
         group = os.getpgid(pid)
         assert alive(pid)
@@ -141,7 +142,7 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
 
 def test_it_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
     def fail() -> None:
-        with serving(tmp_path / "binhost", tmp_path / "nginx", f"127.0.0.1:{free_port()}"):
+        with serving(BASE, tmp_path / "state", tmp_path / "nginx"):
             pid.append(int((tmp_path / "nginx/nginx.pid").read_text()))
             raise KeyboardInterrupt
 
@@ -171,7 +172,7 @@ def test_a_port_that_another_server_has(tmp_path: Path) -> None:
             (tmp_path / "nginx/nginx.pid").write_text("1\n")
             with (
                 pytest.raises(HostLacks, match=f"did not start on 127.0.0.1:{port}.*in use") as no,
-                serving(tmp_path / "binhost", tmp_path / "nginx", f"127.0.0.1:{port}"),
+                serving(BASE, tmp_path / "state", tmp_path / "nginx", f"127.0.0.1:{port}"),
             ):
                 pytest.fail("it never listened")
         finally:
@@ -184,9 +185,9 @@ def test_a_port_that_another_server_has(tmp_path: Path) -> None:
     "name", ["with space", "semi;colon", "{brace}", "\u00e9\u4e2d", "it's", "#x", "x" * 180]
 )
 def test_odd_paths(tmp_path: Path, name: str) -> None:
-    root = tmp_path / name / "binhost"
-    binhost(root)
-    with serving(root, tmp_path / name / "nginx", f"127.0.0.1:{free_port()}") as base:
+    state = tmp_path / name / "state"
+    binhost(state / "binhost")
+    with serving(BASE, state, tmp_path / name / "nginx") as base:
         assert ask(base, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
 
 
@@ -194,7 +195,7 @@ def test_odd_paths(tmp_path: Path, name: str) -> None:
 def test_paths_that_mean_something_to_nginx(tmp_path: Path, name: str) -> None:
     with (
         pytest.raises(BinmillError, match="nginx cannot serve a path like") as no,
-        serving(tmp_path / name, tmp_path / "nginx", f"127.0.0.1:{free_port()}"),
+        serving(BASE, tmp_path / name, tmp_path / "nginx"),
     ):
         pytest.fail("it must not start")
     assert "\n" not in no.value.message or "\n" in name

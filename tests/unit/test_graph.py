@@ -21,7 +21,7 @@ from tasks.layout import Layout
 from tasks.site import Site
 
 PER_CHROOT = ("chroot", "etc", "mount", "binpkgs", "publish", "client")
-SHARED = {"snapshot", "lock", "tree", "log", "enter", "serve", *graph.GROUPS}
+SHARED = {"snapshot", "lock", "tree", "log", "enter", "serve", "user", "distfile", *graph.GROUPS}
 
 BASE: dict[str, Any] = {"seed": "openrc", "profile": "default/linux/amd64/23.0"}
 ONE: dict[str, Any] = {
@@ -135,7 +135,7 @@ def test_targets_are_unique_and_every_dependency_has_a_maker(site: Site) -> None
 
 def test_every_artifact_leaves_a_record(site: Site) -> None:
     for name, task in tasks_of(site).items():
-        if task.has_subtask or name in ("log", "enter", "serve", "lock"):
+        if task.has_subtask or name in ("log", "enter", "serve", "user", "distfile", "lock"):
             continue
         assert task.targets == [str(site.layout.record(name))]
 
