@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tasks import records
+from tasks.access import Access
 from tasks.errors import BinmillError, NotTrusted
 from tasks.site import Site
 from tasks.system.files import locked, write_atomic
@@ -16,6 +17,7 @@ from tasks.system.terminal import say
 
 if TYPE_CHECKING:
     from tasks.serve.nginx import Tls
+    from tasks.serve.policy import Door
 
 
 class _Words(argparse.ArgumentParser):
@@ -35,6 +37,8 @@ def serve(site: Site, words: list[str]) -> None:
     asked = parser.parse_args(words)
     layout, config = site.layout, site.config
     doors = policy.doors(config.access, list(config.chroots))
+    if config.access != Access():
+        _refuse_misplaced(site, doors)
     _update_passwords(site)
     tls = _tls(site)
     if asked.show:
@@ -157,6 +161,27 @@ def _trees(site: Site) -> list[Path]:
     """The locked tree and overlays as files; raises Stale for one that has not been made yet."""
     tasks = ["tree", *(f"overlay:{name}" for name in site.config.overlays)]
     return [site.layout.export(records.read(site.layout, task)["commit"]) for task in tasks]
+
+
+def _refuse_misplaced(site: Site, doors: Sequence[Door]) -> None:
+    """Raise NotTrusted where an index that is current has a package which is not for its group."""
+    from tasks.publish import index
+    from tasks.serve import policy
+
+    for door in doors:
+        file = site.layout.state / door.folder / "Packages"
+        if not file.is_file():
+            continue
+        _, stanzas = index.parse(file.read_text(encoding="utf-8"))
+        wrong = policy.misplaced(stanzas, door.group, site.config.access)
+        if wrong:
+            raise NotTrusted(
+                f"/{door.path}/ would give {door.group} what it may not have: "
+                + ", ".join(wrong[:3])
+                + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
+                "give the whole binhost to another group in [access.binhosts], or name the "
+                "licence in [access] free, or the package in [access.packages]",
+            )
 
 
 def _tls(site: Site) -> Tls | None:

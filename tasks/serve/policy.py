@@ -5,7 +5,7 @@ docs/serving.md draws it. Default deny: what no door leads to does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.access import Access
@@ -94,6 +94,22 @@ def split(
         else:
             groups.setdefault(group, []).append(name)
     return groups, nobody
+
+
+def metadata(stanza: Mapping[str, str]) -> dict[str, str]:
+    """What `group_of` reads, of a package's stanza in an index: its path says category and name."""
+    category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
+    return {**stanza, "CATEGORY": category, "PN": name}
+
+
+def misplaced(stanzas: Iterable[Mapping[str, str]], group: str, access: Access) -> list[str]:
+    """The packages (CPV) of an index that is given to `group` which that group may not have."""
+    found = []
+    for stanza in stanzas:
+        owner = group_of(metadata(stanza), access)
+        if owner not in (PUBLIC, group):
+            found.append(stanza.get("CPV", "?"))
+    return sorted(found)
 
 
 def _is_free(words: list[str], free: Collection[str]) -> bool:

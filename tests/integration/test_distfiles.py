@@ -208,3 +208,15 @@ def test_the_block_for_a_server_of_ones_own(site: Site, capsys: pytest.CaptureFi
     assert f'root "{site.layout.state}";' in block
     assert f'ssl_certificate "{site.layout.site}/cert.pem";' in block
     assert f'auth_basic_user_file "{site.layout.passwords}/role.java";' in block
+
+
+def test_a_binhost_is_not_served_to_those_who_may_not_have_it(site: Site) -> None:
+    current = site.layout.binhost("base") / "current"
+    current.mkdir(parents=True)
+    (current / "Packages").write_text(
+        "PACKAGES: 1\n\nCPV: a-b/c-1\nPATH: a-b/c/c-1-1.gpkg.tar\nRESTRICT: bindist\n\n"
+    )
+    with pytest.raises(NotTrusted, match="/base/ would give public what it may not have: a-b/c-1"):
+        serve.serve(site, ["--print"])
+    with pytest.raises(NotTrusted, match="a-b/c-1"):
+        serve.serve(site, [])

@@ -134,3 +134,26 @@ def test_the_doors() -> None:
 )
 def test_what_may_be_asked_for(files: tuple[str, ...], path: str, there: bool) -> None:
     assert any(re.fullmatch(form, path) for form in files) == there
+
+
+def test_an_index_that_gives_too_much() -> None:
+    def stanza(name: str, **more: str) -> dict[str, str]:
+        return {"CPV": f"a-b/{name}-1", "PATH": f"a-b/{name}/{name}-1-1.gpkg.tar", **more}
+
+    stanzas = [
+        stanza("free", LICENSE="MIT"),
+        stanza("closed", LICENSE="Oracle"),
+        stanza("bound", LICENSE="MIT", RESTRICT="bindist"),
+        stanza("untold"),
+        {"CPV": "broken"},
+    ]
+    told = ["a-b/bound-1", "a-b/closed-1", "a-b/untold-1", "broken"]
+    assert policy.misplaced(stanzas, "public", ACCESS) == told
+    assert policy.misplaced(stanzas, "site:acme", ACCESS) == told
+    assert policy.misplaced(stanzas, "role:java", ACCESS) == []
+    assert policy.misplaced(stanzas[:1], "public", ACCESS) == []
+    nobodys = Access(groups=["role:java"], free=["MIT"])
+    assert policy.misplaced(stanzas, "role:java", nobodys) == told
+    ours = {"PATH": "app-misc/ours/ours-1-1.gpkg.tar", "CPV": "app-misc/ours-1", "LICENSE": "MIT"}
+    assert policy.misplaced([ours], "public", ACCESS) == ["app-misc/ours-1"]
+    assert policy.misplaced([ours], "site:acme", ACCESS) == []
