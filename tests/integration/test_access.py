@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import posixpath
+import shutil
 import ssl
 import subprocess
 import urllib.parse
@@ -342,6 +343,27 @@ def test_the_worker_is_not_root(server: Server, needs_root: None) -> None:  # no
         uids = next(line for line in said.splitlines() if line.startswith("Uid:")).split()[1:]
         assert set(uids) == {"65534"}
         assert "CapEff:\t0000000000000000" in said
+
+
+def test_a_fetcher_with_a_netrc(server: Server, tmp_path: Path) -> None:
+    """As docs/serving.md tells a client: wget(1) finds the password by HOME, in no URL."""
+    if shutil.which("wget") is None:
+        pytest.skip("needs wget")
+    netrc = tmp_path / ".netrc"
+
+    def fetch(user: str, path: str) -> int:
+        netrc.write_text(f"machine 127.0.0.1 login {user} password {server.passwords[user]}\n")
+        (tmp_path / "got").unlink(missing_ok=True)
+        return subprocess.run(
+            ["wget", "-q", "-t", "1", f"--ca-certificate={server.tls.certificate}",
+             "-O", tmp_path / "got", server.url + path],
+            env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, check=False, timeout=60,
+        ).returncode  # fmt: skip
+
+    path = "/mirror/role.java/distfiles/one-1.tar.gz"
+    assert fetch("jan", path) == 0
+    assert (tmp_path / "got").read_bytes() == server.there[path]
+    assert fetch("anna", path) == 6  # wget(1): the user was refused
 
 
 def test_a_slow_download_outlives_its_file(server: Server) -> None:
