@@ -17,7 +17,8 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       layers/NAME/ID/          what chroot NAME adds to the layers below it
       etc/NAME/                the generated /etc/portage of chroot NAME
       sets/NAME/               the collected binpkgs of the newest successful build
-      binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one
+      binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one,
+                               binhost/NAME/previous to the one before it
       mirror/GROUP/distfiles/  distfiles that are given to others, by group
       serve/                   nginx's own files; serve/users/ has a password file per group
       inside/                  what chroots can write to; closed to other users of the host

@@ -178,7 +178,7 @@ def client(site: Site, name: str) -> Record:
     from tasks.serve.running import serving
 
     layout = site.layout
-    door = policy.Door(name, f"binhost/{name}/current", policy.PUBLIC, policy.BINHOST_FILES)
+    door = policy.binhost(name, policy.PUBLIC)
     key = site.config.binhost.signing_key
     public = sign.public_key(_signing_home(site), key)
     seed = records.read(layout, f"seed:{site.config.seed_of(name)}")

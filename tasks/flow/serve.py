@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -38,7 +39,7 @@ def serve(site: Site, words: list[str]) -> None:
     layout, config = site.layout, site.config
     doors = policy.doors(config.access, list(config.chroots))
     if config.access != Access():
-        _refuse_misplaced(site, doors)
+        doors = _without_misplaced(site, doors)
     _update_passwords(site)
     tls = _tls(site)
     if asked.show:
@@ -163,17 +164,14 @@ def _trees(site: Site) -> list[Path]:
     return [site.layout.export(records.read(site.layout, task)["commit"]) for task in tasks]
 
 
-def _refuse_misplaced(site: Site, doors: Sequence[Door]) -> None:
-    """Raise NotTrusted where an index that is current has a package which is not for its group."""
-    from tasks.publish import index
-    from tasks.serve import policy
+def _without_misplaced(site: Site, doors: Sequence[Door]) -> list[Door]:
+    """The doors, those to earlier generations closed that would give a group what it may not have.
 
+    Raises NotTrusted where a current generation would.
+    """
+    open_doors = []
     for door in doors:
-        file = site.layout.state / door.folder / "Packages"
-        if not file.is_file():
-            continue
-        _, stanzas = index.parse(file.read_text(encoding="utf-8"))
-        wrong = policy.misplaced(stanzas, door.group, site.config.access)
+        wrong = _misplaced(site, door.folder, door.group)
         if wrong:
             raise NotTrusted(
                 f"/{door.path}/ would give {door.group} what it may not have: "
@@ -182,6 +180,20 @@ def _refuse_misplaced(site: Site, doors: Sequence[Door]) -> None:
                 "give the whole binhost to another group in [access.binhosts], or name the "
                 "licence in [access] free, or the package in [access.packages]",
             )
+        stale = bool(door.earlier) and _misplaced(site, door.earlier, door.group)
+        open_doors.append(replace(door, earlier="") if stale else door)
+    return open_doors
+
+
+def _misplaced(site: Site, folder: str, group: str) -> list[str]:
+    from tasks.publish import index
+    from tasks.serve import policy
+
+    file = site.layout.state / folder / "Packages"
+    if not file.is_file():
+        return []
+    _, stanzas = index.parse(file.read_text(encoding="utf-8"))
+    return policy.misplaced(stanzas, group, site.config.access)
 
 
 def _tls(site: Site) -> Tls | None:

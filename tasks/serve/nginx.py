@@ -110,10 +110,11 @@ def _location(door: Door, passwords: str) -> str:
 def _files(door: Door, form: str) -> str:
     who = "public" if door.group == PUBLIC else "private"
     cache = f"{who}, no-cache" if form in CHANGING else f"{who}, max-age={_YEAR}, immutable"
+    earlier = "" if form in CHANGING or not door.earlier else f' "/{door.earlier}/$inner"'
     return f"""\
       location ~ "^/{re.escape(door.path)}/(?<inner>{form})\\z" {{
         limit_except GET {{ deny all; }}
         add_header Cache-Control "{cache}";
-        try_files "/{door.folder}/$inner" =404;
+        try_files "/{door.folder}/$inner"{earlier} =404;
       }}
 """

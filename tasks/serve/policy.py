@@ -30,13 +30,15 @@ _OWNERLESS = frozenset({"virtual", "acct-user", "acct-group"})
 class Door:
     """One URL prefix (`/PATH/`), the folder below state/ that it shows, and for which group.
 
-    `files` are regular expressions of what may be asked for below the prefix.
+    `files` are regular expressions of what may be asked for below the prefix. What never changes
+    under its path is looked for in `earlier` too, if it is not in `folder`.
     """
 
     path: str
     folder: str
     group: str
     files: tuple[str, ...]
+    earlier: str = ""
 
 
 def as_path(group: str) -> str:
@@ -49,15 +51,20 @@ def binhost_name(chroot: str, group: str) -> str:
     return chroot if group == PUBLIC else f"{chroot}@{as_path(group)}"
 
 
+def binhost(name: str, group: str) -> Door:
+    """The door to a binhost's current generation, and to the packages of the one before it."""
+    top = f"binhost/{name}"
+    return Door(name, f"{top}/current", group, BINHOST_FILES, earlier=f"{top}/previous")
+
+
 def doors(access: Access, chroots: Sequence[str]) -> list[Door]:
     """Every door of a site: its binhosts, those of their groups, and the mirrors."""
     found = []
     for chroot in chroots:
         whole = access.binhosts.get(chroot, PUBLIC)
-        found.append(Door(chroot, f"binhost/{chroot}/current", whole, BINHOST_FILES))
+        found.append(binhost(chroot, whole))
         for group in access.groups:
-            name = binhost_name(chroot, group)
-            found.append(Door(name, f"binhost/{name}/current", group, BINHOST_FILES))
+            found.append(binhost(binhost_name(chroot, group), group))
     for group in (PUBLIC, *access.groups):
         place = f"mirror/{as_path(group)}"
         found.append(Door(place, place, group, MIRROR_FILES))

@@ -382,6 +382,16 @@ def test_a_slow_download_outlives_its_file(server: Server) -> None:
     assert server.ask("/base/app-misc/one/big-1-1.gpkg.tar")[0] == 404
 
 
+def test_an_earlier_generation_is_for_the_same_group(server: Server) -> None:
+    top = server.folder / "state/binhost/java"
+    (top / "gen/0/app-misc/one").mkdir(parents=True)
+    (top / "gen/0/app-misc/one/old-1-1.gpkg.tar").write_bytes(b"old")
+    (top / "previous").symlink_to("gen/0")
+    path = "/java/app-misc/one/old-1-1.gpkg.tar"
+    assert server.ask(path, "jan")[:2] == (200, b"old")
+    assert server.ask(path, "anna")[0] == server.ask(path)[0] == 401
+
+
 def test_a_binhost_that_is_withdrawn_is_gone_at_once(server: Server) -> None:
     current = server.folder / "state/binhost/base/current"
     aside = current.with_name("aside")

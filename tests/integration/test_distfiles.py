@@ -210,7 +210,9 @@ def test_the_block_for_a_server_of_ones_own(site: Site, capsys: pytest.CaptureFi
     assert f'auth_basic_user_file "{site.layout.passwords}/role.java";' in block
 
 
-def test_a_binhost_is_not_served_to_those_who_may_not_have_it(site: Site) -> None:
+def test_a_binhost_is_not_served_to_those_who_may_not_have_it(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     current = site.layout.binhost("base") / "current"
     current.mkdir(parents=True)
     (current / "Packages").write_text(
@@ -220,3 +222,10 @@ def test_a_binhost_is_not_served_to_those_who_may_not_have_it(site: Site) -> Non
         serve.serve(site, ["--print"])
     with pytest.raises(NotTrusted, match="a-b/c-1"):
         serve.serve(site, [])
+    earlier = 'try_files "/binhost/base/current/$inner" "/binhost/base/previous/$inner"'
+    current.rename(current.with_name("previous"))  # withdrawn: not given as an old one either
+    serve.serve(site, ["--print"])
+    assert earlier not in capsys.readouterr().out
+    (current.with_name("previous") / "Packages").write_text("PACKAGES: 0\n\n")
+    serve.serve(site, ["--print"])
+    assert earlier in capsys.readouterr().out

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, HostLacks
-from tasks.serve.policy import BINHOST_FILES, PUBLIC, Door
+from tasks.publish import generation
+from tasks.serve.policy import PUBLIC
+from tasks.serve.policy import binhost as door_to
 from tasks.serve.running import serving
 from tests.integration.test_command import alive
 
-BASE = [Door("base", "binhost/base/current", PUBLIC, BINHOST_FILES)]
+BASE = [door_to("base", PUBLIC)]
 
 
 def ask(
@@ -63,6 +65,24 @@ def test_the_current_generation(url: str, tmp_path: Path) -> None:
     (top / "next").rename(top / "current")
     assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 2\n")
     assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
+
+
+def test_an_index_that_is_one_generation_old(url: str, tmp_path: Path) -> None:
+    """Every URL that it names still answers; one that is older still does not."""
+    top = tmp_path / "state/binhost/base"
+    (top / "gen/1/a-b/c/gone-1-1.gpkg.tar").write_bytes(b"gone since")
+    (top / "gen/3").mkdir()
+    gone = "/base/a-b/c/gone-1-1.gpkg.tar"
+    assert ask(url, gone) == (200, b"gone since")
+    generation.switch(top, 2)
+    assert ask(url, gone) == (200, b"gone since")
+    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")  # the newer comes first
+    assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 2\n")
+    generation.switch(top, 3)
+    assert ask(url, "/base/Packages")[0] == 404  # an index is never an earlier one
+    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
+    assert ask(url, gone)[0] == 404
+    assert ask(url, "/base/previous/Packages")[0] == 404
 
 
 def test_a_part_of_a_file(url: str) -> None:

@@ -107,6 +107,10 @@ def test_the_doors() -> None:
         ("mirror/site.acme", "mirror/site.acme", "site:acme"),
         ("mirror/role.java", "mirror/role.java", "role:java"),
     }
+    earlier = {d.earlier for d in policy.doors(ACCESS, ["base"])}
+    assert earlier == {
+        "", *(f"binhost/{name}/previous" for name in ("base", "base@site.acme", "base@role.java"))
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
