@@ -7,57 +7,36 @@ docs/config.md is the reference.
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tomli
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from tasks.access import Access, Mirror, Serve
+from tasks.access import problems as access_problems
 from tasks.errors import ConfigError
+from tasks.forms import (
+    STRICT,
+    Branch,
+    Fingerprint,
+    Flag,
+    Line,
+    Listen,
+    Name,
+    Remote,
+    Url,
+    Variable,
+    Word,
+    meant,
+)
 from tasks.layout import Layout
 
 
-def _form(what: str, pattern: str) -> AfterValidator:
-    """A check that a string is `what`, in words that a person can act on."""
-    form = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if not form.fullmatch(value):
-            raise ValueError(f"{value[:60]!r} is not {what}")
-        return value
-
-    return AfterValidator(check)
-
-
-# Names become file names, task names and mount points.
-Name = Annotated[str, _form("a name (letters, digits, - and _)", r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")]
-# One printable line: what may stand in a generated file of /etc/portage, or be an argument.
-Line = Annotated[
-    str, _form("one line of printable text", r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,4096}")
-]
-Word = Annotated[
-    str, _form("one word that does not begin with a dash", r"(?!-)[^\s\x00-\x1f\x7f-\x9f]{1,255}")
-]
-Flag = Annotated[str, _form("a flag", r"-?[A-Za-z0-9*][A-Za-z0-9+_@*-]*")]
-Url = Annotated[str, _form("an http or https URL", r"https?://[^\s\x00-\x1f\x7f\"'\\]+")]
-Variable = Annotated[str, _form("a variable name in capitals", r"[A-Z_][A-Z0-9_]*")]
-Fingerprint = Annotated[str, _form("a fingerprint of 40 capital hex digits", r"[0-9A-F]{40}")]
-Digest = Annotated[str, _form("a SHA-512 in hex", r"[0-9a-f]{128}")]
-Commit = Annotated[str, _form("a commit id", r"[0-9a-f]{40}(?:[0-9a-f]{24})?")]
-# A URL, host:path or a path; never an option, never a remote helper of git (ext::).
-Remote = Annotated[
-    str, _form("a git remote", r"(?!-)(?![A-Za-z0-9+.-]+::)[^\s\x00-\x1f\x7f]{1,1024}")
-]
-Branch = Annotated[str, _form("a branch", r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_./-]*")]
-Listen = Annotated[str, _form("ADDRESS:PORT", r"[0-9a-f.:\[\]]+:[0-9]{1,5}")]
-
-
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
 
 class Key(_Table):
@@ -167,6 +146,9 @@ class Config(_Table):
     binhost: Binhost = Binhost()
     build: Build = Build()
     logs: Logs = Logs()
+    access: Access = Access()
+    mirror: Mirror = Mirror()
+    serve: Serve = Serve()
 
     def lineage(self, name: str) -> list[str]:
         """A chroot and what it is derived from, base first: ["base", "java"]."""
@@ -249,7 +231,7 @@ def _worded(error: Any) -> str:
     place = f"[{table}] {key}" if table else key
     kind = error["type"]
     if kind == "extra_forbidden":
-        return f"{place}: unknown key{_meant(key, _known_keys(where[:-1]))}"
+        return f"{place}: unknown key{meant(key, _known_keys(where[:-1]))}"
     if kind == "missing":
         return f"{place}: missing"
     if kind == "value_error":
@@ -274,19 +256,12 @@ def _known_keys(where: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _meant(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
-
-
 def _references(config: Config) -> Iterator[str]:
     """Names that lead nowhere, chroots without ground, and rings of bases."""
 
     def reference(place: str, kind: str, name: str, known: list[str]) -> Iterator[str]:
         if name not in known:
-            yield f"{place}: no {kind} {name!r}{_meant(name, known)}"
+            yield f"{place}: no {kind} {name!r}{meant(name, known)}"
 
     keys = list(config.keys)
     yield from reference("[tree] key", "key", config.tree.key, keys)
@@ -307,6 +282,7 @@ def _references(config: Config) -> Iterator[str]:
         yield from _ring(config, name)
     if config.tree.name in config.overlays:
         yield f"[overlays.{config.tree.name}]: has the name of the tree"
+    yield from access_problems(config.access, config.serve, list(config.chroots))
 
 
 def _ring(config: Config, start: str) -> Iterator[str]:

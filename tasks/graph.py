@@ -24,7 +24,7 @@ from doit.task import Task
 from tasks import lock as lock_file
 from tasks.engine.step import Below, Fact, Option, Step, interactive
 from tasks.errors import BinmillError
-from tasks.flow import chroots, etc, packages, snapshots, trees
+from tasks.flow import chroots, etc, packages, serve, snapshots, trees
 from tasks.records import Record
 from tasks.site import Site
 
@@ -52,7 +52,7 @@ def build(site: Site) -> Iterator[Any]:
     yield _log(site)
     yield _enter(site)
     yield _show(site)
-    yield _serve(site)
+    yield from _giving(site)
 
 
 def defaults(site: Site) -> list[str]:
@@ -196,6 +196,15 @@ def _show(site: Site) -> dict[str, Any]:
     return {"basename": "show", **interactive(partial(etc.show, site), doc), "pos_arg": "words"}
 
 
-def _serve(site: Site) -> dict[str, Any]:
-    doc = "serve the published binhosts over HTTP until Ctrl-C"
-    return {"basename": "serve", **interactive(lambda _words: packages.serve(site), doc)}
+def _giving(site: Site) -> Iterator[dict[str, Any]]:
+    """What is for people who give packages to others."""
+    show = {"name": "print", "long": "print", "type": bool, "default": False,
+            "help": "print nginx's server block for a web server of your own"}  # fmt: skip
+    told = {
+        "serve": (serve.serve, "serve binhosts and mirror to whom they are for, until Ctrl-C"),
+        "user": (serve.user, "who may fetch: doit user add NAME --group GROUP, remove NAME, list"),
+        "distfile": (serve.distfile, "the mirror: doit distfile add FILE --group GROUP, sync"),
+    }
+    for name, (action, doc) in told.items():
+        yield {"basename": name, **interactive(partial(action, site), doc),
+               "pos_arg": "words", "params": [show] if name == "serve" else []}  # fmt: skip

@@ -19,7 +19,10 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       layers/NAME/ID/          what chroot NAME adds to the layers below it
       etc/NAME/                the generated /etc/portage of chroot NAME
       sets/NAME/               the collected binpkgs of the newest successful build
-      binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one
+      binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one,
+                               binhost/NAME/previous to the one before it
+      mirror/GROUP/distfiles/  distfiles that are given to others, by group
+      serve/                   nginx's own files; serve/users/ has a password file per group
       inside/                  what chroots can write to; closed to other users of the host
         distfiles/             DISTDIR, shared by all chroots
         builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key begins
@@ -99,6 +102,17 @@ class Layout:
 
     def touched(self, name: str) -> Path:
         return self.state / "touched" / _one_name(name)
+
+    @property
+    def passwords(self) -> Path:
+        return self.serve / "users"
+
+    @property
+    def users(self) -> Path:
+        return self.site / "secrets" / "users.json"
+
+    def mirror(self, group: str) -> Path:
+        return self.state / "mirror" / _one_name(group.replace(":", ".")) / "distfiles"
 
     def record(self, task: str) -> Path:
         return self.state / "records" / f"{_one_name(task.replace(':', '.'))}.json"

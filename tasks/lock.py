@@ -11,8 +11,9 @@ import tomli
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.config import Branch, Commit, Config, Digest, Line, Name, Remote, Word
+from tasks.config import Config
 from tasks.errors import ConfigError, Stale
+from tasks.forms import Branch, Commit, Digest, Line, Name, Remote, Word
 from tasks.layout import Layout
 from tasks.system.files import write_atomic
 from tasks.system.http import public

@@ -1,10 +1,9 @@
-"""binpkgs, publish, client, serve: from a room to packages that a client has installed."""
+"""binpkgs, publish, client: from a room to packages that a client has installed."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -182,16 +181,18 @@ def client(site: Site, name: str) -> Record:
     from tasks.chroot import etc_portage
     from tasks.publish import client as clients
     from tasks.publish import sign
-    from tasks.publish.serve import free_port, serving
+    from tasks.serve import policy
+    from tasks.serve.running import serving
 
     layout = site.layout
+    door = policy.binhost(name, policy.PUBLIC)
     key = site.config.binhost.signing_key
     public = sign.public_key(_signing_home(site), key)
     seed = records.read(layout, f"seed:{site.config.seed_of(name)}")
     log = layout.log(f"client:{name}")
     with (
         chroots.workspace(site, f"client-{name}") as space,
-        serving(layout.binhosts, space / "nginx", f"127.0.0.1:{free_port()}") as url,
+        serving([door], layout.state, space / "nginx", worker=site.config.serve.worker) as url,
     ):
         made = etc.portage_files(
             site, name, features=(), variables=clients.VARIABLES,
@@ -208,22 +209,6 @@ def client(site: Site, name: str) -> Record:
     say(f"  a fresh client installed {len(done)} packages of {name}, "
         f"generation {published['generation']}")  # fmt: skip
     return {"generation": published["generation"], "installed": done}
-
-
-def serve(site: Site) -> None:
-    """Serve the binhosts with nginx until the person has had enough."""
-    from tasks.publish.serve import serving
-
-    layout = site.layout
-    with serving(layout.binhosts, layout.serve, site.config.binhost.listen) as url:
-        for name in sorted(entry.name for entry in layout.binhosts.iterdir()):
-            say(f"  {url}/{name}/")
-        say("serving; Ctrl-C ends it")
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            say("")
 
 
 def results(site: Site, record: Record, *keys: str) -> list[Path]:

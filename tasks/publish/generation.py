@@ -110,13 +110,23 @@ def publish(
 
 
 def switch(binhost: Path, number: int) -> None:
-    """Point `current` at a generation, by one rename."""
+    """Point `current` at a generation, by one rename; `previous` at the one before it.
+
+    A client that has read the index before the switch still finds there what it names.
+    """
     if not (binhost / "gen" / str(number)).is_dir():
         raise BinmillError(f"there is no generation {number} in {binhost}")
-    link = binhost / ".current.tmp"
+    before = current(binhost)
+    if before is not None and before != number:
+        _point(binhost, "previous", before)
+    _point(binhost, "current", number)
+
+
+def _point(binhost: Path, name: str, number: int) -> None:
+    link = binhost / f".{name}.tmp"
     link.unlink(missing_ok=True)  # of a killed run
     link.symlink_to(f"gen/{number}")
-    link.rename(binhost / "current")
+    link.rename(binhost / name)
     sync_folder(binhost)
 
 

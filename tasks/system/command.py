@@ -32,6 +32,7 @@ _PACKAGES = {
     "xz": "xz-utils",
     "git": "git",
     "nginx": "nginx-light",
+    "openssl": "openssl",
     "mmdebstrap": "mmdebstrap",
     "zstd": "zstd",
     "bzip2": "bzip2",

@@ -170,20 +170,21 @@ def test_commands_run_inside(factory: Factory) -> None:
 
 def test_words_that_portage_does_not_know(factory: Factory) -> None:
     good = factory.layout.config.read_text()
+    wrong: dict[str, dict[str, object]] = {
+        "chroots.base": {"features": ["bildpkg"], "accept_license": ["@FREE", "GPL-4"]},
+        "chroots.java": {
+            "packages": ["dev-java/java-tool", "@wrold", ">app-misc/hello-99"],
+            "use": ["grepjarr"],
+            "accept_keywords": ["~amd46"],
+            "package_mask": [">=app-misc/hello-99"],
+            "package_license": {"dev-java/jattach": ["Apache-22"]},
+        },
+        "chroots.java.package_use": {
+            "dev-java/jattach": ["shard"], "dev-libs/libyam": ["static-libs"], "hello": ["x"],
+        },
+    }  # fmt: skip
     try:
-        factory.change(**{
-            "chroots.base": {"features": ["bildpkg"], "accept_license": ["@FREE", "GPL-4"]},
-            "chroots.java": {
-                "packages": ["dev-java/java-tool", "@wrold", ">app-misc/hello-99"],
-                "use": ["grepjarr"],
-                "accept_keywords": ["~amd46"],
-                "package_mask": [">=app-misc/hello-99"],
-                "package_license": {"dev-java/jattach": ["Apache-22"]},
-            },
-            "chroots.java.package_use": {
-                "dev-java/jattach": ["shard"], "dev-libs/libyam": ["static-libs"], "hello": ["x"],
-            },
-        })  # fmt: skip
+        factory.change(**wrong)
         printed = factory.doit("check:java", code=1)
     finally:
         factory.layout.config.write_text(good)

@@ -233,7 +233,7 @@ def test_switch(site: Site) -> None:
     assert generation.current(site.binhost) == 1
     (site.binhost / ".current.tmp").symlink_to("gen/9")  # of a killed run
     generation.switch(site.binhost, 2)
-    assert names(site.binhost) == ["current", "gen", "published.json"]
+    assert names(site.binhost) == ["current", "gen", "previous", "published.json"]
 
 
 def test_a_current_one_that_somebody_deleted(site: Site) -> None:

@@ -18,7 +18,8 @@ from tasks.chroot.seed import obtain
 from tasks.config import Seed
 from tasks.errors import DownloadFailed, NotTrusted
 from tasks.lock import SeedPin
-from tasks.publish.serve import free_port, serving
+from tasks.serve.policy import PUBLIC, Door
+from tasks.serve.running import serving
 from tasks.system import http as downloads
 from tasks.system.files import sha512
 from tasks.system.http import Got, Missing, download, use_proxy
@@ -324,7 +325,8 @@ def nginx(tmp_path: Path, server: Hostile) -> Iterator[tuple[str, Path]]:
         os.utime(root / name / "gen/file", (MADE, MADE))
         (root / name / "current").symlink_to("gen")
     server.answers["*"] = relay(3000)
-    with serving(root, tmp_path / "nginx", f"127.0.0.1:{free_port()}") as url:
+    doors = [Door(name, f"{name}/current", PUBLIC, (r"\w+",)) for name in ("one", "two")]
+    with serving(doors, root, tmp_path / "nginx") as url:
         use_proxy(server.url(""))
         yield url, root
 

@@ -13,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, HostLacks
-from tasks.publish.serve import free_port, serving
+from tasks.publish import generation
+from tasks.serve.policy import PUBLIC
+from tasks.serve.policy import binhost as door_to
+from tasks.serve.running import serving
 from tests.integration.test_command import alive
+
+BASE = [door_to("base", PUBLIC)]
 
 
 def ask(
@@ -47,9 +52,7 @@ def binhost(root: Path) -> None:
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     binhost(tmp_path / "state/binhost")
-    with serving(
-        tmp_path / "state/binhost", tmp_path / "nginx", f"127.0.0.1:{free_port()}"
-    ) as base:
+    with serving(BASE, tmp_path / "state", tmp_path / "nginx") as base:
         yield base
 
 
@@ -62,6 +65,24 @@ def test_the_current_generation(url: str, tmp_path: Path) -> None:
     (top / "next").rename(top / "current")
     assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 2\n")
     assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
+
+
+def test_an_index_that_is_one_generation_old(url: str, tmp_path: Path) -> None:
+    """Every URL that it names still answers; one that is older still does not."""
+    top = tmp_path / "state/binhost/base"
+    (top / "gen/1/a-b/c/gone-1-1.gpkg.tar").write_bytes(b"gone since")
+    (top / "gen/3").mkdir()
+    gone = "/base/a-b/c/gone-1-1.gpkg.tar"
+    assert ask(url, gone) == (200, b"gone since")
+    generation.switch(top, 2)
+    assert ask(url, gone) == (200, b"gone since")
+    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")  # the newer comes first
+    assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 2\n")
+    generation.switch(top, 3)
+    assert ask(url, "/base/Packages")[0] == 404  # an index is never an earlier one
+    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
+    assert ask(url, gone)[0] == 404
+    assert ask(url, "/base/previous/Packages")[0] == 404
 
 
 def test_a_part_of_a_file(url: str) -> None:
@@ -124,9 +145,9 @@ def test_only_reading(url: str, method: str, tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_it(tmp_path: Path) -> None:
-    listen = f"127.0.0.1:{free_port()}"
     scratch = tmp_path / "nginx"
-    with serving(tmp_path / "binhost", scratch, listen):
+    with serving(BASE, tmp_path / "state", scratch) as url:
+        listen = url.removeprefix("http://")
         pid = int((scratch / "nginx.pid").read_text())
         group = os.getpgid(pid)
         assert alive(pid)
@@ -141,7 +162,7 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
 
 def test_it_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
     def fail() -> None:
-        with serving(tmp_path / "binhost", tmp_path / "nginx", f"127.0.0.1:{free_port()}"):
+        with serving(BASE, tmp_path / "state", tmp_path / "nginx"):
             pid.append(int((tmp_path / "nginx/nginx.pid").read_text()))
             raise KeyboardInterrupt
 
@@ -171,7 +192,7 @@ def test_a_port_that_another_server_has(tmp_path: Path) -> None:
             (tmp_path / "nginx/nginx.pid").write_text("1\n")
             with (
                 pytest.raises(HostLacks, match=f"did not start on 127.0.0.1:{port}.*in use") as no,
-                serving(tmp_path / "binhost", tmp_path / "nginx", f"127.0.0.1:{port}"),
+                serving(BASE, tmp_path / "state", tmp_path / "nginx", f"127.0.0.1:{port}"),
             ):
                 pytest.fail("it never listened")
         finally:
@@ -184,9 +205,9 @@ def test_a_port_that_another_server_has(tmp_path: Path) -> None:
     "name", ["with space", "semi;colon", "{brace}", "\u00e9\u4e2d", "it's", "#x", "x" * 180]
 )
 def test_odd_paths(tmp_path: Path, name: str) -> None:
-    root = tmp_path / name / "binhost"
-    binhost(root)
-    with serving(root, tmp_path / name / "nginx", f"127.0.0.1:{free_port()}") as base:
+    state = tmp_path / name / "state"
+    binhost(state / "binhost")
+    with serving(BASE, state, tmp_path / name / "nginx") as base:
         assert ask(base, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
 
 
@@ -194,7 +215,7 @@ def test_odd_paths(tmp_path: Path, name: str) -> None:
 def test_paths_that_mean_something_to_nginx(tmp_path: Path, name: str) -> None:
     with (
         pytest.raises(BinmillError, match="nginx cannot serve a path like") as no,
-        serving(tmp_path / name, tmp_path / "nginx", f"127.0.0.1:{free_port()}"),
+        serving(BASE, tmp_path / name, tmp_path / "nginx"),
     ):
         pytest.fail("it must not start")
     assert "\n" not in no.value.message or "\n" in name

@@ -350,3 +350,43 @@ def test_a_site_with_an_odd_name(tmp_path: Path) -> None:
     site = tmp_path / "caf\u00e9 \u4e2d; $(x)"
     site.mkdir()
     assert read(Layout(site=site, state=site / "state"), GOOD).tree.key == "release"
+
+
+GROUPS = ("access.groups", ["site:acme", "role:java"])
+TLS = ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"})
+
+
+def test_who_gets_what(layout: Layout) -> None:
+    found = read(layout, changed(
+        GROUPS, TLS, ("access.restricted", "role:java"), ("access.free", ["MIT"]),
+        ("access.binhosts", {"java": "role:java"}), ("access.packages", {"a-b/c": "public"}),
+        ("mirror.keep_days", 3),
+    ))  # fmt: skip
+    assert found.access.restricted == "role:java"
+    assert found.access.binhosts == {"java": "role:java"}
+    assert found.mirror.keep_days == 3
+    assert found.serve.worker == "nobody"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((GROUPS,), r"\[access\] groups: need TLS"),
+        ((("serve.certificate", "x"),), r"\[serve\]: certificate and certificate_key go together"),
+        ((GROUPS, TLS, ("access.restricted", "role:jave")),
+         r"\[access\] restricted: 'role:jave' is not in .* did you mean 'role:java'"),
+        ((GROUPS, TLS, ("access.binhosts", {"jave": "public"})),
+         r"\[access.binhosts\] jave: no chroot; did you mean 'java'"),
+        ((GROUPS, TLS, ("access.packages", {"a-b/c": "site:x"})),
+         r"\[access.packages\] a-b/c: 'site:x' is not in \[access\] groups"),
+        ((("access.groups", ["public"]),), "'public' is not site:NAME or role:NAME"),
+        ((("access.groups", ["site:a.b"]),), "'site:a.b' is not site:NAME or role:NAME"),
+        ((("access.group", []),), "did you mean 'groups'"),
+        ((("mirror.keep_days", 0),), "greater than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_access_that_leads_nowhere(
+    layout: Layout, changes: tuple[tuple[str, Any], ...], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        read(layout, changed(*changes))

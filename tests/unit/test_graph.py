@@ -21,7 +21,8 @@ from tasks.layout import Layout
 from tasks.site import Site
 
 PER_CHROOT = ("chroot", "etc", "mount", "check", "binpkgs", "publish", "client")
-SHARED = {"snapshot", "lock", "tree", "log", "enter", "show", "serve", *graph.GROUPS}
+ASKED = ("log", "enter", "show", "serve", "user", "distfile")
+SHARED = {"snapshot", "lock", "tree", *ASKED, *graph.GROUPS}
 
 BASE: dict[str, Any] = {"seed": "openrc", "profile": "default/linux/amd64/23.0"}
 ONE: dict[str, Any] = {
@@ -135,7 +136,7 @@ def test_targets_are_unique_and_every_dependency_has_a_maker(site: Site) -> None
 
 def test_every_artifact_leaves_a_record(site: Site) -> None:
     for name, task in tasks_of(site).items():
-        if task.has_subtask or name in ("log", "enter", "show", "serve", "lock"):
+        if task.has_subtask or name in (*ASKED, "lock"):
             continue
         assert task.targets == [str(site.layout.record(name))]
 

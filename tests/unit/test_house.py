@@ -12,14 +12,16 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
 # The shared nouns: what a config, a lock, a path and an error are.
-NOUNS = {"config", "errors", "layout", "lock"}
+NOUNS = {"access", "config", "errors", "forms", "layout", "lock"}
 # Which rooms (and modules at the top) each room may know. Data flows from left to right:
 # snapshot -> chroot -> build -> publish; flow/ ties them to a site, engine/ to doit.
 MAY_KNOW: dict[str, set[str]] = {
     "errors": set(),
     "layout": set(),
-    "config": {"errors", "layout"},
-    "lock": {"errors", "layout", "config", "system"},
+    "forms": set(),
+    "access": {"forms"},
+    "config": {"errors", "layout", "forms", "access"},
+    "lock": {"errors", "layout", "config", "forms", "system"},
     "records": NOUNS | {"system"},
     "site": NOUNS | {"system"},
     "system": {"errors"},
@@ -27,7 +29,9 @@ MAY_KNOW: dict[str, set[str]] = {
     "chroot": NOUNS | {"system"},
     "build": NOUNS | {"system", "chroot"},
     "publish": NOUNS | {"system", "build"},
-    "flow": NOUNS | {"system", "records", "site", "snapshot", "chroot", "build", "publish"},
+    "serve": NOUNS | {"system"},
+    "flow": NOUNS
+    | {"system", "records", "site", "snapshot", "chroot", "build", "publish", "serve"},
     "engine": NOUNS | {"system", "records"},
     "graph": NOUNS | {"records", "site", "flow", "engine"},
     "lab": {"errors", "layout", "system", "site"},  # upstream: reached through config only

@@ -1,0 +1,63 @@
+"""The forms that strings of config.toml may have, and what its tables are made of."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, ConfigDict
+
+
+def _form(what: str, pattern: str) -> AfterValidator:
+    """A check that a string is `what`, in words that a person can act on."""
+    form = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not form.fullmatch(value):
+            raise ValueError(f"{value[:60]!r} is not {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+# Names become file names, task names and mount points.
+Name = Annotated[str, _form("a name (letters, digits, - and _)", r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")]
+# One printable line: what may stand in a generated file of /etc/portage, or be an argument.
+Line = Annotated[
+    str, _form("one line of printable text", r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,4096}")
+]
+Word = Annotated[
+    str, _form("one word that does not begin with a dash", r"(?!-)[^\s\x00-\x1f\x7f-\x9f]{1,255}")
+]
+Flag = Annotated[str, _form("a flag", r"-?[A-Za-z0-9*][A-Za-z0-9+_@*-]*")]
+Url = Annotated[str, _form("an http or https URL", r"https?://[^\s\x00-\x1f\x7f\"'\\]+")]
+Variable = Annotated[str, _form("a variable name in capitals", r"[A-Z_][A-Z0-9_]*")]
+Fingerprint = Annotated[str, _form("a fingerprint of 40 capital hex digits", r"[0-9A-F]{40}")]
+Digest = Annotated[str, _form("a SHA-512 in hex", r"[0-9a-f]{128}")]
+Commit = Annotated[str, _form("a commit id", r"[0-9a-f]{40}(?:[0-9a-f]{24})?")]
+# A URL, host:path or a path; never an option, never a remote helper of git (ext::).
+Remote = Annotated[
+    str, _form("a git remote", r"(?!-)(?![A-Za-z0-9+.-]+::)[^\s\x00-\x1f\x7f]{1,1024}")
+]
+Branch = Annotated[str, _form("a branch", r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_./-]*")]
+Group = Annotated[
+    str, _form("site:NAME or role:NAME", r"(?:site|role):[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+]
+AnyGroup = Annotated[
+    str,
+    _form("public, site:NAME or role:NAME", r"public|(?:site|role):[A-Za-z0-9][A-Za-z0-9_-]{0,63}"),
+]
+Listen = Annotated[str, _form("ADDRESS:PORT", r"[0-9a-f.:\[\]]+:[0-9]{1,5}")]
+
+
+# What every table of config.toml is: of known keys only, never changed, no value bent to fit.
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def meant(word: str, known: list[str]) -> str:
+    """What a person may have meant by a word that is not known; the end of a sentence."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""

@@ -1,0 +1,1 @@
+"""Who gets what over HTTP: policy, users, the distfile mirror, and nginx."""

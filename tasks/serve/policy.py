@@ -1,0 +1,145 @@
+"""The access policy as one table: which URL leads where, and for whom. Pure.
+
+docs/serving.md draws it. Default deny: what no door leads to does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.access import Access
+
+PUBLIC = "public"
+# What may be asked for, as regular expressions of the path below a door. Of a binhost: the index,
+# what is signed beside it, and packages.
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
+_INDEX = r"Packages(?:\.gz)?(?:\.(?:asc|sig))?"
+BINHOST_FILES = (_INDEX, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
+# Of a mirror: layout.conf, the flat name, and the name below its hash (GLEP 75).
+_LAYOUT = r"distfiles/layout\.conf"
+MIRROR_FILES = (_LAYOUT, r"distfiles/(?:[0-9a-f]{2}/)?[^/.\x00-\x1f][^/\x00-\x1f]*")
+# These change under their path and are asked for again each time; all others never do.
+CHANGING = frozenset({_INDEX, _LAYOUT})
+_FORBIDDING = frozenset({"fetch", "bindist"})
+# They install nothing that has an owner: users and groups (GLEP 81), and names for choices.
+_OWNERLESS = frozenset({"virtual", "acct-user", "acct-group"})
+
+
+@dataclass(frozen=True)
+class Door:
+    """One URL prefix (`/PATH/`), the folder below state/ that it shows, and for which group.
+
+    `files` are regular expressions of what may be asked for below the prefix. What never changes
+    under its path is looked for in `earlier` too, if it is not in `folder`.
+    """
+
+    path: str
+    folder: str
+    group: str
+    files: tuple[str, ...]
+    earlier: str = ""
+
+
+def as_path(group: str) -> str:
+    """A group as a part of a path: `site:acme` is `site.acme`. A name has no dot, so it is one."""
+    return group.replace(":", ".")
+
+
+def binhost_name(chroot: str, group: str) -> str:
+    """The name of the binhost that has a chroot's packages of one group."""
+    return chroot if group == PUBLIC else f"{chroot}@{as_path(group)}"
+
+
+def binhost(name: str, group: str) -> Door:
+    """The door to a binhost's current generation, and to the packages of the one before it."""
+    top = f"binhost/{name}"
+    return Door(name, f"{top}/current", group, BINHOST_FILES, earlier=f"{top}/previous")
+
+
+def doors(access: Access, chroots: Sequence[str]) -> list[Door]:
+    """Every door of a site: its binhosts, those of their groups, and the mirrors."""
+    found = []
+    for chroot in chroots:
+        whole = access.binhosts.get(chroot, PUBLIC)
+        found.append(binhost(chroot, whole))
+        for group in access.groups:
+            found.append(binhost(binhost_name(chroot, group), group))
+    for group in (PUBLIC, *access.groups):
+        place = f"mirror/{as_path(group)}"
+        found.append(Door(place, place, group, MIRROR_FILES))
+    return found
+
+
+def group_of(metadata: Mapping[str, str], access: Access) -> str | None:
+    """The group that a package belongs to; None: nobody's, it is not published.
+
+    `metadata` has CATEGORY, PN, RESTRICT and LICENSE as a package carries them, evaluated for
+    its USE flags. What is not known to be free is restricted.
+    """
+    category = metadata.get("CATEGORY", "")
+    named = access.packages.get(f"{category}/{metadata.get('PN', '')}")
+    if named is not None:
+        return named
+    if _FORBIDDING & set(metadata.get("RESTRICT", "").split()):
+        return access.restricted
+    licence = metadata.get("LICENSE", "").split()
+    free = _is_free(licence, set(access.free)) if licence else category in _OWNERLESS
+    return PUBLIC if free else access.restricted
+
+
+def split(
+    packages: Mapping[str, Mapping[str, str]], access: Access
+) -> tuple[dict[str, list[str]], list[str]]:
+    """A set's packages by group, and those that nobody gets; `packages` is metadata by name."""
+    groups: dict[str, list[str]] = {}
+    nobody = []
+    for name, metadata in sorted(packages.items()):
+        group = group_of(metadata, access)
+        if group is None:
+            nobody.append(name)
+        else:
+            groups.setdefault(group, []).append(name)
+    return groups, nobody
+
+
+def metadata(stanza: Mapping[str, str]) -> dict[str, str]:
+    """What `group_of` reads, of a package's stanza in an index: its path says category and name."""
+    category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
+    return {**stanza, "CATEGORY": category, "PN": name}
+
+
+def misplaced(stanzas: Iterable[Mapping[str, str]], group: str, access: Access) -> list[str]:
+    """The packages (CPV) of an index that is given to `group` which that group may not have."""
+    found = []
+    for stanza in stanzas:
+        owner = group_of(metadata(stanza), access)
+        if owner not in (PUBLIC, group):
+            found.append(stanza.get("CPV", "?"))
+    return sorted(found)
+
+
+def _is_free(words: list[str], free: Collection[str]) -> bool:
+    """Whether LICENSE (PMS 8.2: names, groups in brackets, `||`) can be met with `free` alone.
+
+    What cannot be read, a USE condition too, since there should be none left, is not free.
+    """
+    levels: list[tuple[bool, list[bool]]] = [(False, [])]  # whether one is enough, what is met
+    either = False
+    for word in words:
+        if either and word != "(":
+            return False
+        if word == "||":
+            either = True
+        elif word == "(":
+            levels.append((either, []))
+            either = False
+        elif word == ")":
+            if len(levels) == 1:
+                return False
+            one, met = levels.pop()
+            # an empty choice is met (PMS), but here it tells nothing: not known to be free
+            levels[-1][1].append(bool(met) and (any(met) if one else all(met)))
+        else:
+            levels[-1][1].append(word in free)
+    return len(levels) == 1 and not either and all(levels[0][1])

@@ -1,0 +1,168 @@
+"""The real nginx, running the policy: for a client's proof, the demo and small sites.
+
+nginx gets two things open, which it would else open itself: the socket, so that a port is ours
+before anything is told of it, and the folders, so that a worker without rights need not find the
+way to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tasks.errors import BinmillError, HostLacks
+from tasks.serve import nginx
+from tasks.serve.nginx import Tls
+from tasks.serve.policy import PUBLIC, Door
+from tasks.system.command import run, started
+from tasks.system.files import write_atomic
+
+ANY_PORT = "127.0.0.1:0"
+_START_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def serving(
+    doors: Sequence[Door],
+    state: Path,
+    scratch: Path,
+    listen: str = ANY_PORT,
+    *,
+    tls: Tls | None = None,
+    passwords: Path | None = None,
+    worker: str = "nobody",
+) -> Iterator[str]:
+    """nginx over `doors` while the block runs; gives the base URL.
+
+    `passwords` is the folder of password files, wanted where a door is not public. Raises
+    HostLacks for a port, a program or a user that is not to be had, BinmillError for files that
+    cannot be used.
+    """
+    nginx.check_path(str(state))
+    restricted = any(door.group != PUBLIC for door in doors)
+    if restricted and passwords is None:
+        raise BinmillError("a group without password files is not served")
+    if tls:
+        check_tls(tls)
+    state.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(_listening(listen))
+        address = _shown(ours)
+        shown = [_opened(stack, folder) for folder in (state, passwords) if folder is not None]
+        block = nginx.server(doors, _path(shown[0]), _path(shown[-1]), address, tls)
+        text = nginx.main(block, scratch, _worker(worker, state, doors))
+        write_atomic(scratch / "nginx.conf", text)
+        pid_file = scratch / "nginx.pid"
+        pid_file.unlink(missing_ok=True)  # of a killed run
+        process = stack.enter_context(
+            started(
+                "nginx", "-p", scratch, "-e", scratch / "error.log", "-c", scratch / "nginx.conf",
+                # nginx's own way to take over a socket, made for its upgrades
+                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "NGINX": f"{ours.fileno()};"},
+                stderr=subprocess.PIPE, pass_fds=(ours.fileno(), *shown),
+            )
+        )  # fmt: skip
+        _wait(process, address, pid_file)
+        ours.close()
+        yield f"{'https' if tls else 'http'}://{address}"
+
+
+def check_tls(tls: Tls) -> None:
+    """Raise BinmillError for a certificate that has expired, or a file that cannot be read."""
+    for what, file in (("certificate", tls.certificate), ("certificate_key", tls.key)):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise BinmillError(
+                f"{file} cannot be read: {error.strerror}", f"set [serve] {what} in config.toml"
+            ) from error
+    asked = run(
+        "openssl", "x509", "-noout", "-enddate", "-checkend", "0", "-in", tls.certificate,
+        check=False, timeout=60,
+    )  # fmt: skip
+    dated = [line.partition("=")[2] for line in asked.stdout.splitlines() if "notAfter=" in line]
+    if not dated:
+        raise BinmillError(f"{tls.certificate} is no certificate in PEM", "see [serve] certificate")
+    if asked.returncode != 0:
+        raise BinmillError(f"the certificate {tls.certificate} has expired ({dated[0]})",
+                           "renew it; clients would refuse it")  # fmt: skip
+
+
+def _listening(listen: str) -> socket.socket:
+    """A socket that listens on ADDRESS:PORT; port 0 is any that is free."""
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=511)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise HostLacks(
+            f"nginx did not start on {listen}: {why}",
+            "set [binhost] listen in config.toml to an address and a port that are free",
+        ) from error
+
+
+def _shown(ours: socket.socket) -> str:
+    host, port = ours.getsockname()[:2]
+    return f"[{host}]:{port}" if ours.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _opened(stack: contextlib.ExitStack, folder: Path) -> int:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _path(descriptor: int) -> str:
+    """An open folder as a path (proc(5)): every process may follow those of its own."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _worker(name: str, state: Path, doors: Sequence[Door]) -> str:
+    """Who answers when root starts nginx, as "USER GROUP"; "" for anybody else's nginx.
+
+    Raises HostLacks for a user there is not, or who is root; BinmillError for a folder that this
+    user could not enter.
+    """
+    if os.geteuid() != 0:
+        return ""
+    try:
+        user = pwd.getpwnam(name)
+        group = grp.getgrgid(user.pw_gid).gr_name
+    except KeyError:
+        raise HostLacks(
+            f"there is no user {name!r}", "set [serve] worker to one there is"
+        ) from None
+    if user.pw_uid == 0:
+        raise HostLacks("the web server does not answer as root", "set [serve] worker to another")
+    for folder in [state, *(state / Path(door.folder).parts[0] for door in doors)]:
+        if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
+            raise BinmillError(f"{name} could not enter {folder}", f"chmod o+x {folder}")
+    return f"{name} {group}"
+
+
+def _wait(process: subprocess.Popen[bytes], listen: str, pid_file: Path) -> None:
+    """Until nginx has read its configuration and written its pid file; requests wait so long."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            assert process.stderr is not None  # noqa: S101
+            said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+            fatal = [line for line in said if "[emerg]" in line] or said or ["no reason given"]
+            raise HostLacks(
+                f"nginx did not start on {listen}: {fatal[0]}",
+                "see [serve] in config.toml: certificate and key must fit each other",
+            )
+        if pid_file.exists():
+            return
+        time.sleep(0.02)
+    raise HostLacks(f"nginx did not answer on {listen}", "is the machine out of memory?")

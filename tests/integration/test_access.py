@@ -1,0 +1,468 @@
+"""Each role asks for each path of each group, of the real nginx, over TLS.
+
+What should come of it is worked out here from the words of docs/serving.md, and from the files that
+the test itself has laid down; not from the policy's own code.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import os
+import posixpath
+import shutil
+import ssl
+import subprocess
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.access import Access
+from tasks.errors import BinmillError, HostLacks
+from tasks.serve import nginx, policy, users
+from tasks.serve.nginx import Tls
+from tasks.serve.running import serving
+
+ACCESS = Access(groups=["site:acme", "role:java"], binhosts={"java": "role:java"})
+USERS = {"anna": ["site:acme"], "jan": ["role:java"], "both": ["site:acme", "role:java"]}
+# path -> group and content, of all that is to be had; by hand
+PACKAGE = "app-misc/one/one-1-1.gpkg.tar"
+PUBLISHED = {
+    "/base": "public",
+    "/base@role.java": "role:java",
+    "/java": "role:java",
+    "/java@site.acme": "site:acme",
+}
+MIRRORS = {"public": "public", "site.acme": "site:acme", "role.java": "role:java"}
+GROUP_OF = PUBLISHED | {f"/mirror/{name}": group for name, group in MIRRORS.items()}
+SPARE = ("/base@site.acme", "/java@role.java")  # a group's binhost which was not published
+
+
+def lay_down(state: Path) -> dict[str, bytes]:
+    """A site's files; returns what may be asked for, by URL path."""
+    there = {}
+    for prefix in PUBLISHED:
+        gen = state / "binhost" / prefix[1:] / "gen/1"
+        for name in ("Packages", "Packages.gz", PACKAGE):
+            there[f"{prefix}/{name}"] = content = f"{prefix}/{name} is here".encode()
+            (gen / name).parent.mkdir(parents=True, exist_ok=True)
+            (gen / name).write_bytes(content)
+        for name in ("generation.json", ".hidden", "app-misc/one/.secret.gpkg.tar", "note.txt"):
+            (gen / name).write_text("internal")
+        (gen.parents[1] / "current").symlink_to("gen/1")
+        (gen.parents[1] / "published.json").write_text("internal")
+    for name in MIRRORS:
+        folder = state / "mirror" / name / "distfiles"
+        (folder / "4f").mkdir(parents=True)
+        for inner in ("layout.conf", "one-1.tar.gz", "4f/one-1.tar.gz"):
+            there[f"/mirror/{name}/distfiles/{inner}"] = content = f"{name} {inner}".encode()
+            (folder / inner).write_bytes(content)
+        (folder / ".unnamed.json").write_text("internal")
+    (state / "doit.db").write_text("internal")
+    return there
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    return certificate(tmp_path_factory.mktemp("tls"), "-days", "2")
+
+
+def certificate(folder: Path, *dates: str) -> Tls:
+    made = Tls(folder / "cert.pem", folder / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+         *dates, "-keyout", made.key, "-out", made.certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return made
+
+
+def expired(folder: Path) -> Tls:
+    """A certificate that was good for a day in 2020; only openssl-ca(1) can be told a date."""
+    made = certificate(folder, "-days", "2")
+    (folder / "index.txt").write_text("")
+    (folder / "ca.conf").write_text(
+        f"[ca]\ndefault_ca=it\n[it]\ndatabase={folder}/index.txt\nnew_certs_dir={folder}\n"
+        "rand_serial=yes\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n"
+    )
+    subprocess.run(
+        ["openssl", "req", "-new", "-key", made.key, "-subj", "/CN=localhost",
+         "-out", folder / "request.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(
+        ["openssl", "ca", "-batch", "-selfsign", "-config", folder / "ca.conf", "-keyfile",
+         made.key, "-in", folder / "request.pem", "-startdate", "20200101000000Z",
+         "-enddate", "20200102000000Z", "-notext", "-out", made.certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return made
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: where, its files, its users' passwords."""
+
+    url: str
+    there: dict[str, bytes]
+    passwords: dict[str, str]
+    tls: Tls
+    folder: Path
+
+    def ask(
+        self, path: str, user: str = "", password: str | None = None, method: str = "GET",
+        part: str = "",
+    ) -> tuple[int, bytes, dict[str, str]]:  # fmt: skip
+        """One request, its path sent as it is."""
+        trust = ssl.create_default_context(cafile=str(self.tls.certificate))
+        host = self.url.removeprefix("https://")
+        line = http.client.HTTPSConnection(host, timeout=20, context=trust)
+        with contextlib.closing(line):
+            line.putrequest(method, path, skip_accept_encoding=True)
+            if user:
+                pair = f"{user}:{self.passwords.get(user, '') if password is None else password}"
+                coded = base64.b64encode(pair.encode()).decode()
+                line.putheader("Authorization", f"Basic {coded}")
+            if part:
+                line.putheader("Range", part)
+            line.endheaders()
+            answer = line.getresponse()
+            return answer.status, answer.read(), dict(answer.getheaders())
+
+
+@pytest.fixture(scope="module")
+def server(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("access")
+    there = lay_down(folder / "state")
+    register = folder / "secrets/users.json"
+    passwords = {
+        name: users.add(register, name, groups, ACCESS.groups) for name, groups in USERS.items()
+    }
+    store = folder / "state/serve/users"
+    write_passwords(register, store)
+    doors = policy.doors(ACCESS, ["base", "java"])
+    with serving(doors, folder / "state", folder / "nginx", tls=tls, passwords=store) as url:
+        yield Server(url, there, passwords, tls, folder)
+
+
+def write_passwords(register: Path, store: Path) -> None:
+    owner = 65534 if os.geteuid() == 0 else os.geteuid()
+    store.parent.mkdir(parents=True, exist_ok=True)
+    users.write_password_files(users.read(register), ACCESS.groups, store, owner)
+
+
+# who asks: name, password (None: the right one), groups in which he has been proven to be
+ROLES: list[tuple[str, str | None, list[str]]] = [
+    ("", None, []),
+    *((name, None, groups) for name, groups in USERS.items()),
+    ("anna", "wrong", []),
+    ("anna", "", []),
+    ("nobody", "x", []),
+    ("ANNA", "x", []),
+]
+
+
+def ways(path: str) -> Iterator[str]:
+    """A path said in other ways; those that mean the same and those that do not."""
+    top, _, rest = path[1:].partition("/")
+    last = posixpath.basename(path)
+    yield path
+    yield path.replace("a", "%61")
+    yield path.replace("/", "%2f").replace("%2f", "/", 1)
+    yield path.replace("/", "//")
+    yield f"/{top}/./{rest}"
+    yield f"/base/../{top}/{rest}"
+    yield f"/base/%2e%2e/{top}/{rest}"
+    yield f"/base/..%2f{top}/{rest}"
+    yield f"/mirror/public/distfiles/../../../{top}/{rest}"
+    yield f"/base/%252e%252e/{top}/{rest}"
+    yield f"/{top}/x/..%2F{rest}"
+    yield path.upper()
+    yield f"/{top.upper()}/{rest}"
+    yield path.replace(last, last.upper())
+    yield f"{path}/"
+    yield f"{path}%0a"
+    yield f"{path}%20"
+    yield f"{path}."
+    yield f"{path}~"
+    yield f"{path}?x=../../doit.db"
+    yield f"{path};x"
+    yield f"{path}%3fx"
+    yield posixpath.dirname(path)
+    yield posixpath.dirname(path) + "/"
+
+
+INTERNAL = [
+    "/",
+    "/doit.db",
+    "/secrets/users.json",
+    "/serve/users/role.java",
+    "/binhost/base/gen/1/Packages",
+    "/binhost/base/current/Packages",
+    "/mirror/",
+    "/mirror/role.java",
+    *(
+        f"{prefix}/{inner}"
+        for prefix in (*PUBLISHED, *SPARE)
+        for inner in (
+            "",
+            "generation.json",
+            ".hidden",
+            "note.txt",
+            "published.json",
+            "../published.json",
+            "current/Packages",
+            "gen/1/Packages",
+            "app-misc/one/.secret.gpkg.tar",
+            "%2e%2e/gen/1/Packages",
+            "app-misc/one/none-1-1.gpkg.tar",
+        )
+    ),
+    *(f"/mirror/{name}/distfiles/.unnamed.json" for name in MIRRORS),
+    *(f"/mirror/{name}/distfiles/none" for name in MIRRORS),
+    *(f"/mirror/{name}/" for name in MIRRORS),
+]
+
+
+def meant(path: str) -> str:
+    """What a request's path means (RFC 3986): no query, decoded once, dots and slashes gone."""
+    plain = urllib.parse.unquote(path.partition("?")[0])
+    ended = plain.endswith(("/", "/.", "/.."))
+    short = posixpath.normpath("/" + plain.lstrip("/"))
+    return short + "/" if ended and short != "/" else short
+
+
+def group_at(path: str) -> str:
+    """The group whose path something is below; "" for none's."""
+    for prefix, group in GROUP_OF.items():
+        if path.startswith(prefix + "/"):
+            return group
+    for prefix in SPARE:
+        if path.startswith(prefix + "/"):
+            return prefix.split("@")[1].replace(".", ":")
+    return ""
+
+
+def expected(path: str, groups: list[str], there: dict[str, bytes]) -> int:
+    """The answer by docs/serving.md."""
+    plain = meant(path)
+    group = group_at(plain)
+    if group not in ("", "public") and group not in groups:
+        return 401
+    return 200 if plain in there else 404
+
+
+@pytest.mark.parametrize(("user", "password", "groups"), ROLES, ids=str)
+def test_the_matrix(server: Server, user: str, password: str | None, groups: list[str]) -> None:
+    seen: dict[int, int] = {}
+    wrong = []
+    for path in dict.fromkeys([*(w for p in server.there for w in ways(p)), *INTERNAL]):
+        status, body, _ = server.ask(path, user, password)
+        wanted = expected(path, groups, server.there)
+        seen[wanted] = seen.get(wanted, 0) + 1
+        if status != wanted or (status == 200 and body != server.there[meant(path)]):
+            wrong.append((path, status, wanted))
+        assert b"internal" not in body
+    assert wrong == []
+    assert seen[200] > 50
+    assert seen[404] > 50
+    assert (401 in seen) == (set(groups) != {"site:acme", "role:java"})
+
+
+def test_a_part_of_each_file(server: Server) -> None:
+    for path, content in server.there.items():
+        group = group_at(path)
+        for name, groups in USERS.items():
+            status, body, _ = server.ask(path, name, part="bytes=2-4")
+            allowed = group == "public" or group in groups
+            assert status == (206 if allowed else 401), (path, name)
+            assert (body == content[2:5]) == allowed, (path, name)
+        status, body, _ = server.ask(path, "both", part="bytes=0-0,2-2")
+        assert (status, body) == (200, content)  # of many parts at once: the whole, not a bomb
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PROPFIND", "MKCOL"])
+def test_nobody_writes(server: Server, method: str) -> None:
+    for user in ("", *USERS):
+        for path, content in server.there.items():
+            assert server.ask(path, user, method=method)[0] == 403, path
+            assert server.ask(path, "both")[1] == content
+        assert server.ask("/nothing", user, method=method)[0] == 404
+
+
+def test_what_may_be_kept_and_by_whom(server: Server) -> None:
+    def kept(path: str) -> str:
+        return server.ask(path, "both")[2]["Cache-Control"]
+
+    assert kept("/base/Packages") == "public, no-cache"
+    assert kept("/java/Packages.gz") == "private, no-cache"
+    assert kept(f"/base/{PACKAGE}") == "public, max-age=31536000, immutable"
+    assert kept(f"/java/{PACKAGE}") == "private, max-age=31536000, immutable"
+    assert kept("/mirror/public/distfiles/layout.conf") == "public, no-cache"
+    assert kept("/mirror/role.java/distfiles/4f/one-1.tar.gz").startswith("private, max-age")
+    assert "Cache-Control" not in server.ask("/java/Packages")[2]
+
+
+def test_a_change_of_users_counts_at_once(server: Server) -> None:
+    register = server.folder / "secrets/users.json"
+    store = server.folder / "state/serve/users"
+    password = users.add(register, "late", ["role:java"], ACCESS.groups)
+    assert server.ask("/java/Packages", "late", password)[0] == 401
+    write_passwords(register, store)
+    assert server.ask("/java/Packages", "late", password)[0] == 200
+    newer = users.add(register, "late", ["role:java"], ACCESS.groups)
+    write_passwords(register, store)
+    assert server.ask("/java/Packages", "late", password)[0] == 401
+    assert server.ask("/java/Packages", "late", newer)[0] == 200
+    users.remove(register, "late")
+    write_passwords(register, store)
+    assert server.ask("/java/Packages", "late", newer)[0] == 401
+
+
+def test_a_password_is_kept_nowhere(server: Server) -> None:
+    kept = [f.read_text(errors="replace") for f in server.folder.rglob("*") if f.is_file()]
+    assert any("$6$" in text for text in kept)
+    for password in server.passwords.values():
+        assert len(password) >= 43
+        assert not any(password in text for text in kept)
+    assert (server.folder / "secrets/users.json").stat().st_mode & 0o777 == 0o600
+    assert (server.folder / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_worker_is_not_root(server: Server, needs_root: None) -> None:  # noqa: ARG001
+    master = int((server.folder / "nginx/nginx.pid").read_text())
+    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    assert children
+    for child in children:
+        said = Path(f"/proc/{child}/status").read_text()
+        uids = next(line for line in said.splitlines() if line.startswith("Uid:")).split()[1:]
+        assert set(uids) == {"65534"}
+        assert "CapEff:\t0000000000000000" in said
+
+
+def test_a_fetcher_with_a_netrc(server: Server, tmp_path: Path) -> None:
+    """As docs/serving.md tells a client: wget(1) finds the password by HOME, in no URL."""
+    if shutil.which("wget") is None:
+        pytest.skip("needs wget")
+    netrc = tmp_path / ".netrc"
+
+    def fetch(user: str, path: str) -> int:
+        netrc.write_text(f"machine 127.0.0.1 login {user} password {server.passwords[user]}\n")
+        (tmp_path / "got").unlink(missing_ok=True)
+        return subprocess.run(
+            ["wget", "-q", "-t", "1", f"--ca-certificate={server.tls.certificate}",
+             "-O", tmp_path / "got", server.url + path],
+            env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, check=False, timeout=60,
+        ).returncode  # fmt: skip
+
+    path = "/mirror/role.java/distfiles/one-1.tar.gz"
+    assert fetch("jan", path) == 0
+    assert (tmp_path / "got").read_bytes() == server.there[path]
+    assert fetch("anna", path) == 6  # wget(1): the user was refused
+
+
+def test_a_slow_download_outlives_its_file(server: Server) -> None:
+    """A generation is deleted while somebody downloads from it: he gets all of it."""
+    path = server.folder / "state/binhost/base/gen/1/app-misc/one/big-1-1.gpkg.tar"
+    content = os.urandom(8 << 20)
+    path.write_bytes(content)
+    trust = ssl.create_default_context(cafile=str(server.tls.certificate))
+    line = http.client.HTTPSConnection(server.url.removeprefix("https://"), context=trust)
+    with contextlib.closing(line):
+        line.request("GET", "/base/app-misc/one/big-1-1.gpkg.tar")
+        answer = line.getresponse()
+        begun = answer.read(1000)
+        path.unlink()
+        assert begun + answer.read() == content
+    assert server.ask("/base/app-misc/one/big-1-1.gpkg.tar")[0] == 404
+
+
+def test_an_earlier_generation_is_for_the_same_group(server: Server) -> None:
+    top = server.folder / "state/binhost/java"
+    (top / "gen/0/app-misc/one").mkdir(parents=True)
+    (top / "gen/0/app-misc/one/old-1-1.gpkg.tar").write_bytes(b"old")
+    (top / "previous").symlink_to("gen/0")
+    path = "/java/app-misc/one/old-1-1.gpkg.tar"
+    assert server.ask(path, "jan")[:2] == (200, b"old")
+    assert server.ask(path, "anna")[0] == server.ask(path)[0] == 401
+
+
+def test_a_binhost_that_is_withdrawn_is_gone_at_once(server: Server) -> None:
+    current = server.folder / "state/binhost/base/current"
+    aside = current.with_name("aside")
+    current.rename(aside)
+    try:
+        assert server.ask("/base/Packages")[0] == 404
+    finally:
+        aside.rename(current)
+    assert server.ask("/base/Packages")[0] == 200
+
+
+def attempt(folder: Path, tls: Tls, worker: str = "nobody") -> str:
+    with (
+        pytest.raises(BinmillError) as no,
+        serving([], folder / "state", folder / "nginx", tls=tls, worker=worker),
+    ):
+        pytest.fail("it must not start")
+    assert "\n" not in no.value.message
+    assert no.value.hint
+    return no.value.message
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path, tls: Tls) -> None:
+    assert "cannot be read: No such file" in attempt(tmp_path, Tls(tmp_path / "x", tls.key))
+    assert "cannot be read: No such file" in attempt(tmp_path, Tls(tls.certificate, tmp_path / "x"))
+    assert "is no certificate" in attempt(tmp_path, Tls(tls.key, tls.key))
+    (tmp_path / "other").mkdir()
+    other = certificate(tmp_path / "other", "-days", "2")
+    assert "key values mismatch" in attempt(tmp_path, Tls(tls.certificate, other.key))
+    (tmp_path / "old").mkdir()
+    old = expired(tmp_path / "old")
+    assert "has expired" in attempt(tmp_path, old)
+
+
+def test_a_worker_that_cannot_be(tmp_path: Path, tls: Tls, needs_root: None) -> None:  # noqa: ARG001
+    with pytest.raises(HostLacks, match="no user 'nosuchuser'"):
+        nothing_starts(tmp_path, tls, "nosuchuser")
+    with pytest.raises(HostLacks, match="does not answer as root"):
+        nothing_starts(tmp_path, tls, "root")
+    (tmp_path / "state").chmod(0o700)
+    with pytest.raises(BinmillError, match="nobody could not enter"):
+        nothing_starts(tmp_path, tls, "nobody")
+
+
+def nothing_starts(folder: Path, tls: Tls, worker: str) -> None:
+    with serving([], folder / "state", folder / "nginx", tls=tls, worker=worker):
+        pytest.fail("it must not start")
+
+
+def test_nginx_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: Tls) -> None:
+    from tasks.system import command
+
+    def missing(program: str, found: object = command.locate) -> str:
+        if program == "nginx":
+            raise HostLacks("the program 'nginx' is not installed", "apt-get install nginx-light")
+        assert callable(found)
+        return str(found(program))
+
+    monkeypatch.setattr(command, "locate", missing)
+    assert "'nginx' is not installed" in attempt(tmp_path, tls)
+
+
+def test_an_administrator_can_include_it(tmp_path: Path, tls: Tls) -> None:
+    """`doit serve --print`: the real nginx takes the block inside of http { }."""
+    doors = policy.doors(ACCESS, ["base", "java"])
+    block = nginx.server(doors, str(tmp_path), str(tmp_path / "users"), "127.0.0.1:8443", tls)
+    whole = f"pid {tmp_path}/pid; events {{ }} http {{ {block} }}"
+    (tmp_path / "nginx.conf").write_text(whole)
+    from tasks.system.command import run
+
+    done = run("nginx", "-t", "-q", "-e", tmp_path / "log", "-c", tmp_path / "nginx.conf",
+               timeout=60)  # fmt: skip
+    assert done.returncode == 0
+    assert "user root" not in block

@@ -1,0 +1,231 @@
+"""The mirror and its users by their commands, on files that a chroot may have left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import records
+from tasks.config import Config
+from tasks.errors import BinmillError, NotTrusted, Stale
+from tasks.flow import serve
+from tasks.layout import Layout
+from tasks.serve import distfiles
+from tasks.site import Site
+from tests.conftest import names
+from tests.unit.test_config import GOOD, changed
+
+GOODS = b"the bytes of upstream"
+DAY = 86400
+
+
+def manifest(**goods: bytes) -> str:
+    return "".join(
+        f"DIST {name.replace('_', '.')} {len(data)} BLAKE2B {hashlib.blake2b(data).hexdigest()} "
+        f"SHA512 {hashlib.sha512(data).hexdigest()}\n"
+        for name, data in goods.items()
+    )
+
+
+@pytest.fixture
+def site(layout: Layout) -> Site:
+    """A locked tree with a free package and a restricted one, and an empty overlay."""
+    raw: dict[str, Any] = changed(
+        ("access", {"groups": ["site:acme", "role:java"], "restricted": "role:java"}),
+        ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"}),
+    )
+    assert raw["overlays"] == GOOD["overlays"]
+    for task, commit in (("tree", "a" * 40), ("overlay:ours", "b" * 40)):
+        records.write(layout, task, {"commit": commit})
+        layout.export(commit).mkdir(parents=True)
+    tree = layout.export("a" * 40)
+    for name, restrict in (("free", ""), ("closed", "fetch")):
+        (tree / "app-misc" / name).mkdir(parents=True)
+        (tree / f"app-misc/{name}/{name}-1.ebuild").write_text("")
+        (tree / f"app-misc/{name}/Manifest").write_text(manifest(**{f"{name}_tar": GOODS}))
+        (tree / "metadata/md5-cache/app-misc").mkdir(parents=True, exist_ok=True)
+        (tree / f"metadata/md5-cache/app-misc/{name}-1").write_text(f"RESTRICT={restrict}\n")
+    layout.distfiles.mkdir(parents=True)
+    return Site(layout, Config.model_validate(raw))
+
+
+def test_what_was_fetched_is_let_in(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    inside, public = site.layout.distfiles, site.layout.mirror("public")
+    for name in ("free.tar", "closed.tar", "unnamed.tar"):
+        (inside / name).write_bytes(GOODS)
+    serve.distfile(site, ["sync"])
+    hashed = public / distfiles.hashed_path("free.tar")
+    assert hashed.read_bytes() == GOODS
+    assert hashed.samefile(public / "free.tar")
+    assert not hashed.samefile(inside / "free.tar")  # a chroot can still write that one
+    assert distfiles.held(public) == {"free.tar"}
+    assert (public / "layout.conf").read_text() == distfiles.LAYOUT
+    assert "1 new, 0 refused, 0 deleted" in capsys.readouterr().out
+    serve.distfile(site, ["sync"])
+    assert "0 new, 0 refused" in capsys.readouterr().out
+    assert not [name for name in names(public) if name.endswith((".new", ".link"))]
+
+
+@pytest.mark.parametrize("kind", ["other bytes", "half", "link", "hard link", "folder", "fifo"])
+def test_what_a_chroot_made_of_it(
+    site: Site, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = site.layout.distfiles / "free.tar"
+    secret = tmp_path / "secret"
+    secret.write_bytes(GOODS)  # even the right bytes: the host never follows a link
+    if kind == "other bytes":
+        path.write_bytes(GOODS[::-1])
+    elif kind == "half":
+        path.write_bytes(GOODS[:5])
+    elif kind == "link":
+        path.symlink_to(secret)
+    elif kind == "hard link":
+        path.hardlink_to(secret)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    serve.distfile(site, ["sync"])
+    assert "0 new, 1 refused" in capsys.readouterr().out
+    assert names(site.layout.mirror("public")) == [".unnamed.json", "layout.conf"]
+
+
+def test_a_restricted_file_is_added_to_a_group(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "closed.tar"
+    file.write_bytes(GOODS)
+    serve.distfile(site, ["add", str(file)])  # [access] restricted
+    serve.distfile(site, ["add", str(file), "--group", "site:acme"])
+    for group in ("role:java", "site:acme"):
+        assert (site.layout.mirror(group) / "closed.tar").read_bytes() == GOODS
+    assert not site.layout.mirror("public").exists()
+    assert "closed.tar: fits its Manifest, for role:java" in capsys.readouterr().out
+
+
+def test_what_cannot_be_added(site: Site, tmp_path: Path) -> None:
+    def refused(*words: str) -> BinmillError:
+        with pytest.raises(BinmillError) as no:
+            serve.distfile(site, ["add", *words])
+        assert no.value.hint
+        assert distfiles.held(site.layout.mirror("role:java")) == set()
+        return no.value
+
+    for name in ("other.tar", "closed.tar"):
+        (tmp_path / name).write_bytes(b"x" * len(GOODS))
+    assert "no Manifest" in refused(str(tmp_path / "other.tar")).message
+    wrong = refused(str(tmp_path / "closed.tar"))
+    assert isinstance(wrong, NotTrusted)
+    assert "does not have the digests of its Manifest" in wrong.message
+    (tmp_path / "closed.tar").write_bytes(GOODS[:-1])
+    assert "has 20 bytes, and should have 21" in refused(str(tmp_path / "closed.tar")).message
+    missing = refused(str(tmp_path / "none/closed.tar"))
+    assert "does not exist" in missing.message
+    assert "no group 'site:none'" in refused("x", "--group", "site:none").message
+    with pytest.raises(BinmillError, match="add takes files"):
+        serve.distfile(site, ["add"])
+
+
+def test_before_the_tree_is_there(site: Site) -> None:
+    site.layout.record("overlay:ours").unlink()
+    with pytest.raises(Stale, match="overlay:ours has not been made yet"):
+        serve.distfile(site, ["sync"])
+
+
+def test_what_nobody_names_goes_by_age(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    public, now = site.layout.mirror("public"), time.time()
+    (site.layout.distfiles / "free.tar").write_bytes(GOODS)
+    serve.distfile(site, ["sync"])
+    (site.layout.export("a" * 40) / "app-misc/free/Manifest").write_text("")
+    serve.distfile(site, ["sync"])
+    assert list(json.loads((public / ".unnamed.json").read_text())) == ["free.tar"]
+    monkeypatch.setattr(time, "time", lambda: now + 89 * DAY)
+    serve.distfile(site, ["sync"])
+    assert distfiles.held(public) == {"free.tar"}
+    with (public / "free.tar").open("rb") as slow:  # somebody is downloading it
+        monkeypatch.setattr(time, "time", lambda: now + 91 * DAY)
+        serve.distfile(site, ["sync"])
+        assert slow.read() == GOODS
+    assert names(public) == [".unnamed.json", "layout.conf"]
+
+
+def test_a_user_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    serve.user(site, ["add", "anna", "--group", "site:acme", "--group", "role:java"])
+    password = capsys.readouterr().out.splitlines()[1]
+    assert len(password) >= 43
+    java = site.layout.passwords / "role.java"
+    assert java.read_text().startswith("anna:$6$")
+    assert java.stat().st_mode & 0o777 == 0o400
+    serve.user(site, ["list"])
+    assert capsys.readouterr().out.split() == ["anna", "role:java", "site:acme"]
+    serve.user(site, ["add", "anna", "--group", "site:acme"])
+    assert capsys.readouterr().out.splitlines()[1] != password
+    assert java.read_text() == ""
+    serve.user(site, ["remove", "anna"])
+    assert (site.layout.passwords / "site.acme").read_text() == ""
+    state = [f for f in site.layout.site.rglob("*") if f.is_file()]
+    assert state
+    assert not any(password.encode() in f.read_bytes() for f in state)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["add", "anna"], "in no group"),
+        (["add", "anna", "--group", "site:none"], "there is no group 'site:none'"),
+        (["add", "anna", "--group", "public"], "there is no group 'public'"),
+        (["add", "a:b", "--group", "site:acme"], "cannot be a user"),
+        (["add", "a\nb", "--group", "site:acme"], "cannot be a user"),
+        (["add", "--group", "site:acme"], "needs the name"),
+        (["remove", "anna"], "there is no user 'anna'"),
+        (["rename", "anna"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_what_cannot_be_done_to_users(site: Site, words: list[str], said: str) -> None:
+    with pytest.raises(BinmillError, match=said) as no:
+        serve.user(site, words)
+    assert no.value.hint
+    assert not site.layout.users.exists()
+
+
+def test_a_list_of_users_that_is_damaged(site: Site) -> None:
+    site.layout.users.parent.mkdir()
+    site.layout.users.write_text("[]")
+    with pytest.raises(BinmillError, match="cannot be read"):
+        serve.user(site, ["list"])
+
+
+def test_the_block_for_a_server_of_ones_own(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    serve.serve(site, ["--print"])
+    block = capsys.readouterr().out
+    assert f'root "{site.layout.state}";' in block
+    assert f'ssl_certificate "{site.layout.site}/cert.pem";' in block
+    assert f'auth_basic_user_file "{site.layout.passwords}/role.java";' in block
+
+
+def test_a_binhost_is_not_served_to_those_who_may_not_have_it(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    current = site.layout.binhost("base") / "current"
+    current.mkdir(parents=True)
+    (current / "Packages").write_text(
+        "PACKAGES: 1\n\nCPV: a-b/c-1\nPATH: a-b/c/c-1-1.gpkg.tar\nRESTRICT: bindist\n\n"
+    )
+    with pytest.raises(NotTrusted, match="/base/ would give public what it may not have: a-b/c-1"):
+        serve.serve(site, ["--print"])
+    with pytest.raises(NotTrusted, match="a-b/c-1"):
+        serve.serve(site, [])
+    earlier = 'try_files "/binhost/base/current/$inner" "/binhost/base/previous/$inner"'
+    current.rename(current.with_name("previous"))  # withdrawn: not given as an old one either
+    serve.serve(site, ["--print"])
+    assert earlier not in capsys.readouterr().out
+    (current.with_name("previous") / "Packages").write_text("PACKAGES: 0\n\n")
+    serve.serve(site, ["--print"])
+    assert earlier in capsys.readouterr().out

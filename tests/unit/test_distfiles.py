@@ -1,0 +1,94 @@
+"""What a Manifest lets in, and when it goes again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tasks.serve import distfiles
+
+B, S = "b" * 128, "5" * 128
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        (f"DIST one-1.tar.gz 7 BLAKE2B {B} SHA512 {S}", ["one-1.tar.gz"]),
+        (f"DIST one-1.tar.gz 7 SHA512 {S} BLAKE2B {B} SHA256 aa", ["one-1.tar.gz"]),
+        (f"DIST one-1.tar.gz 7 SHA512 {S}", []),  # one digest is not enough
+        (f"DIST one-1.tar.gz 7 BLAKE2B {B}", []),
+        ("DIST one-1.tar.gz 7", []),
+        (f"DIST one-1.tar.gz -7 BLAKE2B {B} SHA512 {S}", []),
+        (f"DIST ../one 7 BLAKE2B {B} SHA512 {S}", []),
+        (f"DIST .hidden 7 BLAKE2B {B} SHA512 {S}", []),
+        (f"DIST a/b 7 BLAKE2B {B} SHA512 {S}", []),
+        (f"EBUILD one-1.ebuild 7 BLAKE2B {B} SHA512 {S}", []),
+        ("", []),
+        ("DIST", []),
+    ],
+)
+def test_dist_lines(line: str, names: list[str]) -> None:
+    assert [name for name, _ in distfiles.parse(f"{line}\n")] == names
+
+
+def test_the_hashed_path_is_glep_75() -> None:
+    # the first of the specification's own kind: 8 bits are two hex digits
+    name = "foo-1.tar.gz"
+    assert distfiles.hashed_path(name) == f"{hashlib.blake2b(name.encode()).hexdigest()[:2]}/{name}"
+    assert distfiles.LAYOUT == "[structure]\n0=filename-hash BLAKE2B 8\n1=flat\n"
+
+
+def test_age_counts_from_when_it_was_first_unnamed() -> None:
+    day = 86400.0
+    since = distfiles.ageing({"kept", "gone"}, {"kept"}, {}, 100 * day)
+    assert since == {"gone": 100 * day}
+    assert distfiles.outdated(since, 100 * day, 30) == []
+    later = distfiles.ageing({"kept", "gone"}, {"kept"}, since, 129 * day)
+    assert later == since
+    assert distfiles.outdated(later, 129 * day, 30) == []
+    assert distfiles.outdated(later, 130 * day, 30) == ["gone"]
+    # named again, or no longer there: the count is forgotten
+    assert distfiles.ageing({"kept", "gone"}, {"kept", "gone"}, since, 131 * day) == {}
+    assert distfiles.ageing({"kept"}, {"kept"}, since, 131 * day) == {}
+    # a clock that was ahead does not keep a file for ever
+    assert distfiles.ageing({"gone"}, set(), {"gone": 500 * day}, 131 * day) == {"gone": 131 * day}
+
+
+@pytest.mark.parametrize(
+    ("caches", "free"),
+    [
+        (["RESTRICT=test\nSLOT=0\n"], True),
+        (["SLOT=0\n"], True),
+        (["RESTRICT=fetch\n"], False),
+        (["RESTRICT=mirror strip\n"], False),
+        (["RESTRICT=!free? ( mirror )\n"], False),
+        (["RESTRICT=test\n", "RESTRICT=fetch\n"], False),
+        (["RESTRICT=test\n", None], False),
+        ([None], False),
+        ([], False),
+    ],
+)
+def test_who_may_have_a_distfile(tmp_path: Path, caches: list[str | None], free: bool) -> None:
+    package(tmp_path, "one", caches)
+    found = distfiles.wanted([tmp_path])
+    assert list(found["shared.tar"].values()) == [free]
+
+
+def test_one_package_is_enough_to_restrict_it(tmp_path: Path) -> None:
+    package(tmp_path, "one", ["SLOT=0\n"])
+    package(tmp_path, "two", ["RESTRICT=fetch\n"])
+    assert list(distfiles.wanted([tmp_path])["shared.tar"].values()) == [False]
+
+
+def package(tree: Path, name: str, caches: list[str | None]) -> None:
+    folder = tree / "app-misc" / name
+    folder.mkdir(parents=True)
+    (folder / "Manifest").write_text(f"DIST shared.tar 7 BLAKE2B {B} SHA512 {S}\n")
+    for number, cache in enumerate(caches):
+        (folder / f"{name}-{number}.ebuild").write_text("")
+        if cache is not None:
+            place = tree / f"metadata/md5-cache/app-misc/{name}-{number}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(cache)

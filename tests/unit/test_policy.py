@@ -1,0 +1,163 @@
+"""Whom a package belongs to, and which door leads where."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tasks.access import Access
+from tasks.serve import policy
+
+ACCESS = Access(
+    groups=["site:acme", "role:java"],
+    restricted="role:java",
+    free=["GPL-2", "MIT", "BSD"],
+    binhosts={"java": "role:java"},
+    packages={"app-misc/ours": "site:acme", "app-misc/told": "public"},
+)
+
+
+def of(cp: str, licence: str = "MIT", restrict: str = "", access: Access = ACCESS) -> str | None:
+    category, _, name = cp.partition("/")
+    return policy.group_of(
+        {"CATEGORY": category, "PN": name, "LICENSE": licence, "RESTRICT": restrict}, access
+    )
+
+
+@pytest.mark.parametrize(
+    ("licence", "restrict", "free"),
+    [
+        ("MIT", "", True),
+        ("MIT GPL-2", "", True),
+        ("|| ( MIT Oracle )", "", True),
+        ("|| ( Oracle MIT )", "", True),
+        ("|| ( ( MIT Oracle ) BSD )", "", True),
+        ("( MIT )", "", True),
+        ("MIT", "test strip mirror", True),
+        ("MIT", "fetch", False),
+        ("MIT", "bindist", False),
+        ("MIT", "test bindist", False),
+        ("Oracle", "", False),
+        ("MIT Oracle", "", False),
+        ("|| ( Oracle Other )", "", False),
+        ("|| ( ( MIT Oracle ) Other )", "", False),
+        ("( MIT Oracle )", "", False),
+        ("", "", False),
+        ("mit", "", False),  # a licence's name has a case
+        ("MIT )", "", False),
+        ("( MIT", "", False),
+        ("|| MIT", "", False),
+        ("MIT ||", "", False),
+        ("|| ( )", "", False),
+        ("( )", "", False),
+        ("ssl? ( MIT )", "", False),  # it should have been evaluated
+    ],
+)
+def test_a_package_is_free_only_if_it_is_known_to_be(
+    licence: str, restrict: str, free: bool
+) -> None:
+    assert of("app-misc/x", licence, restrict) == ("public" if free else "role:java")
+
+
+def test_what_installs_nothing_of_anybodys() -> None:
+    for category in ("virtual", "acct-user", "acct-group"):
+        assert of(f"{category}/x", "") == "public"
+        assert of(f"{category}/x", "Oracle") == "role:java"
+        assert of(f"{category}/x", "", "bindist") == "role:java"
+
+
+def test_what_the_config_says_comes_first() -> None:
+    assert of("app-misc/ours", "MIT") == "site:acme"
+    assert of("app-misc/told", "Oracle", "fetch") == "public"
+
+
+def test_without_a_restricted_group_it_is_nobodys() -> None:
+    assert of("app-misc/x", "Oracle", access=Access(free=["MIT"])) is None
+    assert of("app-misc/x", "MIT", access=Access(free=["MIT"])) == "public"
+    assert of("app-misc/x", "MIT", access=Access()) is None  # no licence is free unless said so
+
+
+def test_nothing_known_is_restricted() -> None:
+    assert policy.group_of({}, ACCESS) == "role:java"
+
+
+def test_a_set_is_split_without_loss() -> None:
+    packages = {
+        "a": {"CATEGORY": "app-misc", "PN": "a", "LICENSE": "MIT"},
+        "b": {"CATEGORY": "app-misc", "PN": "ours", "LICENSE": "MIT"},
+        "c": {"CATEGORY": "app-misc", "PN": "c", "LICENSE": "Oracle"},
+    }
+    groups = {"public": ["a"], "site:acme": ["b"], "role:java": ["c"]}
+    assert policy.split(packages, ACCESS) == (groups, [])
+    alone = Access(groups=["site:acme"], free=["MIT"])
+    assert policy.split(packages, alone) == ({"public": ["a", "b"]}, ["c"])
+
+
+def test_the_doors() -> None:
+    found = {(d.path, d.folder, d.group) for d in policy.doors(ACCESS, ["base", "java"])}
+    assert found == {
+        ("base", "binhost/base/current", "public"),
+        ("base@site.acme", "binhost/base@site.acme/current", "site:acme"),
+        ("base@role.java", "binhost/base@role.java/current", "role:java"),
+        ("java", "binhost/java/current", "role:java"),
+        ("java@site.acme", "binhost/java@site.acme/current", "site:acme"),
+        ("java@role.java", "binhost/java@role.java/current", "role:java"),
+        ("mirror/public", "mirror/public", "public"),
+        ("mirror/site.acme", "mirror/site.acme", "site:acme"),
+        ("mirror/role.java", "mirror/role.java", "role:java"),
+    }
+    earlier = {d.earlier for d in policy.doors(ACCESS, ["base"])}
+    assert earlier == {
+        "", *(f"binhost/{name}/previous" for name in ("base", "base@site.acme", "base@role.java"))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "there"),
+    [
+        (policy.BINHOST_FILES, "Packages", True),
+        (policy.BINHOST_FILES, "Packages.gz", True),
+        (policy.BINHOST_FILES, "Packages.asc", True),
+        (policy.BINHOST_FILES, "a-b/c+/c+-1.2_p3-r1-1.gpkg.tar", True),
+        (policy.BINHOST_FILES, "generation.json", False),
+        (policy.BINHOST_FILES, "a-b/c/generation.json", False),
+        (policy.BINHOST_FILES, "a-b/c/.c-1-1.gpkg.tar", False),
+        (policy.BINHOST_FILES, "a-b/../c-1-1.gpkg.tar", False),
+        (policy.BINHOST_FILES, "a-b/c-1-1.gpkg.tar", False),
+        (policy.BINHOST_FILES, "x/a-b/c/c-1-1.gpkg.tar", False),
+        (policy.BINHOST_FILES, "Packages/", False),
+        (policy.MIRROR_FILES, "distfiles/layout.conf", True),
+        (policy.MIRROR_FILES, "distfiles/one-1.tar.gz", True),
+        (policy.MIRROR_FILES, "distfiles/ab/one-1.tar.gz", True),
+        (policy.MIRROR_FILES, "distfiles/ab/.one", False),
+        (policy.MIRROR_FILES, "distfiles/.one", False),
+        (policy.MIRROR_FILES, "distfiles/abc/one", False),
+        (policy.MIRROR_FILES, "unreferenced.json", False),
+    ],
+)
+def test_what_may_be_asked_for(files: tuple[str, ...], path: str, there: bool) -> None:
+    assert any(re.fullmatch(form, path) for form in files) == there
+
+
+def test_an_index_that_gives_too_much() -> None:
+    def stanza(name: str, **more: str) -> dict[str, str]:
+        return {"CPV": f"a-b/{name}-1", "PATH": f"a-b/{name}/{name}-1-1.gpkg.tar", **more}
+
+    stanzas = [
+        stanza("free", LICENSE="MIT"),
+        stanza("closed", LICENSE="Oracle"),
+        stanza("bound", LICENSE="MIT", RESTRICT="bindist"),
+        stanza("untold"),
+        {"CPV": "broken"},
+    ]
+    told = ["a-b/bound-1", "a-b/closed-1", "a-b/untold-1", "broken"]
+    assert policy.misplaced(stanzas, "public", ACCESS) == told
+    assert policy.misplaced(stanzas, "site:acme", ACCESS) == told
+    assert policy.misplaced(stanzas, "role:java", ACCESS) == []
+    assert policy.misplaced(stanzas[:1], "public", ACCESS) == []
+    nobodys = Access(groups=["role:java"], free=["MIT"])
+    assert policy.misplaced(stanzas, "role:java", nobodys) == told
+    ours = {"PATH": "app-misc/ours/ours-1-1.gpkg.tar", "CPV": "app-misc/ours-1", "LICENSE": "MIT"}
+    assert policy.misplaced([ours], "public", ACCESS) == ["app-misc/ours-1"]
+    assert policy.misplaced([ours], "site:acme", ACCESS) == []
