@@ -6,6 +6,7 @@ them; a SIGKILL that leaves no time for that is answered by parent-death signals
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import signal
 import sys
@@ -30,6 +31,8 @@ def end_cleanly() -> None:
     # A signal that comes just before a blocking call would wait for that to end: look each second.
     signal.signal(signal.SIGALRM, lambda _number, _frame: None)
     signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+    # The interpreter's end gives signals their defaults back; an alarm after that would kill.
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     multiprocessing.set_start_method("fork", force=True)
     sys.excepthook = _quiet
 

@@ -378,6 +378,18 @@ def test_signals(done: Site, number: signal.Signals, code: int) -> None:
     assert done.ran() == ["two", "three"]
 
 
+def test_a_run_that_takes_long_to_end_ends_with_its_own_code() -> None:
+    """The interpreter gives signals their defaults back before it takes modules down: an alarm
+    that rings after that would be the end of a run that went well."""
+    program = (
+        "import time\nfrom tasks.engine.signals import end_cleanly\nend_cleanly()\n"
+        "class Late:\n    def __del__(self, sleep=time.sleep): sleep(1.5)\n"
+        "late = Late()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False)
+    assert ended.returncode == 0
+
+
 def test_two_runs_at_once(done: Site) -> None:
     write("input", "other")(done)
     with waiting(done, "one") as process:
