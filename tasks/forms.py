@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated
 
@@ -57,6 +56,8 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 def meant(word: str, known: list[str]) -> str:
     """What a person may have meant by a word that is not known; the end of a sentence."""
+    import difflib
+
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"

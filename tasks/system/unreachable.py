@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import ssl
 from collections.abc import Iterator
 
 
@@ -13,6 +11,9 @@ def explained(error: BaseException, around: BaseException | None = None) -> str:
 
     `around` is the exception that the caller was handling, if any: no cause of this one.
     """
+    import socket
+    import ssl
+
     chain = list(_causes(error, around))
     said = _said(chain[-1])
     if isinstance(chain[-1], ssl.SSLCertVerificationError):

@@ -154,3 +154,20 @@ def test_why_names_the_flag(config: Path) -> None:
         "etc:java: package.use changed: dev-libs/libyaml +static-libs\n"
     )
     assert {p: p.read_bytes() for p in config.parent.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("words", [["list"], ["status"], ["why"], ["list", "--all", "--status"]])
+def test_looking_imports_nothing_slow(config: Path, words: list[str]) -> None:
+    """What costs start-up time is imported where it is used."""
+    slow = {"git", "requests", "urllib3", "rich", "plumbum", "zstandard", "gemato", "ssl"}
+    script = (
+        "import sys; from doit.doit_cmd import DoitMain; code = DoitMain().run(sys.argv[1:])\n"
+        "print('imported:', *sorted(sys.modules)); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=PROJECT, check=True, capture_output=True,
+        text=True, env={**os.environ, "BINMILL_CONFIG": str(config)},
+    )  # fmt: skip
+    imported = set(done.stdout.rpartition("imported: ")[2].split())
+    assert "tasks.graph" in imported
+    assert not imported & slow
