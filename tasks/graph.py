@@ -27,6 +27,7 @@ from tasks.errors import BinmillError
 from tasks.flow import chroots, etc, packages, serve, snapshots, trees
 from tasks.records import Record
 from tasks.site import Site
+from tasks.system.http import public
 
 GROUPS = {
     "overlay": "fetch overlays at their locked commits",
@@ -98,14 +99,16 @@ def _pinned(site: Site) -> Iterator[Step]:
     )  # fmt: skip
     for name, overlay in site.config.overlays.items():
         yield Step(
-            f"overlay:{name}", f"fetch {overlay.url} at its locked commit",
-            partial(trees.overlay, site, name), files=locked, inputs=overlay.model_dump(),
+            f"overlay:{name}", f"fetch {public(overlay.url)} at its locked commit",
+            partial(trees.overlay, site, name), files=locked,
+            inputs={"url": public(overlay.url), "branch": overlay.branch},
             results=lambda record: [layout.export(record["commit"])],
         )  # fmt: skip
     for name, seed in site.config.seeds.items():
         yield Step(
             f"seed:{name}", f"fetch, verify and extract stage3-{seed.arch}-{seed.flavour}",
-            partial(chroots.seed, site, name), files=locked, inputs=seed.model_dump(),
+            partial(chroots.seed, site, name), files=locked,
+            inputs={"arch": seed.arch, "flavour": seed.flavour},
             results=lambda record: [layout.seed(record["sha512"])],
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.config import Chroot, Config
+from tasks.config import Chroot, Config, Mirrors
 from tasks.errors import BinmillError
 from tasks.system.files import remove_tree, sync_folder, write_atomic
 
@@ -123,6 +123,25 @@ def write(made: Mapping[str, str], link: str, target: Path, trash: Path) -> None
         Path(folder).chmod(0o755)
     scratch.rename(target)
     sync_folder(target.parent)
+
+
+def without_mirrors(config: Config) -> Config:
+    """The same config for a chroot that has nobody to ask for files."""
+    return config.model_copy(update={"mirrors": Mirrors.model_construct(gentoo=[], local=[])})
+
+
+def renew_mirrors(made: Mapping[str, str], target: Path) -> None:
+    """Bring the files in which mirrors stand up to date, each in one step; see `write`.
+
+    Nothing else can differ: the rest is in the directory's name. A build that is going on sees the
+    old file or the new one.
+    """
+    for path in ("make.conf", "mirrors"):
+        text, file = made.get(path), target / path
+        if text is None:
+            file.unlink(missing_ok=True)
+        elif not file.is_file() or file.read_text(encoding="utf-8") != text:
+            write_atomic(file, text)
 
 
 def own_files(folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from tasks.system.terminal import say
 
 
 def etc(site: Site, name: str) -> Record:
-    """Generate a chroot's /etc/portage."""
+    """Generate a chroot's /etc/portage.
+
+    Its name is that of all but the mirrors: where files come from changes nothing that is built.
+    """
     from tasks.chroot import etc_portage
 
     made = portage_files(site, name)
     link = etc_portage.profile_link(site.config, name)
-    target = site.layout.etc(name) / identity([made, link])[:32]
+    settled = portage_files(replace(site, config=etc_portage.without_mirrors(site.config)), name)
+    target = site.layout.etc(name) / identity([settled, link])[:32]
     etc_portage.write(made, link, target, site.layout.trash)
-    return {"path": str(target.relative_to(site.layout.state)), "files": sorted(made)}
+    etc_portage.renew_mirrors(made, target)
+    return {"path": str(target.relative_to(site.layout.state)), "files": sorted(settled)}
 
 
 def portage_files(site: Site, name: str, **more: Any) -> dict[str, str]:

@@ -19,6 +19,9 @@ import pytest
 from tasks.chroot import etc_portage
 from tasks.config import Config
 from tasks.errors import BinmillError
+from tasks.flow.etc import etc
+from tasks.layout import Layout
+from tasks.site import Site
 from tests.conftest import names
 from tests.unit.test_config import changed
 
@@ -314,3 +317,19 @@ def test_write_is_one_step_and_once(tmp_path: Path) -> None:
     etc_portage.write({"c": "3"}, "/var/db/y", target, trash)
     assert (target / "c").read_text() == "2"
     assert names(tmp_path / "etc") == ["id"]
+
+
+def test_other_mirrors_are_no_other_etc(layout: Layout) -> None:
+    """Where files come from changes nothing that is built: the same record, the new make.conf."""
+    old = ("mirrors.local", ["http://local.example"])
+    before = etc(Site(layout, config(old)), "java")
+    made = layout.state / before["path"]
+    assert "local http://local.example" in (made / "mirrors").read_text()
+    new = ("mirrors.gentoo", ["http://new.example"])
+    assert etc(Site(layout, config(new)), "java") == before
+    assert not (made / "mirrors").exists()
+    assert 'GENTOO_MIRRORS="http://new.example"' in (made / "make.conf").read_text()
+    assert etc(Site(layout, config(new, ("chroots.java.use", ["x"]))), "java") != before
+    assert etc(Site(layout, config(old)), "java") == before
+    assert "local http://local.example" in (made / "mirrors").read_text()
+    assert 'GENTOO_MIRRORS="https://mirror.example/gentoo"' in (made / "make.conf").read_text()

@@ -245,3 +245,14 @@ def test_a_change_of_the_config_touches_only_what_it_is_about(
     old = inputs(CONFIGS["three levels"])
     new = inputs(changed(CONFIGS["three levels"], place))
     assert {name for name in old if old[name] != new[name]} == wanted
+
+
+def test_no_password_is_in_what_a_task_says() -> None:
+    """Fault 58: `doit list` and a run's output show it to everybody."""
+    url = "https://me:sesame@git.example/x.git"
+    site = site_of({**ONE, "overlays": {"x": {"url": url}},
+                    "mirrors": {"gentoo": ["http://me:sesame@mirror.example"]},
+                    "tree": {"key": "k", "remote": url},
+                    "network": {"proxy": "http://me:sesame@proxy.example"}})  # fmt: skip
+    for name, task in tasks_of(site).items():
+        assert "sesame" not in task.doc, name

@@ -33,7 +33,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "flow": NOUNS
     | {"system", "records", "site", "snapshot", "chroot", "build", "publish", "serve"},
     "engine": NOUNS | {"system", "records"},
-    "graph": NOUNS | {"records", "site", "flow", "engine"},
+    "graph": NOUNS | {"system", "records", "site", "flow", "engine"},
     "lab": {"errors", "layout", "system", "site"},  # upstream: reached through config only
 }
 KNOWS_DOIT = {"engine", "graph", "dodo"}

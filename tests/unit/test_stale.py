@@ -1,0 +1,282 @@
+"""What a change of config.toml makes stale: a row for every key, and the very tasks.
+
+The keys are read off the models, so a key without a row fails. The site has recorded state in the
+real database; what is stale is doit's own word. Only what the change itself makes stale counts:
+who comes after runs if the record before him comes out otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from doit.control import TaskControl
+from doit.dependency import Dependency, JSONCodec
+from doit.loader import generate_tasks
+from doit.task import Task
+
+from tasks import config as config_file
+from tasks import graph, records
+from tasks import lock as lock_file
+from tasks.engine.backend import DurableBackend
+from tasks.layout import Layout
+from tasks.site import Site
+from tests.keys import keys
+
+FINGERPRINT, OTHER = "A" * 40, "B" * 40
+SITE: dict[str, Any] = {
+    "keys": {"k": {"file": "k.asc", "fingerprints": [FINGERPRINT]},
+             "l": {"file": "l.asc", "fingerprints": [FINGERPRINT]}},
+    "mirrors": {"gentoo": ["http://mirror.example"]},
+    "tree": {"key": "k"},
+    "overlays": {"ours": {"url": "https://me:one@git.example/ours.git"},
+                 "more": {"url": "https://git.example/more.git"}},
+    "seeds": {"s": {"flavour": "openrc", "key": "k"}, "t": {"flavour": "musl", "key": "k"}},
+    "access": {"groups": ["role:java"]},
+    "serve": {"certificate": "cert.pem", "certificate_key": "key.pem"},
+    # two bases, a stack on the first, a stack on that
+    "chroots": {
+        "base": {"seed": "s", "profile": "default/linux", "packages": ["a/base"]},
+        "other": {"seed": "t", "profile": "default/linux"},
+        "java": {"base": "base", "overlays": ["ours"]},
+        "tomcat": {"base": "java"},
+    },
+}  # fmt: skip
+LOCK = lock_file.Lock.model_validate({
+    "tree": {"tag": "20260310", "commit": "c" * 40},
+    "overlays": {name: {"url": f"https://git.example/{name}.git", "branch": "main",
+                        "commit": "d" * 40} for name in ("ours", "more")},
+    "seeds": {name: {"arch": "amd64", "flavour": flavour, "path": "x/stage3.tar.xz", "size": 1,
+                     "sha512": "e" * 128} for name, flavour in (("s", "openrc"), ("t", "musl"))},
+})  # fmt: skip
+MADE: dict[str, dict[str, Any]] = {
+    "tree": {"commit": "c" * 40},
+    "overlay": {"commit": "d" * 40},
+    "seed": {"sha512": "e" * 128},
+    "chroot": {"layers": ["layers"]},
+    "etc": {"path": "etc"},
+    "binpkgs": {"set": "s"},
+    "publish": {"generation": 1},
+}
+
+
+def each(kind: str, *chroots: str) -> set[str]:
+    """A task of the chroots named; of all without a name."""
+    return {f"{kind}:{name}" for name in chroots or SITE["chroots"]}
+
+
+def portage(value: Any) -> list[tuple[Any, ...]]:
+    """A setting of /etc/portage: of a base also its stacks', of a stack not its base's."""
+    return [("base", value, each("etc", "base", "java", "tomcat")),
+            ("java", value, each("etc", "java", "tomcat")),
+            ("tomcat", value, each("etc", "tomcat")),
+            ("other", value, each("etc", "other"))]  # fmt: skip
+
+
+NONE: set[str] = set()
+ENTER = ("mount", "check", "binpkgs", "publish", "client")
+# KEY: rows of (the entry of the table, where the table has names; the new value; what is stale).
+# In the tables named by people, KEY has a * for the name. A new key gets its row here, and its
+# line in docs/config.md, "What a change makes stale".
+ROWS: dict[str, list[tuple[Any, ...]]] = {
+    "keys.*.file": [("k", "new.asc", NONE)],
+    "keys.*.fingerprints": [("k", [OTHER], NONE)],
+    "keys.*.accept_expired_before": [("k", date(2026, 1, 1), NONE)],
+    "mirrors.gentoo": [(None, ["http://other.example"], each("etc"))],
+    "mirrors.local": [(None, ["http://local.example"], each("etc"))],
+    "network.proxy": [(None, "http://proxy.example:3128", NONE)],
+    "network.no_proxy": [(None, ["git.example"], NONE)],
+    "tree.name": [(None, "mine", each("etc"))],
+    "tree.key": [(None, "l", NONE)],
+    "tree.remote": [(None, "git@git.example:frozen.git", NONE)],
+    "tree.lookback_days": [(None, 9, NONE)],
+    "tree.warn_hours": [(None, 9, NONE)],
+    "tree.fail_hours": [(None, 9, NONE)],
+    "tree.manifests": [(None, "never", NONE)],
+    "overlays.*.url": [
+        ("ours", "https://git.example/moved.git", {"lock", "overlay:ours"}),
+        ("ours", "https://me:two@git.example/ours.git", NONE),  # another password
+        ("more", "https://git.example/moved.git", {"lock", "overlay:more"}),
+    ],
+    "overlays.*.branch": [("ours", "next", {"lock", "overlay:ours"})],
+    "seeds.*.arch": [("s", "arm64", {"lock", "seed:s"})],
+    "seeds.*.flavour": [("s", "systemd", {"lock", "seed:s"})],
+    "seeds.*.key": [("s", "l", NONE)],
+    "chroots.*.seed": [
+        ("base", "t", {"chroot:base"} | each("publish", "base", "java", "tomcat")
+         | each("client", "base", "java", "tomcat")),
+    ],
+    "chroots.*.base": [
+        ("tomcat", "base", {"chroot:tomcat", "binpkgs:tomcat"} | {f"{k}:tomcat" for k in ENTER}
+         | {"etc:tomcat"}),
+    ],
+    "chroots.*.profile": portage("default/new"),
+    "chroots.*.overlays": [
+        ("base", ["more"], each("etc", "base", "java", "tomcat") | {
+            f"{kind}:{name}" for kind in ENTER for name in ("base", "java", "tomcat")}),
+        ("tomcat", ["more"], {"etc:tomcat", *(f"{kind}:tomcat" for kind in ENTER)}),
+        ("other", ["more"], {"etc:other", *(f"{kind}:other" for kind in ENTER)}),
+    ],
+    "chroots.*.packages": [
+        (name, ["a/b"], {f"check:{name}", f"binpkgs:{name}"})
+        for name in ("base", "other", "java", "tomcat")
+    ],
+    "chroots.*.use": portage(["x"]),
+    "chroots.*.package_use": portage({"a/b": ["x"]}),
+    "chroots.*.accept_keywords": portage(["~amd64"]),
+    "chroots.*.package_accept_keywords": portage({"a/b": ["~amd64"]}),
+    "chroots.*.accept_license": portage(["MIT"]),
+    "chroots.*.package_license": portage({"a/b": ["MIT"]}),
+    "chroots.*.package_mask": portage(["a/b"]),
+    "chroots.*.package_unmask": portage(["a/b"]),
+    "chroots.*.features": portage(["-news"]),
+    "chroots.*.env": portage({"CFLAGS": "-O3"}),
+    "chroots.*.portage_dir": [
+        (name, "portage", each("etc", name)) for name in ("base", "java", "other")
+    ],
+    "binhost.listen": [(None, "127.0.0.1:9", NONE)],
+    "binhost.keep": [(None, 9, NONE)],
+    "binhost.signing_home": [(None, "elsewhere", NONE)],
+    "binhost.signing_key": [(None, FINGERPRINT, each("publish"))],
+    "build.packages": [(None, 2, NONE)],
+    "build.jobs": [(None, 2, NONE)],
+    "build.timeout_minutes": [(None, 9, NONE)],
+    "logs.keep_days": [(None, 9, NONE)],
+    "logs.keep_mb": [(None, 9, NONE)],
+    "access.groups": [(None, ["role:java", "site:acme"], NONE)],
+    "access.restricted": [(None, "role:java", NONE)],
+    "access.free": [(None, ["MIT"], NONE)],
+    "access.binhosts": [(None, {"java": "role:java"}, NONE)],
+    "access.packages": [(None, {"a/b": "role:java"}, NONE)],
+    "mirror.keep_days": [(None, 9, NONE)],
+    "serve.certificate": [(None, "new.pem", NONE)],
+    "serve.certificate_key": [(None, "new.pem", NONE)],
+    "serve.worker": [(None, "www", NONE)],
+}  # fmt: skip
+
+
+def load(layout: Layout, raw: dict[str, Any]) -> dict[str, Task]:
+    """The tasks of a config.toml with what doit makes out of their targets."""
+    layout.config.write_text(tomli_w.dumps(raw), encoding="utf-8")
+    site = Site(layout, config_file.load(layout))
+    tasks: dict[str, Task] = TaskControl(list(generate_tasks("x", graph.build(site)))).tasks
+    return {name: task for name, task in tasks.items() if task.actions and task.targets}
+
+
+def stale(layout: Layout, raw: dict[str, Any]) -> set[str]:
+    """The tasks that are stale by doit's own word."""
+    tasks = load(layout, raw)
+    memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
+    try:
+        found = {name: memory.get_status(task, tasks).status for name, task in tasks.items()}
+    finally:
+        memory.close()
+    return {name for name, status in found.items() if status != "up-to-date"}
+
+
+def made(layout: Layout) -> Layout:
+    """A site on which everything has been made, by its records and doit's memory of them."""
+    layout.site.mkdir(parents=True)
+    lock_file.write(layout, LOCK)
+    tasks = load(layout, SITE)
+    for place in (layout.export("c" * 40), layout.export("d" * 40), layout.seed("e" * 128),
+                  layout.state / "layers", layout.state / "etc"):  # fmt: skip
+        place.mkdir(parents=True)
+    for name in SITE["chroots"]:
+        (layout.binpkgs(name) / "s").mkdir(parents=True)
+        (layout.binhost(name) / "gen" / "1").mkdir(parents=True)
+        (layout.binhost(name) / "current").symlink_to("gen/1")
+    for name in tasks:
+        records.write(layout, name, MADE.get(name.partition(":")[0], {}))
+    memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
+    for name, task in tasks.items():
+        memory.get_status(task, tasks)
+        record = layout.record(name).read_bytes()
+        task.values = {"record": hashlib.sha256(record).hexdigest()}
+        task.save_extra_values()
+        memory.save_success(task)
+    memory.close()
+    return layout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    place = tmp_path_factory.mktemp("stale") / "site"
+    return made(Layout(place, place / "state"))
+
+
+def rows() -> Iterator[Any]:
+    for key, cases in ROWS.items():
+        for entry, value, wanted in cases:
+            place = key.replace("*", entry or "*")
+            yield pytest.param(place, value, wanted, id=f"{place} = {value}"[:60])
+
+
+def changed(place: str, value: Any) -> dict[str, Any]:
+    raw = copy.deepcopy(SITE)
+    *tables, key = place.split(".")
+    table = raw
+    for name in tables:
+        table = table.setdefault(name, {})
+    assert table.get(key) != value, "the row changes nothing"
+    table[key] = value
+    return raw
+
+
+def test_every_key_has_its_row() -> None:
+    without = set(keys()) - set(ROWS)
+    assert not without, (
+        f"new in config.toml: {', '.join(sorted(without))}. Say in ROWS of {Path(__file__).name} "
+        "what a change of it makes stale (a value that differs from SITE's, and the tasks), and in "
+        "docs/config.md under 'What a change makes stale'"
+    )
+    gone = set(ROWS) - set(keys())
+    assert not gone, f"no longer in config.toml: {', '.join(sorted(gone))}; take out its rows"
+
+
+def test_nothing_is_stale_before(site: Layout) -> None:
+    assert stale(site, SITE) == set()
+
+
+@pytest.mark.parametrize(("place", "value", "wanted"), list(rows()))
+def test_a_change_makes_stale_what_it_must(
+    site: Layout, place: str, value: Any, wanted: set[str]
+) -> None:
+    assert stale(site, changed(place, value)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "wanted"),
+    [
+        ("keys.new", {"file": "n", "fingerprints": [OTHER]}, NONE),
+        ("overlays.new", {"url": "https://git.example/new.git"}, {"lock", "overlay:new"}),
+        ("seeds.new", {"flavour": "new", "key": "k"}, {"lock", "seed:new"}),
+        ("chroots.new", {"base": "java"}, each("chroot", "new") | each("etc", "new")
+         | {f"{kind}:new" for kind in ENTER}),
+    ],
+)  # fmt: skip
+def test_what_is_new_makes_itself_stale(
+    site: Layout, place: str, value: Any, wanted: set[str]
+) -> None:
+    assert stale(site, changed(place, value)) == wanted
+
+
+@pytest.mark.parametrize("place", ["chroots.tomcat", "chroots.other", "overlays.more", "keys.l"])
+def test_what_is_gone_makes_nothing_stale(site: Layout, place: str) -> None:
+    raw = copy.deepcopy(SITE)
+    table, name = place.split(".")
+    del raw[table][name]
+    assert stale(site, raw) == set()
+
+
+def test_a_comment_makes_nothing_stale(site: Layout) -> None:
+    load(site, SITE)
+    site.config.write_text("# new\n" + site.config.read_text())
+    tasks = {name: dict(entry) for name, entry in reversed(SITE["chroots"].items())}
+    assert stale(site, {**SITE, "chroots": tasks}) == set()
