@@ -24,7 +24,7 @@ from doit.task import Task
 from tasks import lock as lock_file
 from tasks.engine.step import Below, Fact, Option, Step, interactive
 from tasks.errors import BinmillError
-from tasks.flow import chroots, etc, packages, serve, snapshots, trees
+from tasks.flow import chroots, client, etc, packages, publishing, serve, snapshots, trees
 from tasks.records import Record
 from tasks.site import Site
 from tasks.system.http import public
@@ -158,9 +158,9 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     )  # fmt: skip
     yield Step(
         f"publish:{name}", f"publish the packages of {name} as a new generation",
-        partial(packages.publish, site, name),
+        partial(publishing.publish, site, name),
         needs=(f"binpkgs:{name}", f"seed:{config.seed_of(name)}", *repos),
-        inputs={"signing_key": config.binhost.signing_key},
+        inputs={"signing_key": config.binhost.signing_key, "access": config.access.model_dump()},
         results=lambda record: [
             site.layout.binhost(name) / "gen" / str(record["generation"]),
             site.layout.binhost(name) / "current",
@@ -168,7 +168,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     )  # fmt: skip
     yield Step(
         f"client:{name}", f"install {name}'s packages in a fresh client from its binhost",
-        partial(packages.client, site, name),
+        partial(client.client, site, name),
         needs=(f"publish:{name}", f"seed:{config.seed_of(name)}", f"etc:{name}", *repos),
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       sets/NAME/               the collected binpkgs of the newest successful build
       binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one,
                                binhost/NAME/previous to the one before it
+        GROUP/                 what the members of a group have: an index, and links to packages
       mirror/GROUP/distfiles/  distfiles that are given to others, by group
       serve/                   nginx's own files; serve/users/ has a password file per group
       inside/                  what chroots can write to; closed to other users of the host

@@ -45,6 +45,11 @@ class Site:
         return tuple(self.config.mirrors.gentoo)
 
     @property
+    def signing_home(self) -> Path:
+        """The GnuPG home of the key that signs packages."""
+        return self.layout.site / self.config.binhost.signing_home
+
+    @property
     def no_proxy(self) -> list[str]:
         """What is reached without the proxy of [network]."""
         return [*self.config.network.no_proxy, *_LOOPBACK]

@@ -78,7 +78,7 @@ def _summary(place: Path, config: Path) -> str:
             f"delete {state / 'records'}, then run it again",
         ) from error
     lines += [
-        f"  packages {os.path.relpath(state)}/binhost/NAME/current",
+        f"  packages {os.path.relpath(state)}/binhost/NAME/current/public",
         f"  logs     {os.path.relpath(state)}/logs",
         "",
         "What to type next:",

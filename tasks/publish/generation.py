@@ -1,6 +1,8 @@
-"""Generations: immutable directories of packages and their index; `current` points to one.
+"""Generations: immutable directories of packages and their indexes; `current` points to one.
 
-The switch is one rename: a client sees the old generation or the new one, whole.
+A generation has a view for every group, `gen/N/GROUP/`: what that group's members may have, with an
+index of its own, and hard links to the packages. The switch is one rename, for all groups at once:
+a client sees the old generation or the new one, whole.
 """
 
 from __future__ import annotations
@@ -10,16 +12,33 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.build.collect import INDEX
 from tasks.errors import BinmillError
-from tasks.publish import index
+from tasks.publish import index, ledger
+from tasks.publish.index import Stanza
+from tasks.publish.ledger import FACTS, File
 from tasks.system.files import remove_tree, sync_folder, write_atomic
 
-FACTS = "generation.json"
-_PUBLISHED = "published.json"
+
+@dataclass(frozen=True)
+class Content:
+    """What a generation is made of. Paths are those of packages, below a view.
+
+    `views` has the paths of each view by its folder's name; `stanzas` and `files` have an entry
+    for every path that is in a view. `header` is that of the build's index. `about` is what the
+    generation is to say of itself beside that: plain data, `signer` among it.
+    """
+
+    header: Stanza
+    stanzas: Mapping[str, Stanza]
+    files: Mapping[str, File]
+    views: Mapping[str, Sequence[str]]
+    revisions: Mapping[str, str]
+    about: Mapping[str, Any]
 
 
 def current(binhost: Path) -> int | None:
@@ -30,79 +49,28 @@ def current(binhost: Path) -> int | None:
     return int(link.readlink().name)
 
 
-def facts(binhost: Path, number: int) -> dict[str, Any]:
-    """What a generation says of itself."""
-    loaded: dict[str, Any] = json.loads((binhost / "gen" / str(number) / FACTS).read_text())
-    return loaded
+def publish(binhost: Path, content: Content, trash: Path) -> int:
+    """Make the content the current generation; returns its number.
 
-
-def published(binhost: Path) -> dict[str, str]:
-    """Every package path that was ever published here, with the SHA-512 of what was collected.
-
-    A path never gets another package: a client that has an index from yesterday would get bytes
-    that do not fit it.
+    Its files are on the same file system. Raises BinmillError if one of its paths was another
+    package before.
     """
-    try:
-        loaded: dict[str, str] = json.loads((binhost / _PUBLISHED).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return loaded
-
-
-def held(binhost: Path, packages: Sequence[Mapping[str, Any]], signer: str) -> dict[str, Path]:
-    """Packages that a kept generation has, signed by this key already: path and file."""
-    known, found = published(binhost), dict[str, Path]()
-    kept = [n for n in sorted(_numbers(binhost)) if facts(binhost, n).get("signer") == signer]
-    for package in packages:
-        path = package["path"]
-        if known.get(path) == package["sha512"]:
-            for number in kept:
-                place = binhost / "gen" / str(number) / path
-                if place.is_file():
-                    found[path] = place
-    return found
-
-
-def publish(
-    binhost: Path,
-    made: Mapping[str, Any],
-    folder: Path,
-    *,
-    signer: str,
-    revisions: Mapping[str, str],
-    trash: Path,
-) -> int:
-    """Make the set `made` (a record of binpkgs) the current generation; returns its number.
-
-    Its signed files and its index are in `folder`, on the same file system; what a kept
-    generation has from the same `signer` (a fingerprint) is taken from there.
-    """
-    known = published(binhost)
-    for package in made["packages"]:
-        if known.get(package["path"], package["sha512"]) != package["sha512"]:
-            raise BinmillError(
-                f"{package['path']} was published before with other content",
-                f"delete the builds of {binhost.name} below state/inside/builds and build again",
-            )
-    number = max(_numbers(binhost), default=0) + 1
+    known = ledger.published(binhost)
+    for path, file in content.files.items():
+        if known.get(path, file.collected) != file.collected:
+            raise ledger.refused(binhost, path)
+    number = max(ledger.numbers(binhost), default=0) + 1
     scratch = binhost / "gen" / f".{number}.tmp"
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
-    _link(made["packages"], folder, held(binhost, made["packages"], signer), scratch)
     timestamp = _next_timestamp(binhost)
-    written = (folder / INDEX).read_text(encoding="utf-8", errors="replace")
-    text = index.make(written, made["packages"], scratch,
-                      timestamp=timestamp, revisions=revisions)  # fmt: skip
-    _write_index(scratch, text, timestamp)
-    write_atomic(scratch / FACTS, json.dumps(
-        {"set": made["set"], "timestamp": timestamp, "packages": len(made["packages"]),
-         "signer": signer, "revisions": dict(revisions)}, indent=1, sort_keys=True) + "\n"
-    )  # fmt: skip
+    for view, paths in content.views.items():
+        _write_view(scratch / view, content, paths, timestamp)
+    _write_facts(scratch, content, timestamp)
     for place, _, _ in os.walk(scratch):
         Path(place).chmod(0o755)
         sync_folder(Path(place))
-    known |= {package["path"]: package["sha512"] for package in made["packages"]}
-    write_atomic(binhost / _PUBLISHED, json.dumps(known, indent=0, sort_keys=True) + "\n")
+    ledger.add_published(binhost, content.files)
     scratch.rename(binhost / "gen" / str(number))
     sync_folder(binhost / "gen")
     switch(binhost, number)
@@ -133,38 +101,54 @@ def _point(binhost: Path, name: str, number: int) -> None:
 def prune(binhost: Path, keep: int, trash: Path) -> list[int]:
     """Delete the oldest generations beyond `keep`, never the current one; returns their numbers."""
     now = current(binhost)
-    gone = [n for n in sorted(_numbers(binhost))[:-keep] if n != now]
+    gone = [n for n in ledger.numbers(binhost)[:-keep] if n != now]
     for number in gone:
         remove_tree(binhost / "gen" / str(number), trash)
     return gone
 
 
-def _numbers(binhost: Path) -> list[int]:
-    folder = binhost / "gen"
-    if not folder.is_dir():
-        return []
-    return [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
-
-
 def _next_timestamp(binhost: Path) -> int:
     """Later than all kept generations, not only the current one: that may be an older one."""
-    seen: list[int] = [facts(binhost, number)["timestamp"] for number in _numbers(binhost)]
+    seen: list[int] = [ledger.facts(binhost, n)["timestamp"] for n in ledger.numbers(binhost)]
     return max(int(time.time()), max(seen, default=0) + 1)
 
 
-def _link(
-    packages: Sequence[Mapping[str, Any]], folder: Path, before: Mapping[str, Path], target: Path
-) -> None:
-    for package in packages:
-        path = package["path"]
-        place = target / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.hardlink_to(before.get(path, folder / path))
+def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> None:
+    """Link the packages and write their index, sorted by name and build number.
 
-
-def _write_index(folder: Path, text: str, timestamp: int) -> None:
-    """Packages and Packages.gz, both with the header's TIMESTAMP as their mtime (bintree)."""
-    raw = text.encode()
+    Packages and Packages.gz have the header's TIMESTAMP as their mtime (bintree).
+    """
+    folder.mkdir()
+    made: set[Path] = set()
+    for path in paths:
+        place = folder / path
+        if place.parent not in made:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            made.add(place.parent)
+        place.hardlink_to(content.files[path].place)
+    header = index.header(content.header, len(paths), timestamp, content.revisions)
+    ordered = sorted(paths, key=lambda p: _by_name(content.stanzas[p]))
+    texts = (
+        index.render(index.complete(content.stanzas[p], content.files[p].sums)) for p in ordered
+    )
+    raw = "".join((index.render(header), *texts)).encode()
     for name, data in ((INDEX, raw), (f"{INDEX}.gz", gzip.compress(raw, mtime=timestamp))):
         write_atomic(folder / name, data)
         os.utime(folder / name, (timestamp, timestamp))
+
+
+def _by_name(stanza: Stanza) -> tuple[str, int]:
+    return stanza["CPV"], int(stanza["BUILD_ID"])
+
+
+def _write_facts(folder: Path, content: Content, timestamp: int) -> None:
+    where = {path: view for view, paths in content.views.items() for path in paths}
+    ledger.write_packages(folder, content.files, where)
+    told = {
+        **content.about,
+        "timestamp": timestamp,
+        "packages": len(content.files),
+        "views": {view: len(paths) for view, paths in content.views.items()},
+        "revisions": dict(content.revisions),
+    }
+    write_atomic(folder / FACTS, json.dumps(told, indent=1, sort_keys=True) + "\n")

@@ -51,20 +51,30 @@ def binhost_name(chroot: str, group: str) -> str:
     return chroot if group == PUBLIC else f"{chroot}@{as_path(group)}"
 
 
-def binhost(name: str, group: str) -> Door:
-    """The door to a binhost's current generation, and to the packages of the one before it."""
-    top = f"binhost/{name}"
-    return Door(name, f"{top}/current", group, BINHOST_FILES, earlier=f"{top}/previous")
+def whole(access: Access, chroot: str) -> str:
+    """The group that `/NAME/` is for: that of [access.binhosts], else everybody."""
+    return access.binhosts.get(chroot, PUBLIC)
+
+
+def binhost(chroot: str, group: str, path: str = "") -> Door:
+    """The door to a group's view of the current generation, and to the packages of the one before.
+
+    It is at `/PATH/`, which is the binhost's name unless something else is said.
+    """
+    top, view = f"binhost/{chroot}", as_path(group)
+    return Door(
+        path or binhost_name(chroot, group), f"{top}/current/{view}", group, BINHOST_FILES,
+        earlier=f"{top}/previous/{view}",
+    )  # fmt: skip
 
 
 def doors(access: Access, chroots: Sequence[str]) -> list[Door]:
     """Every door of a site: its binhosts, those of their groups, and the mirrors."""
     found = []
     for chroot in chroots:
-        whole = access.binhosts.get(chroot, PUBLIC)
-        found.append(binhost(chroot, whole))
+        found.append(binhost(chroot, whole(access, chroot), chroot))
         for group in access.groups:
-            found.append(binhost(binhost_name(chroot, group), group))
+            found.append(binhost(chroot, group))
     for group in (PUBLIC, *access.groups):
         place = f"mirror/{as_path(group)}"
         found.append(Door(place, place, group, MIRROR_FILES))
@@ -88,19 +98,26 @@ def group_of(metadata: Mapping[str, str], access: Access) -> str | None:
     return PUBLIC if free else access.restricted
 
 
-def split(
-    packages: Mapping[str, Mapping[str, str]], access: Access
+def views(
+    packages: Mapping[str, Mapping[str, str]], access: Access, chroot: str
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """A set's packages by group, and those that nobody gets; `packages` is metadata by name."""
-    groups: dict[str, list[str]] = {}
-    nobody = []
-    for name, metadata in sorted(packages.items()):
-        group = group_of(metadata, access)
-        if group is None:
-            nobody.append(name)
-        else:
-            groups.setdefault(group, []).append(name)
-    return groups, nobody
+    """What the members of each group may have of a chroot's set, and what nobody may have.
+
+    `packages` is metadata by name. A group has what is public and what is its own. The group of a
+    whole binhost is the only one to have anything of it; without an [access] table everybody has
+    everything.
+    """
+    if access == Access():
+        return {PUBLIC: sorted(packages)}, []
+    owners = {name: group_of(metadata, access) for name, metadata in sorted(packages.items())}
+    alone = access.binhosts.get(chroot)
+    groups = [alone] if alone else [PUBLIC, *access.groups]
+    found = {
+        group: [name for name, owner in owners.items() if owner in (PUBLIC, group)]
+        for group in groups
+    }
+    given = {name for names in found.values() for name in names}
+    return found, [name for name in owners if name not in given]
 
 
 def metadata(stanza: Mapping[str, str]) -> dict[str, str]:

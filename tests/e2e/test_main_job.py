@@ -116,7 +116,7 @@ def test_a_second_run_does_nothing(factory: Factory) -> None:
 
 def test_the_features_were_on_and_the_index_is_portages(factory: Factory) -> None:
     for name in ("base", "java"):
-        current = factory.layout.binhost(name) / "current"
+        current = factory.layout.binhost(name) / "current" / "public"
         header, stanzas = index.parse((current / "Packages").read_text())
         for feature in ("buildpkg", "cgroup", "ipc-sandbox", "network-sandbox", "parallel-fetch"):
             assert feature in header["FEATURES"].split()

@@ -34,27 +34,32 @@ PACKAGE = "app-misc/one/one-1-1.gpkg.tar"
 PUBLISHED = {
     "/base": "public",
     "/base@role.java": "role:java",
-    "/java": "role:java",
+    "/java": "role:java",  # its whole binhost is: by two names
+    "/java@role.java": "role:java",
     "/java@site.acme": "site:acme",
 }
 MIRRORS = {"public": "public", "site.acme": "site:acme", "role.java": "role:java"}
 GROUP_OF = PUBLISHED | {f"/mirror/{name}": group for name, group in MIRRORS.items()}
-SPARE = ("/base@site.acme", "/java@role.java")  # a group's binhost which was not published
+SPARE = ("/base@site.acme",)  # a group's view which was not published
 
 
 def lay_down(state: Path) -> dict[str, bytes]:
     """A site's files; returns what may be asked for, by URL path."""
     there = {}
-    for prefix in PUBLISHED:
-        gen = state / "binhost" / prefix[1:] / "gen/1"
+    for prefix, group in PUBLISHED.items():
+        binhost = state / "binhost" / prefix[1:].partition("@")[0]
+        gen = binhost / "gen/1" / group.replace(":", ".")
         for name in ("Packages", "Packages.gz", PACKAGE):
-            there[f"{prefix}/{name}"] = content = f"{prefix}/{name} is here".encode()
+            content = f"{gen.relative_to(state)}/{name} is here".encode()
+            there[f"{prefix}/{name}"] = content
             (gen / name).parent.mkdir(parents=True, exist_ok=True)
             (gen / name).write_bytes(content)
         for name in ("generation.json", ".hidden", "app-misc/one/.secret.gpkg.tar", "note.txt"):
             (gen / name).write_text("internal")
-        (gen.parents[1] / "current").symlink_to("gen/1")
-        (gen.parents[1] / "published.json").write_text("internal")
+    for binhost in (state / "binhost").iterdir():
+        (binhost / "gen/1/generation.json").write_text("internal")
+        (binhost / "current").symlink_to("gen/1")
+        (binhost / "published.json").write_text("internal")
     for name in MIRRORS:
         folder = state / "mirror" / name / "distfiles"
         (folder / "4f").mkdir(parents=True)
@@ -202,8 +207,8 @@ INTERNAL = [
     "/doit.db",
     "/secrets/users.json",
     "/serve/users/role.java",
-    "/binhost/base/gen/1/Packages",
-    "/binhost/base/current/Packages",
+    "/binhost/base/gen/1/public/Packages",
+    "/binhost/base/current/public/Packages",
     "/mirror/",
     "/mirror/role.java",
     *(
@@ -216,10 +221,12 @@ INTERNAL = [
             "note.txt",
             "published.json",
             "../published.json",
-            "current/Packages",
-            "gen/1/Packages",
+            "../generation.json",
+            "current/public/Packages",
+            "public/Packages",
+            "gen/1/public/Packages",
             "app-misc/one/.secret.gpkg.tar",
-            "%2e%2e/gen/1/Packages",
+            "%2e%2e/gen/1/public/Packages",
             "app-misc/one/none-1-1.gpkg.tar",
         )
     ),
@@ -368,7 +375,7 @@ def test_a_fetcher_with_a_netrc(server: Server, tmp_path: Path) -> None:
 
 def test_a_slow_download_outlives_its_file(server: Server) -> None:
     """A generation is deleted while somebody downloads from it: he gets all of it."""
-    path = server.folder / "state/binhost/base/gen/1/app-misc/one/big-1-1.gpkg.tar"
+    path = server.folder / "state/binhost/base/gen/1/public/app-misc/one/big-1-1.gpkg.tar"
     content = os.urandom(8 << 20)
     path.write_bytes(content)
     trust = ssl.create_default_context(cafile=str(server.tls.certificate))
@@ -384,8 +391,8 @@ def test_a_slow_download_outlives_its_file(server: Server) -> None:
 
 def test_an_earlier_generation_is_for_the_same_group(server: Server) -> None:
     top = server.folder / "state/binhost/java"
-    (top / "gen/0/app-misc/one").mkdir(parents=True)
-    (top / "gen/0/app-misc/one/old-1-1.gpkg.tar").write_bytes(b"old")
+    (top / "gen/0/role.java/app-misc/one").mkdir(parents=True)
+    (top / "gen/0/role.java/app-misc/one/old-1-1.gpkg.tar").write_bytes(b"old")
     (top / "previous").symlink_to("gen/0")
     path = "/java/app-misc/one/old-1-1.gpkg.tar"
     assert server.ask(path, "jan")[:2] == (200, b"old")

@@ -214,18 +214,20 @@ def test_a_binhost_is_not_served_to_those_who_may_not_have_it(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     current = site.layout.binhost("base") / "current"
-    current.mkdir(parents=True)
-    (current / "Packages").write_text(
+    (current / "public").mkdir(parents=True)
+    (current / "public" / "Packages").write_text(
         "PACKAGES: 1\n\nCPV: a-b/c-1\nPATH: a-b/c/c-1-1.gpkg.tar\nRESTRICT: bindist\n\n"
     )
     with pytest.raises(NotTrusted, match="/base/ would give public what it may not have: a-b/c-1"):
         serve.serve(site, ["--print"])
     with pytest.raises(NotTrusted, match="a-b/c-1"):
         serve.serve(site, [])
-    earlier = 'try_files "/binhost/base/current/$inner" "/binhost/base/previous/$inner"'
+    earlier = (
+        'try_files "/binhost/base/current/public/$inner" "/binhost/base/previous/public/$inner"'
+    )
     current.rename(current.with_name("previous"))  # withdrawn: not given as an old one either
     serve.serve(site, ["--print"])
     assert earlier not in capsys.readouterr().out
-    (current.with_name("previous") / "Packages").write_text("PACKAGES: 0\n\n")
+    (current.with_name("previous") / "public" / "Packages").write_text("PACKAGES: 0\n\n")
     serve.serve(site, ["--print"])
     assert earlier in capsys.readouterr().out

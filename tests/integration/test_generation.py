@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from tasks.errors import BinmillError
-from tasks.publish import generation
-from tasks.publish.index import parse
-from tasks.system.files import sha512
+from tasks.publish import generation, ledger
+from tasks.publish.generation import Content
+from tasks.publish.index import of_set, parse
+from tasks.system.files import digests, sha512
 from tests.conftest import names
 
 SIGNER = "A" * 40
@@ -30,7 +32,7 @@ class Site:
         """A record of binpkgs and the folder with the set's signed files."""
         self.count += 1
         folder = self.place / f"signed-{self.count}"
-        listed, text = [], "VERSION: 0\n\n"
+        listed = []
         for name, build_id, content in packages:
             path = f"a-b/{name}/{name}-1-{build_id}.gpkg.tar"
             (folder / path).parent.mkdir(parents=True)
@@ -39,18 +41,38 @@ class Site:
             digest = sha512(folder.with_suffix(".raw"))
             listed.append({"cpv": f"a-b/{name}-1", "build_id": build_id, "path": path,
                            "size": 1, "sha512": digest})  # fmt: skip
-            text += f"CPV: a-b/{name}-1\nBUILD_ID: {build_id}\nPATH: {path}\nSLOT: 0\n\n"
-        (folder / "Packages").write_text(text)
         return {"set": identity or f"set{self.count}", "packages": listed}, folder
 
-    def publish(self, made: tuple[Any, Path], signer: str = SIGNER) -> int:
-        return generation.publish(
-            self.binhost, *made, signer=signer, revisions={"gentoo": "c" * 40}, trash=self.trash
+    def content(
+        self,
+        made: tuple[Any, Path],
+        signer: str = SIGNER,
+        views: dict[str, list[str]] | None = None,
+    ) -> Content:
+        """As flow.publishing makes it; `views` are names of packages, all in public without."""
+        record, folder = made
+        packages = record["packages"]
+        text = "VERSION: 0\n\n" + "".join(
+            f"CPV: {p['cpv']}\nBUILD_ID: {p['build_id']}\nPATH: {p['path']}\nSLOT: 0\n\n"
+            for p in packages
         )
+        header, stanzas = parse(text)
+        paths = {p["path"]: p["sha512"] for p in packages}
+        held = ledger.held(self.binhost, packages, signer)
+        new = {path: ledger.file_of(folder / path, paths[path]) for path in paths.keys() - held}
+        seen = views or {"public": [path.split("/")[1] for path in paths]}
+        return Content(
+            header, of_set(stanzas, packages), held | new,
+            {view: [p for p in paths if p.split("/")[1] in names] for view, names in seen.items()},
+            {"gentoo": "c" * 40}, {"set": record["set"], "signer": signer},
+        )  # fmt: skip
 
-    def seen(self) -> dict[str, bytes]:
+    def publish(self, made: tuple[Any, Path], signer: str = SIGNER) -> int:
+        return generation.publish(self.binhost, self.content(made, signer), self.trash)
+
+    def seen(self, view: str = "public") -> dict[str, bytes]:
         """All that a client sees."""
-        top = self.binhost / "current"
+        top = self.binhost / "current" / view
         return {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
 
 
@@ -68,14 +90,15 @@ def test_the_first(site: Site) -> None:
     assert str((site.binhost / "current").readlink()) == "gen/1"
     seen = site.seen()
     assert sorted(seen) == ["Packages", "Packages.gz", "a-b/x/x-1-1.gpkg.tar",
-                            "a-b/y/y-1-2.gpkg.tar", "generation.json"]  # fmt: skip
+                            "a-b/y/y-1-2.gpkg.tar"]  # fmt: skip
     assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
     header, stanzas = parse(seen["Packages"].decode())
     assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
-    facts = generation.facts(site.binhost, 1)
+    facts = ledger.facts(site.binhost, 1)
     assert facts == {"set": "set1", "timestamp": int(header["TIMESTAMP"]), "packages": 2,
-                     "signer": SIGNER, "revisions": {"gentoo": "c" * 40}}  # fmt: skip
-    top = site.binhost / "current"
+                     "views": {"public": 2}, "signer": SIGNER,
+                     "revisions": {"gentoo": "c" * 40}}  # fmt: skip
+    top = site.binhost / "current/public"
     for name in ("Packages", "Packages.gz"):
         assert (top / name).stat().st_mtime == facts["timestamp"]
     modes = {p.stat().st_mode & 0o7777 for p in (site.binhost / "gen/1").rglob("*") if p.is_dir()}
@@ -90,12 +113,12 @@ def test_timestamps_grow_whatever_the_clock_says(
     stamps = []
     for number in range(1, 4):
         site.publish(site.made(("x", number, b"%d" % number)))
-        stamps.append(generation.facts(site.binhost, number)["timestamp"])
+        stamps.append(ledger.facts(site.binhost, number)["timestamp"])
     assert stamps == [1000, 1001, 1002]
     generation.switch(site.binhost, 1)
     monkeypatch.setattr("time.time", lambda: 5.0)
     site.publish(site.made(("x", 9, b"9")))
-    assert generation.facts(site.binhost, 4)["timestamp"] == 1003
+    assert ledger.facts(site.binhost, 4)["timestamp"] == 1003
 
 
 def test_a_path_keeps_its_bytes(site: Site) -> None:
@@ -126,13 +149,43 @@ def test_a_path_never_gets_another_package(site: Site) -> None:
 def test_another_key_signs_everything_again(site: Site) -> None:
     first, folder = site.made(("x", 1, b"one"))
     site.publish((first, folder))
-    assert generation.held(site.binhost, first["packages"], SIGNER) == {
-        "a-b/x/x-1-1.gpkg.tar": site.binhost / "gen/1/a-b/x/x-1-1.gpkg.tar"
-    }
-    assert generation.held(site.binhost, first["packages"], "B" * 40) == {}
+    ((path, held),) = ledger.held(site.binhost, first["packages"], SIGNER).items()
+    assert path == "a-b/x/x-1-1.gpkg.tar"
+    assert held.place == site.binhost / "gen/1/public/a-b/x/x-1-1.gpkg.tar"
+    assert ledger.held(site.binhost, first["packages"], "B" * 40) == {}
     site.publish(site.made(("x", 1, b"one")), signer="B" * 40)
     assert b"signed 2" in site.seen()["a-b/x/x-1-1.gpkg.tar"]
-    assert generation.facts(site.binhost, 2)["signer"] == "B" * 40
+    assert ledger.facts(site.binhost, 2)["signer"] == "B" * 40
+
+
+def test_what_is_held_is_linked_and_not_read_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.publish(site.made(("x", 1, b"one"), ("y", 1, b"old")))
+    new = site.made(("x", 1, b"one"), ("z", 1, b"new"))
+    read: list[str] = []
+
+    def reading(path: Path, *algorithms: str) -> dict[str, str]:
+        read.append(path.name)
+        return digests(path, *algorithms)
+
+    monkeypatch.setattr(ledger, "digests", reading)
+    site.publish(new)
+    assert read == ["z-1-1.gpkg.tar"]
+    inodes = {(site.binhost / f"gen/{n}/public/a-b/x/x-1-1.gpkg.tar").stat().st_ino for n in (1, 2)}
+    assert len(inodes) == 1
+    for path, stanza in ((s["PATH"], s) for s in parse(site.seen()["Packages"].decode())[1]):
+        assert stanza["SHA512"] == hashlib.sha512(site.seen()[path]).hexdigest()
+
+
+def test_a_held_file_that_is_not_what_was_published(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    before = site.seen()
+    with (site.binhost / "gen/1/public/a-b/x/x-1-1.gpkg.tar").open("ab") as stream:
+        stream.write(b"!")
+    with pytest.raises(BinmillError, match="is not the file that was published"):
+        site.publish(site.made(("x", 1, b"one")))
+    assert site.seen()["Packages"] == before["Packages"]
 
 
 def test_generations_from_before_the_ledger(site: Site) -> None:
@@ -141,8 +194,51 @@ def test_generations_from_before_the_ledger(site: Site) -> None:
     (site.binhost / "published.json").unlink()
     facts = site.binhost / "gen/1/generation.json"
     facts.write_text(json.dumps({"set": "x", "timestamp": 5}))
-    assert generation.held(site.binhost, made["packages"], SIGNER) == {}
+    assert ledger.held(site.binhost, made["packages"], SIGNER) == {}
     assert site.publish(site.made(("x", 1, b"one"))) == 2
+
+
+def test_generations_from_before_there_were_views(site: Site) -> None:
+    made = site.made(("x", 1, b"one"))
+    site.publish(made)
+    top = site.binhost / "gen/1"
+    (top / "packages.json").unlink()
+    (top / "public").rename(site.place / "aside")
+    (site.place / "aside/a-b").rename(top / "a-b")
+    assert site.publish(site.made(("x", 1, b"one"))) == 2
+    assert site.seen()["a-b/x/x-1-1.gpkg.tar"] == b"one signed 1"
+
+
+VIEWS = {"public": ["x"], "role.java": ["x", "y"], "site.acme": ["x", "z"]}
+
+
+def test_a_view_for_each_group(site: Site) -> None:
+    made = site.made(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
+    content = site.content(made, views=VIEWS)
+    generation.publish(site.binhost, content, site.trash)
+    for view, wanted in VIEWS.items():
+        seen = site.seen(view)
+        paths = {f"a-b/{name}/{name}-1-1.gpkg.tar" for name in wanted}
+        assert set(seen) == {"Packages", "Packages.gz", *paths}
+        header, stanzas = parse(seen["Packages"].decode())
+        assert {s["PATH"] for s in stanzas} == paths
+        assert header["PACKAGES"] == str(len(wanted))
+    assert ledger.facts(site.binhost, 1)["views"] == {"public": 1, "role.java": 2, "site.acme": 2}
+    links = (site.binhost / "current/public/a-b/x/x-1-1.gpkg.tar").stat().st_nlink
+    assert links == 4  # one for each view, and what was signed
+
+
+def test_a_path_never_gets_another_package_in_any_view(site: Site) -> None:
+    one = site.made(("x", 1, b"one"), ("y", 1, b"two"))
+    generation.publish(site.binhost, site.content(one, views={"role.java": ["x", "y"]}), site.trash)
+    other = site.made(("x", 1, b"one"), ("y", 1, b"other"))
+    content = site.content(other, views={"public": ["y"], "role.java": ["x"]})
+    with pytest.raises(BinmillError, match=r"y-1-1.*was published before with other content"):
+        generation.publish(site.binhost, content, site.trash)
+    moved = site.made(("x", 1, b"one"), ("y", 1, b"two"))  # to another group: the same bytes
+    content = site.content(moved, views={"public": ["y"], "role.java": ["x", "y"]})
+    generation.publish(site.binhost, content, site.trash)
+    assert site.seen()["a-b/y/y-1-1.gpkg.tar"] == b"two signed 1"
 
 
 class Killed(BaseException):
@@ -216,7 +312,7 @@ def test_prune(site: Site) -> None:
 
 def test_a_download_that_has_begun_outlives_its_generation(site: Site) -> None:
     site.publish(site.made(("x", 1, b"one")))
-    with (site.binhost / "current/a-b/x/x-1-1.gpkg.tar").open("rb") as begun:
+    with (site.binhost / "current/public/a-b/x/x-1-1.gpkg.tar").open("rb") as begun:
         site.publish(site.made(("x", 2, b"two")))
         assert generation.prune(site.binhost, 1, site.trash) == [1]
         assert begun.read() == b"one signed 1"
@@ -242,13 +338,3 @@ def test_a_current_one_that_somebody_deleted(site: Site) -> None:
     assert generation.current(site.binhost) is None
     assert site.publish(site.made(("x", 1, b"one"))) == 1
     assert generation.current(site.binhost) == 1
-
-
-def test_a_package_that_its_index_does_not_have(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    before = site.seen()
-    made, folder = site.made(("y", 1, b"two"))
-    (folder / "Packages").write_bytes(b"VERSION: 0\n\nDESC: \xff\n\n")
-    with pytest.raises(BinmillError, match="missing in the index"):
-        site.publish((made, folder))
-    assert site.seen() == before

@@ -38,10 +38,10 @@ def ask(
 
 def binhost(root: Path) -> None:
     for number in (1, 2):
-        folder = root / f"base/gen/{number}/a-b/c"
+        folder = root / f"base/gen/{number}/public/a-b/c"
         folder.mkdir(parents=True)
         (folder / "c-1-1.gpkg.tar").write_bytes(b"package of %d" % number)
-        (root / f"base/gen/{number}/Packages").write_text(f"TIMESTAMP: {number}\n")
+        (root / f"base/gen/{number}/public/Packages").write_text(f"TIMESTAMP: {number}\n")
     (root / "base/current").symlink_to("gen/1")
     (root / "base/published.json").write_text("{}")
     (root / "base/.hidden").write_text("x")
@@ -70,8 +70,8 @@ def test_the_current_generation(url: str, tmp_path: Path) -> None:
 def test_an_index_that_is_one_generation_old(url: str, tmp_path: Path) -> None:
     """Every URL that it names still answers; one that is older still does not."""
     top = tmp_path / "state/binhost/base"
-    (top / "gen/1/a-b/c/gone-1-1.gpkg.tar").write_bytes(b"gone since")
-    (top / "gen/3").mkdir()
+    (top / "gen/1/public/a-b/c/gone-1-1.gpkg.tar").write_bytes(b"gone since")
+    (top / "gen/3/public").mkdir(parents=True)
     gone = "/base/a-b/c/gone-1-1.gpkg.tar"
     assert ask(url, gone) == (200, b"gone since")
     generation.switch(top, 2)
@@ -103,6 +103,8 @@ def test_a_part_of_a_file(url: str) -> None:
         "/base/none",
         "/base/current/Packages",
         "/base/gen/1/Packages",
+        "/base/public/Packages",
+        "/base/current/public/Packages",
         "/base/gen/2/Packages",
         "/base/published.json",
         "/base/.hidden",
@@ -141,7 +143,7 @@ def test_nothing_else(url: str, path: str) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PROPFIND", "OPTIONS", "TRACE"])
 def test_only_reading(url: str, method: str, tmp_path: Path) -> None:
     assert ask(url, "/base/Packages", method)[0] in (403, 405)
-    assert (tmp_path / "state/binhost/base/gen/1/Packages").read_text() == "TIMESTAMP: 1\n"
+    assert (tmp_path / "state/binhost/base/gen/1/public/Packages").read_text() == "TIMESTAMP: 1\n"
 
 
 def test_nothing_is_left_of_it(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.errors import BinmillError
-from tasks.publish.index import make, parse, render
+from tasks.errors import BinmillError, NotTrusted
+from tasks.publish.index import Sums, complete, header, of_set, parse, read, render
 
 # as Portage 3.0.83 wrote it, shortened
 SAMPLE = """\
@@ -49,8 +48,11 @@ SLOT: 0
 HASH = "6f70679c5c6f38b97e4b33d6a721ba80c49d9100"
 
 
-def test_what_is_read_is_written_again() -> None:
-    assert render(*parse(SAMPLE)) == SAMPLE
+def test_what_is_read_is_written_again(tmp_path: Path) -> None:
+    first, stanzas = parse(SAMPLE)
+    assert "".join(map(render, (first, *stanzas))) == SAMPLE
+    (tmp_path / "Packages").write_text(SAMPLE)
+    assert list(read(tmp_path / "Packages")) == [first, *stanzas]
 
 
 def test_parse() -> None:
@@ -76,69 +78,77 @@ def test_parse_odd_texts(text: str, parsed: object) -> None:
 
 
 @pytest.mark.parametrize("letter", "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r")
-def test_a_line_ends_with_a_newline_and_nothing_else(letter: str) -> None:
+def test_a_line_ends_with_a_newline_and_nothing_else(letter: str, tmp_path: Path) -> None:
     """A description could else bring fields, and stanzas, of its own."""
     sneaky = f"CPV: a/b-1\nDESC: x{letter}PATH: ../../etc/shadow\n"
-    assert parse(f"A: 1\n\n{sneaky}")[1] == [
-        {"CPV": "a/b-1", "DESC": f"x{letter}PATH: ../../etc/shadow"}
-    ]
+    wanted = [{"CPV": "a/b-1", "DESC": f"x{letter}PATH: ../../etc/shadow"}]
+    assert parse(f"A: 1\n\n{sneaky}")[1] == wanted
+    (tmp_path / "Packages").write_bytes(f"A: 1\n\n{sneaky}".encode())
+    assert list(read(tmp_path / "Packages"))[1:] == wanted
 
 
-def test_packages_are_sorted_by_name_and_number() -> None:
-    some = (("b/b-1", "1"), ("a/a-1", "10"), ("a/a-1", "9"))
-    stanzas = [{"CPV": cpv, "BUILD_ID": number} for cpv, number in some]
-    text = render({"X": "1", "EMPTY": ""}, stanzas)
-    assert text.startswith("X: 1\n\n")
-    assert [(s["CPV"], s["BUILD_ID"]) for s in parse(text)[1]] == [
-        ("a/a-1", "9"), ("a/a-1", "10"), ("b/b-1", "1")
-    ]  # fmt: skip
+def test_an_index_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "Packages").write_bytes(b"A: \xff\n\nCPV: a/b-1\n")
+    assert list(read(tmp_path / "Packages")) == [{"A": "\ufffd"}, {"CPV": "a/b-1"}]
 
 
-def package(folder: Path, build_id: int = 1, data: bytes = b"signed") -> dict[str, Any]:
+def test_keys_are_sorted_and_nothing_is_empty() -> None:
+    assert render({"X": "1", "EMPTY": "", "B": "2"}) == "B: 2\nX: 1\n\n"
+
+
+def test_a_header_says_what_the_profile_said_and_what_is_ours() -> None:
+    written = {**parse(SAMPLE)[0], "TTL": "99999999", "DOWNLOAD_TIMESTAMP": "99999999999",
+               "USE_EXPAND_VALUES_ARCH": "amd64", "EVIL": "x"}  # fmt: skip
+    revisions = {"ours": "b" * 40, "gentoo": HASH}
+    made = header(written, 3, 77, revisions)
+    assert json.loads(made.pop("REPO_REVISIONS")) == revisions
+    assert made == {
+        "ACCEPT_KEYWORDS": "amd64", "ARCH": "amd64", "PACKAGES": "3", "TIMESTAMP": "77",
+        "PROFILE": "default/linux/amd64/lab", "USE": "amd64", "VERSION": "0",
+        "USE_EXPAND_VALUES_ARCH": "amd64",
+    }  # fmt: skip
+    assert header(written, 3, 77, revisions) == header(
+        written, 3, 77, dict(reversed(revisions.items()))
+    )
+    assert json.loads(header({}, 0, 1, {})["REPO_REVISIONS"]) == {}
+
+
+def package(build_id: int = 1) -> dict[str, Any]:
     path = f"app-arch/bzip2/bzip2-1.0.8-{build_id}.gpkg.tar"
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).write_bytes(data)
     return {"cpv": "app-arch/bzip2-1.0.8", "build_id": build_id, "path": path, "size": 5}
 
 
-def test_make(tmp_path: Path) -> None:
-    revisions = {"ours": "b" * 40, "gentoo": HASH}
-    text = make(SAMPLE, [package(tmp_path)], tmp_path, timestamp=77, revisions=revisions)
-    header, (stanza,) = parse(text)
-    assert json.loads(header.pop("REPO_REVISIONS")) == revisions
-    assert header == {
-        "ACCEPT_KEYWORDS": "amd64", "ARCH": "amd64", "PACKAGES": "1", "TIMESTAMP": "77",
-        "PROFILE": "default/linux/amd64/lab", "USE": "amd64", "VERSION": "0",
+def test_a_stanza_is_completed_with_what_the_signed_file_is() -> None:
+    first = parse(SAMPLE)[1][0]
+    sums = Sums(size=6, md5="m" * 32, sha1="s" * 40, sha512="t" * 128, mtime=99)
+    assert complete(first, sums) == first | {
+        "SIZE": "6", "MD5": "m" * 32, "SHA1": "s" * 40, "SHA512": "t" * 128, "MTIME": "99",
     }  # fmt: skip
-    mtime = int((tmp_path / stanza["PATH"]).stat().st_mtime)
-    assert stanza == parse(SAMPLE)[1][0] | {
-        "SIZE": "6",
-        "MD5": hashlib.md5(b"signed").hexdigest(),  # noqa: S324 - what Portage reads
-        "SHA1": hashlib.sha1(b"signed").hexdigest(),  # noqa: S324
-        "MTIME": str(mtime),
-    }
-    assert text == make(SAMPLE, [package(tmp_path)], tmp_path, timestamp=77,
-                        revisions=dict(reversed(revisions.items())))  # fmt: skip
 
 
-def test_only_and_all_of_the_set(tmp_path: Path) -> None:
-    both = [package(tmp_path, 2), package(tmp_path, 1)]
-    header, stanzas = parse(make(SAMPLE, both, tmp_path, timestamp=1, revisions={}))
-    assert [s["BUILD_ID"] for s in stanzas] == ["1", "2"]
-    assert header["PACKAGES"] == "2"
-    assert all(s["SIZE"] and s["MD5"] and s["SHA1"] for s in stanzas)
-    assert "REPO_REVISIONS" in header
-    assert json.loads(header["REPO_REVISIONS"]) == {}
+def test_only_and_all_of_the_set() -> None:
+    found = of_set(parse(SAMPLE)[1], [package(2)])
+    assert {path: stanza["BUILD_ID"] for path, stanza in found.items()} == {package(2)["path"]: "2"}
+    assert len(of_set(parse(SAMPLE)[1], [package(2), package(1)])) == 2
 
 
-def test_what_the_chroot_says_of_names_does_not_count(tmp_path: Path) -> None:
-    lying = SAMPLE.replace("CPV: app-arch/bzip2-1.0.8\nD", "CPV: sys-apps/shadow-1\nD")
-    _, (stanza,) = parse(make(lying, [package(tmp_path)], tmp_path, timestamp=1, revisions={}))
-    assert stanza["CPV"] == "app-arch/bzip2-1.0.8"
+def test_what_the_chroot_says_of_names_and_of_fetching_does_not_count() -> None:
+    lying = SAMPLE.replace(
+        "CPV: app-arch/bzip2-1.0.8\nD", "CPV: sys-apps/shadow-1\nFETCHCOMMAND: x\nBASE_URI: y\nD"
+    )
+    (stanza,) = of_set(parse(lying)[1], [package()]).values()
+    assert stanza == parse(SAMPLE)[1][0]
 
 
-def test_a_package_that_the_index_does_not_have(tmp_path: Path) -> None:
+def test_a_package_that_the_index_does_not_have() -> None:
     with pytest.raises(BinmillError, match=r"app-arch/bzip2-1\.0\.8 is missing in the index"):
-        make(SAMPLE, [package(tmp_path, 3)], tmp_path, timestamp=1, revisions={})
+        of_set(parse(SAMPLE)[1], [package(3)])
     with pytest.raises(BinmillError, match="is missing"):
-        make("", [package(tmp_path)], tmp_path, timestamp=1, revisions={})
+        of_set([], [package()])
+
+
+def test_a_package_that_the_index_has_twice() -> None:
+    """Of two stanzas, the one that the access policy has seen might not be the one published."""
+    twice = SAMPLE + f"PATH: {package()['path']}\nLICENSE: GPL-2\n\n"
+    with pytest.raises(NotTrusted, match="twice"):
+        of_set(parse(twice)[1], [package()])

@@ -82,34 +82,63 @@ def test_nothing_known_is_restricted() -> None:
     assert policy.group_of({}, ACCESS) == "role:java"
 
 
-def test_a_set_is_split_without_loss() -> None:
-    packages = {
-        "a": {"CATEGORY": "app-misc", "PN": "a", "LICENSE": "MIT"},
-        "b": {"CATEGORY": "app-misc", "PN": "ours", "LICENSE": "MIT"},
-        "c": {"CATEGORY": "app-misc", "PN": "c", "LICENSE": "Oracle"},
-    }
-    groups = {"public": ["a"], "site:acme": ["b"], "role:java": ["c"]}
-    assert policy.split(packages, ACCESS) == (groups, [])
+PACKAGES = {
+    "a": {"CATEGORY": "app-misc", "PN": "a", "LICENSE": "MIT"},
+    "b": {"CATEGORY": "app-misc", "PN": "ours", "LICENSE": "MIT"},
+    "c": {"CATEGORY": "app-misc", "PN": "c", "LICENSE": "Oracle"},
+}
+
+
+def test_each_group_sees_what_is_public_and_its_own() -> None:
+    found = policy.views(PACKAGES, ACCESS, "base")
+    assert found == ({"public": ["a"], "site:acme": ["a", "b"], "role:java": ["a", "c"]}, [])
     alone = Access(groups=["site:acme"], free=["MIT"])
-    assert policy.split(packages, alone) == ({"public": ["a", "b"]}, ["c"])
+    found = policy.views(PACKAGES, alone, "base")
+    assert found == ({"public": ["a", "b"], "site:acme": ["a", "b"]}, ["c"])
+
+
+def test_a_whole_binhost_is_one_groups_alone() -> None:
+    assert policy.views(PACKAGES, ACCESS, "java") == ({"role:java": ["a", "c"]}, ["b"])
+
+
+def test_without_an_access_table_there_is_one_view_with_everything() -> None:
+    assert policy.views(PACKAGES, Access(), "base") == ({"public": ["a", "b", "c"]}, [])
+
+
+def test_nothing_free_is_nothing_public() -> None:
+    nothing = Access(groups=["site:acme"])
+    groups, nobodys = policy.views(PACKAGES, nothing, "base")
+    assert groups == {"public": [], "site:acme": []}
+    assert nobodys == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("chroot", ["base", "java"])
+def test_no_view_has_what_its_group_may_not_have(chroot: str) -> None:
+    stanzas = {
+        name: {"CPV": name, "PATH": f"{each['CATEGORY']}/{each['PN']}/x", **each}
+        for name, each in PACKAGES.items()
+    }
+    groups, _ = policy.views(PACKAGES, ACCESS, chroot)
+    for group, names in groups.items():
+        assert policy.misplaced([stanzas[name] for name in names], group, ACCESS) == []
 
 
 def test_the_doors() -> None:
     found = {(d.path, d.folder, d.group) for d in policy.doors(ACCESS, ["base", "java"])}
     assert found == {
-        ("base", "binhost/base/current", "public"),
-        ("base@site.acme", "binhost/base@site.acme/current", "site:acme"),
-        ("base@role.java", "binhost/base@role.java/current", "role:java"),
-        ("java", "binhost/java/current", "role:java"),
-        ("java@site.acme", "binhost/java@site.acme/current", "site:acme"),
-        ("java@role.java", "binhost/java@role.java/current", "role:java"),
+        ("base", "binhost/base/current/public", "public"),
+        ("base@site.acme", "binhost/base/current/site.acme", "site:acme"),
+        ("base@role.java", "binhost/base/current/role.java", "role:java"),
+        ("java", "binhost/java/current/role.java", "role:java"),
+        ("java@site.acme", "binhost/java/current/site.acme", "site:acme"),
+        ("java@role.java", "binhost/java/current/role.java", "role:java"),
         ("mirror/public", "mirror/public", "public"),
         ("mirror/site.acme", "mirror/site.acme", "site:acme"),
         ("mirror/role.java", "mirror/role.java", "role:java"),
     }
     earlier = {d.earlier for d in policy.doors(ACCESS, ["base"])}
     assert earlier == {
-        "", *(f"binhost/{name}/previous" for name in ("base", "base@site.acme", "base@role.java"))
+        "", *(f"binhost/base/previous/{view}" for view in ("public", "site.acme", "role.java"))
     }  # fmt: skip
 
 

@@ -1,0 +1,141 @@
+"""publish: from a set to a signed generation that clients see."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks import records
+from tasks.flow import chroots
+from tasks.flow.packages import set_folder
+from tasks.records import Record
+from tasks.site import Site, identity
+from tasks.system.terminal import say
+
+if TYPE_CHECKING:
+    from tasks.publish.generation import Content
+    from tasks.publish.index import Stanza
+    from tasks.system.sandbox import Sandbox
+
+
+def publish(site: Site, name: str) -> Record:
+    """Sign what is new in a set, verify it as a client would, make it the current generation."""
+    from tasks.publish import generation, ledger
+
+    layout = site.layout
+    made = records.read(layout, f"binpkgs:{name}")
+    binhost = layout.binhost(name)
+    asked = _asked(site, name, made)
+    now = generation.current(binhost)
+    if now is None or ledger.facts(binhost, now).get("asked") != asked:
+        with chroots.workspace(site, f"sign-{name}") as space:
+            content = _content(site, name, made, asked, space)
+            now = generation.publish(binhost, content, layout.trash)
+    gone = generation.prune(binhost, site.config.binhost.keep, layout.trash)
+    chroots.sweep(site, layout.binpkgs(name), keep={set_folder(site, name, made)})
+    views = ledger.facts(binhost, now)["views"]
+    told = ", ".join(f"{count} for {view}" for view, count in sorted(views.items()))
+    say(f"  {name}: generation {now} is current, packages: {told}"
+        + (f"; {len(gone)} old ones deleted" if gone else ""))  # fmt: skip
+    return {"generation": now, "set": made["set"], "views": views}
+
+
+def _asked(site: Site, name: str, made: Record) -> str:
+    """All that a generation is a function of, but for the time; another one means a new one."""
+    binhost, access = site.config.binhost, site.config.access
+    revisions = chroots.revisions(site, name)
+    return identity([made["set"], binhost.signing_key, revisions, access.model_dump()])
+
+
+def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Content:
+    """What the next generation has, with its packages signed."""
+    from tasks.build.collect import INDEX
+    from tasks.publish import index, ledger
+    from tasks.publish.generation import Content
+    from tasks.serve import policy
+
+    key = str(site.config.binhost.signing_key)
+    folder = set_folder(site, name, made)
+    written = index.read(folder / INDEX)
+    header = next(written, {})
+    of_set = index.of_set(written, made["packages"])
+    groups, nobodys = _views(site, name, of_set)
+    given = {path for paths in groups.values() for path in paths}
+    packages = [package for package in made["packages"] if package["path"] in given]
+    held = ledger.held(site.layout.binhost(name), packages, key)
+    new = [package for package in packages if package["path"] not in held]
+    signed = _signed(site, name, folder, [p["path"] for p in new], space)
+    files = held | {p["path"]: ledger.file_of(signed / p["path"], p["sha512"]) for p in new}
+    return Content(
+        header=header,
+        stanzas={path: of_set[path] for path in given},
+        files=files,
+        views={policy.as_path(group): paths for group, paths in groups.items()},
+        revisions=chroots.revisions(site, name),
+        about={"set": made["set"], "signer": key, "withheld": len(nobodys), "asked": asked},
+    )
+
+
+def _views(
+    site: Site, name: str, stanzas: Mapping[str, Stanza]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The paths that each group may have; what nobody may have is said."""
+    from tasks.serve import policy
+
+    metadata = {path: policy.metadata(stanza) for path, stanza in stanzas.items()}
+    groups, nobodys = policy.views(metadata, site.config.access, name)
+    if nobodys:
+        say(f"  {name}: nobody may have {len(nobodys)} packages, by [access]: "
+            + _few(stanzas[path]["CPV"] for path in nobodys))  # fmt: skip
+    return groups, nobodys
+
+
+def _signed(site: Site, name: str, folder: Path, new: Sequence[str], space: Path) -> Path:
+    """Signed and verified copies of packages of a set, in a workspace; see publish.sign."""
+    from tasks.publish import sign
+    from tasks.system.files import write_atomic
+    from tasks.system.gpgv import Role
+
+    key = site.config.binhost.signing_key
+    public = sign.public_key(site.signing_home, key)
+    assert key is not None  # noqa: S101 - public_key has seen to it
+    copy = space / "packages"
+    copy.mkdir()
+    for path in new:
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(folder / path, copy / path)
+    write_atomic(space / "key.asc", public)
+    if new:
+        room = _signing_room(site, name, copy, space)
+        sign.sign(room, copy, new, site.layout.log(f"publish:{name}"))
+    sign.verify([copy / path for path in new], Role("binhost", space / "key.asc", (key,)))
+    return copy
+
+
+def _signing_room(site: Site, name: str, packages: Path, space: Path) -> Sandbox:
+    """A throwaway layer over the verified seed, in which no ebuild has ever run."""
+    from tasks.chroot import etc_portage
+    from tasks.publish import sign
+    from tasks.system.sandbox import Bind
+
+    variables = sign.variables(str(site.config.binhost.signing_key))
+    conf = etc_portage.files(site.config, name, features=(), variables=variables)
+    etc_portage.write(conf, etc_portage.profile_link(site.config, name), space / "etc",
+                      site.layout.trash)  # fmt: skip
+    seed = records.read(site.layout, f"seed:{site.config.seed_of(name)}")
+    room: Sandbox = chroots.plan(
+        site, name, space, etc=space / "etc", layers=[site.layout.seed(seed["sha512"])],
+        binds=(
+            Bind(str(site.signing_home), sign.KEY_HOME, writable=True),
+            Bind(str(packages), sign.PACKAGES, writable=True),
+        ),
+    )  # fmt: skip
+    return room
+
+
+def _few(names: Iterable[str], most: int = 5) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,141 @@
+"""What was published: every path for ever, and what each kept generation's files are.
+
+`published.json` has every path that a binhost ever gave, so that none gets other bytes. A
+generation's `packages.json` has the sizes and digests of its signed files: the next generation
+takes over what it has in common with it, and reads no byte of that again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import BinmillError
+from tasks.publish.index import Sums
+from tasks.system.files import digests, write_atomic
+
+FACTS = "generation.json"
+_PUBLISHED = "published.json"
+_PACKAGES = "packages.json"
+_SUMS = ("size", "md5", "sha1", "sha512", "mtime")
+
+
+@dataclass(frozen=True)
+class File:
+    """A signed package: where it lies, what it is, and the SHA-512 of what was collected."""
+
+    place: Path
+    sums: Sums
+    collected: str
+
+
+def numbers(binhost: Path) -> list[int]:
+    """The generations that are kept, oldest first."""
+    folder = binhost / "gen"
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def facts(binhost: Path, number: int) -> dict[str, Any]:
+    """What a generation says of itself."""
+    return _read(binhost / "gen" / str(number) / FACTS)
+
+
+def published(binhost: Path) -> dict[str, str]:
+    """Every package path that was ever published here, with the SHA-512 of what was collected.
+
+    A path never gets another package: a client that has an index from yesterday would get bytes
+    that do not fit it.
+    """
+    return _read(binhost / _PUBLISHED) if (binhost / _PUBLISHED).exists() else {}
+
+
+def add_published(binhost: Path, files: Mapping[str, File]) -> None:
+    """Remember these paths for ever; raises BinmillError if one of them was another package."""
+    known = published(binhost)
+    for path, file in files.items():
+        if known.setdefault(path, file.collected) != file.collected:
+            raise refused(binhost, path)
+    write_atomic(binhost / _PUBLISHED, json.dumps(known, indent=0, sort_keys=True) + "\n")
+
+
+def refused(binhost: Path, path: str) -> BinmillError:
+    """What is said of a path that was another package."""
+    return BinmillError(
+        f"{path} was published before with other content",
+        f"delete the builds of {binhost.name} below state/inside/builds and build again",
+    )
+
+
+def held(binhost: Path, packages: Sequence[Mapping[str, Any]], signer: str) -> dict[str, File]:
+    """The files of packages that a kept generation has, signed by this key already, by path.
+
+    Their digests are taken over from there. Raises BinmillError for a file that is not as long
+    as it was published.
+    """
+    known, found = published(binhost), dict[str, File]()
+    missing = {p["path"]: p["sha512"] for p in packages if known.get(p["path"]) == p["sha512"]}
+    for number in reversed(numbers(binhost)):
+        if not missing:
+            break
+        if facts(binhost, number).get("signer") == signer:
+            found |= _in_generation(binhost / "gen" / str(number), missing)
+            missing = {path: digest for path, digest in missing.items() if path not in found}
+    return found
+
+
+def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, File]:
+    if not (folder / _PACKAGES).exists():  # of a release that had no views and no such file
+        places = {path: folder / path for path in wanted if (folder / path).is_file()}
+        return {path: file_of(place, wanted[path]) for path, place in places.items()}
+    found = {}
+    for path, entry in _read(folder / _PACKAGES).items():
+        if wanted.get(path) == entry["collected"]:
+            place = folder / entry["view"] / path
+            sums = Sums(**{key: entry[key] for key in _SUMS})  # type: ignore[typeddict-item]
+            if place.stat().st_size != sums["size"]:
+                raise BinmillError(
+                    f"{place} is not the file that was published",
+                    f"delete the generation {folder.name}, and what it has is signed again",
+                )
+            found[path] = File(place, sums, entry["collected"])
+    return found
+
+
+def file_of(place: Path, collected: str) -> File:
+    """A file that was just signed; it is read once."""
+    status = place.stat()
+    sums = digests(place, "md5", "sha1", "sha512")
+    return File(
+        place,
+        Sums(size=status.st_size, md5=sums["md5"], sha1=sums["sha1"], sha512=sums["sha512"],
+             mtime=int(status.st_mtime)),
+        collected,
+    )  # fmt: skip
+
+
+def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, str]) -> None:
+    """Keep what a generation's files are; `views` says in which view (a folder) each path lies."""
+    entries = {
+        path: {**file.sums, "collected": file.collected, "view": views[path]}
+        for path, file in files.items()
+    }
+    write_atomic(folder / _PACKAGES, json.dumps(entries, indent=0, sort_keys=True) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BinmillError(
+            f"{path} cannot be read ({error})",
+            "of a generation that is not current: delete the generation; of published.json: take "
+            "it back from a copy",
+        ) from error
+    if not isinstance(loaded, dict):
+        raise BinmillError(f"{path} cannot be read (no object)", "take it back from a copy")
+    return loaded
