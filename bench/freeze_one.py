@@ -1,8 +1,8 @@
 """Freeze one archive that is taken for verified: python -m bench.freeze_one REPO FILE SHA512.
 
 The digest is what verification leaves behind; the other ways in the table verify nothing either.
-Prints the commit, how many files changed, and how many seconds the freezing took by itself: this
-process's start is not in them, since `doit snapshot` has long been running when it freezes.
+Prints the commit, how many files changed, and how many seconds the step of freezing took: what
+`doit snapshot` has done before that (start, look up the newest frozen day) is not in them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.snapshot.freeze import freeze
+from tasks.snapshot.freeze import freeze, newest
 from tasks.snapshot.mirror import Tarball
 from tasks.system.gpgv import Signature
 
@@ -23,6 +23,7 @@ if __name__ == "__main__":
     day = datetime.strptime(found[0] if found else "", "%Y%m%d").replace(tzinfo=UTC).date()
     with archive.open("rb") as stream:
         tarball = Tarball(archive, stream, "http://mirror.example/", digest, Signature("A" * 40, 0))
+        newest(repository)
         start = time.perf_counter()
         done = freeze(repository, tarball, day, "gentoo")
         took = time.perf_counter() - start

@@ -32,9 +32,11 @@ def main(rounds: int = 5) -> None:
     # a file system for each way: one that was full of small files is slow for everybody
     with fresh_filesystem(8) as guide, fresh_filesystem(4) as place:
         rows = _in_turns(guide, place, one, two, rounds)
+        beside = 1 / (rows[3].ratio or 1)
         rows += [_larger(place, scale) for scale in (0.25, 3.0)]
         rows.append(_nothing_newer(place, rounds))
         facts = _facts(one, two) | _thirty_days(place)
+        facts["the step of the next day"] = f"{beside:.2f} times as long as xz -dc"
     report("snapshots", rows, facts)
 
 
@@ -84,8 +86,8 @@ def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> li
         row("freeze, first time", ours["first"], guide["first"]),
         row("freeze, next day", ours["next"], guide["next"]),
         row("freeze, the same bytes again", ours["same"]),
-        row("next day, beside xz -dc alone (1.0 is a tie)", ours["next"], alone),
-        row("the same without Python's start and end", step, alone),
+        row("the step of the next day, beside xz -dc alone", step, alone),
+        row("the same with a process's start and end", ours["next"], alone),
     ]
     for each, archive in zip(rows, (one, two), strict=False):
         each.memory_mb = peak_mb(_freeze(place / "tree.git", archive))
