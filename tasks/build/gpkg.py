@@ -11,13 +11,15 @@ import gzip
 import hashlib
 import io
 import lzma
+import posixpath
 import re
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import zstandard
 
@@ -91,6 +93,26 @@ def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
         raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
 
 
+def files(path: Path) -> Iterator[str]:
+    """Every path that a GPKG's image installs, folders aside: absolute, in one form.
+
+    The image is read as a stream, whatever its size. Raises NotTrusted when it cannot be read.
+    """
+    try:
+        with tarfile.open(path, "r:") as container:
+            members = _members(container)
+            packed = next(n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n))
+            stream = container.extractfile(members[packed])
+            assert stream is not None  # noqa: S101
+            with _opened(stream, packed) as plain, tarfile.open(fileobj=plain, mode="r|") as image:
+                for member in image:
+                    inside = member.name.partition("image/")[2]
+                    if not member.isdir():
+                        yield posixpath.normpath(f"/{inside.lstrip('/')}")
+    except _BROKEN as error:
+        raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
+
+
 def _members(container: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
     """The members by name, without the container's top directory.
 
@@ -142,16 +164,22 @@ def _check(container: tarfile.TarFile, member: tarfile.TarInfo, size: int, diges
 
 
 def _unpacked(data: bytes, name: str) -> bytes:
+    with _opened(io.BytesIO(data), name) as stream:
+        return stream.read(_METADATA_LIMIT)
+
+
+def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
+    """A member of a container, to be read without its compression."""
     suffix = name.rsplit(".", 1)[-1]
     if suffix == "tar":
-        return data
+        return stream
     if suffix == "zst":
         unpacker = zstandard.ZstdDecompressor(max_window_size=_METADATA_LIMIT)
-        reader = unpacker.stream_reader(io.BytesIO(data), read_across_frames=True)
-        return bytes(reader.read(_METADATA_LIMIT))
+        reader: IO[bytes] = unpacker.stream_reader(stream, read_across_frames=True)
+        return reader
     openers = {"xz": lzma.open, "gz": gzip.open, "bz2": bz2.open}
-    with openers[suffix](io.BytesIO(data), "rb") as stream:  # type: ignore[operator]
-        return bytes(stream.read(_METADATA_LIMIT))
+    opened: IO[bytes] = openers[suffix](stream, "rb")  # type: ignore[operator]
+    return opened
 
 
 def _values(archive: bytes) -> dict[str, str]:

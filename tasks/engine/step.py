@@ -26,6 +26,7 @@ from doit.tools import config_changed
 
 from tasks import records
 from tasks.engine import runs
+from tasks.engine.asked import Asked, Named, WhenNamed, unless_asked
 from tasks.engine.difference import difference, masked
 from tasks.errors import BinmillError
 from tasks.layout import Layout
@@ -70,7 +71,8 @@ class Step:
     """One artifact: `make` produces its record, `needs` are tasks whose records it reads.
 
     `inputs` is the part of the config it depends on (plain data), `files` further files,
-    `results` gives the paths that a record vouches for, `fresh` further checks that must hold.
+    `results` gives the paths that a record vouches for, `fresh` further checks that must hold;
+    with `when_named`, a check for those who name it, `make` is told whether it was named.
     """
 
     task: str
@@ -84,6 +86,7 @@ class Step:
     after: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     progress: Callable[[Path], str] | None = None  # how far its log says that it is, in a few words
+    when_named: WhenNamed | None = None
 
     def as_task(self, layout: Layout) -> dict[str, Any]:
         """The doit task; `basename:name` for a step called "chroot:java"."""
@@ -104,6 +107,14 @@ class Step:
             "meta": {"watch": Watch(layout, self.task, self.progress)},
             **_SPOKEN,
         }
+
+    def as_named_task(self, layout: Layout) -> Named:
+        """The task of a step with `when_named`; its group has to list it."""
+        whole = self.as_task(layout)
+        base, name = whole.pop("basename"), whole.pop("name")
+        task = Named(f"{base}:{name}", uptodate=[*whole.pop("uptodate"), self.when_named], **whole)
+        task.subtask_of = base
+        return task
 
     def as_asked_task(self, layout: Layout, target: Path) -> Asked:
         """The task of a step that looks outside: see Asked. `make` is told whether it was named."""
@@ -182,29 +193,6 @@ def _there(path: Path) -> bool:
         return True
 
 
-class Asked(Task):  # type: ignore[misc]
-    """A task that looks outside: up to date for those who depend on it, run when it is named.
-
-    doit parses options only for tasks named on the command line; that is the sign used here.
-    """
-
-    asked = False
-
-    def init_options(self, args: Any = None) -> Any:
-        if args is not None and self.options is None:
-            self.asked = True
-        return super().init_options(args)
-
-    def words(self) -> dict[str, Any]:
-        """What the step's function is told: whether it was named, and its options."""
-        return {"asked": self.asked, **(self.options or {})}
-
-
-def unless_asked(task: Asked, values: Mapping[str, Any]) -> bool:  # noqa: ARG001 - doit's names
-    """Up-to-date check of an Asked task."""
-    return not task.asked
-
-
 class Below:
     """Whether the files below a directory are as they were (an up-to-date check)."""
 
@@ -244,7 +232,7 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
             if record.exists():
                 record.replace(aside)
             try:
-                made = step.make(**(task.words() if isinstance(task, Asked) else {}))
+                made = step.make(**(task.words() if isinstance(task, Named) else {}))
                 records.write(layout, step.task, made)
             except BaseException:
                 if aside.exists():
@@ -293,7 +281,8 @@ def interactive(action: Callable[[list[str]], int | None], doc: str) -> dict[str
         code: list[int | None] = []
         typed = as_typed(task.name, list(words or []), sys.argv)
         # what doit took for an option of the task, since it stood before the first word
-        typed += [f"--{name}" for name, on in (task.options or {}).items() if on is True]
+        for name, said in (task.options or {}).items():
+            typed += [f"--{name}", *([said] if said is not True else [])] if said else []
         failed = told(lambda: code.append(action(typed)), task.name)
         if code and code[0]:
             raise SystemExit(code[0])

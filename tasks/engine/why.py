@@ -12,7 +12,8 @@ from typing import Any
 from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
 
-from tasks.engine.step import Asked, Inputs
+from tasks.engine.asked import Asked
+from tasks.engine.step import Inputs
 from tasks.system.terminal import write
 
 

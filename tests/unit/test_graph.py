@@ -16,7 +16,7 @@ from doit.task import Task
 
 from tasks import graph
 from tasks.config import Config
-from tasks.engine.step import Asked
+from tasks.engine.asked import Asked
 from tasks.layout import Layout
 from tasks.site import Site
 

@@ -15,7 +15,8 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from tasks import records
-from tasks.engine.step import Asked, Below, Fact, Present, Step, as_typed, carry_out, told
+from tasks.engine.asked import Asked, Named, WhenNamed
+from tasks.engine.step import Below, Fact, Present, Step, as_typed, carry_out, told
 from tasks.engine.step import interactive as interactive_task
 from tasks.errors import BinmillError, Busy, NotTrusted, Stale
 from tasks.layout import Layout
@@ -264,6 +265,35 @@ def test_asked(layout: Layout, args: list[str] | None, asked: bool) -> None:
     function, (where, what) = task._actions[0]
     assert set(function(where, what, task)) == {"record"}
     assert seen == [asked]
+
+
+@pytest.mark.parametrize("args", [None, [], ["x"]])
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_must_hold_for_those_who_name_it(
+    layout: Layout, args: list[str] | None, holds: bool
+) -> None:
+    seen = []
+    check = WhenNamed(lambda: holds, "it is held")
+    task = Step("publish:java", "x", lambda *, asked: seen.append(asked) or {},  # type: ignore[func-returns-value]
+                when_named=check).as_named_task(layout)  # fmt: skip
+    assert (task.name, task.subtask_of) == ("publish:java", "publish")
+    task.init_options(args)
+    task.init_options()
+    assert isinstance(task, Named) and not isinstance(task, Asked)
+    assert check(task, {}) is (args is None or holds)
+    assert "it is held" in repr(check)
+    function, (where, what) = task._actions[0]
+    assert set(function(where, what, task)) == {"record"}
+    assert seen == [args is not None]
+
+
+def test_options_of_a_task_for_people_become_words() -> None:
+    seen: list[list[str]] = []
+    (attend,) = interactive_task(seen.append, "x")["actions"]
+    task = Task("rollback:java", [])
+    task.options = {"to": "3", "json": True, "list": False, "none": ""}
+    assert attend(task, None) is None
+    assert seen == [["--to", "3", "--json"]]
 
 
 @pytest.mark.parametrize(

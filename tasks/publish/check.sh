@@ -1,0 +1,144 @@
+#!/bin/sh
+# Is this binhost what its factory signed, in full and not an old state of it? Portage verifies each
+# package, but neither the index nor its age. Run it before an update; it needs a POSIX sh, gpgv,
+# sha512sum, and wget or curl.
+#
+# Usage: check URL NAME GROUP FINGERPRINT KEY [SEEN]
+#   URL          of the binhost, as in binrepos.conf; or a directory
+#   NAME, GROUP  whose packages: the chroot's name, and public, site:X or role:X
+#   FINGERPRINT  of the key that signs, all 40 digits; KEY has that key, in binary form
+#   SEEN         a file that remembers the newest state seen (/var/lib/binmill/NAME.GROUP)
+# Exit code: 0 it is; 1 refused; 2 called wrongly, or a program is missing; 3 could not be fetched
+set -eu
+LC_ALL=C
+export LC_ALL
+umask 022
+
+say() { printf 'check: %s\n' "$*"; }
+refuse() { printf 'check: refused: %s\n' "$*" >&2; exit 1; }
+fail() { printf 'check: %s\n' "$2" >&2; exit "$1"; }
+
+case $# in
+  5 | 6) ;;
+  *) fail 2 "usage: check URL NAME GROUP FINGERPRINT KEY [SEEN]" ;;
+esac
+url=${1%/} name=$2 group=$3 fingerprint=$4 key=$5
+seen=${6:-/var/lib/binmill/$name.$group}
+case $fingerprint in
+  *[!0-9A-F]*) fail 2 "a fingerprint has capital hex digits only" ;;
+esac
+[ ${#fingerprint} -eq 40 ] || fail 2 "a fingerprint has 40 digits"
+[ -r "$key" ] || fail 2 "$key cannot be read"
+for program in gpgv sha512sum awk mktemp; do
+  command -v "$program" >/dev/null || fail 2 "$program is not installed"
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+ulimit -f 2097152  # blocks of 512 bytes: nothing that is fetched fills the disk
+
+# fetch FILE: from the binhost into $work
+fetch() {
+  case $url in
+    http://* | https://*)
+      if command -v wget >/dev/null; then
+        wget -q -T 60 -O "$work/$1" "$url/$1"
+      elif command -v curl >/dev/null; then
+        curl -fsS -m 600 -o "$work/$1" "$url/$1"
+      else
+        fail 2 "neither wget nor curl is installed"
+      fi ;;
+    *) cp "$url/$1" "$work/$1" ;;
+  esac || fail 3 "$url/$1 could not be fetched"
+}
+
+# told PATH: a value of the manifest. It is JSON with one key a line, and was verified before.
+told() {
+  awk -v wanted="$1" '
+    {
+      match($0, /^ */)
+      depth = RLENGTH
+      line = substr($0, depth + 1)
+      if (line !~ /^"[^"]*": /) next
+      split(line, part, "\"")
+      names[depth] = part[2]
+      value = substr(line, length(part[2]) + 5)
+      sub(/,$/, "", value)
+      gsub(/^"|"$/, "", value)
+      path = names[1]
+      for (level = 2; level <= depth; level++) path = path "/" names[level]
+      if (path == wanted) { print value; exit }
+    }' "$work/release.json"
+}
+
+digits() {
+  case $2 in
+    '' | *[!0-9]* | ????????????????*) refuse "the manifest has no $1 that can be read" ;;
+  esac
+}
+
+# All of it of one state: where the binhost was switched in between, once more.
+tries=0
+while
+  fetch release.json
+  fetch release.json.asc
+  fetch Packages
+  fetch Packages.gz
+  mv "$work/release.json" "$work/first"
+  fetch release.json
+  ! cmp -s "$work/first" "$work/release.json"
+do
+  tries=$((tries + 1))
+  [ "$tries" -lt 5 ] || fail 3 "$url changes all the time"
+done
+
+now=$(date -u +%s)
+# gpgv ends with 0 for expired and revoked keys and for SHA-1: what it says on its status decides
+gpgv --homedir "$work" --keyring "$(cd "$(dirname "$key")" && pwd)/$(basename "$key")" \
+  --weak-digest SHA1 --status-fd 3 "$work/release.json.asc" "$work/release.json" \
+  3>"$work/status" 2>/dev/null || ended=$?
+[ "${ended:-0}" -eq 0 ] || refuse "the manifest is not signed by the key in $key, or was changed"
+awk -v wanted="$fingerprint" -v now="$now" '
+  $1 != "[GNUPG:]" { bad = 1 }
+  $2 ~ /^(BADSIG|ERRSIG|EXPSIG|EXPKEYSIG|REVKEYSIG|KEYREVOKED|NO_PUBKEY|NODATA|UNEXPECTED|FAILURE|ERROR)$/ { bad = 1 }
+  $2 == "GOODSIG" { good++ }
+  $2 == "VALIDSIG" {
+    valid++
+    if ($NF != wanted || $10 !~ /^(8|9|10)$/ || $5 > now + 600) bad = 1
+  }
+  END { exit bad || good != 1 || valid != 1 }
+' "$work/status" || refuse "the manifest is not signed by $fingerprint as it should be"
+
+[ "$(told binhost)" = "$name" ] || refuse "this is the binhost '$(told binhost)', not '$name'"
+[ "$(told group)" = "$group" ] || refuse "this is for '$(told group)', not for '$group'"
+until=$(told valid_until)
+digits valid_until "$until"
+[ "$now" -lt "$until" ] ||
+  refuse "it was valid until $(told valid_until_utc); is this server kept from publishing?"
+
+stamp=$(told timestamp)
+digits timestamp "$stamp"
+sum=$(sha512sum <"$work/release.json")
+sum=${sum%% *}
+if [ -s "$seen" ]; then
+  read -r newest before _ <"$seen" || refuse "$seen cannot be read"
+  digits "newest state in $seen" "$newest"
+  [ "$stamp" -ge "$newest" ] ||
+    refuse "it is older ($stamp) than what was seen before ($newest): somebody serves an old state"
+  [ "$stamp" -ne "$newest" ] || [ "$sum" = "$before" ] ||
+    refuse "it is another state under the same time ($stamp)"
+fi
+
+for file in Packages Packages.gz; do
+  wanted=$(told "files/$file/sha512")
+  [ ${#wanted} -eq 128 ] || refuse "the manifest has no digest of $file"
+  found=$(sha512sum <"$work/$file")
+  [ "${found%% *}" = "$wanted" ] || refuse "$file is not what was signed"
+done
+
+mkdir -p "$(dirname "$seen")"
+printf '%s %s\n' "$stamp" "$sum" >"$seen.new"
+mv "$seen.new" "$seen"
+say "$name for $group: generation $(told generation), valid until $(told valid_until_utc)"

@@ -1,0 +1,86 @@
+"""A client's bundle: what is in it, always in the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tarfile
+from configparser import ConfigParser
+
+import pytest
+
+from tasks.errors import NotTrusted
+from tasks.publish.bundle import Place, Repo, dearmored, files, packed, unpacked
+from tests.handmade import tar
+
+FINGERPRINT = "AB" * 20
+RAW = bytes(range(200))
+KEY = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n%b=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n" % (
+    base64.encodebytes(RAW)
+)
+PLACE = Place("java", "role:java", "java@role.java", "https://b.example/java@role.java")
+REPOS = (
+    Repo("gentoo", "c" * 40, "20260310", "https://me:secret@git.example/gentoo.git"),
+    Repo("java", "d" * 40, "", "ssh://git:other@git.example/java.git"),
+)
+
+
+def made() -> dict[str, bytes]:
+    return files(PLACE, REPOS, "default/linux/amd64", KEY, FINGERPRINT)
+
+
+def conf(path: str) -> ConfigParser:
+    parser = ConfigParser(interpolation=None)
+    parser.read_string(made()[path].decode())
+    return parser
+
+
+def test_what_is_in_it() -> None:
+    found = made()
+    assert sorted(found) == [
+        "README", "check", "fingerprint", "key.asc", "key.gpg",
+        "portage/binrepos.conf/java@role.java.conf", "portage/repos.conf/java@role.java.conf",
+    ]  # fmt: skip
+    assert found["key.gpg"] == RAW
+    assert found["check"].startswith(b"#!/bin/sh\n")
+    binrepos = conf("portage/binrepos.conf/java@role.java.conf")["java@role.java"]
+    assert binrepos["sync-uri"] == PLACE.url
+    assert binrepos["verify-signature"] == "true"
+    repos = conf("portage/repos.conf/java@role.java.conf")
+    assert repos["gentoo"]["sync-git-clone-extra-opts"] == "--branch 20260310"
+    assert repos["gentoo"]["main-repo"] == "gentoo"
+    assert repos["java"]["sync-uri"] == "ssh://git@git.example/java.git"
+    readme = found["README"].decode()
+    assert f"./check {PLACE.url} java role:java" in readme
+    assert "checkout --detach 20260310" in readme
+    assert "fetch ssh://git@git.example/java.git " + "d" * 40 in readme
+    assert not any(word in data for word in (b"secret", b"other@") for data in found.values())
+
+
+def test_a_tree_without_a_remote() -> None:
+    found = files(PLACE, [Repo("gentoo", "c" * 40, "20260310")], "p", KEY, FINGERPRINT)
+    assert b"sync-uri" not in found["portage/repos.conf/java@role.java.conf"]
+    assert b"git clone --no-checkout URL-OF-GENTOO" in found["README"]
+
+
+def test_the_same_bytes() -> None:
+    once = packed(made(), 1000)
+    assert once == packed(dict(reversed(made().items())), 1000)
+    assert unpacked(once) == made()
+    with tarfile.open(fileobj=io.BytesIO(once)) as archive:
+        modes = {m.name: (m.mode, m.mtime, m.uid) for m in archive}
+    assert modes["client/check"] == (0o755, 1000, 0)
+    assert modes["client/README"] == (0o644, 1000, 0)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x7f" * 2000, tar([("client/../x", b"")]), tar([("other/x", b"")])]
+)
+def test_what_is_no_bundle(data: bytes) -> None:
+    with pytest.raises(NotTrusted):
+        unpacked(data)
+
+
+def test_what_is_no_armored_key() -> None:
+    with pytest.raises(NotTrusted, match="not armored"):
+        dearmored(RAW)

@@ -1,0 +1,125 @@
+"""What the release gate reads off indexes and images, before anything is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import NotTrusted
+from tasks.publish import gate
+from tasks.publish.gate import Collision, Library
+from tests.handmade import PACKERS, gpkg, tar
+from tests.unit.test_diff import stanza
+
+
+def test_holes() -> None:
+    planned = [{"cpv": "a-b/x-1", "build_id": 1}, {"cpv": "a-b/y-1", "build_id": 2}]
+    assert gate.holes(planned, [stanza("a-b/x-1"), stanza("a-b/y-1", 2)]) == []
+    assert gate.holes(planned, [stanza("a-b/x-1"), stanza("a-b/y-1", 1)]) == [
+        "missing: a-b/y-1 (build 2) was planned and is in no index"
+    ]
+    assert len(gate.holes(planned, [])) == 2
+
+
+def test_sonames() -> None:
+    lib = stanza("a-b/lib-2", PROVIDES="x86_64: liba.so.2 libb.so.1 x86_32: liba.so.2")
+    user = stanza("a-b/user-1", REQUIRES="x86_32: libb.so.1 x86_64: liba.so.2 libc.so.6")
+    assert gate.unmet([lib, user], [Library("", "libc.so.6")]) == [
+        "soname: a-b/user-1 needs libb.so.1 (x86_32), which nothing provides"
+    ]
+    assert gate.unmet([lib, user], [Library("x86_32", "libb.so.1")]) == [
+        "soname: a-b/user-1 needs libc.so.6 (x86_64), which nothing provides"
+    ]
+    assert gate.unmet([stanza("a-b/plain-1")], []) == []
+
+
+def entry(seed: Path, cpv: str, slot: str, provides: str) -> None:
+    place = seed / "var/db/pkg" / cpv
+    place.mkdir(parents=True)
+    for name, text in {"PF": cpv.split("/")[1], "SLOT": slot, "PROVIDES": provides}.items():
+        (place / name).write_text(f"{text}\n")
+
+
+def test_the_seeds_sonames_without_what_the_set_replaces(tmp_path: Path) -> None:
+    entry(tmp_path, "s-l/glibc-2.39-r1", "2.2", "x86_64: libc.so.6")
+    entry(tmp_path, "d-l/popt-1.16", "0/0", "x86_64: libpopt.so.0")
+    entry(tmp_path, "d-l/slotted-1", "1", "x86_64: libslotted.so.1")
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/libstray.so.1").touch()  # of no package
+    set_ = [stanza("d-l/popt-1.19", SLOT="0/1"), stanza("d-l/slotted-2", SLOT="2")]
+    assert gate.of_seed(tmp_path, set_) == {
+        Library("x86_64", "libc.so.6"), Library("x86_64", "libslotted.so.1")
+    }  # fmt: skip
+
+
+def test_a_seed_that_has_no_package_database(tmp_path: Path) -> None:
+    for path in ("usr/lib/x86_64-linux-gnu/libc.so.6", "lib64/ld-linux.so.2", "usr/lib/notes.txt",
+                 "home/libother.so.1"):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert gate.of_seed(tmp_path, []) == {Library("", "libc.so.6"), Library("", "ld-linux.so.2")}
+
+
+def test_collisions() -> None:
+    files = {
+        "a-b/x-1": ["/usr/bin/x", "/usr/bin/tool", "/usr/lib/p/a.pyc", "/usr/share/x"],
+        "a-b/y-1": ["/usr/bin/y", "/usr/bin/tool", "/usr/lib/p/a.pyc", "/usr/share/x"],
+        "a-b/z-1": ["/usr/bin/z", "/usr/bin/tool", "/lib/modules/1/m.ko"],
+        "a-b/w-1": ["/lib/modules/1/m.ko"],
+    }
+    found = gate.collisions(files)
+    assert found == [
+        Collision("a-b/x-1", "a-b/y-1", ("/usr/bin/tool", "/usr/share/x")),
+        Collision("a-b/x-1", "a-b/z-1", ("/usr/bin/tool",)),
+        Collision("a-b/y-1", "a-b/z-1", ("/usr/bin/tool",)),
+    ]
+    assert gate.worded(found[0]) == (
+        "collision: a-b/x-1 and a-b/y-1 both install /usr/bin/tool and 1 more"
+    )
+
+
+def test_who_blocks_the_other_may_have_its_files() -> None:
+    stanzas = [
+        stanza("a-b/x-1", RDEPEND="a-b/lib || ( !a-b/y !!<a-b/z-2 )"),
+        stanza("a-b/y-1", SLOT="0/3"), stanza("a-b/z-1"),
+    ]  # fmt: skip
+    xy, xz, yz = (Collision(f"a-b/{a}-1", f"a-b/{b}-1", ("/f",)) for a, b in ("xy", "xz", "yz"))
+    asked: list[list[dict[str, str]]] = []
+
+    def ask(questions: list[dict[str, str]]) -> list[bool]:
+        asked.append(questions)
+        return [q["blocker"] == "!a-b/y" and q["cpv"] == "a-b/y-1" for q in questions]
+
+    assert gate.not_blocked([xy, xz, yz], stanzas, ask) == [xz, yz]
+    assert {"blocker": "!a-b/y", "cpv": "a-b/y-1", "slot": "0/3"} in asked[0]
+    assert {"blocker": "!!<a-b/z-2", "cpv": "a-b/z-1", "slot": "0"} in asked[0]
+    assert gate.not_blocked([yz], stanzas, ask) == [yz]  # nothing to ask
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_the_files_of_a_package(tmp_path: Path, suffix: str) -> None:
+    from tasks.build.gpkg import files
+
+    image = tar([("image/usr/bin/x", b"1"), ("image//usr/./share/../lib/y", b"2" * 70000)])
+    members = [("gpkg-1", b""), (f"metadata.tar{suffix}", b""),
+               (f"image.tar{suffix}", PACKERS[suffix](image))]  # fmt: skip
+    assert list(files(gpkg(tmp_path / "x.gpkg.tar", members))) == ["/usr/bin/x", "/usr/lib/y"]
+    broken = gpkg(tmp_path / "y.gpkg.tar", [(f"image.tar{suffix}", b"\x7f not so" * 100)])
+    with pytest.raises(NotTrusted, match="not a whole GPKG"):
+        list(files(broken))
+    with pytest.raises(NotTrusted, match="not a whole GPKG"):
+        list(files(gpkg(tmp_path / "z.gpkg.tar", [("gpkg-1", b"")])))
+
+
+def test_a_refusal_tells_some_of_each_kind_and_logs_all(tmp_path: Path) -> None:
+    wrong = [f"soname: {n}" for n in range(7)] + ["licence: x"]
+    log = tmp_path / "gate.log"
+    error = gate.refusal("base", 3, wrong, log)
+    assert error.message.splitlines() == [
+        "candidate 3 of base is not published, for 8 reasons:",
+        *(f"  soname: {n}" for n in range(5)), "  soname: and 2 more", "  licence: x",
+    ]  # fmt: skip
+    assert log.read_text().count("gate: soname: ") == 7
+    assert "kept for a look" in error.hint
