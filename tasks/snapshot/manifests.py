@@ -7,6 +7,7 @@ passes over them, as GLEP 74 says).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +86,13 @@ def _misfits(tree: Path, hidden: list[str], made: int) -> list[str]:
     from gemato.recursiveloader import ManifestRecursiveLoader
 
     found: list[Any] = []
+
+    def attempt(check: Callable[..., object], *words: object) -> None:
+        try:
+            check(*words)
+        except ManifestMismatch as mismatch:  # of a file at the top, a hidden one, or a Manifest
+            found.append(mismatch)
+
     try:
         loader = ManifestRecursiveLoader(
             str(tree / _TOP), verify_openpgp=False, require_secure_hashes=True, max_jobs=1
@@ -96,14 +104,42 @@ def _misfits(tree: Path, hidden: list[str], made: int) -> list[str]:
         if abs(signed_at.timestamp() - made) > _SLACK_SECONDS:
             day = datetime.fromtimestamp(made, UTC)
             return [f"it is from {day:%Y-%m-%d}, its Manifest from {signed_at:%Y-%m-%d} (UTC)"]
-        loader.assert_directory_verifies(fail_handler=found.append)
+        attempt(loader.load_manifests_for_path, "")
+        listed = {entry.path.split("/")[0] for entry in _listed(loader.loaded_manifests)}
+        for name in sorted({path.name for path in tree.iterdir()} | listed):
+            if name != _TOP and not name.startswith("."):
+                attempt(_verify, tree, name, loader, found.append)
         for path in hidden:
-            loader.assert_path_verifies(path)
-    except ManifestMismatch as mismatch:  # of a Manifest below the top, or a hidden file
-        found.append(mismatch)
+            attempt(loader.assert_path_verifies, path)
     except (GematoException, OSError) as error:  # OSError: a file where a folder should be
         return [" ".join(str(error).split()).replace(f"{tree}/", "")]
-    return [_said(each) for each in sorted(found, key=lambda each: str(each.path))]
+    found.sort(key=lambda each: str(each.path))
+    return list(dict.fromkeys(map(_said, found)))  # one Manifest's may be met for each name
+
+
+def _listed(top: Mapping[str, Any]) -> list[Any]:
+    """What the Manifests at the top name (Gentoo's tree has two of them there)."""
+    return [entry for manifest in top.values() for entry in manifest.entries
+            if entry.tag not in ("TIMESTAMP", "DIST", "IGNORE")]  # fmt: skip
+
+
+def _verify(tree: Path, name: str, loader: Any, misfit: Callable[[Any], None]) -> None:
+    """One file or folder of those at the top; what does not fit is handed to `misfit`, or raised.
+
+    The Manifests of a folder are forgotten after it: those of a whole tree take more memory than
+    all the rest of freezing.
+    """
+    top = dict(loader.loaded_manifests)
+    entry = loader.find_path_entry(name)
+    if entry is not None and entry.tag == "IGNORE":
+        return
+    if entry is None and (tree / name).is_dir():
+        loader.assert_directory_verifies(name, fail_handler=misfit)
+        loader.loaded_manifests = top
+        return
+    inside = [each.path for each in _listed(top) if each.path.startswith(f"{name}/")]
+    for path in inside or [name]:
+        loader.assert_path_verifies(path)
 
 
 def _said(mismatch: Any) -> str:
