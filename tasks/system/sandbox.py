@@ -10,7 +10,7 @@ neither leak to the host nor be walked into by a deletion there.
 from __future__ import annotations
 
 import contextlib
-import json
+import marshal
 import os
 import subprocess
 import sys
@@ -23,7 +23,9 @@ from tasks.system.command import Done, require_root, started
 from tasks.system.files import remove_tree
 from tasks.system.terminal import PseudoTerminal
 
-_INIT = Path(__file__).with_name("sandbox_init.py")
+# Imported, not run as a script: a script is compiled anew each time.
+_INIT = (f"import sys; sys.path.append({str(Path(__file__).parent)!r}); "
+         "import sandbox_init; sys.exit(sandbox_init.main())")  # fmt: skip
 _NAMESPACES = ("--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL",
                "--ipc", "--uts", "--cgroup")  # fmt: skip
 
@@ -144,17 +146,17 @@ def _entry(sandbox: Sandbox, plan: int) -> list[str]:
     network = () if sandbox.network else ("--net",)
     # -I -S: no site packages, no PYTHON* variables; the first process needs neither. Nor does it
     # get the caller's environment (env={} where it is started): /proc/1/environ is open to a guest
-    return ["unshare", *_NAMESPACES, *network, "--", sys.executable, "-I", "-S", str(_INIT),
+    return ["unshare", *_NAMESPACES, *network, "--", sys.executable, "-I", "-S", "-c", _INIT,
             str(plan)]  # fmt: skip
 
 
 @contextlib.contextmanager
 def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[int]:
-    """The plan as JSON in an anonymous file that the first process inherits.
+    """The plan in an anonymous file that the first process, of the same interpreter, inherits.
 
     It empties the file when the sandbox stands and the command is about to start.
     """
-    raw = json.dumps(
+    raw = marshal.dumps(
         {
             "hostname": sandbox.hostname,
             "layers": [str(layer) for layer in sandbox.layers],
@@ -165,7 +167,7 @@ def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[
             "terminal": terminal,
             "argv": list(argv),
         }
-    ).encode()
+    )
     descriptor = os.memfd_create("binmill-sandbox")
     try:
         os.write(descriptor, raw)
