@@ -7,11 +7,12 @@ STAMP := .venv/.installed
 LAB_PORT ?= 8470
 TASKS ?=
 
-.PHONY: help setup possible demo test lint bench clean lab-serve lab-next-day
+.PHONY: help setup possible demo test soak lint bench clean lab-serve lab-next-day
 
 help:
 	@echo "make demo          the whole job on the lab: snapshot to installed client (root)"
 	@echo "make test          all tests; those that this machine cannot run are listed"
+	@echo "make soak          the long tests: hundreds of kills at random moments (root)"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         benchmarks against the usual ways; tables, and JSON in bench/results (root)"
 	@echo "make setup         Debian packages, virtual environment, this project"
@@ -33,6 +34,10 @@ demo: possible $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# What `make test` does a few times, hundreds of times; BINMILL_SEED repeats what went wrong.
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

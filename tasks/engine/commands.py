@@ -6,6 +6,7 @@ They take the place of doit 0.37's through its entry point group `doit.COMMAND`.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from doit import cmd_run
@@ -16,6 +17,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 from doit.runner import FAILURE, MRunner, Runner
 
+from tasks.engine.signals import end_with
 from tasks.system.terminal import write
 
 
@@ -47,7 +49,13 @@ class _Runner(_Truthful, Runner):  # type: ignore[misc]
 
 
 class _ParallelRunner(_Truthful, MRunner):  # type: ignore[misc]
-    """`doit -n`: tasks in processes of their own."""
+    """`doit -n`: tasks in processes of their own, which end with the run that they belong to."""
+
+    _run = os.getpid()
+
+    def execute_task_subprocess(self, *queues: Any) -> None:
+        end_with(self._run)
+        super().execute_task_subprocess(*queues)
 
 
 class Run(DoitRun):  # type: ignore[misc]

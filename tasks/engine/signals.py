@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
 import signal
 import sys
 from types import FrameType, TracebackType
+
+_PR_SET_PDEATHSIG = 1
 
 
 def end_cleanly() -> None:
@@ -35,6 +38,18 @@ def end_cleanly() -> None:
     atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     multiprocessing.set_start_method("fork", force=True)
     sys.excepthook = _quiet
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends (prctl(2), PR_SET_PDEATHSIG).
+
+    For workers of `doit -n`, which would wait for work for ever; what they run goes with them.
+    """
+    import ctypes  # only workers pay for it
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

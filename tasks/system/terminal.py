@@ -14,6 +14,7 @@ import termios
 import threading
 import time
 import tty
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import IO, Any
 
@@ -130,6 +131,15 @@ class Progress:
             say(f"  {self._count / 1e6:.1f} MB of {self._title} in {seconds:.0f} s")
 
 
+@contextlib.contextmanager
+def _hang_up() -> Iterator[None]:
+    """End as by SIGHUP where the caller's terminal turns out to be gone."""
+    try:
+        yield
+    except OSError:
+        raise SystemExit(128 + signal.SIGHUP) from None
+
+
 class PseudoTerminal:
     """A terminal for a command of its own session, relayed to the caller's (pty(7)).
 
@@ -145,12 +155,15 @@ class PseudoTerminal:
         return self
 
     def relay(self) -> None:
-        """Copy keys in and text out until nothing holds the inner end any more."""
+        """Copy keys in and text out until nothing holds the inner end any more.
+
+        Ends as SIGHUP would when the caller's own terminal is gone: who may not get that signal
+        (it goes to the session's leader) meets EIO.
+        """
         os.close(self.inside)
         self.inside = -1
-        watched = [0, self._outside]
         while True:
-            ready = select.select(watched, [], [])[0]
+            ready = select.select([0, self._outside], [], [])[0]
             if self._outside in ready:
                 try:
                     text = os.read(self._outside, 1 << 16)
@@ -158,17 +171,19 @@ class PseudoTerminal:
                     return
                 if not text:
                     return
-                os.write(1, text)
+                with _hang_up():
+                    os.write(1, text)
             if 0 in ready:
-                keys = os.read(0, 1 << 12)
-                if keys:
-                    os.write(self._outside, keys)
-                else:
-                    watched.remove(0)
+                with _hang_up():
+                    keys = os.read(0, 1 << 12)
+                    if not keys:  # no key ends the input of a terminal in raw mode
+                        raise OSError
+                os.write(self._outside, keys)
 
     def _resize(self, _number: int, _frame: FrameType | None) -> None:
-        size = fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8)
-        fcntl.ioctl(self._outside, termios.TIOCSWINSZ, size)
+        with contextlib.suppress(OSError):  # nor a size
+            size = fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8)
+            fcntl.ioctl(self._outside, termios.TIOCSWINSZ, size)
 
     def __exit__(
         self,
@@ -176,7 +191,8 @@ class PseudoTerminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        termios.tcsetattr(0, termios.TCSAFLUSH, self._mode)
+        with contextlib.suppress(termios.error):  # a terminal that is gone needs no mode
+            termios.tcsetattr(0, termios.TCSAFLUSH, self._mode)
         signal.signal(signal.SIGWINCH, self._on_resize)
         for descriptor in (self.inside, self._outside):
             if descriptor >= 0:

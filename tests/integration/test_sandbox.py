@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from tasks.system import sandbox as boxes
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
 from tests.conftest import names
 from tests.integration.test_command import alive, ends, eventually
+from tests.tiny import fill
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
@@ -41,18 +41,7 @@ def box(tmp_path: Path) -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root of a shell and a few programs, with the libraries they need."""
-    root = tmp_path_factory.mktemp("tiny")
-    programs = [os.path.realpath(f"/bin/{name}") for name in ("sh", "cat", "rm", "ls", "true")]
-    needed = subprocess.run(["ldd", *programs], check=True, capture_output=True, text=True).stdout
-    libraries = {word for word in needed.split() if word.startswith("/") and word[-1] != ":"}
-    for path in libraries:
-        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, root / path[1:])
-    (root / "bin").mkdir(exist_ok=True)
-    for path in programs:
-        shutil.copy(path, root / "bin" / Path(path).name)
-    (root / "bin" / Path(programs[0]).name).rename(root / "bin" / "sh")
-    return root
+    return fill(tmp_path_factory.mktemp("tiny"))
 
 
 def sh(box: Sandbox, script: str) -> str:

@@ -1,0 +1,113 @@
+"""A root of a few programs, and a site whose chroots stand on it, made without mirror or Portage.
+
+What comes before a chroot (snapshot, lock, tree, seed) is there and remembered as made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from doit.control import TaskControl
+from doit.dependency import Dependency, JSONCodec
+from doit.loader import generate_tasks
+
+from tasks import config, graph, records
+from tasks.engine.backend import DurableBackend
+from tasks.layout import Layout
+from tasks.site import Site
+
+PROGRAMS = ("sh", "cat", "rm", "ls", "true")
+FOR_SITES = (*PROGRAMS, "bash", "env", "readlink", "setsid", "sleep", "stty", "touch", "mkdir",
+             "mv", "ln", "chmod", "head", "tail")  # fmt: skip
+COMMIT, SEED = "b" * 40, "a" * 128
+CONFIG = f"""
+[keys.k]
+file = "k.asc"
+fingerprints = ["{"A" * 40}"]
+[mirrors]
+gentoo = ["http://127.0.0.1:1"]
+[tree]
+key = "k"
+[seeds.tiny]
+flavour = "tiny"
+key = "k"
+[chroots.base]
+seed = "tiny"
+profile = "default"
+[chroots.java]
+base = "base"
+[chroots.appliance]
+base = "java"
+"""
+LOCK = f"""
+version = 1
+[tree]
+tag = "20260310"
+commit = "{COMMIT}"
+[seeds.tiny]
+arch = "amd64"
+flavour = "tiny"
+path = "x/stage3.tar.xz"
+size = 1
+sha512 = "{SEED}"
+"""
+MADE: Mapping[str, dict[str, Any]] = {
+    "snapshot": {"tag": "20260310"},
+    "lock": {},
+    "tree": {"commit": COMMIT, "tag": "20260310", "timestamp": 1773187200},
+    "seed:tiny": {"path": "x/stage3.tar.xz", "sha512": SEED},
+}
+
+
+def fill(root: Path, names: Sequence[str] = PROGRAMS) -> Path:
+    """Copy programs of this machine and the libraries they need into `root`."""
+    programs = {name: os.path.realpath(str(shutil.which(name))) for name in names}
+    needed = subprocess.run(
+        ["ldd", *programs.values()], check=True, capture_output=True, text=True
+    ).stdout
+    libraries = {word for word in needed.split() if word.startswith("/") and word[-1] != ":"}
+    for path in libraries:
+        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / path[1:])
+    (root / "bin").mkdir(exist_ok=True)
+    for name, path in programs.items():
+        shutil.copy(path, root / "bin" / name)
+    return root
+
+
+def site(folder: Path, text: str = CONFIG) -> Site:
+    """A site in `folder` with three chroots: `base`, `java` on it, `appliance` on that."""
+    layout = Layout(site=folder, state=folder / "state")
+    folder.mkdir(parents=True, exist_ok=True)
+    layout.config.write_text(text)
+    layout.lock.write_text(LOCK)
+    seed = layout.seed(SEED)
+    for place in (seed / "etc", seed / "root", seed / "var/tmp", seed / "tmp",
+                  layout.export(COMMIT) / "profiles/default"):  # fmt: skip
+        place.mkdir(parents=True)
+    fill(seed, FOR_SITES)
+    made = Site(layout, config.load(layout))
+    remember(made, MADE)
+    return made
+
+
+def remember(made: Site, records_of: Mapping[str, dict[str, Any]]) -> None:
+    """Write records, and let doit think that their tasks wrote them."""
+    tasks = TaskControl(list(generate_tasks("binmill", graph.build(made)))).tasks
+    memory = Dependency(DurableBackend, str(made.layout.database), codec_cls=JSONCodec)
+    for name, record in records_of.items():
+        records.write(made.layout, name, record)
+    for name in records_of:
+        task = tasks[name]
+        memory.get_status(task, tasks)
+        text = made.layout.record(name).read_bytes()
+        task.values = {"record": hashlib.sha256(text).hexdigest()}
+        task.save_extra_values()
+        memory.save_success(task)
+    memory.close()
