@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,4 +151,6 @@ def _results(layout: Layout, chroots: list[str]) -> None:
     for name in chroots:
         (layout.binpkgs(name) / "s").mkdir(parents=True)
         (layout.binhost(name) / "gen" / "1").mkdir(parents=True)
+        facts = layout.binhost(name) / "gen" / "1" / "generation.json"
+        facts.write_text(f'{{"created": {int(time.time())}}}')
         (layout.binhost(name) / "current").symlink_to("gen/1")

@@ -114,6 +114,7 @@ class Binhost(_Table):
 
     listen: Listen = "127.0.0.1:8480"
     keep: int = Field(default=5, ge=1, le=1000)
+    valid_days: int = Field(default=30, ge=1, le=3650)  # of a release manifest
     signing_home: Line = "secrets/gnupg"
     signing_key: Fingerprint | None = None
 

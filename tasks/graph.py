@@ -160,7 +160,13 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         f"publish:{name}", f"publish the packages of {name} as a new generation",
         partial(publishing.publish, site, name),
         needs=(f"binpkgs:{name}", f"seed:{config.seed_of(name)}", *repos),
-        inputs={"signing_key": config.binhost.signing_key, "access": config.access.model_dump()},
+        inputs={
+            "access": config.access.model_dump(),
+            **config.binhost.model_dump(include={"signing_key", "valid_days"}),
+        },
+        fresh=(
+            Fact(partial(publishing.valid, site, name), "its release manifest is about to expire"),
+        ),
         results=lambda record: [
             site.layout.binhost(name) / "gen" / str(record["generation"]),
             site.layout.binhost(name) / "current",

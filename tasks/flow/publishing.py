@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks import records
+from tasks.errors import BinmillError
 from tasks.flow import chroots
 from tasks.flow.packages import set_folder
 from tasks.records import Record
 from tasks.site import Site, identity
+from tasks.system.files import sha256, write_atomic
 from tasks.system.terminal import say
 
 if TYPE_CHECKING:
     from tasks.publish.generation import Content
     from tasks.publish.index import Stanza
+    from tasks.system.gpgv import Role
     from tasks.system.sandbox import Sandbox
 
 
@@ -29,10 +34,11 @@ def publish(site: Site, name: str) -> Record:
     binhost = layout.binhost(name)
     asked = _asked(site, name, made)
     now = generation.current(binhost)
-    if now is None or ledger.facts(binhost, now).get("asked") != asked:
+    if now is None or ledger.facts(binhost, now).get("asked") != asked or not valid(site, name):
         with chroots.workspace(site, f"sign-{name}") as space:
             content = _content(site, name, made, asked, space)
-            now = generation.publish(binhost, content, layout.trash)
+            sign = partial(_sign_beside, site, name, space)
+            now = generation.publish(binhost, content, sign, layout.trash)
     gone = generation.prune(binhost, site.config.binhost.keep, layout.trash)
     chroots.sweep(site, layout.binpkgs(name), keep={set_folder(site, name, made)})
     views = ledger.facts(binhost, now)["views"]
@@ -42,11 +48,38 @@ def publish(site: Site, name: str) -> Record:
     return {"generation": now, "set": made["set"], "views": views}
 
 
+def valid(site: Site, name: str) -> bool:
+    """Whether the published release manifests are good for a while; True if there are none."""
+    from tasks.publish import generation, ledger, release
+
+    binhost = site.layout.binhost(name)
+    try:
+        now = generation.current(binhost)
+        created = ledger.facts(binhost, now)["created"] if now is not None else None
+    except (BinmillError, OSError, LookupError, ValueError):
+        return False  # damaged, or of a release that had none
+    valid_days = site.config.binhost.valid_days
+    return created is None or time.time() < release.renewal(created, valid_days)
+
+
 def _asked(site: Site, name: str, made: Record) -> str:
     """All that a generation is a function of, but for the time; another one means a new one."""
     binhost, access = site.config.binhost, site.config.access
+    return identity([made["set"], binhost.signing_key, binhost.valid_days, access.model_dump(),
+                     _pins(site, name)])  # fmt: skip
+
+
+def _pins(site: Site, name: str) -> dict[str, Any]:
+    """What the lock pins of all that a chroot is made of."""
     revisions = chroots.revisions(site, name)
-    return identity([made["set"], binhost.signing_key, revisions, access.model_dump()])
+    tree = records.read(site.layout, "tree")
+    seed = site.config.seed_of(name)
+    own = site.config.tree.name
+    return {
+        "tree": {"name": own, "tag": tree["tag"], "commit": tree["commit"]},
+        "overlays": {other: commit for other, commit in revisions.items() if other != own},
+        "seed": {"name": seed, **records.read(site.layout, f"seed:{seed}")},
+    }
 
 
 def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Content:
@@ -74,6 +107,13 @@ def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Co
         files=files,
         views={policy.as_path(group): paths for group, paths in groups.items()},
         revisions=chroots.revisions(site, name),
+        release={
+            "name": name,
+            "set": made["set"],
+            "lock": {"sha256": sha256(site.layout.lock), **_pins(site, name)},
+            "config": sha256(site.layout.config),
+        },
+        valid_days=site.config.binhost.valid_days,
         about={"set": made["set"], "signer": key, "withheld": len(nobodys), "asked": asked},
     )
 
@@ -95,23 +135,52 @@ def _views(
 def _signed(site: Site, name: str, folder: Path, new: Sequence[str], space: Path) -> Path:
     """Signed and verified copies of packages of a set, in a workspace; see publish.sign."""
     from tasks.publish import sign
-    from tasks.system.files import write_atomic
-    from tasks.system.gpgv import Role
 
-    key = site.config.binhost.signing_key
-    public = sign.public_key(site.signing_home, key)
-    assert key is not None  # noqa: S101 - public_key has seen to it
+    role = _role(site, space)
     copy = space / "packages"
     copy.mkdir()
     for path in new:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(folder / path, copy / path)
-    write_atomic(space / "key.asc", public)
     if new:
         room = _signing_room(site, name, copy, space)
         sign.sign(room, copy, new, site.layout.log(f"publish:{name}"))
-    sign.verify([copy / path for path in new], Role("binhost", space / "key.asc", (key,)))
+    sign.verify([copy / path for path in new], role)
     return copy
+
+
+def _sign_beside(site: Site, name: str, space: Path, files: Sequence[Path]) -> None:
+    """Sign files, and put each signature beside its file once it has been verified."""
+    from tasks.publish import sign
+    from tasks.publish.release import SIGNATURE
+    from tasks.system.gpgv import verify_detached
+
+    role = _role(site, space)
+    copy = space / "indexes"
+    copy.mkdir()
+    copies = {file: copy / str(number) for number, file in enumerate(files)}
+    for file, other in copies.items():
+        shutil.copy2(file, other)
+    room = _signing_room(site, name, copy, space)
+    names = [other.name for other in copies.values()]
+    sign.detached(room, copy, names, role.fingerprints[0], site.layout.log(f"publish:{name}"))
+    for file, other in copies.items():
+        proof = other.with_name(other.name + SIGNATURE)
+        with file.open("rb") as stream:
+            verify_detached(role, stream, file.name, proof)
+        write_atomic(file.with_name(file.name + SIGNATURE), proof.read_bytes())
+
+
+def _role(site: Site, space: Path) -> Role:
+    """Whose signature counts; raises HostLacks where the key is missing or cannot sign."""
+    from tasks.publish import sign
+    from tasks.system.gpgv import Role
+
+    key = site.config.binhost.signing_key
+    public = sign.public_key(site.signing_home, key)
+    assert key is not None  # noqa: S101 - public_key has seen to it
+    write_atomic(space / "key.asc", public)
+    return Role("binhost", space / "key.asc", (key,))
 
 
 def _signing_room(site: Site, name: str, packages: Path, space: Path) -> Sandbox:

@@ -11,17 +11,19 @@ import gzip
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.build.collect import INDEX
 from tasks.errors import BinmillError
-from tasks.publish import index, ledger
+from tasks.publish import index, ledger, release
 from tasks.publish.index import Stanza
 from tasks.publish.ledger import FACTS, File
 from tasks.system.files import remove_tree, sync_folder, write_atomic
+
+_PACKED = f"{INDEX}.gz"
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Content:
     """What a generation is made of. Paths are those of packages, below a view.
 
     `views` has the paths of each view by its folder's name; `stanzas` and `files` have an entry
-    for every path that is in a view. `header` is that of the build's index. `about` is what the
-    generation is to say of itself beside that: plain data, `signer` among it.
+    for every path that is in a view. `header` is that of the build's index. `release` is what the
+    release manifests tell (release.write), without what differs by view; `about` is what the
+    generation is to remember beside that: plain data, `signer` among it.
     """
 
     header: Stanza
@@ -38,7 +41,13 @@ class Content:
     files: Mapping[str, File]
     views: Mapping[str, Sequence[str]]
     revisions: Mapping[str, str]
+    release: Mapping[str, Any]
     about: Mapping[str, Any]
+    valid_days: int
+
+
+# Makes a detached signature beside each of these files (release.SIGNATURE), and verifies it.
+Signing = Callable[[Sequence[Path]], None]
 
 
 def current(binhost: Path) -> int | None:
@@ -49,11 +58,11 @@ def current(binhost: Path) -> int | None:
     return int(link.readlink().name)
 
 
-def publish(binhost: Path, content: Content, trash: Path) -> int:
+def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
     """Make the content the current generation; returns its number.
 
     Its files are on the same file system. Raises BinmillError if one of its paths was another
-    package before.
+    package before, and what `sign` raises: then nothing is switched.
     """
     known = ledger.published(binhost)
     for path, file in content.files.items():
@@ -63,18 +72,39 @@ def publish(binhost: Path, content: Content, trash: Path) -> int:
     scratch = binhost / "gen" / f".{number}.tmp"
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
-    timestamp = _next_timestamp(binhost)
-    for view, paths in content.views.items():
-        _write_view(scratch / view, content, paths, timestamp)
-    _write_facts(scratch, content, timestamp)
-    for place, _, _ in os.walk(scratch):
-        Path(place).chmod(0o755)
-        sync_folder(Path(place))
-    ledger.add_published(binhost, content.files)
-    scratch.rename(binhost / "gen" / str(number))
+    try:
+        _fill(scratch, number, binhost, content, sign)
+        ledger.add_published(binhost, content.files)
+        scratch.rename(binhost / "gen" / str(number))
+    except BaseException:
+        remove_tree(scratch, trash)
+        raise
     sync_folder(binhost / "gen")
     switch(binhost, number)
     return number
+
+
+def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Signing) -> None:
+    """Write a generation, signed, and see to it that it is on the disk."""
+    timestamp, created = _next_timestamp(binhost), int(time.time())
+    to_sign: list[Path] = []
+    for view, paths in content.views.items():
+        folder = scratch / view
+        names = _write_view(folder, content, paths, timestamp)
+        told = {
+            **content.release, "group": view.replace(".", ":", 1), "generation": number,
+            "timestamp": timestamp, "packages": len(paths),
+        }  # fmt: skip
+        release.write(folder, names, told, created=created, valid_days=content.valid_days)
+        to_sign += [folder / name for name in (INDEX, _PACKED, release.NAME)]
+    _write_facts(scratch, content, timestamp, created)
+    sign(to_sign)
+    for signed in to_sign:
+        if not signed.with_name(signed.name + release.SIGNATURE).is_file():
+            raise BinmillError(f"{signed} has no signature; nothing is published unsigned")
+    for place, _, _ in os.walk(scratch):
+        Path(place).chmod(0o755)
+        sync_folder(Path(place))
 
 
 def switch(binhost: Path, number: int) -> None:
@@ -113,8 +143,8 @@ def _next_timestamp(binhost: Path) -> int:
     return max(int(time.time()), max(seen, default=0) + 1)
 
 
-def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> None:
-    """Link the packages and write their index, sorted by name and build number.
+def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> list[str]:
+    """Link the packages and write their index, sorted by name and build number; its files' names.
 
     Packages and Packages.gz have the header's TIMESTAMP as their mtime (bintree).
     """
@@ -132,21 +162,23 @@ def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp:
         index.render(index.complete(content.stanzas[p], content.files[p].sums)) for p in ordered
     )
     raw = "".join((index.render(header), *texts)).encode()
-    for name, data in ((INDEX, raw), (f"{INDEX}.gz", gzip.compress(raw, mtime=timestamp))):
+    for name, data in ((INDEX, raw), (_PACKED, gzip.compress(raw, mtime=timestamp))):
         write_atomic(folder / name, data)
         os.utime(folder / name, (timestamp, timestamp))
+    return [INDEX, _PACKED]
 
 
 def _by_name(stanza: Stanza) -> tuple[str, int]:
     return stanza["CPV"], int(stanza["BUILD_ID"])
 
 
-def _write_facts(folder: Path, content: Content, timestamp: int) -> None:
+def _write_facts(folder: Path, content: Content, timestamp: int, created: int) -> None:
     where = {path: view for view, paths in content.views.items() for path in paths}
     ledger.write_packages(folder, content.files, where)
     told = {
         **content.about,
         "timestamp": timestamp,
+        "created": created,
         "packages": len(content.files),
         "views": {view: len(paths) for view, paths in content.views.items()},
         "revisions": dict(content.revisions),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.build import gpkg
-from tasks.errors import HostLacks
+from tasks.errors import CommandFailed, HostLacks
 from tasks.system import sandbox
 from tasks.system.command import run
 from tasks.system.gpgv import Role
@@ -71,14 +71,36 @@ def signing_grips(listing: str) -> list[str]:
 
 
 def sign(room: Sandbox, folder: Path, packages: Sequence[str], log: Path) -> None:
-    """Sign packages (paths below `folder`, which `room` mounts at PACKAGES) in place.
+    """Sign packages (paths below `folder`, which `room` mounts at PACKAGES) in place."""
+    _for_each(room, folder, packages, ["gpkg-sign", "--allow-unsigned"], log)
 
-    gpkg-sign takes one package a call; xargs(1) calls it for each.
+
+def detached(room: Sandbox, folder: Path, files: Sequence[str], key: str, log: Path) -> None:
+    """Make an armored signature FILE.asc beside each of `files`, names in `folder`.
+
+    `room` mounts the folder at PACKAGES. gpg's agent ends with the sandbox, whatever ends that.
     """
+    command = [
+        "gpg", "--homedir", KEY_HOME, "--batch", "--no-tty", "--yes", "--digest-algo", "SHA512",
+        "--local-user", key, "--armor", "--detach-sign",
+    ]  # fmt: skip
+    _for_each(room, folder, files, command, log)
+
+
+def _for_each(
+    room: Sandbox, folder: Path, files: Sequence[str], command: list[str], log: Path
+) -> None:
+    """Run a command inside for each file; xargs(1) calls it with one at a time."""
     listing = folder / _LIST
-    listing.write_bytes(b"".join(f"{PACKAGES}/{path}".encode() + b"\0" for path in packages))
-    command = ["xargs", "-0", "-n", "1", "-a", f"{PACKAGES}/{_LIST}", "gpkg-sign"]
-    sandbox.run(room, [*command, "--allow-unsigned"], log=log, timeout=24 * 3600)
+    listing.write_bytes(b"".join(f"{PACKAGES}/{path}".encode() + b"\0" for path in files))
+    try:
+        sandbox.run(room, ["xargs", "-0", "-n", "1", "-a", f"{PACKAGES}/{_LIST}", *command],
+                    log=log, timeout=24 * 3600)  # fmt: skip
+    except CommandFailed as failed:
+        raise CommandFailed(
+            f"nothing was signed, and nothing is published: {failed.message}",
+            f"read {log}; is the key without a passphrase, and has it not expired? (docs/keys.md)",
+        ) from failed
     listing.unlink()
 
 

@@ -14,7 +14,7 @@ PUBLIC = "public"
 # What may be asked for, as regular expressions of the path below a door. Of a binhost: the index,
 # what is signed beside it, and packages.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
-_INDEX = r"Packages(?:\.gz)?(?:\.(?:asc|sig))?"
+_INDEX = r"(?:Packages(?:\.gz)?|release\.json)(?:\.asc)?"
 BINHOST_FILES = (_INDEX, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
 # Of a mirror: layout.conf, the flat name, and the name below its hash (GLEP 75).
 _LAYOUT = r"distfiles/layout\.conf"

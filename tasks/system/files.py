@@ -82,6 +82,11 @@ def sha512(path: Path) -> str:
     return digests(path, "sha512")["sha512"]
 
 
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    return digests(path, "sha256")["sha256"]
+
+
 def copy_plain(source: Path, target: Path) -> None:
     """Copy a file that a chroot made: never through a link, regular files with one name only.
 

@@ -6,6 +6,9 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,14 @@ from tasks.system.files import digests, sha512
 from tests.conftest import names
 
 SIGNER = "A" * 40
+SIGNED = ("Packages", "Packages.gz", "release.json")
+BESIDE = {*SIGNED, *(f"{name}.asc" for name in SIGNED)}
+
+
+def sign(files: Sequence[Path]) -> None:
+    """A mark beside each file; real signatures are in test_sign.py."""
+    for file in files:
+        file.with_name(f"{file.name}.asc").write_bytes(b"signed: " + file.read_bytes())
 
 
 class Site:
@@ -64,11 +75,15 @@ class Site:
         return Content(
             header, of_set(stanzas, packages), held | new,
             {view: [p for p in paths if p.split("/")[1] in names] for view, names in seen.items()},
-            {"gentoo": "c" * 40}, {"set": record["set"], "signer": signer},
+            {"gentoo": "c" * 40}, {"name": "base", "lock": {"sha256": "d" * 64}},
+            {"set": record["set"], "signer": signer}, 10,
         )  # fmt: skip
 
     def publish(self, made: tuple[Any, Path], signer: str = SIGNER) -> int:
-        return generation.publish(self.binhost, self.content(made, signer), self.trash)
+        return self.make(self.content(made, signer))
+
+    def make(self, content: Content) -> int:
+        return generation.publish(self.binhost, content, sign, self.trash)
 
     def seen(self, view: str = "public") -> dict[str, bytes]:
         """All that a client sees."""
@@ -89,12 +104,13 @@ def test_the_first(site: Site) -> None:
     assert generation.current(site.binhost) == 1
     assert str((site.binhost / "current").readlink()) == "gen/1"
     seen = site.seen()
-    assert sorted(seen) == ["Packages", "Packages.gz", "a-b/x/x-1-1.gpkg.tar",
-                            "a-b/y/y-1-2.gpkg.tar"]  # fmt: skip
+    packages = {"a-b/x/x-1-1.gpkg.tar", "a-b/y/y-1-2.gpkg.tar"}
+    assert set(seen) == BESIDE | packages
     assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
     header, stanzas = parse(seen["Packages"].decode())
     assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
     facts = ledger.facts(site.binhost, 1)
+    assert facts.pop("created") <= time.time()
     assert facts == {"set": "set1", "timestamp": int(header["TIMESTAMP"]), "packages": 2,
                      "views": {"public": 2}, "signer": SIGNER,
                      "revisions": {"gentoo": "c" * 40}}  # fmt: skip
@@ -215,11 +231,11 @@ VIEWS = {"public": ["x"], "role.java": ["x", "y"], "site.acme": ["x", "z"]}
 def test_a_view_for_each_group(site: Site) -> None:
     made = site.made(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
     content = site.content(made, views=VIEWS)
-    generation.publish(site.binhost, content, site.trash)
+    site.make(content)
     for view, wanted in VIEWS.items():
         seen = site.seen(view)
         paths = {f"a-b/{name}/{name}-1-1.gpkg.tar" for name in wanted}
-        assert set(seen) == {"Packages", "Packages.gz", *paths}
+        assert set(seen) == BESIDE | paths
         header, stanzas = parse(seen["Packages"].decode())
         assert {s["PATH"] for s in stanzas} == paths
         assert header["PACKAGES"] == str(len(wanted))
@@ -230,71 +246,147 @@ def test_a_view_for_each_group(site: Site) -> None:
 
 def test_a_path_never_gets_another_package_in_any_view(site: Site) -> None:
     one = site.made(("x", 1, b"one"), ("y", 1, b"two"))
-    generation.publish(site.binhost, site.content(one, views={"role.java": ["x", "y"]}), site.trash)
+    site.make(site.content(one, views={"role.java": ["x", "y"]}))
     other = site.made(("x", 1, b"one"), ("y", 1, b"other"))
     content = site.content(other, views={"public": ["y"], "role.java": ["x"]})
     with pytest.raises(BinmillError, match=r"y-1-1.*was published before with other content"):
-        generation.publish(site.binhost, content, site.trash)
+        site.make(content)
     moved = site.made(("x", 1, b"one"), ("y", 1, b"two"))  # to another group: the same bytes
     content = site.content(moved, views={"public": ["y"], "role.java": ["x", "y"]})
-    generation.publish(site.binhost, content, site.trash)
+    site.make(content)
     assert site.seen()["a-b/y/y-1-1.gpkg.tar"] == b"two signed 1"
 
 
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing that follows it runs."""
+def test_the_release_manifest(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.5)
+    made = site.made(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
+    site.make(site.content(made, views=VIEWS))
+    site.make(site.content(made, views=VIEWS))
+    for view, wanted in VIEWS.items():
+        seen = site.seen(view)
+        manifest = json.loads(seen["release.json"])
+        files = manifest.pop("files")
+        assert manifest == {
+            "name": "base", "lock": {"sha256": "d" * 64}, "format": 1, "generation": 2,
+            "group": view.replace(".", ":"), "packages": len(wanted), "timestamp": 1001,
+            "created": 1000, "valid_until": 1000 + 10 * 86400,
+        }  # fmt: skip
+        assert set(files) == {"Packages", "Packages.gz"}
+        for name, told in files.items():
+            assert told == {
+                "size": len(seen[name]),
+                "sha256": hashlib.sha256(seen[name]).hexdigest(),
+                "sha512": hashlib.sha512(seen[name]).hexdigest(),
+            }
+        for name in SIGNED:
+            assert seen[f"{name}.asc"] == b"signed: " + seen[name]
+        lines = seen["release.json"].decode().split("\n")
+        assert ' "generation": 2,' in lines  # one a line: sed(1) can read it
+        assert f' "valid_until": {1000 + 10 * 86400}' in lines
 
 
-def killed_at(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
-    """Die at the given rename, link or write, counted from one."""
-    left = [moment]
+def test_what_cannot_be_signed_is_not_published(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    before = site.seen()
+    content = site.content(site.made(("x", 1, b"one"), ("y", 1, b"two")))
 
-    def dying(real: Any) -> Any:
-        def step(*arguments: Any, **more: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                raise Killed
-            if left[0] < 0:
-                raise AssertionError("something went on after the kill")
-            return real(*arguments, **more)
+    def fails(_: Sequence[Path]) -> None:
+        raise BinmillError("no key")
 
-        return step
+    def half(files: Sequence[Path]) -> None:
+        sign(files[:-1])
 
-    for name in ("rename", "replace", "symlink", "link", "mkdir", "utime"):
-        monkeypatch.setattr(os, name, dying(getattr(os, name)))
-    # what cleans up after an exception does not run after a SIGKILL
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    for signing, told in ((fails, "no key"), (half, r"release\.json has no signature")):
+        with pytest.raises(BinmillError, match=told):
+            generation.publish(site.binhost, content, signing, site.trash)
+        assert site.seen() == before
+        assert generation.current(site.binhost) == 1
+        assert names(site.binhost / "gen") == ["1"]
+        assert "a-b/y/y-1-1.gpkg.tar" not in ledger.published(site.binhost)
+    assert site.make(content) == 2
+
+
+# Every call that changes a name, a mode or a time, or that ends what is written of a file.
+CALLS = ("rename", "replace", "symlink", "link", "unlink", "mkdir", "rmdir", "utime", "chmod",
+         "fchmod", "fsync", "open")  # fmt: skip
+
+
+def killed_before(moment: int, action: Callable[[], object]) -> bool:
+    """Do it in a process that ends, as by SIGKILL, before its CALLS number `moment`.
+
+    Whether it came so far. Nothing that stands in a `finally` or an `except` is run.
+    """
+    child = os.fork()
+    if child == 0:
+        left = [moment]
+
+        def dying(real: Any) -> Any:
+            def step(*arguments: Any, **more: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0:
+                    os._exit(9)
+                return real(*arguments, **more)
+
+            return step
+
+        for name in CALLS:
+            setattr(os, name, dying(getattr(os, name)))
+        try:
+            action()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
 
 
 def test_killed_anywhere_it_is_the_old_one_or_the_new_one(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    old = site.seen()
-    new = site.made(("x", 1, b"one"), ("y", 1, b"two"))
-    moments = 0
-    for moment in range(1, 200):
-        with monkeypatch.context() as patched:
-            killed_at(patched, moment)
-            try:
-                site.publish(new)
-            except Killed:
-                died = True
-            else:
-                died = False
-        seen = site.seen()
-        if seen != old:
-            assert sorted(seen) == sorted([*old, "a-b/y/y-1-1.gpkg.tar"])
-            assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
-            for stanza in parse(seen["Packages"].decode())[1]:
-                assert len(seen[stanza["PATH"]]) == int(stanza["SIZE"])
+    """Fault 59, for two groups at once; whatever is left, the next run ends as one that was never
+    disturbed."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a SIGKILL loses nothing that was written
+    before = Site(tmp_path / "before")
+    both = {"public": ["x"], "role.java": ["x", "y"]}
+    first = before.made(("x", 1, b"one"))
+    before.make(before.content(first, views={"public": ["x"], "role.java": ["x"]}))
+    new, folder = before.made(("x", 1, b"one"), ("y", 1, b"two"))
+    outcomes = {"old": 0, "new": 0}
+    for moment in range(1, 1000):
+        site = Site(tmp_path / str(moment))
+        shutil.copytree(before.place, site.place, symlinks=True)
+        content = site.content((new, site.place / folder.name), views=both)
+        died = killed_before(moment, lambda s=site, c=content: s.make(c))  # type: ignore[misc]
+        outcomes[as_a_client_sees(site)] += 1
+        last = site.make(site.content((new, site.place / folder.name), views=both))
+        assert as_a_client_sees(site) == "new"
+        assert site.seen("role.java")["a-b/x/x-1-1.gpkg.tar"] == b"one signed 1"
+        assert generation.current(site.binhost) == last
+        assert not [name for name in names(site.binhost / "gen") if name.startswith(".")]
+        assert not site.trash.exists() or names(site.trash) == []
+        shutil.rmtree(site.place)
         if not died:
-            moments = moment
             break
-    assert moments > 10
-    last = site.publish(new)
-    assert generation.current(site.binhost) == last
-    assert not [name for name in names(site.binhost / "gen") if name.startswith(".")]
+    assert outcomes["old"] > 100
+    assert outcomes["new"] > 1
+
+
+def as_a_client_sees(site: Site) -> str:
+    """Which of the two generations both groups see, whole."""
+    numbers = set()
+    for view in ("public", "role.java"):
+        seen = site.seen(view)
+        assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
+        for name in SIGNED:
+            assert seen[f"{name}.asc"] == b"signed: " + seen[name]
+        for stanza in parse(seen["Packages"].decode())[1]:
+            assert hashlib.sha512(seen[stanza["PATH"]]).hexdigest() == stanza["SHA512"]
+        numbers.add(json.loads(seen["release.json"])["generation"])
+    (number,) = numbers
+    listed = parse(site.seen("role.java")["Packages"].decode())[1]
+    assert len(listed) == (1 if number == 1 else 2)
+    return "old" if number == 1 else "new"
 
 
 def test_prune(site: Site) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from tasks.build.gpkg import metadata
-from tasks.errors import HostLacks, NotTrusted
+from tasks.errors import CommandFailed, HostLacks, NotTrusted
 from tasks.publish import client, sign
-from tasks.system.gpgv import Role
+from tasks.system.gpgv import Role, verify_detached
+from tasks.system.sandbox import Bind, Sandbox, workspace
 from tests.handmade import VALUES, gpkg, manifest, parts
+from tests.integration.test_command import eventually
 from tests.integration.test_gpgv import YEAR, Gpg
 
 
@@ -116,6 +119,124 @@ def test_a_disabled_primary_or_a_revoked_subkey() -> None:
     assert sign.signing_grips(listing("u", "scSCD", "u")) == []
     assert sign.signing_grips(listing("e", "sc", "u")) == []
     assert sign.signing_grips("") == []
+
+
+Detached = Callable[..., dict[str, bytes]]
+FILES = {"0": b"an index\n", "1": b"\x1f\x8b another"}
+
+
+@pytest.fixture
+def detached(needs_sandbox: None, keys: Gpg, tmp_path: Path) -> Iterator[Detached]:  # noqa: ARG001
+    """Signatures over FILES by the named key, made in a sandbox over this host's root."""
+
+    def make(who: str, *binds: Bind, home: Path = keys.home) -> dict[str, bytes]:
+        folder = tmp_path / "to-sign"
+        folder.mkdir()
+        for name, data in FILES.items():
+            (folder / name).write_bytes(data)
+        with workspace(tmp_path / "work", "sign", tmp_path / "trash") as space:
+            room = Sandbox(
+                "sign", (Path("/"),), space,
+                (Bind(str(home), sign.KEY_HOME, writable=True),
+                 Bind(str(folder), sign.PACKAGES, writable=True), *binds),
+                {"PATH": "/usr/bin:/bin"},
+            )  # fmt: skip
+            log = tmp_path / "log"
+            sign.detached(room, folder, list(FILES), keys.fingerprint(who), log)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    yield make
+    end(keys.home)
+
+
+@pytest.mark.parametrize("name", ["good", "subkey"])
+def test_detached_signatures(keys: Gpg, detached: Detached, tmp_path: Path, name: str) -> None:
+    end(keys.home)
+    made = detached(name)
+    assert made.keys() == {*FILES, "0.asc", "1.asc"}
+    public = tmp_path / "public.asc"
+    public.write_bytes(sign.public_key(keys.home, keys.fingerprint(name)))
+    for number, data in FILES.items():
+        assert made[number] == data
+        proof = tmp_path / "to-sign" / f"{number}.asc"
+        assert proof.read_bytes().startswith(b"-----BEGIN PGP SIGNATURE-----")
+        role = Role("binhost", public, (keys.fingerprint(name),))
+        with (tmp_path / "to-sign" / number).open("rb") as stream:
+            assert verify_detached(role, stream, number, proof).signer == keys.fingerprint(name)
+        other = tmp_path / "to-sign" / f"{1 - int(number)}"
+        with other.open("rb") as stream, pytest.raises(NotTrusted, match="does not fit the bytes"):
+            verify_detached(role, stream, number, proof)
+    assert agents(keys.home) == []
+
+
+@pytest.mark.parametrize("name", ["expired", "revoked", "public", "certify"])
+def test_nothing_is_signed_by_a_key_that_cannot(keys: Gpg, detached: Detached, name: str) -> None:
+    end(keys.home)
+    with pytest.raises(CommandFailed, match="nothing was signed, and nothing is published") as no:
+        detached(name)
+    assert "\n" not in no.value.message
+    assert "docs/keys.md" in no.value.hint
+    assert agents(keys.home) == []
+
+
+def test_a_dead_agent_s_socket_does_not_matter(
+    keys: Gpg, detached: Detached, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(keys.home, home, ignore=shutil.ignore_patterns("S.*", "*.lock", ".#*"))
+    home.chmod(0o700)
+    os.mknod(home / "S.gpg-agent", stat.S_IFSOCK | 0o600)
+    assert "0.asc" in detached("good", home=home)
+    assert agents(home) == []
+
+
+def test_an_agent_that_cannot_start(keys: Gpg, detached: Detached) -> None:
+    with pytest.raises(CommandFailed, match="nothing was signed"):
+        detached("good", Bind("/bin/false", os.path.realpath("/usr/bin/gpg-agent")))
+    assert agents(keys.home) == []
+
+
+def test_a_key_with_a_passphrase(detached: Detached, tmp_path: Path) -> None:
+    home = Gpg(tmp_path / "locked")
+    home.home.mkdir(mode=0o700)
+    home("--passphrase", "secret", "--quick-gen-key", "good <good@test.example>", "ed25519", "sign")
+    end(home.home)
+    with pytest.raises(CommandFailed, match="nothing was signed") as no:
+        detached("good", home=home.home)
+    assert "passphrase" in no.value.hint
+    assert agents(home.home) == []
+
+
+_SIGNS = """
+import sys
+from pathlib import Path
+from tasks.publish import sign
+from tasks.system.sandbox import Bind, Sandbox, workspace
+home, folder, key = (Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+with workspace(folder.parent / "work", "sign", folder.parent / "trash") as space:
+    binds = (Bind(str(home), sign.KEY_HOME, writable=True),
+             Bind(str(folder), sign.PACKAGES, writable=True))
+    room = Sandbox("sign", (Path("/"),), space, binds, {"PATH": "/usr/bin:/bin"})
+    names = sorted(path.name for path in folder.iterdir())
+    sign.detached(room, folder, names, key, folder.parent / "log")
+"""
+
+
+@pytest.mark.usefixtures("needs_sandbox")
+def test_no_agent_outlives_a_sigkill(keys: Gpg, tmp_path: Path) -> None:
+    """Killed while gpg signs: what runs in the sandbox is the kernel's to end."""
+    end(keys.home)
+    folder = tmp_path / "to-sign"
+    folder.mkdir()
+    for number in range(500):
+        (folder / str(number)).write_bytes(b"x")
+    words = [sys.executable, "-c", _SIGNS, str(keys.home), str(folder), keys.fingerprint("good")]
+    with subprocess.Popen(words, cwd=Path(__file__).parents[2]) as run:
+        assert eventually(lambda: list(folder.glob("*.asc")))
+        assert any("gpg-agent" in words for words in agents(Path(sign.KEY_HOME)))
+        run.kill()
+    assert eventually(lambda: not agents(Path(sign.KEY_HOME)))
+    assert len(list(folder.glob("*.asc"))) < 500
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -143,6 +144,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "binhost.listen": [(None, "127.0.0.1:9", NONE)],
     "binhost.keep": [(None, 9, NONE)],
     "binhost.signing_home": [(None, "elsewhere", NONE)],
+    "binhost.valid_days": [(None, 99, each("publish"))],
     "binhost.signing_key": [(None, FINGERPRINT, each("publish"))],
     "build.packages": [(None, 2, NONE)],
     "build.jobs": [(None, 2, NONE)],
@@ -191,6 +193,8 @@ def made(layout: Layout) -> Layout:
     for name in SITE["chroots"]:
         (layout.binpkgs(name) / "s").mkdir(parents=True)
         (layout.binhost(name) / "gen" / "1").mkdir(parents=True)
+        facts = layout.binhost(name) / "gen" / "1" / "generation.json"
+        facts.write_text(f'{{"created": {int(time.time())}}}')
         (layout.binhost(name) / "current").symlink_to("gen/1")
     for name in tasks:
         records.write(layout, name, MADE.get(name.partition(":")[0], {}))
@@ -280,3 +284,13 @@ def test_a_comment_makes_nothing_stale(site: Layout) -> None:
     site.config.write_text("# new\n" + site.config.read_text())
     tasks = {name: dict(entry) for name, entry in reversed(SITE["chroots"].items())}
     assert stale(site, {**SITE, "chroots": tasks}) == set()
+
+
+def test_a_release_manifest_is_renewed_at_half_of_its_time(
+    site: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, half = int(time.time()), 15 * 86400
+    monkeypatch.setattr("time.time", lambda: now + half - 600)
+    assert stale(site, SITE) == set()
+    monkeypatch.setattr("time.time", lambda: now + half + 600)
+    assert stale(site, SITE) == {f"publish:{name}" for name in SITE["chroots"]}
