@@ -24,7 +24,17 @@ from doit.task import Task
 from tasks import lock as lock_file
 from tasks.engine.step import Below, Fact, Option, Step, interactive
 from tasks.errors import BinmillError
-from tasks.flow import chroots, client, etc, packages, publishing, serve, snapshots, trees
+from tasks.flow import (
+    chroots,
+    client,
+    etc,
+    mirror,
+    packages,
+    publishing,
+    serve,
+    snapshots,
+    trees,
+)
 from tasks.records import Record
 from tasks.site import Site
 from tasks.system.http import public
@@ -212,7 +222,7 @@ def _giving(site: Site) -> Iterator[dict[str, Any]]:
     told = {
         "serve": (serve.serve, "serve binhosts and mirror to whom they are for, until Ctrl-C"),
         "user": (serve.user, "who may fetch: doit user add NAME --group GROUP, remove NAME, list"),
-        "distfile": (serve.distfile, "the mirror: doit distfile add FILE --group GROUP, sync"),
+        "distfile": (mirror.distfile, "the mirror: doit distfile add FILE --group GROUP, sync"),
     }
     for name, (action, doc) in told.items():
         yield {"basename": name, **interactive(partial(action, site), doc),

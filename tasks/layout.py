@@ -23,7 +23,8 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
                                binhost/NAME/previous to the one before it
         GROUP/                 what the members of a group have: an index, and links to packages
       mirror/GROUP/distfiles/  distfiles that are given to others, by group
-      serve/                   nginx's own files; serve/users/ has a password file per group
+      serve/                   nginx's own files; serve/users/ has a password file per group,
+                               serve/access.log the requests
       inside/                  what chroots can write to; closed to other users of the host
         distfiles/             DISTDIR, shared by all chroots
         builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key begins
@@ -109,8 +110,16 @@ class Layout:
         return self.serve / "users"
 
     @property
+    def access_log(self) -> Path:
+        return self.serve / "access.log"
+
+    @property
     def users(self) -> Path:
         return self.site / "secrets" / "users.json"
+
+    @property
+    def certificates(self) -> Path:
+        return self.site / "secrets" / "clients"
 
     def mirror(self, group: str) -> Path:
         return self.state / "mirror" / _one_name(group.replace(":", ".")) / "distfiles"

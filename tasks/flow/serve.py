@@ -1,27 +1,28 @@
-"""serve, user, distfile: what a site gives to others, and to whom."""
+"""serve, user: what a site gives to others, and to whom."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tasks import records
 from tasks.access import Access
 from tasks.errors import BinmillError, NotTrusted
 from tasks.site import Site
-from tasks.system.files import locked, write_atomic
+from tasks.system.files import locked
 from tasks.system.terminal import say
 
 if TYPE_CHECKING:
-    from tasks.serve.nginx import Tls
+    from tasks.serve.nginx import Clients, Tls
     from tasks.serve.policy import Door
+    from tasks.serve.running import Server
+
+_LOG_BYTES = 10 << 20  # of requests, before a new log is begun; the one before is kept
 
 
-class _Words(argparse.ArgumentParser):
+class Words(argparse.ArgumentParser):
     """Reads the words of a command; what is wrong with them is told as one error."""
 
     def error(self, message: str) -> NoReturn:
@@ -30,165 +31,160 @@ class _Words(argparse.ArgumentParser):
 
 def serve(site: Site, words: list[str]) -> None:
     """`doit serve [--print]`: nginx with the site's policy until Ctrl-C, or its server block."""
-    from tasks.serve import nginx, policy
-    from tasks.serve.running import serving
+    from tasks.serve import nginx
+    from tasks.serve.running import running
 
-    parser = _Words(prog="doit serve", add_help=False)
+    parser = Words(prog="doit serve", add_help=False)
     parser.add_argument("--print", action="store_true", dest="show")
     asked = parser.parse_args(words)
     layout, config = site.layout, site.config
-    doors = policy.doors(config.access, list(config.chroots))
-    if config.access != Access():
-        doors = _without_misplaced(site, doors)
+    doors, tls, clients = _doors(site), _tls(site), _clients(site)
     _update_passwords(site)
-    tls = _tls(site)
     if asked.show:
-        passwords = str(layout.passwords)
-        say(nginx.server(doors, str(layout.state), passwords, config.binhost.listen, tls))
+        say(nginx.server(doors, str(layout.state), str(layout.passwords), config.binhost.listen,
+                         tls, clients=clients))  # fmt: skip
         return
-    with serving(
-        doors, layout.state, layout.serve, config.binhost.listen,
-        tls=tls, passwords=layout.passwords, worker=config.serve.worker,
-    ) as url:  # fmt: skip
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        running(
+            doors, layout.state, layout.serve, config.binhost.listen, tls=tls, clients=clients,
+            passwords=layout.passwords, worker=config.serve.worker, log=layout.access_log,
+        ) as server,
+    ):  # fmt: skip
         for door in doors:
             if (layout.state / door.folder).is_dir():
-                say(f"  {url}/{door.path}/  {door.group}")
-        say("serving; Ctrl-C ends it")
+                say(f"  {server.url}/{door.path}/  {door.group}")
+        say(f"serving; Ctrl-C ends it; {layout.access_log} has the requests")
+        _keep_up(site, server)
+
+
+def _keep_up(site: Site, server: Server) -> NoReturn:
+    """Tell nginx of new generations, of users who came or went, and of a renewed certificate.
+
+    What nginx does not take is said once, and tried again each second: a certificate is renewed
+    before its key, or the other way round.
+    """
+    seen, told = _seen(site), ""
+    while True:
+        time.sleep(1)
+        if server.ended():
+            raise BinmillError("nginx has ended", f"read {site.layout.serve / 'error.log'}")
+        now = _seen(site)
+        log = site.layout.access_log
+        full = log.exists() and log.stat().st_size > _LOG_BYTES
+        if now == seen and not full:
+            continue
         try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            say("")
+            if full:
+                log.replace(log.with_suffix(".log.1"))  # and the reload below opens a new one
+            server.change(_doors(site, at_start=False), _clients(site))
+            seen, told = now, ""
+        except BinmillError as error:
+            if str(error) != told:
+                told = str(error)
+                say(told)
+
+
+def _seen(site: Site) -> list[object]:
+    """What a running server must be told of when it changes: files and links, by their inode."""
+    layout, table = site.layout, site.config.serve
+    paths = [layout.users, layout.certificates]
+    paths += [layout.site / name for name in (table.certificate, table.certificate_key) if name]
+    for door in _all_doors(site):
+        paths += [layout.state / folder for folder in (door.folder, door.earlier) if folder]
+    found: list[object] = []
+    for path in paths:
+        try:
+            status = path.stat()
+            found.append((status.st_dev, status.st_ino, status.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def user(site: Site, words: list[str]) -> None:
-    """`doit user add NAME --group GROUP`, `remove NAME`, `list`."""
+    """`doit user add NAME --group GROUP [--certificate [--days N]]`, `remove NAME`, `list`."""
     from tasks.serve import users
 
-    parser = _Words(prog="doit user", add_help=False)
+    parser = Words(prog="doit user", add_help=False)
     parser.add_argument("verb", choices=("add", "remove", "list"))
     parser.add_argument("name", nargs="?")
     parser.add_argument("--group", action="append", default=[])
+    parser.add_argument("--certificate", action="store_true")
+    parser.add_argument("--days", type=int, default=365)
     asked = parser.parse_args(words)
     if asked.verb != "list" and asked.name is None:
         parser.error(f"{asked.verb} needs the name of a user")
     with locked(site.layout.busy("user"), "the list of users"):
-        file = site.layout.users
         if asked.verb == "list":
-            for name, held in sorted(users.read(file).items()):
-                say(f"  {name:<20} {' '.join(held['groups'])}")
+            for name, held in sorted(users.read(site.layout.users).items()):
+                kind = f"certificate until {held['until']}" if "until" in held else "password"
+                say(f"  {name:<20} {' '.join(held['groups'])}  {kind}")
         elif asked.verb == "remove":
-            users.remove(file, asked.name)
+            users.remove(site.layout.users, asked.name, site.layout.certificates)
             _update_passwords(site)
             say(f"{asked.name} has no access any more")
         else:
-            password = users.add(file, asked.name, asked.group, site.config.access.groups)
-            _update_passwords(site)
-            # the terminal is the only place where it is ever written
-            say(f"{asked.name}'s password, shown this once:\n{password}")
+            _add_user(site, asked)
 
 
-def distfile(site: Site, words: list[str]) -> None:
-    """`doit distfile add FILE --group GROUP`, `doit distfile sync`."""
-    parser = _Words(prog="doit distfile", add_help=False)
-    parser.add_argument("verb", choices=("add", "sync"))
-    parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--group")
-    asked = parser.parse_args(words)
-    if (asked.verb == "add") != bool(asked.files):
-        parser.error("add takes files, sync none")
-    with locked(site.layout.busy("distfile"), "the mirror"):
-        if asked.verb == "add":
-            _add(site, asked.files, asked.group)
-        else:
-            _sync(site)
+def _add_user(site: Site, asked: argparse.Namespace) -> None:
+    from tasks.serve import users
 
-
-def _add(site: Site, files: list[Path], group: str | None) -> None:
-    from tasks.serve import distfiles
-
-    chosen = group or site.config.access.restricted
-    known = ["public", *site.config.access.groups]
-    if chosen not in known:
-        raise BinmillError(
-            f"there is no group {chosen!r}" if chosen else "which group may have it?",
-            f"say --group with one of: {', '.join(known)}",
+    file, folder, known = site.layout.users, site.layout.certificates, site.config.access.groups
+    if asked.certificate:
+        until = users.add_certificate(
+            file, asked.name, asked.group, known, folder=folder, days=asked.days
         )
-    named = distfiles.wanted(_trees(site))
-    for file in files:
-        name = distfiles.add(file, named, site.layout.mirror(chosen))
-        say(f"  {name}: fits its Manifest, for {chosen}")
+        _update_passwords(site)
+        say(f"{folder / asked.name}.pem is {asked.name}'s key and certificate, until {until};\n"
+            "move it to the client: it is not needed here")  # fmt: skip
+    else:
+        password = users.add(file, asked.name, asked.group, known, folder)
+        _update_passwords(site)
+        # the terminal is the only place where it is ever written
+        say(f"{asked.name}'s password, shown this once:\n{password}")
 
 
-def _sync(site: Site) -> None:
-    """Let in what chroots have fetched and anybody may have; delete what has long been unnamed."""
-    from tasks.serve import distfiles
+def _doors(site: Site, *, at_start: bool = True) -> list[Door]:
+    """The doors, without what would give a group what it may not have.
 
-    layout = site.layout
-    named = distfiles.wanted(_trees(site))
-    public = layout.mirror("public")
-    there = distfiles.held(public)
-    new, refused = 0, []
-    for name, source in _fetched(layout.distfiles):
-        known = {dist: True for dist, free in named.get(name, {}).items() if free}
-        if not known or name in there:
-            continue
-        try:
-            distfiles.let_in(source, name, known, public)
-            new += 1
-        except (NotTrusted, FileNotFoundError):  # half a download, or worse; or just now gone
-            refused.append(name)
-        except BinmillError as error:
-            refused.append(name)
-            say(f"  {error.message}")
-    write_atomic(public / "layout.conf", distfiles.LAYOUT)
-    gone = 0
-    for group in ("public", *site.config.access.groups):
-        folder = layout.mirror(group)
-        gone += len(distfiles.tidy(folder, set(named), time.time(), site.config.mirror.keep_days))
-    say(f"  mirror: {new} new, {len(refused)} refused, {gone} deleted")
-    for name in refused[:5]:
-        say(f"  refused: {name!r} does not fit its Manifest")
-
-
-def _fetched(folder: Path) -> Iterator[tuple[str, Path]]:
-    """What lies in DISTDIR, by name; a chroot wrote it, so nothing is known of it."""
-    if folder.is_dir() and not folder.is_symlink():
-        for entry in sorted(folder.iterdir()):
-            yield entry.name, entry
-
-
-def _trees(site: Site) -> list[Path]:
-    """The locked tree and overlays as files; raises Stale for one that has not been made yet."""
-    tasks = ["tree", *(f"overlay:{name}" for name in site.config.overlays)]
-    return [site.layout.export(records.read(site.layout, task)["commit"]) for task in tasks]
-
-
-def _without_misplaced(site: Site, doors: Sequence[Door]) -> list[Door]:
-    """The doors, those to earlier generations closed that would give a group what it may not have.
-
-    Raises NotTrusted where a current generation would.
+    An earlier generation that would is closed. A current one is, too, while the server runs; at
+    its start that raises NotTrusted, since somebody is there to put it right.
     """
     open_doors = []
-    for door in doors:
+    for door in _all_doors(site):
         wrong = _misplaced(site, door.folder, door.group)
         if wrong:
-            raise NotTrusted(
+            problem = NotTrusted(
                 f"/{door.path}/ would give {door.group} what it may not have: "
                 + ", ".join(wrong[:3])
                 + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
                 "give the whole binhost to another group in [access.binhosts], or name the "
                 "licence in [access] free, or the package in [access.packages]",
             )
+            if at_start:
+                raise problem
+            say(f"closed: {problem}")
+            continue
         stale = bool(door.earlier) and _misplaced(site, door.earlier, door.group)
         open_doors.append(replace(door, earlier="") if stale else door)
     return open_doors
+
+
+def _all_doors(site: Site) -> list[Door]:
+    """Every door that the policy has."""
+    from tasks.serve import policy
+
+    return policy.doors(site.config.access, list(site.config.chroots))
 
 
 def _misplaced(site: Site, folder: str, group: str) -> list[str]:
     from tasks.publish import index
     from tasks.serve import policy
 
+    if site.config.access == Access():
+        return []
     file = site.layout.state / folder / "Packages"
     if not file.is_file():
         return []
@@ -203,6 +199,17 @@ def _tls(site: Site) -> Tls | None:
     if table.certificate is None or table.certificate_key is None:
         return None
     return Tls(site.layout.site / table.certificate, site.layout.site / table.certificate_key)
+
+
+def _clients(site: Site) -> Clients | None:
+    """The certificates of users; None while nobody has one."""
+    from tasks.serve import certificates, users
+    from tasks.serve.nginx import Clients
+
+    serials = users.serials(users.read(site.layout.users), site.config.access.groups)
+    if not serials:
+        return None
+    return Clients(site.layout.certificates / certificates.AUTHORITY, serials)
 
 
 def _update_passwords(site: Site) -> None:

@@ -11,22 +11,56 @@ import contextlib
 import grp
 import os
 import pwd
+import signal
 import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import BinmillError, HostLacks
 from tasks.serve import nginx
-from tasks.serve.nginx import Tls
+from tasks.serve.nginx import Clients, Tls
 from tasks.serve.policy import PUBLIC, Door
 from tasks.system.command import run, started
 from tasks.system.files import write_atomic
 
 ANY_PORT = "127.0.0.1:0"
 _START_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running nginx: where it answers, and how it is told of a change."""
+
+    url: str
+    scratch: Path
+    _text: Callable[[Sequence[Door], Clients | None], str]
+    _process: subprocess.Popen[bytes]
+
+    def change(self, doors: Sequence[Door], clients: Clients | None = None) -> None:
+        """Take up other doors, clients, or what the files of `tls` have become.
+
+        Requests that have begun are completed by the old worker. Raises BinmillError, and goes on
+        as before, if nginx would not take it.
+        """
+        file = self.scratch / "nginx.conf"
+        candidate = self.scratch / "next.conf"
+        write_atomic(candidate, self._text(doors, clients))
+        asked = run("nginx", "-t", "-q", "-e", self.scratch / "test.log", "-p", self.scratch,
+                    "-c", candidate, check=False, timeout=60)  # fmt: skip
+        if asked.returncode != 0:
+            said = asked.stderr.strip().splitlines() or ["no reason given"]
+            raise BinmillError(f"nginx does not take the change: {said[0]}",
+                               "it goes on with what it had")  # fmt: skip
+        candidate.replace(file)
+        self._process.send_signal(signal.SIGHUP)
+
+    def ended(self) -> bool:
+        """Whether nginx is gone, which it should not be."""
+        return self._process.poll() is not None
 
 
 @contextlib.contextmanager
@@ -40,11 +74,31 @@ def serving(
     passwords: Path | None = None,
     worker: str = "nobody",
 ) -> Iterator[str]:
-    """nginx over `doors` while the block runs; gives the base URL.
+    """nginx over `doors` while the block runs, which never change; gives the base URL."""
+    with running(
+        doors, state, scratch, listen, tls=tls, passwords=passwords, worker=worker
+    ) as server:
+        yield server.url
 
-    `passwords` is the folder of password files, wanted where a door is not public. Raises
-    HostLacks for a port, a program or a user that is not to be had, BinmillError for files that
-    cannot be used.
+
+@contextlib.contextmanager
+def running(
+    doors: Sequence[Door],
+    state: Path,
+    scratch: Path,
+    listen: str = ANY_PORT,
+    *,
+    tls: Tls | None = None,
+    passwords: Path | None = None,
+    clients: Clients | None = None,
+    worker: str = "nobody",
+    log: Path | None = None,
+) -> Iterator[Server]:
+    """nginx over `doors` while the block runs, told of changes by what this gives.
+
+    `passwords` is the folder of password files, wanted where a door is not public; `log` gets a
+    line per request. Raises HostLacks for a port, a program or a user that is not to be had,
+    BinmillError for files that cannot be used.
     """
     nginx.check_path(str(state))
     restricted = any(door.group != PUBLIC for door in doors)
@@ -58,9 +112,14 @@ def serving(
         ours = stack.enter_context(_listening(listen))
         address = _shown(ours)
         shown = [_opened(stack, folder) for folder in (state, passwords) if folder is not None]
-        block = nginx.server(doors, _path(shown[0]), _path(shown[-1]), address, tls)
-        text = nginx.main(block, scratch, _worker(worker, state, doors))
-        write_atomic(scratch / "nginx.conf", text)
+
+        def text(doors: Sequence[Door], clients: Clients | None) -> str:
+            block = nginx.server(
+                doors, _path(shown[0]), _path(shown[-1]), address, tls, clients=clients
+            )
+            return nginx.main(block, scratch, _worker(worker, state, doors), log)
+
+        write_atomic(scratch / "nginx.conf", text(doors, clients))
         pid_file = scratch / "nginx.pid"
         pid_file.unlink(missing_ok=True)  # of a killed run
         process = stack.enter_context(
@@ -73,7 +132,7 @@ def serving(
         )  # fmt: skip
         _wait(process, address, pid_file)
         ours.close()
-        yield f"{'https' if tls else 'http'}://{address}"
+        yield Server(f"{'https' if tls else 'http'}://{address}", scratch, text, process)
 
 
 def check_tls(tls: Tls) -> None:

@@ -9,26 +9,33 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import json
 import os
 import posixpath
+import re
+import secrets
 import shutil
+import socket
 import ssl
 import subprocess
 import urllib.parse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tasks.access import Access
 from tasks.errors import BinmillError, HostLacks
-from tasks.serve import nginx, policy, users
-from tasks.serve.nginx import Tls
-from tasks.serve.running import serving
+from tasks.serve import certificates, nginx, policy, users
+from tasks.serve.nginx import Clients, Tls
+from tasks.serve.running import Server as Nginx
+from tasks.serve.running import running, serving
+from tasks.system.files import write_atomic
 
 ACCESS = Access(groups=["site:acme", "role:java"], binhosts={"java": "role:java"})
 USERS = {"anna": ["site:acme"], "jan": ["role:java"], "both": ["site:acme", "role:java"]}
+HOLDERS = {"cara": ["site:acme"], "jill": ["role:java"], "each": ["site:acme", "role:java"]}
 # path -> group and content, of all that is to be had; by hand
 PACKAGE = "app-misc/one/one-1-1.gpkg.tar"
 PUBLISHED = {
@@ -113,31 +120,78 @@ def expired(folder: Path) -> Tls:
 class Server:
     """A running server: where, its files, its users' passwords."""
 
-    url: str
+    nginx: Nginx
     there: dict[str, bytes]
     passwords: dict[str, str]
     tls: Tls
     folder: Path
+    lines: dict[str, http.client.HTTPSConnection] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return self.nginx.url
+
+    def line(self, certificate: str) -> http.client.HTTPSConnection:
+        """A connection with a client certificate, NAME.pem in the test's folder, or without."""
+        if certificate not in self.lines:
+            trust = ssl.create_default_context(cafile=str(self.tls.certificate))
+            if certificate:
+                trust.load_cert_chain(self.folder / f"{certificate}.pem")
+            host = self.url.removeprefix("https://")
+            self.lines[certificate] = http.client.HTTPSConnection(host, timeout=20, context=trust)
+        return self.lines[certificate]
+
+    def hang_up(self) -> None:
+        for line in self.lines.values():
+            line.close()
+        self.lines.clear()
 
     def ask(
         self, path: str, user: str = "", password: str | None = None, method: str = "GET",
-        part: str = "",
+        *, part: str = "", certificate: str = "",
     ) -> tuple[int, bytes, dict[str, str]]:  # fmt: skip
         """One request, its path sent as it is."""
-        trust = ssl.create_default_context(cafile=str(self.tls.certificate))
-        host = self.url.removeprefix("https://")
-        line = http.client.HTTPSConnection(host, timeout=20, context=trust)
-        with contextlib.closing(line):
-            line.putrequest(method, path, skip_accept_encoding=True)
-            if user:
-                pair = f"{user}:{self.passwords.get(user, '') if password is None else password}"
-                coded = base64.b64encode(pair.encode()).decode()
-                line.putheader("Authorization", f"Basic {coded}")
-            if part:
-                line.putheader("Range", part)
-            line.endheaders()
-            answer = line.getresponse()
-            return answer.status, answer.read(), dict(answer.getheaders())
+        line = self.line(certificate)
+        line.putrequest(method, path, skip_accept_encoding=True)
+        if user:
+            pair = f"{user}:{self.passwords.get(user, '') if password is None else password}"
+            coded = base64.b64encode(pair.encode()).decode()
+            line.putheader("Authorization", f"Basic {coded}")
+        if part:
+            line.putheader("Range", part)
+        line.endheaders()
+        answer = line.getresponse()
+        return answer.status, answer.read(), dict(answer.getheaders())
+
+
+def clients(folder: Path) -> Clients:
+    held = users.serials(users.read(folder / "secrets/users.json"), ACCESS.groups)
+    return Clients(folder / "ours" / certificates.AUTHORITY, held)
+
+
+def hold(folder: Path, name: str, groups: list[str]) -> None:
+    users.add_certificate(folder / "secrets/users.json", name, groups, ACCESS.groups,
+                          folder=folder / "ours", days=9)  # fmt: skip
+
+
+def bad_certificates(folder: Path) -> None:
+    """Every kind that must not open a door: expired, revoked, of another CA, of nobody's."""
+    register = folder / "secrets/users.json"
+    for name in ("old", "gone"):
+        hold(folder, name, ["site:acme", "role:java"])
+    serial, _ = certificates.issue(folder / "ours", "old", -1)
+    held = users.read(register)
+    held["old"]["serial"] = serial  # on the list, but expired
+    write_atomic(register, json.dumps(held))
+    (folder / "ours/gone.pem").rename(folder / "ours/kept.pem")  # the client's own copy
+    users.remove(register, "gone", folder / "ours")
+    with pytest.MonkeyPatch.context() as patch:  # another CA, that gives the serial of a good one
+        good = int(held["each"]["serial"], 16)
+        patch.setattr(secrets, "randbits", lambda _bits: good & ~(1 << 126))
+        certificates.issue(folder / "theirs", "foreign", 9)
+    made = certificates.throwaway(folder / "self")
+    itself = made.key.read_text() + made.certificate.read_text()
+    (folder / "self/self.pem").write_text(itself)
 
 
 @pytest.fixture(scope="module")
@@ -148,11 +202,19 @@ def server(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     passwords = {
         name: users.add(register, name, groups, ACCESS.groups) for name, groups in USERS.items()
     }
+    for name, groups in HOLDERS.items():
+        hold(folder, name, groups)
+    bad_certificates(folder)
     store = folder / "state/serve/users"
     write_passwords(register, store)
     doors = policy.doors(ACCESS, ["base", "java"])
-    with serving(doors, folder / "state", folder / "nginx", tls=tls, passwords=store) as url:
-        yield Server(url, there, passwords, tls, folder)
+    with running(
+        doors, folder / "state", folder / "nginx", tls=tls, passwords=store,
+        clients=clients(folder), log=folder / "requests.log",
+    ) as made:  # fmt: skip
+        server = Server(made, there, passwords, tls, folder)
+        yield server
+        server.hang_up()
 
 
 def write_passwords(register: Path, store: Path) -> None:
@@ -161,15 +223,35 @@ def write_passwords(register: Path, store: Path) -> None:
     users.write_password_files(users.read(register), ACCESS.groups, store, owner)
 
 
-# who asks: name, password (None: the right one), groups in which he has been proven to be
-ROLES: list[tuple[str, str | None, list[str]]] = [
-    ("", None, []),
-    *((name, None, groups) for name, groups in USERS.items()),
-    ("anna", "wrong", []),
-    ("anna", "", []),
-    ("nobody", "x", []),
-    ("ANNA", "x", []),
-]
+@dataclass(frozen=True)
+class Who:
+    """A credential, and the groups in which it has been proven to be; None: refused anywhere."""
+
+    groups: list[str] | None
+    user: str = ""
+    password: str | None = None  # None: the right one
+    certificate: str = ""
+
+
+ROLES = {
+    "nothing": Who([]),
+    **{name: Who(groups, user=name) for name, groups in USERS.items()},
+    "a wrong password": Who([], "anna", "wrong"),
+    "an empty password": Who([], "anna", ""),
+    "nobody's password": Who([], "nobody", "x"),
+    "a name in capitals": Who([], "ANNA", "x"),
+    "the name of a certificate": Who([], "jill", ""),
+    **{name: Who(groups, certificate=f"ours/{name}") for name, groups in HOLDERS.items()},
+    "expired": Who(None, certificate="ours/old"),
+    "revoked": Who([], certificate="ours/kept"),
+    "of another CA": Who(None, certificate="theirs/foreign"),
+    "of itself": Who(None, certificate="self/self"),
+    "both": Who(["site:acme", "role:java"], "anna", None, "ours/jill"),
+    "a certificate and a wrong password": Who(["role:java"], "anna", "wrong", "ours/jill"),
+    "a password and revoked": Who(["site:acme"], "anna", None, "ours/kept"),
+    "a password and expired": Who(None, "both", None, "ours/old"),
+    "a password and of another CA": Who(None, "both", None, "theirs/foreign"),
+}
 
 
 def ways(path: str) -> Iterator[str]:
@@ -198,6 +280,17 @@ def ways(path: str) -> Iterator[str]:
     yield f"{path}?x=../../doit.db"
     yield f"{path};x"
     yield f"{path}%3fx"
+    yield f"{path}%00"
+    yield f"/{top}/%00/../{rest}"
+    yield f"{path}%zz"
+    yield f"/..{path}"
+    yield f"/%2e%2e{path}"
+    yield path.replace("/", "\\")
+    yield f"/{top}/x\\..\\{rest}"
+    yield f"/base/..%5c{top}/{rest}"
+    yield f"/base/%252e%252e%252f{top}/{rest}"
+    yield f"http://other.example{path}"
+    yield f"https://other.example/base/../{top}//{rest}"
     yield posixpath.dirname(path)
     yield posixpath.dirname(path) + "/"
 
@@ -237,8 +330,16 @@ INTERNAL = [
 
 
 def meant(path: str) -> str:
-    """What a request's path means (RFC 3986): no query, decoded once, dots and slashes gone."""
+    """What a request's path means (RFC 3986): no query, decoded once, dots and slashes gone.
+
+    "" for what is none: what is badly encoded, has a NUL, or leads above the top.
+    """
+    path = re.sub(r"^https?://[^/]*", "", path)
     plain = urllib.parse.unquote(path.partition("?")[0])
+    steps = [step for step in plain.split("/") if step not in ("", ".")]
+    depth = [len(steps[:n]) - 2 * steps[:n].count("..") for n in range(len(steps) + 1)]
+    if not path.startswith("/") or "%zz" in plain or "\0" in plain or min(depth) < 0:
+        return ""
     ended = plain.endswith(("/", "/.", "/.."))
     short = posixpath.normpath("/" + plain.lstrip("/"))
     return short + "/" if ended and short != "/" else short
@@ -255,51 +356,120 @@ def group_at(path: str) -> str:
     return ""
 
 
-def expected(path: str, groups: list[str], there: dict[str, bytes]) -> int:
+def expected(path: str, groups: list[str] | None, there: dict[str, bytes]) -> int:
     """The answer by docs/serving.md."""
     plain = meant(path)
+    if groups is None and plain:
+        return 401
     group = group_at(plain)
-    if group not in ("", "public") and group not in groups:
+    if groups is not None and group not in ("", "public") and group not in groups:
         return 401
     return 200 if plain in there else 404
 
 
-@pytest.mark.parametrize(("user", "password", "groups"), ROLES, ids=str)
-def test_the_matrix(server: Server, user: str, password: str | None, groups: list[str]) -> None:
+@pytest.mark.parametrize("who", ROLES.values(), ids=list(ROLES))
+def test_the_matrix(server: Server, who: Who) -> None:
     seen: dict[int, int] = {}
     wrong = []
     for path in dict.fromkeys([*(w for p in server.there for w in ways(p)), *INTERNAL]):
-        status, body, _ = server.ask(path, user, password)
-        wanted = expected(path, groups, server.there)
+        status, body, _ = server.ask(path, who.user, who.password, certificate=who.certificate)
+        wanted = expected(path, who.groups, server.there)
         seen[wanted] = seen.get(wanted, 0) + 1
         if status != wanted or (status == 200 and body != server.there[meant(path)]):
             wrong.append((path, status, wanted))
         assert b"internal" not in body
     assert wrong == []
+    if who.groups is None:
+        assert seen[401] > 500
+        assert 200 not in seen
+        return
     assert seen[200] > 50
     assert seen[404] > 50
-    assert (401 in seen) == (set(groups) != {"site:acme", "role:java"})
+    assert (401 in seen) == (set(who.groups) != {"site:acme", "role:java"})
 
 
-def test_a_part_of_each_file(server: Server) -> None:
-    for path, content in server.there.items():
-        group = group_at(path)
-        for name, groups in USERS.items():
-            status, body, _ = server.ask(path, name, part="bytes=2-4")
-            allowed = group == "public" or group in groups
-            assert status == (206 if allowed else 401), (path, name)
-            assert (body == content[2:5]) == allowed, (path, name)
-        status, body, _ = server.ask(path, "both", part="bytes=0-0,2-2")
-        assert (status, body) == (200, content)  # of many parts at once: the whole, not a bomb
+PARTS = {
+    "bytes=2-4": 206, "bytes=3-": 206, "bytes=-2": 206, "bytes=2-99999": 206,
+    "bytes=0-0,2-2": 200,  # of many parts at once: the whole, not a bomb
+    "lines=1-2": 200, "bytes=": 200,
+    "bytes=99999-": 404, "bytes=5-2": 404, "bytes=x": 404, "bytes=-": 404,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PROPFIND", "MKCOL"])
+@pytest.mark.parametrize("who", ROLES.values(), ids=list(ROLES))
+def test_a_part_of_each_file(server: Server, who: Who) -> None:
+    for number, (path, content) in enumerate(server.there.items()):
+        part, wanted = [*PARTS.items()][number % len(PARTS)]
+        allowed = expected(path, who.groups, server.there) == 200
+        status, body, _ = server.ask(
+            path, who.user, who.password, part=part, certificate=who.certificate
+        )
+        assert status == (wanted if allowed else 401), (path, part)
+        assert (body == content) == (allowed and wanted == 200), (path, part)
+        status, body, _ = server.ask(
+            path, who.user, who.password, "HEAD", certificate=who.certificate
+        )
+        assert (status, body) == (200 if allowed else 401, b"")
+
+
+def test_every_part(server: Server) -> None:
+    path, content = next(iter(server.there.items()))
+    for part, wanted in PARTS.items():
+        status, body, _ = server.ask(path, part=part)
+        assert status == wanted, part
+        assert status != 206 or (body in content and body != content), part
+
+
+METHODS = ["POST", "PUT", "DELETE", "PROPFIND", "MKCOL", "OPTIONS", "TRACE", "PATCH", "BREW"]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_nobody_writes(server: Server, method: str) -> None:
-    for user in ("", *USERS):
+    for who in (Who([]), Who([], "jan"), Who([], certificate="ours/each")):
         for path, content in server.there.items():
-            assert server.ask(path, user, method=method)[0] == 403, path
+            asked = server.ask(path, who.user, method=method, certificate=who.certificate)
+            assert asked[0] == 403, path
             assert server.ask(path, "both")[1] == content
-        assert server.ask("/nothing", user, method=method)[0] == 404
+        nothing = server.ask("/nothing", who.user, method=method, certificate=who.certificate)
+        assert nothing[0] == (403 if method == "TRACE" else 404)
+
+
+MALFORMED = {
+    b"GET /java/Packages HTTP/1.1\r\n\r\n": 404,  # no Host
+    b"GET /java/Packages HTTP/1.1\r\nHost: a/b\r\n\r\n": 404,
+    b"GET /java/Packages HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n": 404,
+    b"GET /java/Pack\0ages HTTP/1.1\r\nHost: a\r\n\r\n": 404,
+    b"GET /java /Packages HTTP/1.1\r\nHost: a\r\n\r\n": 404,
+    b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: a\r\n\r\n": 404,
+    b"get /java/Packages HTTP/1.1\r\nHost: a\r\n\r\n": 404,
+    b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n": 404,
+    b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n": 404,
+    b"GET /java/Packages HTTP/9.9\r\nHost: a\r\n\r\n": 403,
+    b"GET /java/Packages HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40000 + b"\r\n\r\n": 403,
+    b"PUT /java/Packages HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n": 403,
+    b"POST /java/Packages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n": 403,
+    b"GET /java/Packages HTTP/1.0\r\n\r\n": 401,
+}
+
+
+@pytest.mark.parametrize(("sent", "wanted"), MALFORMED.items(), ids=lambda v: str(v)[:50])
+def test_what_is_no_request(server: Server, sent: bytes, wanted: int) -> None:
+    trust = ssl.create_default_context(cafile=str(server.tls.certificate))
+    assert said(server, sent, trust).startswith(b"HTTP/1.1 %d " % wanted)
+
+
+def test_what_is_not_even_tls(server: Server) -> None:
+    assert said(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", None).startswith(b"HTTP/1.1 403 ")
+
+
+def said(server: Server, sent: bytes, trust: ssl.SSLContext | None) -> bytes:
+    """The first line of what comes back."""
+    host, port = server.url.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as plain:
+        line = trust.wrap_socket(plain, server_hostname=host) if trust else plain
+        with contextlib.closing(line):
+            line.sendall(sent)
+            return line.recv(4096).split(b"\r\n")[0]
 
 
 def test_what_may_be_kept_and_by_whom(server: Server) -> None:
@@ -313,6 +483,11 @@ def test_what_may_be_kept_and_by_whom(server: Server) -> None:
     assert kept("/mirror/public/distfiles/layout.conf") == "public, no-cache"
     assert kept("/mirror/role.java/distfiles/4f/one-1.tar.gz").startswith("private, max-age")
     assert "Cache-Control" not in server.ask("/java/Packages")[2]
+    for path in ("/base/Packages", f"/java/{PACKAGE}"):
+        headers = server.ask(path, "both")[2]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"] == "default-src 'none'"
+        assert headers["Server"] == "nginx"
 
 
 def test_a_change_of_users_counts_at_once(server: Server) -> None:
@@ -464,8 +639,12 @@ def test_nginx_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_an_administrator_can_include_it(tmp_path: Path, tls: Tls) -> None:
     """`doit serve --print`: the real nginx takes the block inside of http { }."""
     doors = policy.doors(ACCESS, ["base", "java"])
+    holders = Clients(tls.certificate, {"role:java": ["1F", "2F"], "site:acme": []})
     block = nginx.server(doors, str(tmp_path), str(tmp_path / "users"), "127.0.0.1:8443", tls)
-    whole = f"pid {tmp_path}/pid; events {{ }} http {{ {block} }}"
+    more = nginx.server(doors, str(tmp_path / "b"), str(tmp_path / "users"), "127.0.0.1:8444", tls,
+                        clients=holders)  # fmt: skip
+    assert more.count('"1F" off; "2F" off;') == 1
+    whole = f"pid {tmp_path}/pid; events {{ }} http {{ {block} {more} }}"
     (tmp_path / "nginx.conf").write_text(whole)
     from tasks.system.command import run
 

@@ -14,7 +14,7 @@ import pytest
 from tasks import records
 from tasks.config import Config
 from tasks.errors import BinmillError, NotTrusted, Stale
-from tasks.flow import serve
+from tasks.flow import mirror, serve
 from tasks.layout import Layout
 from tasks.serve import distfiles
 from tasks.site import Site
@@ -59,7 +59,7 @@ def test_what_was_fetched_is_let_in(site: Site, capsys: pytest.CaptureFixture[st
     inside, public = site.layout.distfiles, site.layout.mirror("public")
     for name in ("free.tar", "closed.tar", "unnamed.tar"):
         (inside / name).write_bytes(GOODS)
-    serve.distfile(site, ["sync"])
+    mirror.distfile(site, ["sync"])
     hashed = public / distfiles.hashed_path("free.tar")
     assert hashed.read_bytes() == GOODS
     assert hashed.samefile(public / "free.tar")
@@ -67,7 +67,7 @@ def test_what_was_fetched_is_let_in(site: Site, capsys: pytest.CaptureFixture[st
     assert distfiles.held(public) == {"free.tar"}
     assert (public / "layout.conf").read_text() == distfiles.LAYOUT
     assert "1 new, 0 refused, 0 deleted" in capsys.readouterr().out
-    serve.distfile(site, ["sync"])
+    mirror.distfile(site, ["sync"])
     assert "0 new, 0 refused" in capsys.readouterr().out
     assert not [name for name in names(public) if name.endswith((".new", ".link"))]
 
@@ -91,7 +91,7 @@ def test_what_a_chroot_made_of_it(
         path.mkdir()
     else:
         os.mkfifo(path)
-    serve.distfile(site, ["sync"])
+    mirror.distfile(site, ["sync"])
     assert "0 new, 1 refused" in capsys.readouterr().out
     assert names(site.layout.mirror("public")) == [".unnamed.json", "layout.conf"]
 
@@ -101,8 +101,8 @@ def test_a_restricted_file_is_added_to_a_group(
 ) -> None:
     file = tmp_path / "closed.tar"
     file.write_bytes(GOODS)
-    serve.distfile(site, ["add", str(file)])  # [access] restricted
-    serve.distfile(site, ["add", str(file), "--group", "site:acme"])
+    mirror.distfile(site, ["add", str(file)])  # [access] restricted
+    mirror.distfile(site, ["add", str(file), "--group", "site:acme"])
     for group in ("role:java", "site:acme"):
         assert (site.layout.mirror(group) / "closed.tar").read_bytes() == GOODS
     assert not site.layout.mirror("public").exists()
@@ -112,7 +112,7 @@ def test_a_restricted_file_is_added_to_a_group(
 def test_what_cannot_be_added(site: Site, tmp_path: Path) -> None:
     def refused(*words: str) -> BinmillError:
         with pytest.raises(BinmillError) as no:
-            serve.distfile(site, ["add", *words])
+            mirror.distfile(site, ["add", *words])
         assert no.value.hint
         assert distfiles.held(site.layout.mirror("role:java")) == set()
         return no.value
@@ -129,28 +129,28 @@ def test_what_cannot_be_added(site: Site, tmp_path: Path) -> None:
     assert "does not exist" in missing.message
     assert "no group 'site:none'" in refused("x", "--group", "site:none").message
     with pytest.raises(BinmillError, match="add takes files"):
-        serve.distfile(site, ["add"])
+        mirror.distfile(site, ["add"])
 
 
 def test_before_the_tree_is_there(site: Site) -> None:
     site.layout.record("overlay:ours").unlink()
     with pytest.raises(Stale, match="overlay:ours has not been made yet"):
-        serve.distfile(site, ["sync"])
+        mirror.distfile(site, ["sync"])
 
 
 def test_what_nobody_names_goes_by_age(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     public, now = site.layout.mirror("public"), time.time()
     (site.layout.distfiles / "free.tar").write_bytes(GOODS)
-    serve.distfile(site, ["sync"])
+    mirror.distfile(site, ["sync"])
     (site.layout.export("a" * 40) / "app-misc/free/Manifest").write_text("")
-    serve.distfile(site, ["sync"])
+    mirror.distfile(site, ["sync"])
     assert list(json.loads((public / ".unnamed.json").read_text())) == ["free.tar"]
     monkeypatch.setattr(time, "time", lambda: now + 89 * DAY)
-    serve.distfile(site, ["sync"])
+    mirror.distfile(site, ["sync"])
     assert distfiles.held(public) == {"free.tar"}
     with (public / "free.tar").open("rb") as slow:  # somebody is downloading it
         monkeypatch.setattr(time, "time", lambda: now + 91 * DAY)
-        serve.distfile(site, ["sync"])
+        mirror.distfile(site, ["sync"])
         assert slow.read() == GOODS
     assert names(public) == [".unnamed.json", "layout.conf"]
 
@@ -163,7 +163,7 @@ def test_a_user_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str
     assert java.read_text().startswith("anna:$6$")
     assert java.stat().st_mode & 0o777 == 0o400
     serve.user(site, ["list"])
-    assert capsys.readouterr().out.split() == ["anna", "role:java", "site:acme"]
+    assert capsys.readouterr().out.split() == ["anna", "role:java", "site:acme", "password"]
     serve.user(site, ["add", "anna", "--group", "site:acme"])
     assert capsys.readouterr().out.splitlines()[1] != password
     assert java.read_text() == ""
@@ -172,6 +172,45 @@ def test_a_user_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str
     state = [f for f in site.layout.site.rglob("*") if f.is_file()]
     assert state
     assert not any(password.encode() in f.read_bytes() for f in state)
+
+
+def test_a_certificate_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    serve.user(site, ["add", "ca", "--group", "role:java", "--certificate", "--days", "9"])
+    file = site.layout.certificates / "ca.pem"
+    assert f"{file} is ca's key and certificate, until 20" in capsys.readouterr().out
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text().count("-----BEGIN") == 2
+    for path in site.layout.certificates.iterdir():
+        assert path.stat().st_mode & 0o077 == 0 or "PRIVATE" not in path.read_text()
+    assert site.layout.certificates.stat().st_mode & 0o777 == 0o700
+    assert (site.layout.passwords / "role.java").read_text() == ""
+    serve.user(site, ["list"])
+    assert "role:java  certificate until 20" in capsys.readouterr().out
+    serve.serve(site, ["--print"])
+    block = capsys.readouterr().out
+    serial = json.loads(site.layout.users.read_text())["ca"]["serial"]
+    assert f'"{serial}" off;' in block
+    assert "ssl_verify_client optional;" in block
+    serve.user(site, ["add", "ca", "--group", "role:java"])  # a password instead
+    assert not file.exists()
+    assert "serial" not in site.layout.users.read_text()
+    serve.user(site, ["add", "ca", "--group", "role:java", "--certificate"])
+    assert (site.layout.passwords / "role.java").read_text() == ""
+    serve.user(site, ["remove", "ca"])
+    assert not file.exists()
+    capsys.readouterr()
+    serve.serve(site, ["--print"])
+    assert "ssl_verify_client" not in capsys.readouterr().out
+
+
+def test_a_ca_that_cannot_sign_any_more(site: Site) -> None:
+    words = ["--group", "role:java", "--certificate"]
+    serve.user(site, ["add", "anna", *words])
+    (site.layout.certificates / "_ca.key").unlink()
+    with pytest.raises(BinmillError, match="its key is gone") as no:
+        serve.user(site, ["add", "jan", *words])
+    assert no.value.hint
+    assert "jan" not in site.layout.users.read_text()
 
 
 @pytest.mark.parametrize(
@@ -183,6 +222,9 @@ def test_a_user_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str
         (["add", "a:b", "--group", "site:acme"], "cannot be a user"),
         (["add", "a\nb", "--group", "site:acme"], "cannot be a user"),
         (["add", "--group", "site:acme"], "needs the name"),
+        (["add", "anna", "--certificate"], "in no group"),
+        (["add", "anna", "--group", "site:acme", "--certificate", "--days", "0"], "cannot last 0"),
+        (["add", "anna", "--group", "site:acme", "--certificate", "--days", "x"], "invalid int"),
         (["remove", "anna"], "there is no user 'anna'"),
         (["rename", "anna"], "invalid choice"),
         ([], "required"),

@@ -88,7 +88,7 @@ def test_an_index_that_is_one_generation_old(url: str, tmp_path: Path) -> None:
 def test_a_part_of_a_file(url: str) -> None:
     path = "/base/a-b/c/c-1-1.gpkg.tar"
     assert ask(url, path, headers={"Range": "bytes=8-9"}) == (206, b"of")
-    assert ask(url, path, headers={"Range": "bytes=99-"})[0] == 416
+    assert ask(url, path, headers={"Range": "bytes=99-"})[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_a_part_of_a_file(url: str) -> None:
 )
 def test_nothing_else(url: str, path: str) -> None:
     status, body = ask(url, path)
-    assert status in (400, 403, 404)
+    assert status == 404
     assert b"nginx/" not in body
     assert b"TIMESTAMP" not in body
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PROPFIND", "OPTIONS", "TRACE"])
 def test_only_reading(url: str, method: str, tmp_path: Path) -> None:
-    assert ask(url, "/base/Packages", method)[0] in (403, 405)
+    assert ask(url, "/base/Packages", method)[0] == 403
     assert (tmp_path / "state/binhost/base/gen/1/public/Packages").read_text() == "TIMESTAMP: 1\n"
 
 
