@@ -53,14 +53,15 @@ class Site:
         self.url = f"https://127.0.0.1:{port}"
 
     def publish(self, name: str, number: int, licence: str = "MIT") -> None:
-        folder = self.state / f"binhost/{name}/gen/{number}"
+        view = "role.java" if name == "java" else "public"
+        folder = self.state / f"binhost/{name}/gen/{number}/{view}"
         folder.mkdir(parents=True)
         (folder / "Packages").write_text(
             f"TIMESTAMP: {number}\n\nCPV: a-b/c-1\nPATH: a-b/c/c-1-1.gpkg.tar\nLICENSE: {licence}\n"
         )
-        link = folder.parents[1] / "next"
+        link = folder.parents[2] / "next"
         link.symlink_to(f"gen/{number}")
-        link.rename(folder.parents[1] / "current")
+        link.rename(folder.parents[2] / "current")
 
     def status(self, path: str, certificate: str = "", user: tuple[str, str] | None = None) -> int:
         pem = str(self.folder / certificate) if certificate else None
