@@ -34,6 +34,8 @@ from tasks.forms import (
 )
 from tasks.layout import Layout
 
+_LONGEST_KEY = 64  # characters of one that is told
+
 
 class _Table(BaseModel):
     model_config = STRICT
@@ -228,16 +230,21 @@ def _worded(error: Any) -> str:
             where[-1] += f"[{part}]"  # the second of a list: key[1]
         elif part != "[key]":
             where.append(part)
-    table, key = ".".join(where[:-1]), where[-1]
+    table, key = ".".join(map(_shown, where[:-1])), _shown(where[-1])
     place = f"[{table}] {key}" if table else key
     kind = error["type"]
     if kind == "extra_forbidden":
-        return f"{place}: unknown key{meant(key, _known_keys(where[:-1]))}"
+        return f"{place}: unknown key{meant(where[-1], _known_keys(where[:-1]))}"
     if kind == "missing":
         return f"{place}: missing"
     if kind == "value_error":
         return f"{place}: {error['ctx']['error']}"
     return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r:.60})"
+
+
+def _shown(key: str) -> str:
+    """A key as it stands in the file, where a terminal may be given it."""
+    return key if key.isprintable() and len(key) <= _LONGEST_KEY else repr(key[:_LONGEST_KEY])
 
 
 def _known_keys(where: list[str]) -> list[str]:

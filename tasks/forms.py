@@ -13,7 +13,8 @@ def _form(what: str, pattern: str) -> AfterValidator:
     form = re.compile(pattern)
 
     def check(value: str) -> str:
-        if not form.fullmatch(value):
+        # printable: no control characters, no marks that turn what a person reads around
+        if not form.fullmatch(value) or not value.isprintable():
             raise ValueError(f"{value[:60]!r} is not {what}")
         return value
 

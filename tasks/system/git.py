@@ -48,7 +48,8 @@ def bare(path: Path) -> Repo:
     if not (path / "HEAD").exists():
         path.mkdir(parents=True, exist_ok=True)
         with _environment():
-            Repo.init(path, bare=True, initial_branch="main")
+            # not by GitPython: it would take a $ in the path for a variable
+            run("git", "init", "--quiet", "--bare", "--initial-branch=main", "--", path)
     if path.stat().st_uid != os.geteuid():
         # git would refuse with "dubious ownership", deep inside some later command
         raise BinmillError(
@@ -58,8 +59,10 @@ def bare(path: Path) -> Repo:
     if not (path / "info" / "attributes").exists():
         write_atomic(path / "info" / "attributes", _ATTRIBUTES)
     with explained("the repository could not be opened", f"look at {path}", path):
-        repo = Repo(path)
-    repo.git.update_environment(**_hardened())
+        repo = Repo(path, expand_vars=False)
+    # by name: GitPython expands variables in the directory where it starts git, and where there is
+    # none, starts it in the caller's, which may be in a repository of somebody else
+    repo.git.update_environment(GIT_DIR=str(path), **_hardened())
     return repo
 
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from git.exc import GitError
 
 from tasks.errors import BinmillError
 from tasks.system.git import bare, explained
@@ -86,3 +87,23 @@ def test_a_repository_of_another_user(tmp_path: Path, needs_root: None) -> None:
     with pytest.raises(BinmillError, match="belongs to another user") as failed:
         bare(tmp_path / "tree.git")
     assert "chown" in failed.value.hint
+
+
+@pytest.mark.parametrize("name", ["$HOME", "${NOWHERE}x", "%HOME%", "~", "a b", "caf\u00e9"])
+def test_never_in_another_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """GitPython starts git in the current directory when it does not find the one that it was
+    given, and it does not find one with a $ in its path: the caller's repository is not ours."""
+    caller = tmp_path / "caller"
+    subprocess.run(["git", "init", "-q", "-b", "main", caller], check=True)
+    monkeypatch.chdir(caller)
+    repo = bare(tmp_path / name / "tree.git")
+    blob = repo.git.hash_object("-w", os.devnull)
+    repo.git.update_ref("refs/tags/ours", blob)
+    assert (tmp_path / name / "tree.git" / "refs" / "tags" / "ours").exists()
+    (tmp_path / name / "tree.git").rename(tmp_path / "away")
+    with pytest.raises(GitError):
+        repo.git.update_ref("refs/tags/theirs", blob)
+    assert not list((caller / ".git" / "refs" / "tags").iterdir())
+    assert not list((caller / ".git" / "objects").glob("??"))
