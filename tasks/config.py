@@ -116,6 +116,7 @@ class Binhost(_Table):
 
     listen: Listen = "127.0.0.1:8480"
     keep: int = Field(default=5, ge=1, le=1000)
+    builder: Line = "urn:binmill:builder"  # the builder's id in provenance, a URI
     valid_days: int = Field(default=30, ge=1, le=3650)  # of a release manifest
     signing_home: Line = "secrets/gnupg"
     signing_key: Fingerprint | None = None

@@ -169,7 +169,10 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     yield Step(
         f"publish:{name}", f"publish the packages of {name} as a new generation",
         partial(publishing.publish, site, name),
-        needs=(f"binpkgs:{name}", f"seed:{config.seed_of(name)}", *repos),
+        needs=(
+            *(f"{kind}:{below}" for below in config.lineage(name) for kind in ("binpkgs", "etc")),
+            f"seed:{config.seed_of(name)}", *repos,
+        ),
         inputs={
             "access": config.access.model_dump(),
             **config.binhost.model_dump(include={"signing_key", "valid_days"}),

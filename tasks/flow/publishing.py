@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from tasks.system.terminal import say
 if TYPE_CHECKING:
     from tasks.publish.generation import Content
     from tasks.publish.index import Stanza
+    from tasks.publish.ledger import File
     from tasks.system.gpgv import Role
     from tasks.system.sandbox import Sandbox
 
@@ -64,9 +66,11 @@ def valid(site: Site, name: str) -> bool:
 
 def _asked(site: Site, name: str, made: Record) -> str:
     """All that a generation is a function of, but for the time; another one means a new one."""
+    from tasks.publish.release import FORMAT
+
     binhost, access = site.config.binhost, site.config.access
     return identity([made["set"], binhost.signing_key, binhost.valid_days, access.model_dump(),
-                     _pins(site, name)])  # fmt: skip
+                     _pins(site, name), FORMAT])  # fmt: skip
 
 
 def _pins(site: Site, name: str) -> dict[str, Any]:
@@ -101,6 +105,7 @@ def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Co
     new = [package for package in packages if package["path"] not in held]
     signed = _signed(site, name, folder, [p["path"] for p in new], space)
     files = held | {p["path"]: ledger.file_of(signed / p["path"], p["sha512"]) for p in new}
+    files |= _told(site, name, files, of_set)
     return Content(
         header=header,
         stanzas={path: of_set[path] for path in given},
@@ -116,6 +121,47 @@ def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Co
         valid_days=site.config.binhost.valid_days,
         about={"set": made["set"], "signer": key, "withheld": len(nobodys), "asked": asked},
     )
+
+
+def _told(
+    site: Site, name: str, files: Mapping[str, File], stanzas: Mapping[str, Stanza]
+) -> dict[str, File]:
+    """Those files of which it is not told yet where they come from and what they are, with that."""
+    from tasks.publish import sbom
+
+    new = {path: file for path, file in files.items() if not (file.origin and file.component)}
+    if not new:
+        return {}
+    origins = _origins(site, name)
+    digests = {path: file.sums["sha512"] for path, file in new.items()}
+    made = sbom.components({path: stanzas[path] for path in new}, digests)
+    return {
+        path: replace(file, origin=origins[path, file.collected], component=made[path])
+        for path, file in new.items()
+    }
+
+
+def _origins(site: Site, name: str) -> dict[tuple[str, str], str]:
+    """Where each package of a set was built, by its path and digest.
+
+    A stack begins with its base's packages: the lowest chroot that has the very same one built it.
+    """
+    from importlib.metadata import version
+
+    from tasks.publish import provenance
+
+    found: dict[tuple[str, str], str] = {}
+    for chroot in site.config.lineage(name):
+        origin = provenance.origin(
+            chroot=chroot,
+            etc=Path(records.read(site.layout, f"etc:{chroot}")["path"]).name,
+            builder=site.config.binhost.builder,
+            version=version("binmill"),
+            pins=_pins(site, chroot),
+        )
+        for package in records.read(site.layout, f"binpkgs:{chroot}")["packages"]:
+            found.setdefault((package["path"], package["sha512"]), origin)
+    return found
 
 
 def _views(

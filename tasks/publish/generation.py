@@ -18,7 +18,7 @@ from typing import Any
 
 from tasks.build.collect import INDEX
 from tasks.errors import BinmillError
-from tasks.publish import index, ledger, release
+from tasks.publish import index, ledger, provenance, release, sbom
 from tasks.publish.index import Stanza
 from tasks.publish.ledger import FACTS, File
 from tasks.system.files import remove_tree, sync_folder, write_atomic
@@ -91,6 +91,7 @@ def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Sig
     for view, paths in content.views.items():
         folder = scratch / view
         names = _write_view(folder, content, paths, timestamp)
+        names += _write_documents(folder, content, paths, number, created)
         told = {
             **content.release, "group": view.replace(".", ":", 1), "generation": number,
             "timestamp": timestamp, "packages": len(paths),
@@ -166,6 +167,19 @@ def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp:
         write_atomic(folder / name, data)
         os.utime(folder / name, (timestamp, timestamp))
     return [INDEX, _PACKED]
+
+
+def _write_documents(
+    folder: Path, content: Content, paths: Sequence[str], number: int, created: int
+) -> list[str]:
+    """Write what is told of a view's packages beside the index; its files' names."""
+    ordered = sorted(paths)
+    provenance.write(folder, ordered, content.stanzas, content.files)
+    sbom.write(
+        folder, (content.files[path].component for path in ordered),
+        name=f"{content.release['name']}/{folder.name}", told=str(number), created=created,
+    )  # fmt: skip
+    return [provenance.NAME, sbom.NAME]
 
 
 def _by_name(stanza: Stanza) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """What was published: every path for ever, and what each kept generation's files are.
 
 `published.json` has every path that a binhost ever gave, so that none gets other bytes. A
-generation's `packages.json` has the sizes and digests of its signed files: the next generation
+generation's `ledger.json` has the sizes and digests of its signed files: the next generation
 takes over what it has in common with it, and reads no byte of that again.
 """
 
@@ -19,17 +19,23 @@ from tasks.system.files import digests, write_atomic
 
 FACTS = "generation.json"
 _PUBLISHED = "published.json"
-_PACKAGES = "packages.json"
+_LEDGER = "ledger.json"
 _SUMS = ("size", "md5", "sha1", "sha512", "mtime")
 
 
 @dataclass(frozen=True)
 class File:
-    """A signed package: where it lies, what it is, and the SHA-512 of what was collected."""
+    """A signed package: where it lies, what it is, and the SHA-512 of what was collected.
+
+    `origin` is where it was built from (provenance.origin), `component` its part of the bill of
+    materials (sbom.components); "" where that is not known.
+    """
 
     place: Path
     sums: Sums
     collected: str
+    origin: str = ""
+    component: str = ""
 
 
 def numbers(binhost: Path) -> list[int]:
@@ -89,11 +95,12 @@ def held(binhost: Path, packages: Sequence[Mapping[str, Any]], signer: str) -> d
 
 
 def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, File]:
-    if not (folder / _PACKAGES).exists():  # of a release that had no views and no such file
+    if not (folder / _LEDGER).exists():  # of a release that had no views and no such file
         places = {path: folder / path for path in wanted if (folder / path).is_file()}
         return {path: file_of(place, wanted[path]) for path, place in places.items()}
     found = {}
-    for path, entry in _read(folder / _PACKAGES).items():
+    kept = _read(folder / _LEDGER)
+    for path, entry in kept["packages"].items():
         if wanted.get(path) == entry["collected"]:
             place = folder / entry["view"] / path
             sums = Sums(**{key: entry[key] for key in _SUMS})  # type: ignore[typeddict-item]
@@ -102,7 +109,8 @@ def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, File]:
                     f"{place} is not the file that was published",
                     f"delete the generation {folder.name}, and what it has is signed again",
                 )
-            found[path] = File(place, sums, entry["collected"])
+            found[path] = File(place, sums, entry["collected"], kept["origins"][entry["origin"]],
+                               entry["component"])  # fmt: skip
     return found
 
 
@@ -120,11 +128,17 @@ def file_of(place: Path, collected: str) -> File:
 
 def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, str]) -> None:
     """Keep what a generation's files are; `views` says in which view (a folder) each path lies."""
+    origins = sorted({file.origin for file in files.values()})
+    numbers = {text: number for number, text in enumerate(origins)}
     entries = {
-        path: {**file.sums, "collected": file.collected, "view": views[path]}
+        path: {
+            **file.sums, "collected": file.collected, "component": file.component,
+            "origin": numbers[file.origin], "view": views[path],
+        }
         for path, file in files.items()
-    }
-    write_atomic(folder / _PACKAGES, json.dumps(entries, indent=0, sort_keys=True) + "\n")
+    }  # fmt: skip
+    kept = {"origins": origins, "packages": entries}
+    write_atomic(folder / _LEDGER, json.dumps(kept, indent=0, sort_keys=True) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,12 +15,13 @@ PUBLIC = "public"
 # what is signed beside it, and packages.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
 _INDEX = r"(?:Packages(?:\.gz)?|release\.json)(?:\.asc)?"
-BINHOST_FILES = (_INDEX, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
+_TOLD = r"provenance\.jsonl|sbom\.cdx\.json"
+BINHOST_FILES = (_INDEX, _TOLD, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
 # Of a mirror: layout.conf, the flat name, and the name below its hash (GLEP 75).
 _LAYOUT = r"distfiles/layout\.conf"
 MIRROR_FILES = (_LAYOUT, r"distfiles/(?:[0-9a-f]{2}/)?[^/.\x00-\x1f][^/\x00-\x1f]*")
 # These change under their path and are asked for again each time; all others never do.
-CHANGING = frozenset({_INDEX, _LAYOUT})
+CHANGING = frozenset({_INDEX, _TOLD, _LAYOUT})
 _FORBIDDING = frozenset({"fetch", "bindist"})
 # They install nothing that has an owner: users and groups (GLEP 81), and names for choices.
 _OWNERLESS = frozenset({"virtual", "acct-user", "acct-group"})

@@ -144,6 +144,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "binhost.listen": [(None, "127.0.0.1:9", NONE)],
     "binhost.keep": [(None, 9, NONE)],
     "binhost.signing_home": [(None, "elsewhere", NONE)],
+    "binhost.builder": [(None, "https://factory.example", NONE)],
     "binhost.valid_days": [(None, 99, each("publish"))],
     "binhost.signing_key": [(None, FINGERPRINT, each("publish"))],
     "build.packages": [(None, 2, NONE)],

@@ -1,0 +1,98 @@
+"""Statements about packages, by the words of in-toto's and SLSA's specifications."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.publish import provenance
+from tasks.publish.index import Sums
+from tasks.publish.ledger import File
+
+PINS = {
+    "tree": {"name": "gentoo", "tag": "20260301", "commit": "c" * 40},
+    "overlays": {"science": "b" * 40, "java": "a" * 40},
+    "seed": {"name": "lab", "path": "20260301T1/stage3.tar.xz", "sha512": "d" * 128},
+}
+TOLD: dict[str, Any] = {
+    "chroot": "base", "etc": "f" * 32, "builder": "https://factory.example", "version": "0.1",
+}  # fmt: skip
+PATH = "app-misc/hello/hello-2.10-r1-3.gpkg.tar"
+STANZA = {
+    "CPV": "app-misc/hello-2.10-r1", "BUILD_ID": "3", "PATH": PATH, "USE": "nls amd64",
+    "REPO": "gentoo", "BUILD_TIME": "1795622179",
+}  # fmt: skip
+
+
+def file(origin: str) -> File:
+    sums = Sums(size=1, md5="m" * 32, sha1="s" * 40, sha512="5" * 128, mtime=1)
+    return File(Path("/nonexistent"), sums, "7" * 128, origin)
+
+
+def origin(**more: Any) -> str:
+    return provenance.origin(**{**TOLD, "pins": PINS, **more})
+
+
+def test_a_statement() -> None:
+    made = provenance.statement(STANZA, file(origin()))
+    assert made["_type"] == "https://in-toto.io/Statement/v1"
+    assert made["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert made["subject"] == [{"name": PATH, "digest": {"sha512": "5" * 128}}]
+    assert set(made) == {"_type", "subject", "predicateType", "predicate"}
+    definition = made["predicate"]["buildDefinition"]
+    assert set(definition) == {
+        "buildType", "externalParameters", "internalParameters", "resolvedDependencies"
+    }  # fmt: skip
+    assert definition["externalParameters"] == {
+        "chroot": "base", "package": "app-misc/hello-2.10-r1", "build_id": 3, "use": "nls amd64",
+        "repository": "gentoo",
+    }  # fmt: skip
+    assert definition["internalParameters"] == {
+        "etc_portage": "f" * 32, "unsigned": {"sha512": "7" * 128},
+    }  # fmt: skip
+    assert made["predicate"]["runDetails"] == {
+        "builder": {"id": "https://factory.example", "version": {"binmill": "0.1"}},
+        "metadata": {"finishedOn": "2026-11-25T15:56:19Z"},
+    }
+
+
+def test_what_it_was_built_from() -> None:
+    made = provenance.statement(STANZA, file(origin()))
+    sources = made["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [(each["name"], each["digest"]) for each in sources] == [
+        ("gentoo", {"gitCommit": "c" * 40}),
+        ("java", {"gitCommit": "a" * 40}),
+        ("science", {"gitCommit": "b" * 40}),
+        ("20260301T1/stage3.tar.xz", {"sha512": "d" * 128}),
+    ]
+    assert sources[0]["annotations"] == {"tag": "20260301"}
+
+
+def test_equal_origins_have_equal_texts() -> None:
+    turned = {**PINS, "overlays": dict(reversed(PINS["overlays"].items()))}
+    assert origin(pins=turned) == origin()
+    assert origin(etc="e" * 32) != origin()
+
+
+@pytest.mark.parametrize("time", ["", "soon", "9" * 30, "-9" + "9" * 20, "1e3"])
+def test_a_time_that_a_chroot_made_up_is_left_out(time: str) -> None:
+    made = provenance.statement({**STANZA, "BUILD_TIME": time}, file(origin()))
+    assert made["predicate"]["runDetails"]["metadata"] == {}
+
+
+def test_one_line_for_each_package(tmp_path: Path) -> None:
+    stanzas = {f"a-b/c/c-{n}-1.gpkg.tar": {**STANZA, "PATH": f"a-b/c/c-{n}-1.gpkg.tar",
+                                           "USE": "\u2028 x\x1f"} for n in range(3)}  # fmt: skip
+    files = {path: replace(file(origin()), collected="8" * 128) for path in stanzas}
+    provenance.write(tmp_path, list(stanzas)[1:], stanzas, files)
+    raw = (tmp_path / "provenance.jsonl").read_bytes()
+    lines = raw.decode("ascii").splitlines()
+    assert [json.loads(line)["subject"][0]["name"] for line in lines] == list(stanzas)[1:]
+    provenance.write(tmp_path, list(stanzas)[1:], stanzas, files)
+    assert (tmp_path / "provenance.jsonl").read_bytes() == raw
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f]", raw)
