@@ -27,6 +27,7 @@ from tasks.errors import BinmillError
 from tasks.flow import (
     chroots,
     client,
+    enter,
     etc,
     mirror,
     packages,
@@ -142,6 +143,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         f"chroot:{name}", f"make chroot {name} from {below.replace(':', ' ')}",
         partial(chroots.chroot, site, name), needs=(below,),
         inputs={"lineage": config.lineage(name)}, results=named("layers"),
+        fresh=(Below(site.layout.touched(name), f"somebody has changed {name} by hand"),),
     )  # fmt: skip
     extra = (Below(state.parent / own.portage_dir),) if own.portage_dir else ()
     yield Step(
@@ -208,9 +210,12 @@ def _log(site: Site) -> dict[str, Any]:
 
 
 def _enter(site: Site) -> dict[str, Any]:
-    doc = "open a shell in a chroot, or run a command: doit enter NAME [-- COMMAND]"
-    return {"basename": "enter", **interactive(partial(chroots.enter, site), doc),
-            "pos_arg": "words"}  # fmt: skip
+    doc = "a shell in a chroot: doit enter NAME [--scratch | --reset] [-- COMMAND]"
+    said = {"scratch": "throw away what is changed", "reset": "throw away what was kept before"}
+    params = [{"name": name, "long": name, "type": bool, "default": False, "help": text}
+              for name, text in said.items()]  # fmt: skip
+    return {"basename": "enter", **interactive(partial(enter.enter, site), doc),
+            "pos_arg": "words", "params": params}  # fmt: skip
 
 
 def _show(site: Site) -> dict[str, Any]:

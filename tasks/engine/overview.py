@@ -160,7 +160,7 @@ def _chroot(
         "cause": first_cause(stale[0], causes) if stale else None,
         "process": None,
         "since": None,
-        "touched": os.path.lexists(layout.touched(name)),
+        "touched": os.path.lexists(layout.touched(name)) or _on_touched(layout, name),
     }
     failed = [t for t in stale if last and last["tasks"].get(t) in ("failed", "bug")]
     if failed:
@@ -169,6 +169,14 @@ def _chroot(
         if held := holder(layout, task):
             said |= {"state": "building", "task": task, **held}
     return said
+
+
+def _on_touched(layout: Layout, name: str) -> bool:
+    """Whether a chroot was made on another one that somebody has changed by hand."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        record = json.loads(layout.record(f"chroot:{name}").read_bytes())
+        return bool(record.get("touched"))
+    return False
 
 
 def _generations(binhost: Path) -> dict[str, Any]:

@@ -196,9 +196,9 @@ def _there(path: Path) -> bool:
 class Below:
     """Whether the files below a directory are as they were (an up-to-date check)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cause: str = "") -> None:
         self.folder = folder
-        self.cause = f"files below {folder} changed"
+        self.cause = cause or f"files below {folder} changed"
 
     def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
         found = self._digest()
@@ -279,10 +279,11 @@ def interactive(action: Callable[[list[str]], int | None], doc: str) -> dict[str
 
     def attend(task: Task, words: list[str] | None = None) -> TaskFailed | None:
         code: list[int | None] = []
-        typed = as_typed(task.name, list(words or []), sys.argv)
+        typed: list[str] = []
         # what doit took for an option of the task, since it stood before the first word
         for name, said in (task.options or {}).items():
             typed += [f"--{name}", *([said] if said is not True else [])] if said else []
+        typed += as_typed(task.name, list(words or []), sys.argv)
         failed = told(lambda: code.append(action(typed)), task.name)
         if code and code[0]:
             raise SystemExit(code[0])

@@ -1,9 +1,8 @@
-"""seed, chroot, mount, enter: from a stage tarball to a room to work in."""
+"""seed, chroot, mount: from a stage tarball to a room to work in."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tasks.lock import SeedPin
 from tasks.records import Record
 from tasks.site import Site, identity
 from tasks.system.command import require_root
-from tasks.system.files import closed_folder, locked, remove_tree
+from tasks.system.files import closed_folder, remove_tree
 from tasks.system.terminal import say
 
 
@@ -40,12 +39,18 @@ def seed(site: Site, name: str) -> Record:
 
 
 def chroot(site: Site, name: str) -> Record:
-    """Commit a chroot's own layer; its record lists all layers, topmost first."""
-    from tasks.chroot import layers
+    """Commit a chroot's own layer; its record lists all layers, topmost first.
+
+    What was done in it by hand is the topmost one, as long as the others are what it was done to;
+    then the record has `touched`: the chroots of its lineage of which that is so.
+    """
+    from tasks.chroot import hand, layers
 
     base = site.config.chroots[name].base
+    touched: list[str] = []
     if base:
-        below = records.read(site.layout, f"chroot:{base}")["layers"]
+        under = records.read(site.layout, f"chroot:{base}")
+        below, touched = under["layers"], under.get("touched", [])
     else:
         digest = records.read(site.layout, f"seed:{site.config.seed_of(name)}")["sha512"]
         below = [_relative(site, site.layout.seed(digest))]
@@ -54,7 +59,21 @@ def chroot(site: Site, name: str) -> Record:
     require_root("make a chroot's layer")
     closed_folder(target.parent.parent)
     layers.commit(files, _paths(site, below), target, site.layout.trash)
-    return {"layers": [_relative(site, target), *below]}
+    made = [_relative(site, target), *below]
+    mark = hand.marked(site.layout, name)
+    if mark and list(mark.over) == made:
+        say(f"  {name} is touched by hand; as it was made: doit enter {name} --reset")
+        made, touched = [mark.layer, *made], [*touched, name]
+    elif mark:
+        hand.forget(site.layout, name)
+        say(f"  {name} is made anew, without what was done in it by hand")
+    return {"layers": made, **({"touched": touched} if touched else {})}
+
+
+def without_hand(site: Site, name: str) -> list[str]:
+    """The layers of a chroot, topmost first, without what was done in it by hand."""
+    record = records.read(site.layout, f"chroot:{name}")
+    return list(record["layers"])[name in record.get("touched", ()) :]
 
 
 def mount(site: Site, name: str) -> Record:
@@ -104,34 +123,6 @@ def revisions(site: Site, name: str) -> dict[str, str]:
     for other in site.config.effective(name).overlays:
         found[other] = records.read(site.layout, f"overlay:{other}")["commit"]
     return found
-
-
-def enter(site: Site, words: Sequence[str]) -> int:
-    """`doit enter NAME [-- COMMAND]`: a shell or a command in a chroot; its exit code.
-
-    What it writes goes to a throwaway layer: a chroot that others build on stays as it was made.
-    """
-    from tasks.system import sandbox
-
-    name, command = (words[0] if words else ""), list(words[1:])
-    if command[:1] == ["--"]:
-        command = command[1:]
-    if name not in site.config.chroots:
-        known = ", ".join(site.config.chroots)
-        raise BinmillError(f"there is no chroot {name!r}", f"doit enter NAME, NAME one of: {known}")
-    records.read(site.layout, f"mount:{name}")  # that task has proved that it can be entered
-    with (
-        # one at a time: the second would sweep the first one's layer away
-        locked(site.layout.busy(f"enter:{name}"), f"a shell in {name}"),
-        workspace(site, f"enter-{name}") as space,
-    ):
-        inside = plan(
-            site, name, space, network=True,
-            variables={"TERM": os.environ.get("TERM", "dumb"), "PS1": f"[{name}] \\w \\$ "},
-        )  # fmt: skip
-        if not command:
-            say(f"chroot {name}: what you change here is thrown away when you leave")
-        return sandbox.enter(inside, command or ["/bin/bash", "--login"])
 
 
 @contextmanager

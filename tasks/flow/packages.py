@@ -50,6 +50,9 @@ def binpkgs(site: Site, name: str) -> Record:
             emerge.installed(space / "upper"), pkgdir, layout.binpkgs(name), layout.trash
         )
     say(f"  {name}: {len(made['packages'])} packages in set {made['set'][:12]}")
+    if touched := records.read(layout, f"chroot:{name}").get("touched"):
+        say(f"  warning: built where somebody has changed {', '.join(touched)} by hand")
+        made["touched"] = touched
     return made
 
 

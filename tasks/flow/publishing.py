@@ -70,7 +70,7 @@ def _asked(site: Site, name: str, made: Record) -> str:
 
     binhost, access = site.config.binhost, site.config.access
     return identity([made["set"], binhost.signing_key, binhost.valid_days, access.model_dump(),
-                     _pins(site, name), FORMAT])  # fmt: skip
+                     {**_pins(site, name), **_touched(made)}, FORMAT])  # fmt: skip
 
 
 def _pins(site: Site, name: str) -> dict[str, Any]:
@@ -119,8 +119,14 @@ def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Co
             "config": sha256(site.layout.config),
         },
         valid_days=site.config.binhost.valid_days,
-        about={"set": made["set"], "signer": key, "withheld": len(nobodys), "asked": asked},
-    )
+        about={"set": made["set"], "signer": key, "withheld": len(nobodys), "asked": asked,
+               **_touched(made)},
+    )  # fmt: skip
+
+
+def _touched(made: Record) -> dict[str, Any]:
+    """What a set's record says of chroots that somebody has changed by hand; {} of clean ones."""
+    return {"touched": made["touched"]} if "touched" in made else {}
 
 
 def _told(

@@ -1,0 +1,370 @@
+"""`doit enter` on a small site, with and without a terminal: what is kept, what is said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.flow.packages import build_key
+from tasks.layout import Layout
+from tasks.records import read, write
+from tasks.site import Site
+from tests import tiny
+from tests.conftest import names
+
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = tiny.site(tmp_path / "site")
+    doit(made.layout, "mount:appliance", "mount:java")
+    return made
+
+
+def doit(layout: Layout, *words: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "doit", *words], cwd=PROJECT, text=True, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def sh(layout: Layout, script: str, *options: str, name: str = "java") -> str:
+    return doit(layout, "enter", name, *options, "--", "sh", "-c", script)
+
+
+def touched(layout: Layout) -> list[str]:
+    status = json.loads(doit(layout, "status", "--json"))
+    return sorted(name for name, chroot in status["chroots"].items() if chroot["touched"])
+
+
+def layers(layout: Layout, name: str = "java") -> list[str]:
+    return list(read(layout, f"chroot:{name}")["layers"])
+
+
+def test_what_was_done_by_hand_is_kept_and_said(site: Site) -> None:
+    layout = site.layout
+    clean = layers(layout)
+    told = sh(layout, "echo mine > /root/file; rm /etc/hosts; ln -s /etc /root/link")
+    assert "touched by hand" in told
+    assert "doit enter java --reset" in told
+    assert touched(layout) == ["java"]
+    assert "touched by hand" in doit(layout, "status")
+    assert doit(layout, "why", "mount:java").startswith(
+        "chroot:java: somebody has changed java by hand"
+    )
+    assert "java is touched by hand" in doit(layout, "mount:java", "mount:appliance")
+    assert layers(layout)[1:] == clean
+    assert read(layout, "chroot:java")["touched"] == ["java"]
+    assert read(layout, "chroot:appliance")["touched"] == ["java"]
+    assert layers(layout, "appliance")[1:] == layers(layout)
+    assert touched(layout) == ["appliance", "java"]
+    assert sh(layout, "cat /root/file; ls /etc", name="appliance").startswith("mine\n")
+    seen = sh(layout, "cat /root/file; ls -a /root /etc", "--scratch")
+    assert "link" in seen
+    assert "hosts" not in seen
+    assert "nothing to do" in doit(layout, "mount:java", "mount:appliance")
+
+
+def test_the_way_back(site: Site) -> None:
+    layout = site.layout
+    clean = layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()
+    sh(layout, "echo mine > /root/file")
+    doit(layout, "mount:java")
+    assert layout.record("chroot:java").read_text() != clean[0]
+    assert "thrown away" in doit(layout, "enter", "java", "--reset")
+    assert touched(layout) == ["java"]  # what the next run builds on is still that
+    doit(layout, "mount:java")
+    assert touched(layout) == []
+    assert (layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()) == (
+        clean
+    )
+    assert sh(layout, "ls /root") == ""
+    assert "nobody has touched java" in doit(layout, "enter", "java", "--reset")
+
+
+def test_a_build_of_it_does_not_pass_for_a_clean_one(site: Site) -> None:
+    layout = site.layout
+    doit(layout, "etc:java", "mount:base")
+    write(layout, "binpkgs:base", {"set": "s", "packages": []})
+    clean = build_key(site, "java")
+    sh(layout, "echo mine > /root/file")
+    doit(layout, "mount:java")
+    mine = build_key(site, "java")
+    sh(layout, "echo another > /root/file")
+    doit(layout, "mount:java")
+    assert len({clean, mine, build_key(site, "java")}) == 3
+
+
+def test_scratch_leaves_nothing(site: Site) -> None:
+    layout = site.layout
+    sh(layout, "true")
+    before = sorted(str(path) for path in layout.state.rglob("*") if "logs" not in path.parts)
+    assert sh(layout, "echo x > /root/file; cat /root/file", "--scratch") == "x\n"
+    assert doit(layout, "enter", "--scratch", "java", "--", "sh", "-c", ": > /root/x") == ""
+    after = sorted(str(path) for path in layout.state.rglob("*") if "logs" not in path.parts)
+    assert after == before
+    assert "nothing to do" in doit(layout, "mount:java")
+
+
+def test_who_only_looks_does_not_touch(site: Site) -> None:
+    layout = site.layout
+    look = (
+        "ls -lR / > /tmp/list; mkdir -p /var/cache/edb /var/lib/portage /var/log; : > /var/log/x;"
+        " : > /var/tmp/y; chmod 755 /etc; touch -r /etc/hosts /etc/hosts;"
+        " mkdir -p /bin/__pycache__; : > /bin/__pycache__/portage.cpython-311.pyc"
+    )
+    assert sh(layout, look) == ""
+    assert touched(layout) == []
+    assert "nothing to do" in doit(layout, "mount:java")
+
+
+CHANGES = {
+    "chmod 700 /root": "ls -ld /root | head -c 10",
+    "mkdir /opt": "ls -d /opt",
+    "rm /etc/hosts": "test -e /etc/hosts || echo gone",
+    "ln -s x /etc/link": "readlink /etc/link",
+    "chmod 600 /etc/binmill-chroot": "ls -l /etc/binmill-chroot | head -c 10",
+    "mkdir /etc/x; mv /etc/resolv.conf /etc/x 2> /dev/null || : > /etc/x/y": "ls -d /etc/x/*",
+    "rm -r /var/tmp; mkdir -m 700 /var/lib": "ls -ld /var/lib | head -c 10",
+    "echo 5 > /bin/five; chmod 4755 /bin/five": "ls -l /bin/five | head -c 10",
+}
+
+
+def test_every_kind_of_change_is_kept(site: Site) -> None:
+    each = "; ".join(f"{change}; {look}; echo" for change, look in CHANGES.items())
+    done = sh(site.layout, each)
+    assert "touched by hand" in done
+    again = sh(site.layout, "; ".join(f"{look}; echo" for look in CHANGES.values()), "--scratch")
+    assert again == done.partition("chroot java is touched")[0]
+    assert again.count("\n\n") >= 4
+
+
+def test_a_second_visit_goes_on_and_writes_no_committed_layer(site: Site) -> None:
+    layout = site.layout
+    sh(layout, "echo one > /root/one; rm /etc/hosts")
+    first = layout.state / json.loads((layout.touched("java") / "layer.json").read_text())["layer"]
+    was = sorted((path, path.lstat().st_mtime_ns) for path in first.rglob("*"))
+    assert sh(layout, "cat /root/one; ls /etc; echo two > /root/two; rm /root/one").startswith(
+        "one\nbinmill-chroot\n"
+    )
+    assert sorted((path, path.lstat().st_mtime_ns) for path in first.rglob("*")) == was
+    assert sh(layout, "ls /root /etc", "--scratch").split()[:3] == ["/etc:", "binmill-chroot",
+                                                                    "portage"]  # fmt: skip
+    assert sh(layout, "ls /root", "--scratch") == "two\n"
+    assert len(names(layout.state / "layers/java")) == 3  # its own, and one for each visit
+    doit(layout, "mount:java")
+    assert len(layers(layout)) == 4
+
+
+def test_who_takes_it_all_back_has_not_touched(site: Site) -> None:
+    layout = site.layout
+    sh(layout, "mkdir /opt; : > /opt/x")
+    assert touched(layout) == ["java"]
+    sh(layout, "rm -r /opt")
+    assert touched(layout) == []
+
+
+def test_a_change_below_derives_anew_without_it(site: Site) -> None:
+    layout = site.layout
+    sh(layout, "echo mine > /root/file", name="appliance")
+    doit(layout, "mount:appliance")
+    assert read(layout, "chroot:appliance")["touched"] == ["appliance"]
+    sh(layout, "echo base > /root/base", name="java")
+    assert "appliance is made anew, without what was done in it by hand" in (
+        doit(layout, "mount:appliance")
+    )
+    assert read(layout, "chroot:appliance")["touched"] == ["java"]
+    assert sh(layout, "ls /root", "--scratch", name="appliance") == "base\n"
+
+
+def test_a_change_in_the_base_derives_again_at_every_depth(site: Site) -> None:
+    layout = site.layout
+    doit(layout, "mount:base")
+    before = {name: layers(layout, name) for name in ("base", "java", "appliance")}
+    sh(layout, "echo base > /root/base", name="base")
+    doit(layout, "chroot:appliance")
+    after = {name: layers(layout, name) for name in ("base", "java", "appliance")}
+    assert after["base"][1:] == before["base"]
+    assert after["java"][1:] == after["base"]
+    assert after["appliance"][1:] == after["java"]
+    assert "nothing to do" in doit(layout, "chroot:appliance")
+
+
+def test_a_failed_command_s_changes_are_kept_too(site: Site) -> None:
+    told = doit(site.layout, "enter", "java", "sh", "-c", ": > /root/x; exit 3", code=3)
+    assert "touched by hand" in told
+    assert touched(site.layout) == ["java"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_was_ended_leaves_nothing(site: Site, number: int) -> None:
+    layout = site.layout
+    with subprocess.Popen(
+        [sys.executable, "-m", "doit", "enter", "java", "--", "sh", "-c",
+         ": > /root/x; echo here; sleep 600"],
+        cwd=PROJECT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(number)
+    assert touched(layout) == []
+    assert sh(layout, "ls /root") == ""
+
+
+def test_words_of_a_command_are_its_own(site: Site) -> None:
+    words = ["--scratch", "A=b", "-x", "--", "$(id)", "a b"]
+    told = doit(site.layout, "enter", "java", "--", "sh", "-c", 'printf "%s|" "$@"', "sh", *words)
+    assert told == "|".join([*words, ""])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("enter",), "there is no chroot ''"), (("enter", "jva"), "there is no chroot 'jva'"),
+     (("enter", "java", "--scrach"), "unrecognized arguments: --scrach"),
+     (("enter", "java", "--reset", "ls"), "--reset takes neither")],
+)  # fmt: skip
+def test_wrong_words(site: Site, words: tuple[str, ...], said: str) -> None:
+    told = doit(site.layout, *words, code=1)
+    assert said in told
+    assert "doit enter NAME [--scratch | --reset] [-- COMMAND]" in told
+
+
+def test_a_damaged_mark_says_the_way_out(site: Site) -> None:
+    layout = site.layout
+    sh(layout, ": > /root/x")
+    (layout.touched("java") / "layer.json").write_text("{")
+    assert "next: throw away what was done by hand: doit enter java --reset" in (
+        doit(layout, "mount:java", code=1)
+    )
+    doit(layout, "enter", "java", "--reset")
+    doit(layout, "mount:java")
+
+
+class Terminal:
+    """A person at a terminal: types, reads what is on the screen."""
+
+    def __init__(self, layout: Layout, *words: str) -> None:
+        self.outside, inside = pty.openpty()
+        self.resize(40, 100)
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", sys.executable, "-m", "doit", "enter", *words],
+            cwd=PROJECT, stdin=inside, stdout=inside, stderr=inside,
+            env={**os.environ, "BINMILL_CONFIG": str(layout.config), "TERM": "vt100"},
+        )  # fmt: skip
+        os.close(inside)
+        self.screen = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.outside, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def sees(self, text: str, seconds: float = 30.0) -> None:
+        """Wait until the text is on the screen; what follows it is looked at next time."""
+        until = time.monotonic() + seconds
+        while text not in self.screen:
+            left = until - time.monotonic()
+            assert left > 0, f"{text!r} is not on the screen: {self.screen!r}"
+            if select.select([self.outside], [], [], left)[0]:
+                with contextlib.suppress(OSError):
+                    self.screen += os.read(self.outside, 4096).decode()
+        self.screen = self.screen.partition(text)[2]
+
+    def types(self, keys: str) -> None:
+        os.write(self.outside, keys.encode())
+
+    def code(self) -> int:
+        with contextlib.suppress(OSError):
+            while os.read(self.outside, 4096):
+                pass
+        return self.process.wait(30)
+
+    def hang_up(self) -> None:
+        if self.outside >= 0:
+            os.close(self.outside)
+            self.outside = -1
+
+
+@contextlib.contextmanager
+def at_a_terminal(layout: Layout, *words: str) -> Iterator[Terminal]:
+    terminal = Terminal(layout, *words)
+    try:
+        yield terminal
+    finally:
+        terminal.hang_up()
+        terminal.process.wait(30)
+
+
+def test_job_control_at_a_terminal(site: Site) -> None:
+    with at_a_terminal(site.layout, "java") as person:
+        person.sees("what you change here is kept")
+        person.sees("[java] ~ # ")
+        person.types("stty size; ls -d $PWD; echo $$-$TERM-$HISTFILE-\r")
+        person.sees("40 100")
+        person.sees("/root")
+        person.sees("-vt100--")
+        person.resize(50, 132)
+        person.types("sleep 0.2; stty size\r")
+        person.sees("50 132")
+        person.types("sleep 600\r")
+        person.sees("sleep 600")
+        time.sleep(0.3)
+        person.types("\x1a")  # Ctrl-Z
+        person.sees("Stopped")
+        person.types("jobs; bg; echo now $(jobs -r | cat)\r")
+        person.sees("Stopped")
+        person.sees("now [1]+ Running")
+        person.types("fg\r")
+        person.sees("fg\r\nsleep 600")
+        time.sleep(0.3)
+        person.types("\x03")  # Ctrl-C
+        person.sees("[java]")
+        person.types("echo it was $?\r")
+        person.sees("it was 130")
+        person.types("exit 7\r")
+        assert person.code() == 7
+    assert touched(site.layout) == []  # no history was written either
+
+
+def test_a_command_at_a_terminal(site: Site) -> None:
+    with at_a_terminal(site.layout, "java", "--", "sh", "-c", "test -t 1 && exit 9") as person:
+        assert person.code() == 9
+
+
+def test_the_work_of_a_shell_whose_terminal_went_away_is_kept(site: Site) -> None:
+    with at_a_terminal(site.layout, "java") as person:
+        person.sees("[java]")
+        person.types("echo mine > /root/file; echo do''ne\r")
+        person.sees("done")
+        person.hang_up()
+    assert touched(site.layout) == ["java"]
+    assert sh(site.layout, "cat /root/file", "--scratch") == "mine\n"
+
+
+def test_two_at_once(site: Site) -> None:
+    with at_a_terminal(site.layout, "java") as person:
+        person.sees("[java]")
+        told = doit(site.layout, "enter", "java", "--", "true", code=1)
+        assert "a shell in java is in the hands of another run" in told
+        person.types("exit\r")
+        assert person.code() == 0
+    doit(site.layout, "enter", "java", "--", "true")
