@@ -72,6 +72,8 @@ MADE: dict[str, dict[str, Any]] = {
     "chroot": {"layers": ["layers"]},
     "etc": {"path": "etc"},
     "binpkgs": {"set": "s"},
+    "candidate": {"generation": 1},
+    "gate": {"generation": 1},
     "publish": {"generation": 1},
 }
 

@@ -115,7 +115,10 @@ class Binhost(_Table):
     """How the published packages are signed and served: a GnuPG home and the key in it."""
 
     listen: Listen = "127.0.0.1:8480"
+    url: Url | None = None  # under which clients reach it
+    channels: list[Name] = []  # to which a generation can be promoted
     keep: int = Field(default=5, ge=1, le=1000)
+    keep_days: int = Field(default=7, ge=0, le=3650)
     builder: Line = "urn:binmill:builder"  # the builder's id in provenance, a URI
     valid_days: int = Field(default=30, ge=1, le=3650)  # of a release manifest
     signing_home: Line = "secrets/gnupg"

@@ -6,7 +6,7 @@
                                        ^     |        |                                   |
                           chroot:BASE -'  etc:NAME ---'                  binpkgs:BASE ----'
                                                                                           v
-                                                           client:NAME <- publish:NAME <--'
+                              client:NAME <- publish:NAME <- gate:NAME <- candidate:NAME -'
 
 `-->` is a record that is read; `..>` runs only when it is needed. Creating the graph reads
 nothing but config.toml: it works for anybody, anywhere, at any time.
@@ -22,6 +22,7 @@ from typing import Any
 from doit.task import Task
 
 from tasks import lock as lock_file
+from tasks.engine.asked import WhenNamed
 from tasks.engine.step import Below, Fact, Option, Step, interactive
 from tasks.errors import BinmillError
 from tasks.flow import (
@@ -29,11 +30,13 @@ from tasks.flow import (
     client,
     enter,
     etc,
+    gate,
     mirror,
     packages,
     publishing,
     serve,
     snapshots,
+    switching,
     trees,
 )
 from tasks.records import Record
@@ -48,7 +51,9 @@ GROUPS = {
     "mount": "prove that each mounted chroot can be entered",
     "check": "ask each chroot's Portage about the words of its config",
     "binpkgs": "build each chroot's package set with emerge",
-    "publish": "publish each package set as a binhost generation",
+    "candidate": "sign and index each package set, unseen by clients",
+    "gate": "install each candidate offline, in a fresh chroot",
+    "publish": "switch each binhost to what went through its gate",
     "client": "install from each published binhost in a fresh client",
 }
 
@@ -57,10 +62,13 @@ def build(site: Site) -> Iterator[Any]:
     """All tasks, in the order of the flow."""
     yield _snapshot(site)
     yield _lock(site)
+    steps = [*_pinned(site), *_per_chroot(site)]
+    named = [step for step in steps if step.when_named]
     for base, doc in GROUPS.items():
-        yield {"basename": base, "name": None, "doc": doc}
-    for step in (*_pinned(site), *_per_chroot(site)):
-        yield step.as_task(site.layout)
+        inner = [step.task for step in named if step.task.startswith(f"{base}:")]
+        yield {"basename": base, "name": None, "doc": doc, "task_dep": inner}
+    for step in steps:
+        yield step.as_named_task(site.layout) if step in named else step.as_task(site.layout)
     yield _log(site)
     yield _enter(site)
     yield _show(site)
@@ -132,16 +140,19 @@ def _per_chroot(site: Site) -> Iterator[Step]:
 def _chroot(site: Site, name: str) -> Iterator[Step]:
     config, own = site.config, site.config.chroots[name]
     state = site.layout.state
-    below = f"chroot:{own.base}" if own.base else f"seed:{own.seed}"
+    under = f"chroot:{own.base}" if own.base else f"seed:{own.seed}"
     repos = ["tree", *(f"overlay:{o}" for o in config.effective(name).overlays)]
     entered = (*repos, f"chroot:{name}", f"etc:{name}")
+
+    def generation(record: Record) -> list[Path]:
+        return [switching.place(site, name, record)]
 
     def named(*keys: str) -> Callable[[Record], list[Path]]:
         return lambda record: packages.results(site, record, *keys)
 
     yield Step(
-        f"chroot:{name}", f"make chroot {name} from {below.replace(':', ' ')}",
-        partial(chroots.chroot, site, name), needs=(below,),
+        f"chroot:{name}", f"make chroot {name} from {under.replace(':', ' ')}",
+        partial(chroots.chroot, site, name), needs=(under,),
         inputs={"lineage": config.lineage(name)}, results=named("layers"),
         fresh=(Below(site.layout.touched(name), f"somebody has changed {name} by hand"),),
     )  # fmt: skip
@@ -168,29 +179,37 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         results=lambda record: [packages.set_folder(site, name, record)],
         progress=packages.progress,
     )  # fmt: skip
+    below = (f"seed:{config.seed_of(name)}", *repos)
+    sources = [f"{kind}:{each}" for each in config.lineage(name) for kind in ("binpkgs", "etc")]
     yield Step(
-        f"publish:{name}", f"publish the packages of {name} as a new generation",
-        partial(publishing.publish, site, name),
-        needs=(
-            *(f"{kind}:{below}" for below in config.lineage(name) for kind in ("binpkgs", "etc")),
-            f"seed:{config.seed_of(name)}", *repos,
-        ),
+        f"candidate:{name}", f"sign and index the packages of {name}, unseen by clients",
+        partial(publishing.candidate, site, name), needs=(*sources, *below),
         inputs={
             "access": config.access.model_dump(),
             **config.binhost.model_dump(include={"signing_key", "valid_days"}),
         },
-        fresh=(
-            Fact(partial(publishing.valid, site, name), "its release manifest is about to expire"),
+        results=generation,
+    )  # fmt: skip
+    yield Step(
+        f"gate:{name}", f"install the candidate of {name} offline, from a fresh seed",
+        partial(gate.gate, site, name),
+        needs=(f"candidate:{name}", f"binpkgs:{name}", f"etc:{name}", *below),
+        results=generation,
+    )  # fmt: skip
+    yield Step(
+        f"publish:{name}", f"switch clients of {name} to what went through the gate",
+        partial(switching.publish, site, name), needs=(f"candidate:{name}", f"gate:{name}"),
+        fresh=(Fact(partial(switching.all_valid, site, name), "a release manifest ages"),),
+        results=lambda record: [*generation(record), site.layout.binhost(name) / "current"],
+        when_named=WhenNamed(
+            lambda: not switching.held_by_rollback(site, name),
+            "a rollback is held, and you asked to end that",
         ),
-        results=lambda record: [
-            site.layout.binhost(name) / "gen" / str(record["generation"]),
-            site.layout.binhost(name) / "current",
-        ],
     )  # fmt: skip
     yield Step(
         f"client:{name}", f"install {name}'s packages in a fresh client from its binhost",
         partial(client.client, site, name),
-        needs=(f"publish:{name}", f"seed:{config.seed_of(name)}", f"etc:{name}", *repos),
+        needs=(f"publish:{name}", f"etc:{name}", *below),
     )  # fmt: skip
 
 

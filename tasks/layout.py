@@ -20,6 +20,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       touched/NAME/            there, while what was done in chroot NAME by hand is part of it
       etc/NAME/                the generated /etc/portage of chroot NAME
       sets/NAME/               the collected binpkgs of the newest successful build
+      binhost/NAME/candidate/N/  made and signed, and not published
       binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one,
                                binhost/NAME/previous to the one before it
         GROUP/                 what the members of a group have: an index, and links to packages

@@ -25,7 +25,7 @@ from tasks.layout import Layout
 VERSION = 1
 _DISK_SECONDS = 0.4
 # In the order of the flow: the first one that is not fresh is the reason for the rest.
-_OF_CHROOT = ("chroot", "etc", "mount", "binpkgs", "publish", "client")
+_OF_CHROOT = ("chroot", "etc", "mount", "binpkgs", "candidate", "gate", "publish", "client")
 _HOLDER = re.compile(r"process (\d+)(?: since (.+))?")
 
 

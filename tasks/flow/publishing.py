@@ -1,9 +1,8 @@
-"""publish: from a set to a signed generation that clients see."""
+"""candidate: from a set to a signed generation that no client sees yet."""
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import records
-from tasks.errors import BinmillError
 from tasks.flow import chroots
 from tasks.flow.packages import set_folder
 from tasks.records import Record
@@ -27,41 +25,25 @@ if TYPE_CHECKING:
     from tasks.system.sandbox import Sandbox
 
 
-def publish(site: Site, name: str) -> Record:
-    """Sign what is new in a set, verify it as a client would, make it the current generation."""
+def candidate(site: Site, name: str) -> Record:
+    """Sign what is new in a set, verify it as a client would, index it; no client sees it yet."""
     from tasks.publish import generation, ledger
 
     layout = site.layout
     made = records.read(layout, f"binpkgs:{name}")
     binhost = layout.binhost(name)
     asked = _asked(site, name, made)
-    now = generation.current(binhost)
-    if now is None or ledger.facts(binhost, now).get("asked") != asked or not valid(site, name):
+    number = generation.current(binhost)
+    if number is None or ledger.facts(binhost, number).get("asked") != asked:
         with chroots.workspace(site, f"sign-{name}") as space:
             content = _content(site, name, made, asked, space)
-            sign = partial(_sign_beside, site, name, space)
-            now = generation.publish(binhost, content, sign, layout.trash)
-    gone = generation.prune(binhost, site.config.binhost.keep, layout.trash)
+            sign = partial(sign_beside, site, name, space)
+            number = generation.prepare(binhost, content, sign, layout.trash)
     chroots.sweep(site, layout.binpkgs(name), keep={set_folder(site, name, made)})
-    views = ledger.facts(binhost, now)["views"]
+    views = ledger.facts(binhost, number)["views"]
     told = ", ".join(f"{count} for {view}" for view, count in sorted(views.items()))
-    say(f"  {name}: generation {now} is current, packages: {told}"
-        + (f"; {len(gone)} old ones deleted" if gone else ""))  # fmt: skip
-    return {"generation": now, "set": made["set"], "views": views}
-
-
-def valid(site: Site, name: str) -> bool:
-    """Whether the published release manifests are good for a while; True if there are none."""
-    from tasks.publish import generation, ledger, release
-
-    binhost = site.layout.binhost(name)
-    try:
-        now = generation.current(binhost)
-        created = ledger.facts(binhost, now)["created"] if now is not None else None
-    except (BinmillError, OSError, LookupError, ValueError):
-        return False  # damaged, or of a release that had none
-    valid_days = site.config.binhost.valid_days
-    return created is None or time.time() < release.renewal(created, valid_days)
+    say(f"  {name}: candidate {number}, packages: {told}")
+    return {"generation": number, "set": made["set"], "views": views}
 
 
 def _asked(site: Site, name: str, made: Record) -> str:
@@ -184,6 +166,17 @@ def _views(
     return groups, nobodys
 
 
+def nobodys(site: Site, name: str, made: Record) -> list[str]:
+    """The paths of a set that nobody may have."""
+    from tasks.build.collect import INDEX
+    from tasks.publish import index
+    from tasks.serve import policy
+
+    written = index.read(set_folder(site, name, made) / INDEX)
+    metadata = {p: policy.metadata(s) for p, s in index.of_set(written, made["packages"]).items()}
+    return policy.views(metadata, site.config.access, name)[1]
+
+
 def _signed(site: Site, name: str, folder: Path, new: Sequence[str], space: Path) -> Path:
     """Signed and verified copies of packages of a set, in a workspace; see publish.sign."""
     from tasks.publish import sign
@@ -196,12 +189,12 @@ def _signed(site: Site, name: str, folder: Path, new: Sequence[str], space: Path
         shutil.copy2(folder / path, copy / path)
     if new:
         room = _signing_room(site, name, copy, space)
-        sign.sign(room, copy, new, site.layout.log(f"publish:{name}"))
+        sign.sign(room, copy, new, site.layout.log(f"candidate:{name}"))
     sign.verify([copy / path for path in new], role)
     return copy
 
 
-def _sign_beside(site: Site, name: str, space: Path, files: Sequence[Path]) -> None:
+def sign_beside(site: Site, name: str, space: Path, files: Sequence[Path]) -> None:
     """Sign files, and put each signature beside its file once it has been verified."""
     from tasks.publish import sign
     from tasks.publish.release import SIGNATURE
@@ -215,7 +208,7 @@ def _sign_beside(site: Site, name: str, space: Path, files: Sequence[Path]) -> N
         shutil.copy2(file, other)
     room = _signing_room(site, name, copy, space)
     names = [other.name for other in copies.values()]
-    sign.detached(room, copy, names, role.fingerprints[0], site.layout.log(f"publish:{name}"))
+    sign.detached(room, copy, names, role.fingerprints[0], site.layout.log(f"candidate:{name}"))
     for file, other in copies.items():
         proof = other.with_name(other.name + SIGNATURE)
         with file.open("rb") as stream:

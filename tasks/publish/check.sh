@@ -111,12 +111,12 @@ awk -v wanted="$fingerprint" -v now="$now" '
   END { exit bad || good != 1 || valid != 1 }
 ' "$work/status" || refuse "the manifest is not signed by $fingerprint as it should be"
 
-[ "$(told binhost)" = "$name" ] || refuse "this is the binhost '$(told binhost)', not '$name'"
+[ "$(told name)" = "$name" ] || refuse "this is the binhost '$(told name)', not '$name'"
 [ "$(told group)" = "$group" ] || refuse "this is for '$(told group)', not for '$group'"
 until=$(told valid_until)
 digits valid_until "$until"
 [ "$now" -lt "$until" ] ||
-  refuse "it was valid until $(told valid_until_utc); is this server kept from publishing?"
+  refuse "it expired $(((now - until) / 3600)) h ago; is this server kept from publishing?"
 
 stamp=$(told timestamp)
 digits timestamp "$stamp"
@@ -141,4 +141,4 @@ done
 mkdir -p "$(dirname "$seen")"
 printf '%s %s\n' "$stamp" "$sum" >"$seen.new"
 mv "$seen.new" "$seen"
-say "$name for $group: generation $(told generation), valid until $(told valid_until_utc)"
+say "$name for $group: generation $(told generation), valid for $(((until - now) / 86400)) more days"

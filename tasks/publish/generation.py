@@ -11,19 +11,25 @@ import gzip
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.build.collect import INDEX
 from tasks.errors import BinmillError
-from tasks.publish import index, ledger, provenance, release, sbom
+from tasks.publish import history, index, ledger, provenance, release, sbom
+from tasks.publish.history import Generation
 from tasks.publish.index import Stanza
 from tasks.publish.ledger import FACTS, File
 from tasks.system.files import remove_tree, sync_folder, write_atomic
 
 _PACKED = f"{INDEX}.gz"
+# What a generation says of itself that one which has its packages again says anew.
+_MADE_ANEW = frozenset({
+    "timestamp", "created", "packages", "views", "revisions", "rollback", "instead_of", "group",
+    "generation", "format", "valid_until", "files",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,38 +56,100 @@ class Content:
 Signing = Callable[[Sequence[Path]], None]
 
 
-def current(binhost: Path) -> int | None:
-    """The number of the published generation, or None."""
-    link = binhost / "current"
+def current(binhost: Path, channel: str = "") -> int | None:
+    """The number of the generation that clients of a channel get, or None."""
+    return _pointed(binhost / _link(channel))
+
+
+def _pointed(link: Path) -> int | None:
     if not link.is_symlink() or not link.is_dir():  # none yet, or it was deleted by hand
         return None
     return int(link.readlink().name)
 
 
-def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
-    """Make the content the current generation; returns its number.
+def _link(channel: str, previous: bool = False) -> str:
+    """The link to what a channel has; "" is the channel that `publish` publishes to."""
+    if not channel:
+        return "previous" if previous else "current"
+    return f"channel.{channel}" + (".previous" if previous else "")
 
-    Its files are on the same file system. Raises BinmillError if one of its paths was another
-    package before, and what `sign` raises: then nothing is switched.
+
+def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
+    """Make the content the current generation at once; returns its number."""
+    number = prepare(binhost, content, sign, trash)
+    let_out(binhost, number)
+    switch(binhost, number)
+    return number
+
+
+def prepare(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
+    """Make the content a candidate, which no client sees; returns its number.
+
+    Its files are on the same file system. Earlier candidates are deleted. Raises BinmillError if
+    one of its paths was another package before, and what `sign` raises.
     """
     known = ledger.published(binhost)
     for path, file in content.files.items():
         if known.get(path, file.collected) != file.collected:
             raise ledger.refused(binhost, path)
-    number = max(ledger.numbers(binhost), default=0) + 1
-    scratch = binhost / "gen" / f".{number}.tmp"
+    earlier = ledger.numbers(binhost, ledger.CANDIDATES)
+    number = max((*ledger.numbers(binhost), *earlier), default=0) + 1
+    scratch = binhost / ledger.CANDIDATES / f".{number}.tmp"
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
         _fill(scratch, number, binhost, content, sign)
-        ledger.add_published(binhost, content.files)
-        scratch.rename(binhost / "gen" / str(number))
+        for left in [entry for entry in scratch.parent.iterdir() if entry != scratch]:
+            remove_tree(left, trash)
+        scratch.rename(scratch.with_name(str(number)))
     except BaseException:
         remove_tree(scratch, trash)
         raise
-    sync_folder(binhost / "gen")
-    switch(binhost, number)
+    sync_folder(scratch.parent)
     return number
+
+
+def is_next(binhost: Path, number: int) -> bool:
+    """Whether this is a candidate that is newer than every generation: clients would take it."""
+    candidate = binhost / ledger.CANDIDATES / str(number)
+    return candidate.is_dir() and (
+        ledger.facts_in(candidate)["timestamp"] >= _next_timestamp(binhost, now=0)
+    )
+
+
+def let_out(binhost: Path, number: int) -> None:
+    """Make a candidate that `is_next` a generation; `switch` shows it to clients."""
+    candidate, target = binhost / ledger.CANDIDATES / str(number), binhost / "gen" / str(number)
+    ledger.add_published(binhost, ledger.files(candidate))
+    target.parent.mkdir(exist_ok=True)
+    candidate.rename(target)
+    sync_folder(target.parent)
+
+
+def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
+    """What a generation or candidate was made of, to be made again; `about` is said beside that.
+
+    A client must not be given an old index again, so what comes back is a new generation of the
+    same packages.
+    """
+    facts = ledger.facts_in(folder)
+    header: Stanza = {}
+    stanzas: dict[str, Stanza] = {}
+    views: dict[str, list[str]] = {}
+    told: dict[str, Any] = {}
+    for view in facts["views"]:
+        read = index.read(folder / view / INDEX)
+        header = next(read)
+        listed = {stanza["PATH"]: stanza for stanza in read}
+        stanzas |= listed
+        views[view] = list(listed)
+        told = release.read(folder / view)
+    return Content(
+        header=header, stanzas=stanzas, files=ledger.files(folder), views=views,
+        revisions=facts["revisions"], valid_days=valid_days,
+        release={key: value for key, value in told.items() if key not in _MADE_ANEW},
+        about={k: v for k, v in facts.items() if k not in _MADE_ANEW} | about,
+    )  # fmt: skip
 
 
 def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Signing) -> None:
@@ -108,17 +176,17 @@ def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Sig
         sync_folder(Path(place))
 
 
-def switch(binhost: Path, number: int) -> None:
+def switch(binhost: Path, number: int, channel: str = "") -> None:
     """Point `current` at a generation, by one rename; `previous` at the one before it.
 
     A client that has read the index before the switch still finds there what it names.
     """
     if not (binhost / "gen" / str(number)).is_dir():
         raise BinmillError(f"there is no generation {number} in {binhost}")
-    before = current(binhost)
+    before = current(binhost, channel)
     if before is not None and before != number:
-        _point(binhost, "previous", before)
-    _point(binhost, "current", number)
+        _point(binhost, _link(channel, previous=True), before)
+    _point(binhost, _link(channel), number)
 
 
 def _point(binhost: Path, name: str, number: int) -> None:
@@ -129,19 +197,42 @@ def _point(binhost: Path, name: str, number: int) -> None:
     sync_folder(binhost)
 
 
-def prune(binhost: Path, keep: int, trash: Path) -> list[int]:
-    """Delete the oldest generations beyond `keep`, never the current one; returns their numbers."""
-    now = current(binhost)
-    gone = [n for n in ledger.numbers(binhost)[:-keep] if n != now]
+def kept(binhost: Path) -> list[Generation]:
+    """Every generation there is, and what points to it; then the candidates. Oldest first."""
+    links = {}
+    for link in sorted(binhost.glob("*")) if binhost.is_dir() else []:
+        if link.is_symlink() and (number := _pointed(link)) is not None:
+            links[link.name.removeprefix("channel.")] = number
+    found = []
+    for where in ("gen", ledger.CANDIDATES):
+        for number in ledger.numbers(binhost, where):
+            facts = ledger.facts_in(binhost / where / str(number))
+            found.append(Generation(
+                number, facts["timestamp"], facts["set"], facts["packages"],
+                () if where != "gen" else history.pointing(links, number),
+                facts.get("rollback"), where != "gen",
+            ))  # fmt: skip
+    return found
+
+
+def prune(
+    binhost: Path, pinned: Collection[int], *, keep: int, keep_days: int, trash: Path
+) -> list[int]:
+    """Delete the generations that may go (history.expendable); returns their numbers.
+
+    A download that has begun has its file open, and goes on.
+    """
+    gone = history.expendable(kept(binhost), pinned, keep=keep, keep_days=keep_days,
+                              now=time.time())  # fmt: skip
     for number in gone:
         remove_tree(binhost / "gen" / str(number), trash)
     return gone
 
 
-def _next_timestamp(binhost: Path) -> int:
+def _next_timestamp(binhost: Path, now: float | None = None) -> int:
     """Later than all kept generations, not only the current one: that may be an older one."""
     seen: list[int] = [ledger.facts(binhost, n)["timestamp"] for n in ledger.numbers(binhost)]
-    return max(int(time.time()), max(seen, default=0) + 1)
+    return max(int(time.time() if now is None else now), max(seen, default=0) + 1)
 
 
 def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> list[str]:

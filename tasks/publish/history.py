@@ -50,7 +50,8 @@ def expendable(
     gone = []
     for place, each in enumerate(ordered[:-keep]):
         since = ordered[place + 1].timestamp  # then it was followed by the next one
-        if not each.names and each.number not in pinned and now - since >= keep_days * _DAY:
+        outlived = keep_days == 0 or now - since >= keep_days * _DAY
+        if outlived and not each.names and each.number not in pinned:
             gone.append(each.number)
     return gone
 

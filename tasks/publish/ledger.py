@@ -18,6 +18,7 @@ from tasks.publish.index import Sums
 from tasks.system.files import digests, write_atomic
 
 FACTS = "generation.json"
+CANDIDATES = "candidate"  # beside gen/: made, and not published
 _PUBLISHED = "published.json"
 _LEDGER = "ledger.json"
 _SUMS = ("size", "md5", "sha1", "sha512", "mtime")
@@ -38,17 +39,29 @@ class File:
     component: str = ""
 
 
-def numbers(binhost: Path) -> list[int]:
-    """The generations that are kept, oldest first."""
-    folder = binhost / "gen"
+def numbers(binhost: Path, where: str = "gen") -> list[int]:
+    """The generations that are kept, oldest first; or the candidates."""
+    folder = binhost / where
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
 
 
+def place(binhost: Path, number: int) -> Path:
+    """Where a generation lies, or the candidate that may become it."""
+    published = binhost / "gen" / str(number)
+    candidate = binhost / CANDIDATES / str(number)
+    return candidate if candidate.is_dir() and not published.is_dir() else published
+
+
 def facts(binhost: Path, number: int) -> dict[str, Any]:
-    """What a generation says of itself."""
-    return _read(binhost / "gen" / str(number) / FACTS)
+    """What a generation or a candidate says of itself."""
+    return facts_in(place(binhost, number))
+
+
+def facts_in(folder: Path) -> dict[str, Any]:
+    """What the generation in a folder says of itself."""
+    return _read(folder / FACTS)
 
 
 def published(binhost: Path) -> dict[str, str]:
@@ -99,19 +112,20 @@ def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, File]:
         places = {path: folder / path for path in wanted if (folder / path).is_file()}
         return {path: file_of(place, wanted[path]) for path, place in places.items()}
     found = {}
-    kept = _read(folder / _LEDGER)
-    for path, entry in kept["packages"].items():
-        if wanted.get(path) == entry["collected"]:
-            place = folder / entry["view"] / path
-            sums = Sums(**{key: entry[key] for key in _SUMS})  # type: ignore[typeddict-item]
-            if place.stat().st_size != sums["size"]:
+    for path, file in files(folder).items():
+        if wanted.get(path) == file.collected:
+            if file.place.stat().st_size != file.sums["size"]:
                 raise BinmillError(
-                    f"{place} is not the file that was published",
+                    f"{file.place} is not the file that was published",
                     f"delete the generation {folder.name}, and what it has is signed again",
                 )
-            found[path] = File(place, sums, entry["collected"], kept["origins"][entry["origin"]],
-                               entry["component"])  # fmt: skip
+            found[path] = file
     return found
+
+
+def _sums(entry: Mapping[str, Any]) -> Sums:
+    sums: Sums = {key: entry[key] for key in _SUMS}  # type: ignore[assignment]
+    return sums
 
 
 def file_of(place: Path, collected: str) -> File:
@@ -124,6 +138,18 @@ def file_of(place: Path, collected: str) -> File:
              mtime=int(status.st_mtime)),
         collected,
     )  # fmt: skip
+
+
+def files(folder: Path) -> dict[str, File]:
+    """The packages of a generation, by path."""
+    kept = _read(folder / _LEDGER)
+    return {
+        path: File(
+            folder / entry["view"] / path, _sums(entry), entry["collected"],
+            kept["origins"][entry["origin"]], entry["component"],
+        )
+        for path, entry in kept["packages"].items()
+    }  # fmt: skip
 
 
 def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, str]) -> None:

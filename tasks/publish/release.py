@@ -40,6 +40,12 @@ def write(
     write_atomic(folder / NAME, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a view of ours."""
+    loaded: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    return loaded
+
+
 def renewal(created: int, valid_days: int) -> int:
     """When (epoch seconds) a manifest is to be made anew: half of its time is gone."""
     return created + valid_days * _DAY // 2

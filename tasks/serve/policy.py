@@ -47,6 +47,11 @@ def as_path(group: str) -> str:
     return group.replace(":", ".")
 
 
+def as_group(path: str) -> str:
+    """The group of such a part of a path."""
+    return path.replace(".", ":", 1)
+
+
 def binhost_name(chroot: str, group: str) -> str:
     """The name of the binhost that has a chroot's packages of one group."""
     return chroot if group == PUBLIC else f"{chroot}@{as_path(group)}"

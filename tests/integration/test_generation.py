@@ -100,6 +100,11 @@ class Site:
     def make(self, content: Content) -> int:
         return generation.publish(self.binhost, content, sign, self.trash)
 
+    def prune(self, keep: int, *pinned: int, keep_days: int = 0) -> list[int]:
+        return generation.prune(
+            self.binhost, pinned, keep=keep, keep_days=keep_days, trash=self.trash
+        )
+
     def seen(self, view: str = "public") -> dict[str, bytes]:
         """All that a client sees."""
         top = self.binhost / "current" / view
@@ -171,8 +176,8 @@ def test_a_path_never_gets_another_package(site: Site) -> None:
         site.publish(site.made(("x", 1, b"other")))
     assert site.seen() == before
     site.publish(site.made(("x", 2, b"other")))
-    generation.prune(site.binhost, 1, site.trash)
-    assert names(site.binhost / "gen") == ["2"]
+    site.publish(site.made(("x", 3, b"more")))
+    assert site.prune(1) == [1]
     with pytest.raises(BinmillError, match="was published before"):  # not even when it is gone
         site.publish(site.made(("x", 1, b"other")))
 
@@ -378,6 +383,7 @@ def test_killed_anywhere_it_is_the_old_one_or_the_new_one(
         assert site.seen("role.java")["a-b/x/x-1-1.gpkg.tar"] == b"one signed 1"
         assert generation.current(site.binhost) == last
         assert not [name for name in names(site.binhost / "gen") if name.startswith(".")]
+        assert names(site.binhost / "candidate") == []
         assert not site.trash.exists() or names(site.trash) == []
         shutil.rmtree(site.place)
         if not died:
@@ -407,12 +413,13 @@ def test_prune(site: Site) -> None:
     for number in range(1, 6):
         site.publish(site.made(("x", number, b"%d" % number)))
     generation.switch(site.binhost, 2)
-    assert generation.prune(site.binhost, 2, site.trash) == [1, 3]
+    assert site.prune(2) == [1, 3]
     assert names(site.binhost / "gen") == ["2", "4", "5"]
     assert site.seen()
-    assert generation.prune(site.binhost, 2, site.trash) == []
+    assert site.prune(2) == []
     assert site.publish(site.made(("x", 6, b"6"))) == 6
-    assert generation.prune(site.binhost, 1, site.trash) == [2, 4, 5]
+    assert site.prune(1, 4) == [5]  # 2 was current before 6
+    assert site.prune(1) == [4]
     assert not site.trash.exists() or names(site.trash) == []
 
 
@@ -420,7 +427,10 @@ def test_a_download_that_has_begun_outlives_its_generation(site: Site) -> None:
     site.publish(site.made(("x", 1, b"one")))
     with (site.binhost / "current/public/a-b/x/x-1-1.gpkg.tar").open("rb") as begun:
         site.publish(site.made(("x", 2, b"two")))
-        assert generation.prune(site.binhost, 1, site.trash) == [1]
+        assert site.prune(1) == []
+        site.publish(site.made(("x", 3, b"three")))
+        assert site.prune(1, keep_days=1) == []
+        assert site.prune(1) == [1]
         assert begun.read() == b"one signed 1"
 
 
@@ -435,7 +445,7 @@ def test_switch(site: Site) -> None:
     assert generation.current(site.binhost) == 1
     (site.binhost / ".current.tmp").symlink_to("gen/9")  # of a killed run
     generation.switch(site.binhost, 2)
-    assert names(site.binhost) == ["current", "gen", "previous", "published.json"]
+    assert names(site.binhost) == ["candidate", "current", "gen", "previous", "published.json"]
 
 
 def test_a_current_one_that_somebody_deleted(site: Site) -> None:

@@ -20,7 +20,9 @@ from tasks.engine.asked import Asked
 from tasks.layout import Layout
 from tasks.site import Site
 
-PER_CHROOT = ("chroot", "etc", "mount", "check", "binpkgs", "publish", "client")
+PER_CHROOT = (
+    "chroot", "etc", "mount", "check", "binpkgs", "candidate", "gate", "publish", "client"
+)  # fmt: skip
 ASKED = ("log", "enter", "show", "serve", "user", "distfile")
 SHARED = {"snapshot", "lock", "tree", *ASKED, *graph.GROUPS}
 
@@ -161,7 +163,9 @@ def test_the_flow(site: Site) -> None:
         for overlay in config.effective(name).overlays:
             assert f"overlay:{overlay}" in before(tasks, f"mount:{name}")
         assert {"tree", "lock", f"etc:{name}", f"check:{name}"} <= before(tasks, f"binpkgs:{name}")
-        assert f"binpkgs:{name}" in before(tasks, f"publish:{name}")
+        assert f"binpkgs:{name}" in before(tasks, f"candidate:{name}")
+        assert f"candidate:{name}" in before(tasks, f"gate:{name}")
+        assert f"gate:{name}" in before(tasks, f"publish:{name}")
         assert f"publish:{name}" in before(tasks, f"client:{name}")
 
 
@@ -218,7 +222,8 @@ INPUTS = [
     (("chroots", "java", "env"), {"X": "y"}, {"etc:java", "etc:tomcat"}),
     (("seeds", "openrc", "arch"), "arm64", {"seed:openrc"}),
     (("binhost",), {"keep": 3}, set()),
-    (("binhost",), {"signing_key": "B" * 40}, {f"publish:{n}" for n in ("base", "java", "tomcat")}),
+    (("binhost",), {"signing_key": "B" * 40},
+     {f"candidate:{name}" for name in ("base", "java", "tomcat")}),
     (("build",), {"jobs": 3}, set()),
     (("tree", "lookback_days"), 3, set()),
 ]  # fmt: skip

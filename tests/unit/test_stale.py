@@ -63,6 +63,8 @@ MADE: dict[str, dict[str, Any]] = {
     "chroot": {"layers": ["layers"]},
     "etc": {"path": "etc"},
     "binpkgs": {"set": "s"},
+    "candidate": {"generation": 1},
+    "gate": {"generation": 1},
     "publish": {"generation": 1},
 }
 
@@ -81,7 +83,7 @@ def portage(value: Any) -> list[tuple[Any, ...]]:
 
 
 NONE: set[str] = set()
-ENTER = ("mount", "check", "binpkgs", "publish", "client")
+ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "client")
 # KEY: rows of (the entry of the table, where the table has names; the new value; what is stale).
 # In the tables named by people, KEY has a * for the name. A new key gets its row here, and its
 # line in docs/config.md, "What a change makes stale".
@@ -110,8 +112,8 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "seeds.*.flavour": [("s", "systemd", {"lock", "seed:s"})],
     "seeds.*.key": [("s", "l", NONE)],
     "chroots.*.seed": [
-        ("base", "t", {"chroot:base"} | each("publish", "base", "java", "tomcat")
-         | each("client", "base", "java", "tomcat")),
+        ("base", "t", {"chroot:base"} | each("candidate", "base", "java", "tomcat")
+         | each("gate", "base", "java", "tomcat") | each("client", "base", "java", "tomcat")),
     ],
     "chroots.*.base": [
         ("tomcat", "base", {"chroot:tomcat", "binpkgs:tomcat"} | {f"{k}:tomcat" for k in ENTER}
@@ -142,21 +144,24 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         (name, "portage", each("etc", name)) for name in ("base", "java", "other")
     ],
     "binhost.listen": [(None, "127.0.0.1:9", NONE)],
+    "binhost.url": [(None, "https://binhost.example", NONE)],
+    "binhost.channels": [(None, ["stable"], NONE)],
     "binhost.keep": [(None, 9, NONE)],
+    "binhost.keep_days": [(None, 9, NONE)],
     "binhost.signing_home": [(None, "elsewhere", NONE)],
     "binhost.builder": [(None, "https://factory.example", NONE)],
-    "binhost.valid_days": [(None, 99, each("publish"))],
-    "binhost.signing_key": [(None, FINGERPRINT, each("publish"))],
+    "binhost.valid_days": [(None, 99, each("candidate"))],
+    "binhost.signing_key": [(None, FINGERPRINT, each("candidate"))],
     "build.packages": [(None, 2, NONE)],
     "build.jobs": [(None, 2, NONE)],
     "build.timeout_minutes": [(None, 9, NONE)],
     "logs.keep_days": [(None, 9, NONE)],
     "logs.keep_mb": [(None, 9, NONE)],
-    "access.groups": [(None, ["role:java", "site:acme"], each("publish"))],
-    "access.restricted": [(None, "role:java", each("publish"))],
-    "access.free": [(None, ["MIT"], each("publish"))],
-    "access.binhosts": [(None, {"java": "role:java"}, each("publish"))],
-    "access.packages": [(None, {"a/b": "role:java"}, each("publish"))],
+    "access.groups": [(None, ["role:java", "site:acme"], each("candidate"))],
+    "access.restricted": [(None, "role:java", each("candidate"))],
+    "access.free": [(None, ["MIT"], each("candidate"))],
+    "access.binhosts": [(None, {"java": "role:java"}, each("candidate"))],
+    "access.packages": [(None, {"a/b": "role:java"}, each("candidate"))],
     "mirror.keep_days": [(None, 9, NONE)],
     "serve.certificate": [(None, "new.pem", NONE)],
     "serve.certificate_key": [(None, "new.pem", NONE)],
@@ -263,7 +268,7 @@ def test_a_change_makes_stale_what_it_must(
         ("overlays.new", {"url": "https://git.example/new.git"}, {"lock", "overlay:new"}),
         ("seeds.new", {"flavour": "new", "key": "k"}, {"lock", "seed:new"}),
         ("chroots.new", {"base": "java"}, each("chroot", "new") | each("etc", "new")
-         | {f"{kind}:new" for kind in ENTER}),
+         | {f"{kind}:new" for kind in (*ENTER, "publish")}),
     ],
 )  # fmt: skip
 def test_what_is_new_makes_itself_stale(
