@@ -23,6 +23,7 @@ from tasks.forms import (
     Branch,
     Fingerprint,
     Flag,
+    Group,
     Line,
     Listen,
     Name,
@@ -109,6 +110,7 @@ class Chroot(_Table):
     features: list[Flag] = []
     env: dict[Variable, Line] = {}
     portage_dir: Line | None = None
+    groups: list[Group] = []  # whose distfiles a build may fetch
 
 
 class Binhost(_Table):
@@ -289,6 +291,8 @@ def _references(config: Config) -> Iterator[str]:
             yield from reference(f"{place} base", "chroot", chroot.base, list(config.chroots))
         for overlay in chroot.overlays:
             yield from reference(f"{place} overlays", "overlay", overlay, list(config.overlays))
+        for group in chroot.groups:
+            yield from reference(f"{place} groups", "group", group, list(config.access.groups))
         if chroot.seed is not None and chroot.base is None and chroot.profile is None:
             yield f"{place} profile: missing (a base names its profile)"
         yield from _ring(config, name)

@@ -7,6 +7,7 @@
                           chroot:BASE -'  etc:NAME ---'                  binpkgs:BASE ----'
                                                                                           v
                               client:NAME <- publish:NAME <- gate:NAME <- candidate:NAME -'
+                   mirror <- tree, overlay:NAME, binpkgs:NAME
 
 `-->` is a record that is read; `..>` runs only when it is needed. Creating the graph reads
 nothing but config.toml: it works for anybody, anywhere, at any time.
@@ -62,7 +63,7 @@ def build(site: Site) -> Iterator[Any]:
     """All tasks, in the order of the flow."""
     yield _snapshot(site)
     yield _lock(site)
-    steps = [*_pinned(site), *_per_chroot(site)]
+    steps = [*_pinned(site), *_per_chroot(site), *_mirror(site)]
     named = [step for step in steps if step.when_named]
     for base, doc in GROUPS.items():
         inner = [step.task for step in named if step.task.startswith(f"{base}:")]
@@ -76,8 +77,11 @@ def build(site: Site) -> Iterator[Any]:
 
 
 def defaults(site: Site) -> list[str]:
-    """What a plain `doit` makes: everything through publishing, and a client's proof of it."""
-    return [f"client:{name}" for name in site.config.chroots]
+    """What a plain `doit` makes: everything through publishing, and a client's proof of it.
+
+    A mirror is filled where config.toml has a table for it.
+    """
+    return [*(f"client:{name}" for name in site.config.chroots), *(s.task for s in _mirror(site))]
 
 
 def _snapshot(site: Site) -> Task:
@@ -213,9 +217,21 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     )  # fmt: skip
 
 
+def _mirror(site: Site) -> Iterator[Step]:
+    if "mirror" in site.config.model_fields_set:
+        repos = ("tree", *(f"overlay:{name}" for name in site.config.overlays))
+        yield Step(
+            "mirror", "let the mirror have the distfiles that builds have fetched",
+            partial(mirror.fill, site),
+            needs=(*repos, *(f"binpkgs:{name}" for name in site.config.chroots)),
+        )  # fmt: skip
+
+
 def _portage_inputs(site: Site, name: str) -> dict[str, Any]:
     return {
-        "chroot": site.config.effective(name).model_dump(exclude={"packages", "seed", "base"}),
+        "chroot": site.config.effective(name).model_dump(
+            exclude={"packages", "seed", "base", "groups"}
+        ),
         "mirrors": site.config.mirrors.model_dump(),
         "tree": site.config.tree.name,
     }

@@ -29,6 +29,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
                                serve/access.log the requests
       inside/                  what chroots can write to; closed to other users of the host
         distfiles/             DISTDIR, shared by all chroots
+        restricted/NAME/       DISTDIR of a chroot that is in groups
         builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key begins
         logs/NAME/RUN/         PORTAGE_LOGDIR: one log per package
       work/                    throwaway upper layers of running sandboxes
@@ -75,6 +76,9 @@ class Layout:
     @property
     def distfiles(self) -> Path:
         return self.inside / "distfiles"
+
+    def restricted_distfiles(self, name: str) -> Path:
+        return self.inside / "restricted" / _one_name(name)
 
     @property
     def inside(self) -> Path:

@@ -72,6 +72,20 @@ def build(room: Sandbox, packages: Sequence[str], options: Build, log: Path) -> 
         ) from failed
 
 
+def fetch(room: Sandbox, packages: Sequence[str], options: Build, log: Path, hint: str) -> None:
+    """Fetch what `build` would, and build nothing; raises CommandFailed, with `hint`."""
+    start = log.stat().st_size if log.exists() else 0
+    try:
+        sandbox.run(room, [*command(options, packages), "--fetchonly"], log=log,
+                    timeout=options.timeout_minutes * 60)  # fmt: skip
+    except CommandFailed as failed:
+        raise CommandFailed(
+            f"{room.hostname} could not fetch what it needs: "
+            f"{reason(said_since(log, start)) or failed.message}",
+            f"{hint}; or read {log}",
+        ) from failed
+
+
 def said_since(log: Path, start: int) -> str:
     """What a log has from a byte on: earlier runs are in the same file."""
     with log.open("rb") as stream:

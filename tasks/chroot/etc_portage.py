@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.config import Chroot, Config, Mirrors
@@ -38,11 +38,12 @@ def files(
     features: tuple[str, ...] = BUILD_FEATURES,
     binrepos: str = "",
     variables: Mapping[str, str] | None = None,
+    local: Sequence[str] = (),
 ) -> dict[str, str]:
     """Every generated file of a chroot's /etc/portage, by path below it; pure.
 
     A client or a signing sandbox differs from a build in `features`, `binrepos` and further
-    `variables` of make.conf.
+    `variables` of make.conf. `local` are mirrors that are asked before those of the config.
     """
     chroot = config.effective(name)
     made = {
@@ -50,8 +51,8 @@ def files(
         "repos.conf/binmill.conf": repos_conf(config, chroot),
         "binrepos.conf": _OURS + binrepos,
     }
-    if config.mirrors.local:
-        made["mirrors"] = f"{_OURS}local {' '.join(config.mirrors.local)}\n"
+    if mirrors := [*local, *config.mirrors.local]:
+        made["mirrors"] = f"{_OURS}local {' '.join(mirrors)}\n"
     for key, folder in _TABLES.items():
         table: Mapping[str, list[str]] = getattr(chroot, key)
         if table:

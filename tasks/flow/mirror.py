@@ -1,4 +1,4 @@
-"""distfile: the files of the mirror, and the groups that they are for."""
+"""mirror, distfile: the files that are given to others, and the groups that they are for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ from pathlib import Path
 from tasks import records
 from tasks.errors import BinmillError, NotTrusted
 from tasks.flow.serve import Words
-from tasks.site import Site
+from tasks.records import Record
+from tasks.site import Site, identity
 from tasks.system.files import locked, write_atomic
 from tasks.system.terminal import say
+
+
+def fill(site: Site) -> Record:
+    """Let the mirror have what builds have fetched; the record says what it has."""
+    from tasks.serve import distfiles
+
+    with locked(site.layout.busy("distfile"), "the mirror"):
+        _sync(site)
+    groups = ("public", *site.config.access.groups)
+    held = {group: sorted(distfiles.held(site.layout.mirror(group))) for group in groups}
+    return {"files": {g: len(names) for g, names in held.items()}, "names": identity(held)}
 
 
 def distfile(site: Site, words: list[str]) -> None:
@@ -55,7 +67,7 @@ def _sync(site: Site) -> None:
     public = layout.mirror("public")
     there = distfiles.held(public)
     new, refused = 0, []
-    for name, source in _fetched(layout.distfiles):
+    for name, source in _fetched(site):
         known = {dist: True for dist, free in named.get(name, {}).items() if free}
         if not known or name in there:
             continue
@@ -77,11 +89,22 @@ def _sync(site: Site) -> None:
         say(f"  refused: {name!r} does not fit its Manifest")
 
 
-def _fetched(folder: Path) -> Iterator[tuple[str, Path]]:
-    """What lies in DISTDIR, by name; a chroot wrote it, so nothing is known of it."""
-    if folder.is_dir() and not folder.is_symlink():
-        for entry in sorted(folder.iterdir()):
-            yield entry.name, entry
+def _fetched(site: Site) -> Iterator[tuple[str, Path]]:
+    """What lies in every DISTDIR, by name; a chroot wrote it, so nothing is known of it.
+
+    In that of a chroot in groups, links lead to the one of all (PORTAGE_RO_DISTDIRS).
+    """
+    layout = site.layout
+    for entry in _entries(layout.distfiles):
+        yield entry.name, entry
+    for name in site.config.chroots:
+        for entry in _entries(layout.restricted_distfiles(name)):
+            if not entry.is_symlink():
+                yield entry.name, entry
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
 
 
 def _trees(site: Site) -> list[Path]:

@@ -21,6 +21,7 @@ def binpkgs(site: Site, name: str) -> Record:
     """Build a chroot's package set with the real emerge and collect every package of it."""
     from tasks.build import collect, emerge
     from tasks.chroot import etc_portage
+    from tasks.flow import fetching
     from tasks.publish import sign
     from tasks.system.sandbox import Bind
 
@@ -32,19 +33,21 @@ def binpkgs(site: Site, name: str) -> Record:
         _start_pkgdir(site, name, pkgdir)
     logs = layout.package_logs(name)
     closed_folder(layout.inside)
-    for folder in (layout.distfiles, pkgdir, logs):
+    distdir = fetching.distdir(site, name)
+    for folder in {layout.distfiles, distdir.folder, pkgdir, logs}:
         _writable_inside(folder)
+    binds = (
+        *distdir.binds,
+        Bind(str(pkgdir), etc_portage.PKGDIR, writable=True),
+        Bind(str(logs), etc_portage.LOGDIR, writable=True),
+    )
     log = layout.log(f"binpkgs:{name}")
     say(f"  building in {name}; follow it with: tail -f {log}")
+    fetching.fetch(site, name, binds, log)
     with chroots.workspace(site, f"binpkgs-{name}") as space:
         inside = chroots.plan(
-            site, name, space, network=True,
-            binds=(
-                Bind(str(layout.distfiles), etc_portage.DISTDIR, writable=True),
-                Bind(str(pkgdir), etc_portage.PKGDIR, writable=True),
-                Bind(str(logs), etc_portage.LOGDIR, writable=True),
-            ),
-        )  # fmt: skip
+            site, name, space, network=True, binds=binds, variables=distdir.variables
+        )
         emerge.build(inside, site.config.chroots[name].packages, site.config.build, log)
         made = collect.collect(
             emerge.installed(space / "upper"), pkgdir, layout.binpkgs(name), layout.trash

@@ -214,15 +214,20 @@ def _clients(site: Site) -> Clients | None:
 
 def _update_passwords(site: Site) -> None:
     """The password files, written again from the list of users."""
+    from tasks.serve import users
+
+    owner, held = worker_uid(site), users.read(site.layout.users)
+    users.write_password_files(held, site.config.access.groups, site.layout.passwords, owner)
+
+
+def worker_uid(site: Site) -> int:
+    """The user that answers requests, who must be able to read password files."""
     import pwd
 
     from tasks.errors import HostLacks
-    from tasks.serve import users
 
     worker = site.config.serve.worker
     try:
-        owner = pwd.getpwnam(worker).pw_uid
+        return pwd.getpwnam(worker).pw_uid
     except KeyError:
         raise HostLacks(f"there is no user {worker!r}", "set [serve] worker") from None
-    held = users.read(site.layout.users)
-    users.write_password_files(held, site.config.access.groups, site.layout.passwords, owner)

@@ -81,10 +81,14 @@ def doors(access: Access, chroots: Sequence[str]) -> list[Door]:
         found.append(binhost(chroot, whole(access, chroot), chroot))
         for group in access.groups:
             found.append(binhost(chroot, group))
-    for group in (PUBLIC, *access.groups):
-        place = f"mirror/{as_path(group)}"
-        found.append(Door(place, place, group, MIRROR_FILES))
+    found += [mirror(group) for group in (PUBLIC, *access.groups)]
     return found
+
+
+def mirror(group: str) -> Door:
+    """The door to a group's distfiles."""
+    place = f"mirror/{as_path(group)}"
+    return Door(place, place, group, MIRROR_FILES)
 
 
 def group_of(metadata: Mapping[str, str], access: Access) -> str | None:

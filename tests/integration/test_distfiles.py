@@ -72,6 +72,19 @@ def test_what_was_fetched_is_let_in(site: Site, capsys: pytest.CaptureFixture[st
     assert not [name for name in names(public) if name.endswith((".new", ".link"))]
 
 
+def test_every_chroots_files_are_let_in(site: Site) -> None:
+    """By the task of a plain `doit`: those of a chroot in groups too, but nothing restricted."""
+    own = site.layout.restricted_distfiles("java")
+    own.mkdir(parents=True)
+    (own / "closed.tar").write_bytes(GOODS)
+    (own / "free.tar").write_bytes(GOODS)
+    (own / "shared.tar").symlink_to("/var/cache/distfiles.shared/shared.tar")
+    made = mirror.fill(site)
+    assert made["files"] == {"public": 1, "site:acme": 0, "role:java": 0}
+    assert distfiles.held(site.layout.mirror("public")) == {"free.tar"}
+    assert mirror.fill(site) == made
+
+
 @pytest.mark.parametrize("kind", ["other bytes", "half", "link", "hard link", "folder", "fifo"])
 def test_what_a_chroot_made_of_it(
     site: Site, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

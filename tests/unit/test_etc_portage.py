@@ -181,6 +181,16 @@ def test_further_variables_of_a_client_win() -> None:
     assert (found["USE_X"], found["PKGDIR"]) == ("1", "/p")
 
 
+def test_a_mirror_of_ones_own_comes_first() -> None:
+    own = "https://127.0.0.1:1/mirror/role.java"
+    made = etc_portage.files(config(), "base", local=(own,))
+    assert made["mirrors"].endswith(f"local {own}\n")
+    more = config(("mirrors.local", ["http://127.0.0.1:2"]))
+    made = etc_portage.files(more, "base", local=(own,))
+    assert made["mirrors"].endswith(f"local {own} http://127.0.0.1:2\n")
+    assert "mirrors" not in etc_portage.files(config(), "base")
+
+
 def test_repos_conf() -> None:
     parser = configparser.ConfigParser()
     parser.read_string(etc_portage.files(config(), "java")["repos.conf/binmill.conf"])

@@ -139,6 +139,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "chroots.*.package_mask": portage(["a/b"]),
     "chroots.*.package_unmask": portage(["a/b"]),
     "chroots.*.features": portage(["-news"]),
+    "chroots.*.groups": [("java", ["role:java"], NONE)],
     "chroots.*.env": portage({"CFLAGS": "-O3"}),
     "chroots.*.portage_dir": [
         (name, "portage", each("etc", name)) for name in ("base", "java", "other")
@@ -162,7 +163,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "access.free": [(None, ["MIT"], each("candidate"))],
     "access.binhosts": [(None, {"java": "role:java"}, each("candidate"))],
     "access.packages": [(None, {"a/b": "role:java"}, each("candidate"))],
-    "mirror.keep_days": [(None, 9, NONE)],
+    "mirror.keep_days": [(None, 9, {"mirror"})],  # the table makes the task
     "serve.certificate": [(None, "new.pem", NONE)],
     "serve.certificate_key": [(None, "new.pem", NONE)],
     "serve.worker": [(None, "www", NONE)],
