@@ -34,6 +34,7 @@ from tasks.forms import (
     meant,
 )
 from tasks.layout import Layout
+from tasks.stages import Seed
 
 _LONGEST_KEY = 64  # characters of one that is told
 
@@ -81,14 +82,6 @@ class Overlay(_Table):
 
     url: Remote
     branch: Branch = "main"
-
-
-class Seed(_Table):
-    """The stage tarball that a base chroot starts from."""
-
-    arch: Name = "amd64"
-    flavour: Name
-    key: Name
 
 
 class Chroot(_Table):
@@ -280,7 +273,8 @@ def _references(config: Config) -> Iterator[str]:
     keys = list(config.keys)
     yield from reference("[tree] key", "key", config.tree.key, keys)
     for name, seed in config.seeds.items():
-        yield from reference(f"[seeds.{name}] key", "key", seed.key, keys)
+        if seed.key is not None:
+            yield from reference(f"[seeds.{name}] key", "key", seed.key, keys)
     for name, chroot in config.chroots.items():
         place = f"[chroots.{name}]"
         if (chroot.seed is None) == (chroot.base is None):

@@ -35,6 +35,7 @@ Url = Annotated[str, _form("an http or https URL", r"https?://[^\s\x00-\x1f\x7f\
 Variable = Annotated[str, _form("a variable name in capitals", r"[A-Z_][A-Z0-9_]*")]
 Fingerprint = Annotated[str, _form("a fingerprint of 40 capital hex digits", r"[0-9A-F]{40}")]
 Digest = Annotated[str, _form("a SHA-512 in hex", r"[0-9a-f]{128}")]
+Moment = Annotated[str, _form("a build's time (YYYYMMDDTHHMMSSZ)", r"[0-9]{8}T[0-9]{6}Z")]
 Commit = Annotated[str, _form("a commit id", r"[0-9a-f]{40}(?:[0-9a-f]{24})?")]
 # A URL, host:path or a path; never an option, never a remote helper of git (ext::).
 Remote = Annotated[

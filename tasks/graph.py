@@ -129,7 +129,7 @@ def _pinned(site: Site) -> Iterator[Step]:
         )  # fmt: skip
     for name, seed in site.config.seeds.items():
         yield Step(
-            f"seed:{name}", f"fetch, verify and extract stage3-{seed.arch}-{seed.flavour}",
+            f"seed:{name}", f"fetch, verify and extract {seed.title}",
             partial(chroots.seed, site, name), files=locked,
             inputs={"arch": seed.arch, "flavour": seed.flavour},
             results=lambda record: [layout.seed(record["sha512"])],

@@ -148,6 +148,10 @@ class Layout:
     def seed(self, digest: str) -> Path:
         return self.state / "seeds" / _one_name(digest[:32])
 
+    def unpacking(self, digest: str) -> Path:
+        """The lock of whoever unpacks the stage of that (short) digest."""
+        return self.state / "locks" / f"unpack.{_one_name(digest[:32])}"
+
     def layer(self, name: str, identity: str) -> Path:
         return self.state / "layers" / _one_name(name) / _one_name(identity[:32])
 

@@ -15,6 +15,7 @@ from tasks.config import Config
 from tasks.errors import ConfigError, Stale
 from tasks.forms import Branch, Commit, Digest, Line, Name, Remote, Word
 from tasks.layout import Layout
+from tasks.stages import Seed
 from tasks.system.files import write_atomic
 from tasks.system.http import public
 
@@ -44,13 +45,32 @@ class OverlayPin(_Pin):
 
 
 class SeedPin(_Pin):
-    """A stage tarball: `path` below MIRROR/releases/ARCH/autobuilds, `size` in bytes."""
+    """A stage tarball: `path` below MIRROR/releases/ARCH/autobuilds, `size` in bytes if known.
 
-    arch: Name
-    flavour: Name
+    `contents` is the path of its listing, if the signed digests have one. A file of one's own has
+    no `arch` and `flavour`: `path` is as in config.toml.
+    """
+
+    arch: Name | None = None
+    flavour: Name | None = None
     path: Line
-    size: int
+    size: int | None = None
     sha512: Digest
+    contents: Line | None = None
+    contents_sha512: Digest | None = None
+
+    @property
+    def build(self) -> str:
+        """The time in its name (YYYYMMDDTHHMMSSZ), which is its directory's, too."""
+        return self.path.partition("/")[0]
+
+    def serves(self, seed: Seed) -> bool:
+        """Whether this is a pin of what the config asks for."""
+        if seed.file is not None:
+            return (self.path, self.sha512) == (seed.file, seed.sha512)
+        return (self.arch, self.flavour) == (seed.arch, seed.flavour) and (
+            seed.build in (None, self.build)
+        )
 
 
 class Lock(_Pin):
@@ -70,7 +90,7 @@ class Lock(_Pin):
                 gaps.append(f"overlay {name}")
         for name, seed in config.seeds.items():
             held = self.seeds.get(name)
-            if held is None or (held.arch, held.flavour) != (seed.arch, seed.flavour):
+            if held is None or not held.serves(seed):
                 gaps.append(f"seed {name}")
         return gaps
 

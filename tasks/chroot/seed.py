@@ -1,51 +1,122 @@
-"""Seeds: stage tarballs, found by a signed pointer, pinned by digest, extracted once.
+"""Seeds: where a stage tarball comes from, and the digest by which it is pinned.
 
 Layout of a mirror: MIRROR/releases/ARCH/autobuilds/latest-stage3-ARCH-FLAVOUR.txt (clearsigned)
-names TS/stage3-ARCH-FLAVOUR-TS.tar.xz; beside that lies .DIGESTS, clearsigned too.
+names TS/stage3-ARCH-FLAVOUR-TS.tar.xz; beside that lie .DIGESTS, clearsigned too, .asc, a
+detached signature, and the listing CONTENTS.gz.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
-import stat
-import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from tasks.config import Seed
+from tasks.chroot.unpack import Archive
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.lock import SeedPin
-from tasks.system.command import require_root, run, started
-from tasks.system.files import remove_tree, sha512, sync_folder
-from tasks.system.gpgv import Role, verify_clearsigned
-from tasks.system.http import download, public
+from tasks.stages import Seed
+from tasks.system import partial
+from tasks.system.files import digests_of, sha512
+from tasks.system.gpgv import Role, verify_clearsigned, verify_detached
+from tasks.system.http import Missing, download, public
+from tasks.system.terminal import say
 
 _TEXT_LIMIT = 1 << 20
+_LISTING_LIMIT = 64 << 20
 _TARBALL_LIMIT = 16 << 30
 _POINTER_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*/([A-Za-z0-9][A-Za-z0-9_.-]*))\s+([0-9]+)")
-_UNPACK = {".xz": ("xz", "-T0"), ".zst": ("zstd",), ".bz2": ("bzip2",), ".gz": ("gzip",)}
+_Read = TypeVar("_Read")
 
 
-def resolve(seed: Seed, mirrors: tuple[str, ...], role: Role, scratch: Path) -> SeedPin:
-    """The newest build of a flavour, by its signed pointer and signed digests."""
+def resolve(
+    seed: Seed, mirrors: tuple[str, ...], role: Role, downloads: Path, not_before: str = ""
+) -> SeedPin:
+    """The build that is wanted, or the newest of a flavour by its signed pointer, and its digest.
+
+    Where no mirror has signed digests of it, the tarball's own signature counts; then it is
+    downloaded, to where `obtained` will find it. Raises NotTrusted or DownloadFailed.
+    """
     stem = f"stage3-{seed.arch}-{seed.flavour}"
-    pointer = scratch / f"latest-{stem}.txt"
-    download([_url(m, seed, pointer.name) for m in mirrors], pointer, limit=_TEXT_LIMIT)
-    _, text = verify_clearsigned(role, pointer)
-    path, size = pointed(text, stem)
-    digests = scratch / f"{Path(path).name}.DIGESTS"
-    download([_url(m, seed, f"{path}.DIGESTS") for m in mirrors], digests, limit=_TEXT_LIMIT)
-    _, text = verify_clearsigned(role, digests)
+    path, size = f"{seed.build}/{stem}-{seed.build}.tar.xz", None
+    if seed.build is None:
+        pointer = f"latest-{stem}.txt"
+        path, size = _accepted(
+            role, _urls(mirrors, seed, pointer), downloads / pointer,
+            lambda text: pointed(text, stem, not_before),
+        )  # fmt: skip
+    name = Path(path).name
+    try:
+        digest, listing = _accepted(
+            role, _urls(mirrors, seed, f"{path}.DIGESTS"), downloads / f"{name}.DIGESTS",
+            lambda text: (digest_of(text, name), listed(text, name)),
+        )  # fmt: skip
+    except Missing:
+        digest, listing = _signed_itself(role, mirrors, seed, path, downloads), None
     return SeedPin(
-        arch=seed.arch, flavour=seed.flavour, path=path, size=size,
-        sha512=digest_of(text, Path(path).name),
+        arch=seed.arch, flavour=seed.flavour, path=path, size=size, sha512=digest,
+        contents=f"{Path(path).parent}/{listing[0]}" if listing else None,
+        contents_sha512=listing[1] if listing else None,
     )  # fmt: skip
 
 
-def pointed(text: str, stem: str) -> tuple[str, int]:
-    """The path and size in bytes that a pointer's signed text names."""
+def _accepted(role: Role, urls: Sequence[str], file: Path, read: Callable[[str], _Read]) -> _Read:
+    """What `read` finds in the signed text of a small file, from the first mirror where it can.
+
+    Raises Missing when no mirror has the file, NotTrusted or DownloadFailed otherwise.
+    """
+    failures: list[BinmillError] = []
+    for url in urls:
+        try:
+            download([url], file, limit=_TEXT_LIMIT)
+            return read(verify_clearsigned(role, file)[1])
+        except (DownloadFailed, NotTrusted) as failed:
+            failures.append(failed)
+            if len(urls) > 1 and not isinstance(failed, Missing):
+                say(f"  passed over: {public(url)}: {failed.message}")
+        finally:
+            partial.discard(file)
+    refused = [failed for failed in failures if not isinstance(failed, Missing)]
+    raise (refused or failures)[0]
+
+
+def _signed_itself(
+    role: Role, mirrors: tuple[str, ...], seed: Seed, path: str, downloads: Path
+) -> str:
+    """The SHA-512 of a tarball whose own detached signature is accepted."""
+    tarball = downloads / Path(path).name
+    signature = downloads / f"{tarball.name}.asc"
+    download(_urls(mirrors, seed, f"{path}.asc"), signature, limit=_TEXT_LIMIT)
+    say(f"  no mirror has {tarball.name}.DIGESTS: its own signature is asked instead")
+    try:
+        download(_urls(mirrors, seed, path), tarball, limit=_TARBALL_LIMIT)
+        with tarball.open("rb") as stream:
+            verify_detached(role, stream, tarball.name, signature)
+            return digests_of(stream, "sha512")["sha512"]
+    except NotTrusted:
+        tarball.unlink()
+        raise
+    finally:
+        partial.discard(signature)
+
+
+def pointed(text: str, stem: str, not_before: str = "") -> tuple[str, int]:
+    """The path and size in bytes that a pointer's signed text names.
+
+    Such a signature does not expire, and a mirror could serve last year's for ever: a build before
+    `not_before` (YYYYMMDDTHHMMSSZ) is refused. Raises NotTrusted.
+    """
     for line in text.splitlines():
         match = _POINTER_LINE.fullmatch(line.strip())
         if match and match[2].startswith(f"{stem}-"):
+            build = match[1].partition("/")[0]
+            if build < not_before:
+                raise NotTrusted(
+                    f"its newest {stem} is {build}, older than the locked {not_before}",
+                    f'try another mirror; if it is meant, set `build = "{build}"` in [seeds]',
+                )
             return match[1], int(match[3])
     raise NotTrusted(f"latest-{stem}.txt names no {stem} tarball", "try another mirror")
 
@@ -64,14 +135,55 @@ def digest_of(text: str, name: str) -> str:
     raise NotTrusted(f"{name}.DIGESTS has no SHA512 of {name}", "try another mirror")
 
 
+def listed(text: str, name: str) -> tuple[str, str] | None:
+    """Name and SHA-512 of a tarball's listing, if the signed text of its .DIGESTS has them."""
+    for listing in (f"{name}.CONTENTS.gz", f"{name.partition('.tar.')[0]}.CONTENTS.gz"):
+        with contextlib.suppress(NotTrusted):
+            return listing, digest_of(text, listing)
+    return None
+
+
+@contextlib.contextmanager
+def obtained(
+    seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], tarball: Path
+) -> Iterator[Archive]:
+    """The pinned tarball, open: what a mirror gives is held against the pin before.
+
+    It lies at `tarball` until it was used; half a download stays there, to be continued. Raises
+    NotTrusted when no mirror has those bytes.
+    """
+    obtain(seed, pin, mirrors, tarball)
+    try:
+        listing = _listing(seed, pin, mirrors, tarball.parent) if pin.contents else None
+        with tarball.open("rb") as stream:
+            yield Archive(stream, tarball.name, pin.sha512, listing, tuple(seed.setuid))
+    finally:
+        tarball.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def own(seed: Seed, pin: SeedPin, file: Path) -> Iterator[Archive]:
+    """A tarball of one's own, open; its digest is taken while it is unpacked."""
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise BinmillError(
+            f"{file} cannot be read: {error.strerror}", "see `file` in config.toml [seeds]"
+        ) from error
+    with stream:
+        yield Archive(stream, file.name, pin.sha512, expected=tuple(seed.setuid))
+
+
 def obtain(seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], target: Path) -> None:
     """Download the pinned tarball to `target`; raises NotTrusted when no mirror has those bytes."""
-    urls = [_url(mirror, seed, pin.path) for mirror in mirrors]
+    if partial.whole(target) and sha512(target) == pin.sha512:
+        return  # of a run that was killed
+    urls = _urls(mirrors, seed, pin.path)
     cleared: set[str] = set()
     refusal = ""
     while urls or not refusal:
         try:
-            got = download(urls, target, limit=_TARBALL_LIMIT)
+            got = download(urls, target, limit=pin.size or _TARBALL_LIMIT)
         except DownloadFailed as failed:
             if not refusal:
                 raise
@@ -95,78 +207,22 @@ def obtain(seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], target: Path) -> 
     )
 
 
-def extract(tarball: Path, target: Path, trash: Path) -> None:
-    """Unpack a stage into `target` in one step, with owners, modes, links and capabilities.
-
-    Raises BinmillError when what came out is no stage. GNU tar does it: Python's tarfile drops
-    extended attributes, and without the include pattern tar drops security.capability.
-    """
-    require_root("unpack a stage with its owners and devices")
-    scratch = target.with_name(f".{target.name}.tmp")
-    remove_tree(scratch, trash)
-    scratch.mkdir(parents=True)
-    unpack = _UNPACK.get(tarball.suffix)
-    if unpack is None:
-        raise BinmillError(f"{tarball.name}: compressed in an unknown way")
-    with (
-        tarball.open("rb") as packed,
-        started(
-            *unpack, "-dc", stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        ) as source,
-        started(
-            "tar", "-xpf", "-", "--numeric-owner", "--xattrs", "--xattrs-include=*.*",
-            "-C", scratch, stdin=source.stdout, stderr=subprocess.PIPE,
-        ) as tar,
-    ):  # fmt: skip
-        assert source.stdout is not None  # noqa: S101
-        source.stdout.close()
-        _, complaint = tar.communicate()
-        if tar.returncode != 0 or source.wait() != 0:
-            said = (complaint or b"").decode("utf-8", "replace").strip().splitlines()
-            raise BinmillError(
-                f"{tarball.name} could not be unpacked: {said[0] if said else 'it is damaged'}",
-                "check the disk's space, then run the same command again",
-            )
-    check_stage(scratch)
-    run("sync", "-f", scratch)  # before its name says that it is whole
-    scratch.rename(target)
-    sync_folder(target.parent)
+def _listing(seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], folder: Path) -> bytes | None:
+    """The pinned CONTENTS.gz; None, and a line that says so, where no mirror has it."""
+    assert pin.contents is not None  # noqa: S101
+    target = folder / Path(pin.contents).name
+    try:
+        for url in _urls(mirrors, seed, pin.contents):
+            with contextlib.suppress(DownloadFailed):
+                download([url], target, limit=_LISTING_LIMIT)
+                found = target.read_bytes()
+                if hashlib.sha512(found).hexdigest() == pin.contents_sha512:
+                    return found
+    finally:
+        partial.discard(target)
+    say(f"  no mirror has the pinned {target.name}: the stage is not held against it")
+    return None
 
 
-def check_stage(root: Path) -> None:
-    """Whether an extracted tree is a stage that can be entered and has Portage."""
-    status = root.stat()
-    if status.st_uid != 0 or stat.S_IMODE(status.st_mode) & 0o022:
-        raise NotTrusted(f"the stage's root directory is not root's alone ({root})")
-    for wanted in ("bin/sh", "usr/bin/emerge", "usr/bin/env"):
-        if not _exists_inside(root, wanted):
-            raise NotTrusted(f"this is no Gentoo stage: it has no /{wanted}", "check [seeds]")
-
-
-def _exists_inside(root: Path, path: str, depth: int = 20) -> bool:
-    """Whether a path leads to a file when `root` is the root; links are followed inside only."""
-    here: list[str] = []
-    pending = path.split("/")
-    while pending:
-        part = pending.pop(0)
-        if part in ("", "."):
-            continue
-        if part == "..":
-            here = here[:-1]
-            continue
-        step = root.joinpath(*here, part)
-        if step.is_symlink():
-            depth -= 1
-            if depth == 0:
-                return False
-            target = str(step.readlink())
-            if target.startswith("/"):
-                here = []
-            pending = target.split("/") + pending
-        else:
-            here.append(part)
-    return root.joinpath(*here).exists()
-
-
-def _url(mirror: str, seed: Seed, path: str) -> str:
-    return f"{mirror.rstrip('/')}/releases/{seed.arch}/autobuilds/{path}"
+def _urls(mirrors: tuple[str, ...], seed: Seed, path: str) -> list[str]:
+    return [f"{m.rstrip('/')}/releases/{seed.arch}/autobuilds/{path}" for m in mirrors]

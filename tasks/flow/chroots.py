@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,33 +10,53 @@ from typing import Any
 
 from tasks import lock as lock_file
 from tasks import records
-from tasks.errors import BinmillError
+from tasks.errors import BinmillError, Busy
 from tasks.lock import SeedPin
 from tasks.records import Record
 from tasks.site import Site, identity
 from tasks.system.command import require_root
-from tasks.system.files import closed_folder, remove_tree
+from tasks.system.files import closed_folder, locked, remove_tree
 from tasks.system.terminal import say
 
 
 def seed(site: Site, name: str) -> Record:
     """Have a pinned stage tarball extracted, once per digest."""
-    from tasks.chroot import seed as seeds
-
     pin: SeedPin = lock_file.pinned(lock_file.read(site.layout).seeds, "seed", name)
     target = site.layout.seed(pin.sha512)
     if not target.is_dir():
         require_root("unpack a stage with its owners and devices")
         closed_folder(target.parent)
-        archive = site.layout.downloads / Path(pin.path).name
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        seeds.obtain(site.config.seeds[name], pin, site.mirrors, archive)
-        try:  # only now: half a download is kept, to go on with it
-            seeds.extract(archive, target, site.layout.trash)
-        finally:
-            archive.unlink(missing_ok=True)
-        say(f"  extracted {Path(pin.path).name}")
+        # two seeds may be the same stage, and be made at once
+        with locked(site.layout.unpacking(target.name), f"the stage {pin.path}", wait=True):
+            if not target.is_dir():
+                _extract(site, name, pin, target)
     return {"path": pin.path, "sha512": pin.sha512}
+
+
+def _extract(site: Site, name: str, pin: SeedPin, target: Path) -> None:
+    from tasks.chroot import seed as seeds
+    from tasks.chroot.unpack import extract
+
+    entry = site.config.seeds[name]
+    _sweep_killed(site, target)
+    if entry.file is not None:
+        opened = seeds.own(entry, pin, site.layout.site / entry.file)
+    else:
+        tarball = site.layout.downloads / Path(pin.path).name
+        opened = seeds.obtained(entry, pin, site.mirrors, tarball)
+    with opened as archive:
+        made = extract(archive, target, site.layout.trash)
+    say(f"  extracted {archive.name}: {made.entries} entries, {made.size / 1e6:.0f} MB")
+
+
+def _sweep_killed(site: Site, target: Path) -> None:
+    """Delete what killed runs left of other stages; this one's is deleted when it is made."""
+    for left in target.parent.glob(".*.tmp"):
+        with (
+            contextlib.suppress(Busy),
+            locked(site.layout.unpacking(left.name[1:-4]), f"the stage in {left}"),
+        ):
+            remove_tree(left, site.layout.trash)
 
 
 def chroot(site: Site, name: str) -> Record:

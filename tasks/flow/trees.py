@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks import lock as lock_file
 from tasks.errors import BinmillError, Stale
-from tasks.lock import Lock, TreePin
+from tasks.lock import Lock, SeedPin, TreePin
 from tasks.records import Record
 from tasks.site import Site
 from tasks.system.terminal import say
@@ -18,7 +18,6 @@ def lock(site: Site, *, asked: bool, tree: str = "") -> Record:
 
     `tree` names a frozen day: then that is pinned, and all other pins stay.
     """
-    from tasks.chroot import seed as seeds
     from tasks.snapshot import overlays
 
     held = lock_file.load(site.layout)
@@ -29,20 +28,18 @@ def lock(site: Site, *, asked: bool, tree: str = "") -> Record:
         pins = getattr(old, f"{kind}s") if old else {}
         return pins[name] if name in pins and f"{kind} {name}" not in gaps else resolve()
 
-    with site.scratch("lock") as scratch:
-        made = Lock(
-            tree=old.tree if old and not tree else _frozen(site, tree),
-            overlays={
-                name: keep("overlay", name, lambda n=name, o=entry: overlays.head(  # type: ignore[misc]
-                    site.layout.overlay(n), o))
-                for name, entry in site.config.overlays.items()
-            },
-            seeds={
-                name: keep("seed", name, lambda e=entry: seeds.resolve(  # type: ignore[misc]
-                    e, site.mirrors, site.role(e.key), scratch))
-                for name, entry in site.config.seeds.items()
-            },
-        )  # fmt: skip
+    made = Lock(
+        tree=old.tree if old and not tree else _frozen(site, tree),
+        overlays={
+            name: keep("overlay", name, lambda n=name, o=entry: overlays.head(  # type: ignore[misc]
+                site.layout.overlay(n), o))
+            for name, entry in site.config.overlays.items()
+        },
+        seeds={
+            name: keep("seed", name, lambda n=name: _stage(site, n, held))  # type: ignore[misc]
+            for name in site.config.seeds
+        },
+    )  # fmt: skip
     if made == held:
         say(f"  {site.layout.lock.name} is unchanged (tree {made.tree.tag})")
     else:
@@ -63,6 +60,20 @@ def _frozen(site: Site, tag: str) -> TreePin:
     found = freeze.read(site.layout.tree, freeze.known(tag, days) if tag else days[-1])
     assert found is not None  # noqa: S101 - it is one of the tags
     return TreePin(tag=found.tag, commit=found.commit)
+
+
+def _stage(site: Site, name: str, held: Lock | None) -> SeedPin:
+    """A seed's pin: of a mirror's build, never an older one than before, or of one's own file."""
+    from tasks.chroot import seed as seeds
+
+    entry = site.config.seeds[name]
+    if entry.file is not None:
+        return SeedPin(path=entry.file, sha512=str(entry.sha512))
+    pin = held.seeds.get(name) if held else None
+    before = pin.build if pin and pin.serves(entry) else ""
+    return seeds.resolve(
+        entry, site.mirrors, site.role(str(entry.key)), site.layout.downloads, before
+    )
 
 
 def _moves(old: Lock | None, new: Lock) -> Iterator[str]:

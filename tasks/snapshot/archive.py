@@ -7,21 +7,17 @@ and ratio.
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
-import io
 import os
 import re
 import subprocess
-import termios
-import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from tasks.errors import NotTrusted
 from tasks.snapshot.tar import BadTar, entries
-from tasks.system.command import started, widen
+from tasks.system.command import started
+from tasks.system.pipes import patient
 
 # Three times the real tree. What freezing holds in memory for each stays below 200 MB in all.
 _FILE_LIMIT = 550_000
@@ -32,9 +28,6 @@ _RATIO_FREE = 64 << 20
 _DEPTH_LIMIT = 32
 # As many threads as there are blocks and processors, one where they would take more memory.
 _UNPACK = ("xz", "-T0", "--memlimit-mt-decompress=96MiB", "-dc")
-_READ_BYTES = 1 << 20
-_PIPE_BYTES = 16 << 20  # xz goes on while the day before is looked up
-_NAP_SECONDS = 0.001
 # What nearly every path looks like; all others are looked at by inner_path.
 _USUAL = re.compile(rb"[\w+][\w+.,@:=-]*(?:/[\w+][\w+.,@:=-]*){1,31}")
 
@@ -58,7 +51,7 @@ def members(archive: BinaryIO, name: str) -> Iterator[Iterator[Member]]:
     with started(
         *_UNPACK, stdin=archive, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
-        stream = io.BufferedReader(_Patient(cast(BinaryIO, process.stdout)), _READ_BYTES)
+        stream = patient(cast(BinaryIO, process.stdout))
 
         def files() -> Iterator[Member]:
             try:
@@ -71,27 +64,6 @@ def members(archive: BinaryIO, name: str) -> Iterator[Iterator[Member]]:
                 raise NotTrusted(f"{name} is not a whole xz file", "try another mirror")
 
         yield files()
-
-
-class _Patient(io.RawIOBase):
-    """A pipe that is read when there is much in it.
-
-    xz writes 8 kB at a time; a reader that wakes up for each of them slows both down.
-    """
-
-    def __init__(self, pipe: BinaryIO) -> None:
-        self._descriptor = pipe.fileno()
-        self._waiting = array.array("i", [0])
-        widen(pipe, _PIPE_BYTES)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        fcntl.ioctl(self._descriptor, termios.FIONREAD, self._waiting)
-        if self._waiting[0] < _READ_BYTES // 4:
-            time.sleep(_NAP_SECONDS)
-        return os.readv(self._descriptor, [buffer])
 
 
 def _checked(stream: BinaryIO, packed: int) -> Iterator[Member]:

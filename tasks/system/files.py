@@ -118,16 +118,17 @@ def copy_plain(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive flock(2) for the length of the block; raises Busy naming the holder.
 
-    The kernel drops the lock with its process, so a stale lock cannot exist.
+    With `wait`, the holder's end is waited for instead. The kernel drops the lock with its
+    process, so a stale lock cannot exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
             raise Busy(

@@ -85,6 +85,11 @@ def find(target: Path, limit: int) -> Partial | None:
     return part if fits and (part.etag or part.modified) else None
 
 
+def whole(target: Path) -> bool:
+    """Whether a download to `target` has ended well, in this run or an earlier one."""
+    return target.is_file() and not target.is_symlink() and not _beside(target).exists()
+
+
 def complete(target: Path) -> None:
     """The last byte is there."""
     _beside(target).unlink(missing_ok=True)

@@ -124,7 +124,17 @@ def test_what_may_be_set(layout: Layout, place: str, value: Any) -> None:
         (("chroots.a b", {}), ["[chroots] a b: 'a b' is not a name"]),
         (("tree.key", None), ["[tree] key: missing"]),
         (("tree", None), ["tree: missing"]),
-        (("seeds.amd64.flavour", None), ["[seeds.amd64] flavour: missing"]),
+        (("seeds.amd64.flavour", None), ["[seeds] amd64: needs either flavour and key, or file"]),
+        (("seeds.amd64.key", None), ["[seeds] amd64: needs either flavour and key, or file"]),
+        (("seeds.amd64.file", "x.tar.xz"), ["[seeds] amd64: needs either flavour and key, or"]),
+        (("seeds.amd64.sha512", "a" * 128), ["[seeds] amd64: needs either flavour and key, or"]),
+        (("seeds.amd64", {"file": "x.tar.xz"}), ["[seeds] amd64: needs either flavour and key"]),
+        (
+            ("seeds.amd64", {"file": "x.tar.xz", "sha512": "a" * 128, "key": "release"}),
+            ["[seeds] amd64: needs either flavour and key, or file and sha512"],
+        ),
+        (("seeds.amd64", {"file": "x.tar.xz", "sha512": "A" * 128}), ["is not a SHA-512 in hex"]),
+        (("seeds.amd64.build", "20260301"), ["is not a build's time (YYYYMMDDTHHMMSSZ)"]),
         (("tree.key", "relase"), ["[tree] key: no key 'relase'", "did you mean 'release'?"]),
         (("seeds.amd64.key", "x"), ["[seeds.amd64] key: no key 'x'; known: release"]),
         (("chroots.base.seed", "amd46"), ["[chroots.base] seed: no seed 'amd46'", "'amd64'"]),
@@ -180,7 +190,7 @@ def test_all_problems_in_one_go(layout: Layout) -> None:
         ),
     )
     assert "4 problems, nothing was done" in message
-    for place in ("mirors:", "[tree] key:", "[seeds.amd64] flavour:", "[binhost] listen:"):
+    for place in ("mirors:", "[tree] key:", "[seeds] amd64:", "[binhost] listen:"):
         assert f"\n  {place}" in message
 
 

@@ -12,7 +12,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
 # The shared nouns: what a config, a lock, a path and an error are.
-NOUNS = {"access", "config", "errors", "forms", "layout", "lock"}
+NOUNS = {"access", "config", "errors", "forms", "layout", "lock", "stages"}
 # Which rooms (and modules at the top) each room may know. Data flows from left to right:
 # snapshot -> chroot -> build -> publish; flow/ ties them to a site, engine/ to doit.
 MAY_KNOW: dict[str, set[str]] = {
@@ -20,8 +20,9 @@ MAY_KNOW: dict[str, set[str]] = {
     "layout": set(),
     "forms": set(),
     "access": {"forms"},
-    "config": {"errors", "layout", "forms", "access"},
-    "lock": {"errors", "layout", "config", "forms", "system"},
+    "stages": {"forms"},
+    "config": {"errors", "layout", "forms", "access", "stages"},
+    "lock": {"errors", "layout", "config", "forms", "stages", "system"},
     "records": NOUNS | {"system"},
     "site": NOUNS | {"system"},
     "system": {"errors"},

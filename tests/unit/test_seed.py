@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.chroot.seed import _exists_inside, digest_of, pointed
+from tasks.chroot.seed import digest_of, pointed
+from tasks.chroot.stage import exists_inside
 from tasks.errors import NotTrusted
 
 STEM = "stage3-amd64-openrc"
@@ -124,7 +125,7 @@ def test_links_are_followed_inside_only(tmp_path: Path) -> None:
     link(root, "b", "a")
     link(root, "self", "self/x")
     link(root, "gone", "nowhere")
-    found = {name: _exists_inside(root, name) for name in (
+    found = {name: exists_inside(root, name) for name in (
         "bin/sh", "/bin//sh", "absolute", "up", "chain", "usr/../bin/sh",
         "out", "climbs", "a", "self", "gone", "bin/none", "usr/bin/sh/x",
     )}  # fmt: skip
@@ -137,5 +138,5 @@ def test_a_long_chain_ends(tmp_path: Path) -> None:
     (tmp_path / "end").write_text("")
     for number in range(30):
         link(tmp_path, f"l{number}", "end" if number == 0 else f"l{number - 1}")
-    assert _exists_inside(tmp_path, "l10")
-    assert not _exists_inside(tmp_path, "l29")
+    assert exists_inside(tmp_path, "l10")
+    assert not exists_inside(tmp_path, "l29")

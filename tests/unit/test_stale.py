@@ -38,7 +38,8 @@ SITE: dict[str, Any] = {
     "tree": {"key": "k"},
     "overlays": {"ours": {"url": "https://me:one@git.example/ours.git"},
                  "more": {"url": "https://git.example/more.git"}},
-    "seeds": {"s": {"flavour": "openrc", "key": "k"}, "t": {"flavour": "musl", "key": "k"}},
+    "seeds": {"s": {"flavour": "openrc", "key": "k"}, "t": {"flavour": "musl", "key": "k"},
+              "own": {"file": "own.tar.xz", "sha512": "e" * 128}},
     "access": {"groups": ["role:java"]},
     "serve": {"certificate": "cert.pem", "certificate_key": "key.pem"},
     # two bases, a stack on the first, a stack on that
@@ -54,7 +55,8 @@ LOCK = lock_file.Lock.model_validate({
     "overlays": {name: {"url": f"https://git.example/{name}.git", "branch": "main",
                         "commit": "d" * 40} for name in ("ours", "more")},
     "seeds": {name: {"arch": "amd64", "flavour": flavour, "path": "x/stage3.tar.xz", "size": 1,
-                     "sha512": "e" * 128} for name, flavour in (("s", "openrc"), ("t", "musl"))},
+                     "sha512": "e" * 128} for name, flavour in (("s", "openrc"), ("t", "musl"))}
+    | {"own": {"path": "own.tar.xz", "sha512": "e" * 128}},
 })  # fmt: skip
 MADE: dict[str, dict[str, Any]] = {
     "tree": {"commit": "c" * 40},
@@ -111,6 +113,10 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "seeds.*.arch": [("s", "arm64", {"lock", "seed:s"})],
     "seeds.*.flavour": [("s", "systemd", {"lock", "seed:s"})],
     "seeds.*.key": [("s", "l", NONE)],
+    "seeds.*.build": [("s", "20260301T170000Z", {"lock"})],
+    "seeds.*.file": [("own", "new.tar.xz", {"lock"})],
+    "seeds.*.sha512": [("own", "f" * 128, {"lock"})],
+    "seeds.*.setuid": [("s", ["/var/x/y"], NONE)],
     "chroots.*.seed": [
         ("base", "t", {"chroot:base"} | each("candidate", "base", "java", "tomcat")
          | each("gate", "base", "java", "tomcat") | each("client", "base", "java", "tomcat")),
