@@ -244,6 +244,7 @@ def _signing_room(site: Site, name: str, packages: Path, space: Path) -> Sandbox
         binds=(
             Bind(str(site.signing_home), sign.KEY_HOME, writable=True),
             Bind(str(packages), sign.PACKAGES, writable=True),
+            Bind(str(sign.PROGRAM), sign.PROGRAM_INSIDE),
         ),
     )  # fmt: skip
     return room

@@ -1,4 +1,4 @@
-"""Packages are signed outside the chroot that built them, by Portage's own gpkg-sign.
+"""Packages are signed outside the chroot that built them, by Portage itself (portage_signer.py).
 
 A key inside a build would be in the hands of every ebuild. The signing sandbox is a throwaway
 layer over the verified seed, in which no ebuild has ever run: no network, only the candidate
@@ -7,7 +7,8 @@ packages and the key's home are mounted. What comes out is verified again outsid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.build import gpkg
@@ -19,7 +20,10 @@ from tasks.system.sandbox import Sandbox
 
 KEY_HOME = "/run/binmill/gnupg"
 PACKAGES = "/run/binmill/packages"
+PROGRAM = Path(__file__).with_name("portage_signer.py")
+PROGRAM_INSIDE = f"/run/binmill/{PROGRAM.name}"
 _LIST = ".to-sign"
+_TIME = 24 * 3600  # seconds
 
 
 def variables(key: str) -> dict[str, str]:
@@ -72,7 +76,9 @@ def signing_grips(listing: str) -> list[str]:
 
 def sign(room: Sandbox, folder: Path, packages: Sequence[str], log: Path) -> None:
     """Sign packages (paths below `folder`, which `room` mounts at PACKAGES) in place."""
-    _for_each(room, folder, packages, ["gpkg-sign", "--allow-unsigned"], log)
+    with _listed(folder, packages, log) as listing:
+        command = ["python3", "-I", PROGRAM_INSIDE, listing]
+        sandbox.run(room, command, log=log, timeout=_TIME)
 
 
 def detached(room: Sandbox, folder: Path, files: Sequence[str], key: str, log: Path) -> None:
@@ -84,18 +90,18 @@ def detached(room: Sandbox, folder: Path, files: Sequence[str], key: str, log: P
         "gpg", "--homedir", KEY_HOME, "--batch", "--no-tty", "--yes", "--digest-algo", "SHA512",
         "--local-user", key, "--armor", "--detach-sign",
     ]  # fmt: skip
-    _for_each(room, folder, files, command, log)
+    with _listed(folder, files, log) as listing:
+        command = ["xargs", "-0", "-n", "1", "-a", listing, *command]
+        sandbox.run(room, command, log=log, timeout=_TIME)
 
 
-def _for_each(
-    room: Sandbox, folder: Path, files: Sequence[str], command: list[str], log: Path
-) -> None:
-    """Run a command inside for each file; xargs(1) calls it with one at a time."""
+@contextlib.contextmanager
+def _listed(folder: Path, files: Sequence[str], log: Path) -> Iterator[str]:
+    """A list of files, as they are called inside; what fails with it is told in one line."""
     listing = folder / _LIST
     listing.write_bytes(b"".join(f"{PACKAGES}/{path}".encode() + b"\0" for path in files))
     try:
-        sandbox.run(room, ["xargs", "-0", "-n", "1", "-a", f"{PACKAGES}/{_LIST}", *command],
-                    log=log, timeout=24 * 3600)  # fmt: skip
+        yield f"{PACKAGES}/{_LIST}"
     except CommandFailed as failed:
         raise CommandFailed(
             f"nothing was signed, and nothing is published: {failed.message}",
