@@ -35,6 +35,7 @@ from tasks.flow import (
     mirror,
     packages,
     publishing,
+    releases,
     serve,
     snapshots,
     switching,
@@ -73,6 +74,7 @@ def build(site: Site) -> Iterator[Any]:
     yield _log(site)
     yield _enter(site)
     yield _show(site)
+    yield from _releases(site)
     yield from _giving(site)
 
 
@@ -256,6 +258,34 @@ def _enter(site: Site) -> dict[str, Any]:
 def _show(site: Site) -> dict[str, Any]:
     doc = "print the generated /etc/portage of a chroot: doit show NAME [FILE]"
     return {"basename": "show", **interactive(partial(etc.show, site), doc), "pos_arg": "words"}
+
+
+def _releases(site: Site) -> Iterator[Any]:
+    """What people do with what was published."""
+    json = {"name": "json", "long": "json", "type": bool, "default": False, "help": "as JSON"}
+    to = {"name": "to", "long": "to", "default": "", "help": "the generation, or the channel"}
+    told = {
+        "rollback": (releases.rollback, "bring an earlier generation back: doit rollback:NAME"
+                     " [--to N]", to),
+        "promote": (releases.promote, "a tested generation to a channel: doit promote NAME [N]"
+                    " [--to CHANNEL]", to),
+        "generations": (releases.generations, "list what is kept: doit generations [NAME] [--json]",
+                        json),
+        "diff": (releases.diff, "compare two generations: doit diff NAME [N [M]] [--json]", json),
+    }  # fmt: skip
+    for name, (action, doc, option) in told.items():
+        yield {"basename": name, **interactive(partial(action, site), doc), "pos_arg": "words",
+               "params": [option]}  # fmt: skip
+    for name in site.config.chroots:
+        back = partial(_named, partial(releases.rollback, site), name)
+        task = Task(f"rollback:{name}", params=[to], **interactive(
+            back, f"bring an earlier generation of {name} back: --to N"))  # fmt: skip
+        task.subtask_of = "rollback"
+        yield task
+
+
+def _named(action: Callable[[list[str]], None], name: str, words: list[str]) -> None:
+    action([name, *words])
 
 
 def _giving(site: Site) -> Iterator[dict[str, Any]]:

@@ -29,9 +29,9 @@ def gate(site: Site, name: str) -> Record:
     number = records.read(layout, f"candidate:{name}")["generation"]
     folder = ledger.place(layout.binhost(name), number)
     log = layout.log(f"gate:{name}")
-    views = _stanzas(folder)
+    views = stanzas_of(folder)
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
-    wrong = [*_licences(site, views), *_holes(site, name, list(every.values()))]
+    wrong = [*licences(site, views), *_holes(site, name, list(every.values()))]
     with chroots.workspace(site, f"gate-{name}") as space:
         room = _room(site, name, folder, list(views), space)
         wrong += _clashes(site, name, folder, views, room)
@@ -44,7 +44,7 @@ def gate(site: Site, name: str) -> Record:
     return {"generation": number, "packages": len(every)}
 
 
-def _stanzas(folder: Path) -> dict[str, list[Stanza]]:
+def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:
     """The index of each view of a generation, by the view's folder name."""
     from tasks.build.collect import INDEX
     from tasks.publish import index, ledger
@@ -53,7 +53,7 @@ def _stanzas(folder: Path) -> dict[str, list[Stanza]]:
             for view in ledger.facts_in(folder)["views"]}  # fmt: skip
 
 
-def _licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
+def licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
     """The packages in a view whose group may not have them."""
     from tasks.access import Access
     from tasks.serve import policy

@@ -86,6 +86,12 @@ def again(site: Site, name: str, number: int, channel: str = "", **about: Any) -
     content = generation.content_of(
         ledger.place(binhost, number), site.config.binhost.valid_days, **about
     )
+    signer, key = content.about["signer"], site.config.binhost.signing_key
+    if signer != key:
+        raise BinmillError(
+            f"the packages of generation {number} of {name} are signed by {signer}, not by {key}",
+            "clients trust the newer key; take a generation that is signed by it",
+        )
     with chroots.workspace(site, f"sign-{name}") as space:
         sign = partial(publishing.sign_beside, site, name, space)
         new = generation.prepare(binhost, content, sign, layout.trash)

@@ -25,15 +25,15 @@ _KINDS = ("new", "gone", "bumped", "rebuilt", "resigned")
 
 @dataclass(frozen=True)
 class Released:
-    """A generation as it is compared: its number, its index, the commit of each repository.
+    """A generation as it is compared: its number, its packages, the commit of each repository.
 
-    `settings` is a digest of the config that it was built by; "": not known.
+    Packages are stanzas of its indexes. COMMIT (of its own repository) and ETC (the id of its
+    /etc/portage) say what each was built from, where that is known.
     """
 
     number: int
     stanzas: Sequence[Mapping[str, str]]
     revisions: Mapping[str, str]
-    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ def compare(old: Released, new: Released) -> Difference:
         for repo in sorted({*old.revisions, *new.revisions})
         if old.revisions.get(repo) != new.revisions.get(repo)
     }
-    settings = bool(old.settings and new.settings and old.settings != new.settings)
     lists: dict[str, list[Package]] = {kind: [] for kind in _KINDS}
     pairs = _paired(old.stanzas, new.stanzas)
     changed = {_split(b)[0] for a, b in pairs if a and b and _kind(a, b) in ("bumped", "rebuilt")}
@@ -95,7 +94,7 @@ def compare(old: Released, new: Released) -> Difference:
             same += 1
         else:
             again = kind == "rebuilt"
-            why = _why(before, after, changed, revisions, settings) if again else ()
+            why = _why(before, after, changed) if again else ()
             lists[kind].append(_package(before, after, why))
     told: dict[str, Any] = {
         kind: tuple(sorted(found, key=lambda p: (p.name, p.slot))) for kind, found in lists.items()
@@ -159,8 +158,6 @@ def _why(
     before: Mapping[str, str],
     after: Mapping[str, str],
     changed: set[str],
-    revisions: Mapping[str, tuple[str, str]],
-    settings: bool,
 ) -> tuple[str, ...]:
     """What a package was built again for, the nearest cause first."""
     causes = []
@@ -173,11 +170,9 @@ def _why(
         causes.append(f"its dependencies: {' '.join(_signed(was, now))}")
     if below := sorted(set(map(_needed, now)) & changed - {_split(after)[0]}):
         causes.append(f"changed below it: {' '.join(below)}")
-    repo = after.get("REPO", "")
-    if repo in revisions:
-        causes.append(f"the commit of {repo}")
-    if settings:
-        causes.append("the config")
+    for key, cause in (("COMMIT", f"the commit of {after.get('REPO')}"), ("ETC", "the config")):
+        if before.get(key) and after.get(key) and before[key] != after[key]:
+            causes.append(cause)
     return tuple(causes) or ("built again with the same words",)
 
 

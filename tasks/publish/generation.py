@@ -56,9 +56,9 @@ class Content:
 Signing = Callable[[Sequence[Path]], None]
 
 
-def current(binhost: Path, channel: str = "") -> int | None:
-    """The number of the generation that clients of a channel get, or None."""
-    return _pointed(binhost / _link(channel))
+def current(binhost: Path, channel: str = "", *, previous: bool = False) -> int | None:
+    """The number of the generation that clients of a channel get, or got before it; or None."""
+    return _pointed(binhost / _link(channel, previous))
 
 
 def _pointed(link: Path) -> int | None:

@@ -170,7 +170,7 @@ def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, 
 def _read(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BinmillError(
             f"{path} cannot be read ({error})",
             "of a generation that is not current: delete the generation; of published.json: take "

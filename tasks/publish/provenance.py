@@ -81,6 +81,13 @@ def statement(stanza: Stanza, file: File) -> dict[str, Any]:
     }
 
 
+def built_from(origin: str, repo: str) -> dict[str, str]:
+    """COMMIT of the repository `repo`, and ETC, of an origin; "" where it is not known."""
+    known: dict[str, Any] = _parsed(origin) if origin else {"sources": [], "etc": ""}
+    commits = [s["digest"].get("gitCommit", "") for s in known["sources"] if s["name"] == repo]
+    return {"COMMIT": commits[0] if commits else "", "ETC": known["etc"]}
+
+
 @functools.lru_cache(maxsize=64)
 def _parsed(text: str) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(text)

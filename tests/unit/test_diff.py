@@ -20,6 +20,8 @@ def stanza(cpv: str, build: int = 1, more: Mapping[str, str] | None = None, **mo
         "SHA1": f"{cpv} {build}",
         "PATH": f"{cpv}-{build}",
         "REPO": "gentoo",
+        "COMMIT": "a" * 40,
+        "ETC": "one",
         **(more or {}),
         **most,
     }
@@ -82,8 +84,8 @@ def test_why_it_was_built_again() -> None:
     lib, user = "a-b/lib-1", "a-b/user-1"
     needs = {"RDEPEND": ">=a-b/lib-1.0:0/1= || ( a-b/p a-b/q )"}
 
-    def why(before: Stanza, after: Stanza, **moved: str) -> tuple[str, ...]:
-        found = compare(released(1, before), Released(2, [after], {"gentoo": "a" * 40, **moved}))
+    def why(before: Stanza, after: Stanza) -> tuple[str, ...]:
+        found = compare(released(1, before), released(2, after))
         return only(*found.rebuilt).why
 
     use = {"IUSE": "nls +ssl", "USE": "amd64 nls"}
@@ -93,11 +95,14 @@ def test_why_it_was_built_again() -> None:
     assert why(stanza(user, 1, needs), stanza(user, 2, RDEPEND="a-b/lib:0/2=")) == (
         "its dependencies: +a-b/lib:0/2= ->=a-b/lib-1.0:0/1= -a-b/p -a-b/q",
     )
-    assert why(stanza(user), stanza(user, 2), gentoo="b" * 40) == ("the commit of gentoo",)
-    assert why(stanza(user), stanza(user, 2), java="b" * 40) == ("built again with the same words",)
+    assert why(stanza(user), stanza(user, 2, COMMIT="b" * 40)) == ("the commit of gentoo",)
+    assert why(stanza(user), stanza(user, 2)) == ("built again with the same words",)
+    assert why(stanza(user, ETC=""), stanza(user, 2, ETC="two")) == (
+        "built again with the same words",
+    )
     found = compare(
-        Released(1, [stanza(lib), stanza(user, 1, needs)], {}, "one"),
-        Released(2, [stanza(lib, 2), stanza(user, 2, needs)], {}, "two"),
+        released(1, stanza(lib), stanza(user, 1, needs)),
+        released(2, stanza(lib, 2, ETC="two"), stanza(user, 2, needs, ETC="two")),
     )
     assert [(p.name, p.why) for p in found.rebuilt] == [
         ("a-b/lib", ("the config",)),
@@ -127,7 +132,10 @@ def test_sonames_licences_and_signatures() -> None:
 
 
 def test_as_json() -> None:
-    old, new = released(1, stanza("a-b/x-1")), released(3, stanza("a-b/x-1", 2), commit="b" * 40)
+    old, new = (
+        released(1, stanza("a-b/x-1")),
+        released(3, stanza("a-b/x-1", 2, COMMIT="b" * 40), commit="b" * 40),
+    )
     told = as_json(compare(old, new))
     assert json.loads(json.dumps(told)) == told
     assert told["revisions"] == {"gentoo": ["a" * 40, "b" * 40]}
