@@ -32,6 +32,7 @@ from tasks.flow import (
     enter,
     etc,
     gate,
+    members,
     mirror,
     packages,
     publishing,
@@ -57,6 +58,7 @@ GROUPS = {
     "gate": "install each candidate offline, in a fresh chroot",
     "publish": "switch each binhost to what went through its gate",
     "client": "install from each published binhost in a fresh client",
+    "members": "prove that each group gets what is its own, and nobody else does",
 }
 
 
@@ -83,7 +85,9 @@ def defaults(site: Site) -> list[str]:
 
     A mirror is filled where config.toml has a table for it.
     """
-    return [*(f"client:{name}" for name in site.config.chroots), *(s.task for s in _mirror(site))]
+    proofs = ["client", "members"] if site.config.access.groups else ["client"]
+    made = [f"{proof}:{name}" for name in site.config.chroots for proof in proofs]
+    return [*made, *(step.task for step in _mirror(site))]
 
 
 def _snapshot(site: Site) -> Task:
@@ -217,6 +221,12 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         partial(client.client, site, name),
         needs=(f"publish:{name}", f"etc:{name}", *below),
     )  # fmt: skip
+    if config.access.groups:
+        yield Step(
+            f"members:{name}", f"install {name} over TLS as its group, and be refused as any other",
+            partial(members.members, site, name),
+            needs=(f"publish:{name}", f"etc:{name}", *below),
+        )  # fmt: skip
 
 
 def _mirror(site: Site) -> Iterator[Step]:

@@ -25,7 +25,7 @@ def client(site: Site, name: str) -> Record:
 
     layout = site.layout
     published = records.read(layout, f"publish:{name}")
-    group = policy.as_group(_fullest(published["views"]))
+    group = policy.as_group(fullest(published["views"]))
     # on loopback, for as long as it takes, and for a client of ours: no password is asked
     door = replace(policy.binhost(name, group, name), group=policy.PUBLIC)
     key = site.config.binhost.signing_key
@@ -52,6 +52,6 @@ def client(site: Site, name: str) -> Record:
     return {"generation": published["generation"], "installed": done}
 
 
-def _fullest(views: Mapping[str, int]) -> str:
+def fullest(views: Mapping[str, int]) -> str:
     """The view that has most packages; of two that have as many, everybody's."""
     return max(sorted(views), key=lambda view: (views[view], view == "public"))

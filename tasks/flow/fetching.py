@@ -7,26 +7,14 @@ one. What was fetched so lies in a DISTDIR that no other chroot sees.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from tasks.flow import chroots, etc
-from tasks.flow.serve import worker_uid
+from tasks.flow import admission, chroots, etc
 from tasks.site import Site
-from tasks.system.files import closed_folder, write_atomic
 from tasks.system.sandbox import Bind
 from tasks.system.terminal import say
-
-_ACCESS = "/run/binmill"
-# wget(1) finds the password by HOME; in a URL or an argument everybody could read it
-_WGET = (
-    f"env HOME={_ACCESS} wget --ca-certificate={_ACCESS}/server.pem -t 3 -T 60 --passive-ftp"
-    ' -O "${DISTDIR}/${FILE}" "${URI}"'
-)
 
 
 @dataclass(frozen=True)
@@ -60,58 +48,34 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
     `binds` are those of the build. Raises BinmillError for what is nowhere to be had.
     """
     from tasks.build import emerge
+    from tasks.serve import policy
 
     groups = site.config.effective(name).groups
     if not groups:
         return
     say(f"  fetching for {name} as a member of {', '.join(groups)}")
+    doors = [policy.mirror(group) for group in groups]
     with (
         chroots.workspace(site, f"fetch-{name}") as space,
-        _mirror(site, name, groups, space) as url,
+        admission.admitting(site, doors, {name: groups}, space) as server,
     ):
-        local = [f"{url}/mirror/{group.replace(':', '.')}" for group in groups]
-        _write_etc(site, name, local, space / "etc")
+        server.hand_over(name, space / "access")
+        _write_etc(site, name, [f"{server.url}/{door.path}" for door in doors], space / "etc")
         inside = chroots.plan(
             site, name, space, network=True, etc=space / "etc",
-            binds=(*binds, Bind(str(space / "access"), _ACCESS)),
+            binds=(*binds, Bind(str(space / "access"), admission.ACCESS)),
             variables={
                 **distdir(site, name).variables,
                 # as root: what runs as `portage` cannot read the password
                 "FEATURES": "-userfetch",
-                "FETCHCOMMAND": _WGET,
-                "RESUMECOMMAND": _WGET.replace(" wget ", " wget -c "),
+                "FETCHCOMMAND": admission.FETCH,
+                "RESUMECOMMAND": admission.RESUME,
             },
         )  # fmt: skip
         emerge.fetch(
             inside, site.config.chroots[name].packages, site.config.build, log,
             f"a restricted file is given to it by: doit distfile add FILE --group {groups[0]}",
         )  # fmt: skip
-
-
-@contextmanager
-def _mirror(site: Site, name: str, groups: Sequence[str], space: Path) -> Iterator[str]:
-    """The site's mirror over TLS on loopback, for one user alone; gives its URL.
-
-    What that user needs is in `space`/access: the password, and whom to trust.
-    """
-    from tasks.serve import certificates, policy, users
-    from tasks.serve.running import serving
-
-    for part in ("access", "tls"):
-        closed_folder(space / part)
-    tls = certificates.throwaway(space / "tls")
-    password = secrets.token_urlsafe(32)
-    user: users.User = {"hash": users.hashed(password), "groups": list(groups)}
-    users.write_password_files({name: user}, groups, space / "passwords", worker_uid(site))
-    doors = [policy.mirror(group) for group in groups]
-    with serving(
-        doors, site.layout.state, space / "nginx", tls=tls, passwords=space / "passwords",
-        worker=site.config.serve.worker,
-    ) as url:  # fmt: skip
-        line = f"machine {urlsplit(url).hostname} login {name} password {password}\n"
-        write_atomic(space / "access" / ".netrc", line, mode=0o600)
-        write_atomic(space / "access" / "server.pem", tls.certificate.read_text())
-        yield url
 
 
 def _write_etc(site: Site, name: str, local: Sequence[str], target: Path) -> None:

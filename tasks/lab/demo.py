@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.errors import BinmillError, HostLacks
 from tasks.lab import build, mirror, site
-from tasks.lab.upstream import SOURCES, default_directory
+from tasks.lab.upstream import GROUP, OVERLAY, SOURCES, Upstream, default_directory
 from tasks.site import CONFIG_VARIABLE
 from tasks.system import preflight
 from tasks.system.command import started
@@ -41,10 +41,24 @@ def demo(lab: Path | None = None, port: int = PORT, tasks: Sequence[str] = ()) -
     with locked(directory / "demo.lock", "the demo"):
         config = site.write_config(directory, port, place)
         with mirror.serving(directory, port):
-            code = _doit(config, tasks)
+            code = _doit(config, tasks) if tasks else _whole_job(directory, config)
     if code == 0 and not tasks:
         print(_summary(place, config), flush=True)
     return code
+
+
+def _whole_job(lab: Path, config: Path) -> int:
+    """Plain doit, once a person has handed over what no build may fetch by itself."""
+    there = config.parent / "state" / "mirror" / GROUP.replace(":", ".") / "distfiles"
+    restricted = Upstream(lab).restricted()
+    if missing := [str(file) for file in restricted if not (there / file.name).is_file()]:
+        for words in (
+            ("tree", f"overlay:{OVERLAY}"),
+            ("distfile", "add", *missing, "--group", GROUP),
+        ):
+            if code := _doit(config, words):
+                return code
+    return _doit(config, ())
 
 
 def _doit(config: Path, tasks: Sequence[str]) -> int:
@@ -72,6 +86,13 @@ def _summary(place: Path, config: Path) -> str:
                 f"  {name:<8} generation {made['generation']}, installed by a fresh client: "
                 f"{len(made['installed'])} packages"
             )
+            admitted = json.loads((state / "records" / f"members.{name}.json").read_text())
+            if admitted["refused"]:
+                lines.append(
+                    f"  {'':<8} over TLS by a member of {admitted['group']}: "
+                    f"{len(admitted['installed'])} packages; refused: "
+                    f"{', '.join(admitted['refused'])}"
+                )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BinmillError(
             f"the demo's records cannot be read ({error})",
@@ -87,7 +108,8 @@ def _summary(place: Path, config: Path) -> str:
         "  doit list --all --status       every task of this site",
         "  doit status                    what is fresh, what is stale and why",
         "  doit enter java                a shell in the java chroot",
-        "  doit serve                     the binhosts over HTTP",
+        "  doit user add anna --group role:java",
+        "  doit serve                     the binhosts over TLS, to whom they are for",
         "  make lab-next-day              let a day pass on the lab's mirror; then take it:",
         "  make demo TASKS='snapshot lock' && make demo",
     ]

@@ -1,6 +1,7 @@
 """The factory's site for the lab: the shipped shape with the lab's addresses and keys.
 
 A site has a key of its own, which signs what it publishes; here it is made without a passphrase.
+It has a certificate for TLS, too, from a CA of the lab that nobody else trusts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def write_config(directory: Path, port: int, site: Path) -> Path:
     """
     lab = Upstream(directory.resolve())
     fingerprints = lab.facts()["fingerprints"]
+    certificate, certificate_key = server_certificate(site / "secrets" / "tls")
     values = {
         "MIRROR": f"http://127.0.0.1:{port}",
         "ARCH": ARCH,
@@ -33,6 +35,8 @@ def write_config(directory: Path, port: int, site: Path) -> Path:
         "STAGES_KEY": str(lab.key("stages")),
         "STAGES_FINGERPRINT": fingerprints["stages"],
         "SIGNING_KEY": signing_key(site / "secrets" / "gnupg"),
+        "CERTIFICATE": str(certificate.relative_to(site)),
+        "CERTIFICATE_KEY": str(certificate_key.relative_to(site)),
     }
     text = (SOURCES / "config.toml.in").read_text()
     for name, value in values.items():
@@ -55,3 +59,27 @@ def signing_key(home: Path) -> str:
         run("gpgconf", "--homedir", home, "--kill", "all", timeout=60)
         write_atomic(marker, next(x for x in listed.splitlines() if x[:3] == "fpr").split(":")[9])
     return marker.read_text()
+
+
+def server_certificate(folder: Path) -> tuple[Path, Path]:
+    """The site's certificate for 127.0.0.1 and its key, made on the first call, with their CA.
+
+    `ca.pem` beside them is what a client of the lab trusts.
+    """
+    certificate, key = folder / "server.pem", folder / "server.key"
+    if not certificate.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("ca.key", "server.key"):
+            made = run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
+                       "ec_paramgen_curve:P-256", timeout=60)  # fmt: skip
+            write_atomic(folder / name, made.stdout, mode=0o600)
+        request = ("openssl", "req", "-config", "/dev/null", "-x509", "-sha256", "-days", "3650")
+        authority = run(*request, "-key", folder / "ca.key", "-subj", "/CN=binmill lab CA",
+                        "-addext", "basicConstraints=critical,CA:TRUE", timeout=60)  # fmt: skip
+        write_atomic(folder / "ca.pem", authority.stdout)
+        made = run(
+            *request, "-key", key, "-subj", "/CN=binmill lab", "-CA", folder / "ca.pem",
+            "-CAkey", folder / "ca.key", "-addext", "subjectAltName=IP:127.0.0.1", timeout=60,
+        )  # fmt: skip
+        write_atomic(certificate, made.stdout)
+    return certificate, key

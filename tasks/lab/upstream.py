@@ -35,6 +35,7 @@ PROFILE = "default/linux/amd64/lab"
 ROLES = ("snapshots", "stages")
 REPOSITORY = "gentoo"
 OVERLAY = "java"
+GROUP = "role:java"  # who may have what no public mirror may
 
 _PROJECT = Path(__file__).resolve().parents[2]
 SOURCES = _PROJECT / "lab"
@@ -110,6 +111,10 @@ class Upstream:
     @property
     def local(self) -> Path:
         return self.mirror / "local"
+
+    def restricted(self) -> list[Path]:
+        """The source archives that a person has to hand over."""
+        return sorted(f for f in (self.local / "distfiles").rglob("*/*") if f.is_file())
 
     @property
     def overlay(self) -> Path:

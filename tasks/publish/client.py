@@ -15,9 +15,13 @@ GNUPG = "gnupg"  # below /etc/portage: BINPKG_GPG_VERIFY_GPG_HOME's default
 VARIABLES = {"PORTAGE_TRUST_HELPER": "/bin/true"}  # our key only; getuto(1) would add Gentoo's
 
 
-def binrepos(name: str, url: str) -> str:
-    """binrepos.conf of a client, which refuses what is not signed (portage(5))."""
-    return f"\n[{name}]\npriority = 9999\nsync-uri = {url}\nverify-signature = true\n"
+def binrepos(name: str, url: str, fetch: str = "", resume: str = "") -> str:
+    """binrepos.conf of a client, which refuses what is not signed (portage(5)).
+
+    With `fetch` and `resume` these commands fetch, the index too.
+    """
+    text = f"\n[{name}]\npriority = 9999\nsync-uri = {url}\nverify-signature = true\n"
+    return text + (f"fetchcommand = {fetch}\nresumecommand = {resume}\n" if fetch else "")
 
 
 def keyring(public_key: bytes, fingerprint: str, home: Path) -> None:
@@ -51,3 +55,19 @@ def install(room: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
             f"a client could not install from the binhost of {room.hostname}: {said}", f"read {log}"
         ) from failed
     return sorted(f"{entry.parent.name}/{entry.name}" for entry in installed(room.upper))
+
+
+def refused(room: Sandbox, who: str, packages: Sequence[str], log: Path) -> None:
+    """Let a client try what it may not; raises BinmillError if it is not refused."""
+    start = log.stat().st_size if log.exists() else 0
+    done = sandbox.run(room, command(packages), log=log, timeout=3600, check=False)
+    got = sorted(path.name for path in (room.upper / "var/db/pkg").glob("*/*"))
+    if done.returncode == 0 or got:
+        raise BinmillError(
+            f"{who} was not refused by the binhost of {room.hostname}, and installed: "
+            f"{', '.join(got[:5]) or 'nothing'}",
+            f"stop serving it; read {log}",
+        )
+    if " 401 " not in said_since(log, start):
+        raise BinmillError(f"{who} got nothing of {room.hostname}, but not because it was refused",
+                           f"read {log}")  # fmt: skip

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Set
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,13 @@ def check(path: Path, name: str, known: Mapping[Dist, bool]) -> Dist:
     raise NotTrusted(f"{name} does not have the digests of its Manifest", "get it from its source")
 
 
-def let_in(source: Path, name: str, known: Mapping[Dist, bool], folder: Path) -> Dist:
+def let_in(
+    source: Path,
+    name: str,
+    known: Mapping[Dist, bool],
+    folder: Path,
+    copy: Callable[[Path, Path], object] = copy_plain,
+) -> Dist:
     """Copy a file, which may be anything, and give it its two names if the copy fits.
 
     `folder` is a group's distfiles. Raises NotTrusted, or BinmillError for what is no plain file.
@@ -83,7 +90,7 @@ def let_in(source: Path, name: str, known: Mapping[Dist, bool], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{secrets.token_hex(8)}.new"
     try:
-        copy_plain(source, scratch)  # what is checked can no longer be changed from inside
+        copy(source, scratch)  # what is checked can no longer be changed from inside
         dist = check(scratch, name, known)
         hashed = folder / hashed_path(name)
         hashed.parent.mkdir(exist_ok=True)
@@ -160,9 +167,11 @@ def add(source: Path, known: Mapping[str, Mapping[Dist, bool]], folder: Path) ->
             f"no Manifest of the locked tree and overlays names {name[:100]}",
             "the file must have the name of its DIST line; or run `doit lock` for a newer tree",
         )
-    if not source.exists():
-        raise BinmillError(f"{source} does not exist", "give the path of the file")
-    let_in(source.resolve(), name, known[name], folder)
+    if not source.is_file():
+        what = "is not a file" if source.exists() else "does not exist"
+        raise BinmillError(f"{source} {what}", "give the path of the file")
+    # a person's file may be a link and have many names; what it has in it is checked all the same
+    let_in(source.resolve(), name, known[name], folder, shutil.copyfile)
     return name
 
 

@@ -67,6 +67,16 @@ class Factory:
         return {path.stem: path.read_text() for path in sorted(folder.glob("*.json"))}
 
 
+def without_groups(config: Path, local: str) -> None:
+    """The demo's config without what test_giving is about: restricted files come from `local`."""
+    raw = tomli.loads(config.read_text())
+    for table in ("access", "mirror", "serve"):
+        raw.pop(table, None)
+    raw["chroots"]["java"].pop("groups", None)
+    raw["mirrors"]["local"] = [local]
+    config.write_text(tomli_w.dumps(raw))
+
+
 def ran(printed: str) -> set[str]:
     """The tasks that a run carried out, from the reporter's lines."""
     lines = [line for line in printed.splitlines() if line and not line.startswith(" ")]
@@ -102,5 +112,6 @@ def factory(built_lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with mirror.serving(lab.directory, 0) as address:
         site.write_config(lab.directory, int(address.rsplit(":", 1)[1]), home)
         made = Factory(Layout(site=home, state=home / "state"), lab.directory)
+        without_groups(made.layout.config, f"{address}/local")
         made.change(**{"chroots.base": {"packages": BASE_SET}})
         yield made

@@ -6,16 +6,21 @@ The tests of this module follow one another on one site.
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 from pathlib import Path
 
+import pytest
 import tomli
 import tomli_w
 
+from tasks import site
+from tasks.errors import BinmillError
+from tasks.flow import members
 from tasks.lab import upstream
-from tasks.serve import certificates
-from tests.e2e.conftest import Factory
+from tasks.serve import certificates, nginx
+from tasks.site import CONFIG_VARIABLE
+from tests.e2e.conftest import PROJECT, Factory, ran
 
 ROLE = "role:java"
 FREE = ["GPL-2", "GPL-3", "BSD", "ZLIB", "BZIP2", "ISC", "public-domain", "metapackage"]
@@ -49,9 +54,8 @@ def test_without_the_file_it_is_said_what_to_do(factory: Factory) -> None:
     assert list(factory.layout.work.iterdir()) == []
 
 
-def test_a_chroot_fetches_what_is_its_roles(factory: Factory, tmp_path: Path) -> None:
-    file = shutil.copy(restricted(factory), tmp_path)  # in the test's lab it has two names
-    factory.doit("distfile", "add", str(file), "--group", ROLE)
+def test_a_chroot_fetches_what_is_its_roles(factory: Factory) -> None:
+    factory.doit("distfile", "add", str(restricted(factory)), "--group", ROLE)
     factory.doit("binpkgs:java")
     log = (factory.layout.logs / "latest" / "binpkgs.java.log").read_text(errors="replace")
     # nginx refused it first: wget(1) tells its password only to who asks for it
@@ -79,3 +83,29 @@ def test_a_chroot_without_the_role_does_not(factory: Factory) -> None:
     assert "binpkgs:outside: FAILED" in printed
     assert "fetch restriction" in printed or "jattach" in printed
     assert not factory.layout.record("binpkgs:outside").exists()
+
+
+def test_a_member_installs_and_others_are_refused(factory: Factory) -> None:
+    """A client of each kind, with the real emerge, over TLS, signatures required."""
+    factory.doit("members:java", "members:base")
+    java = json.loads(factory.layout.record("members:java").read_text())
+    assert java["group"] == ROLE
+    assert java["refused"] == ["stranger", "outsider"]
+    assert any(cpv.startswith("dev-java/jattach") for cpv in java["installed"])
+    log = (factory.layout.logs / "latest" / "members.java.log").read_text(errors="replace")
+    assert "/java@role.java/Packages" in log
+    assert re.search(r"https://127\.0\.0\.1:\d+/java@role\.java/dev-java/jattach/\S+gpkg", log)
+    base = json.loads(factory.layout.record("members:base").read_text())
+    assert (base["group"], base["refused"]) == ("public", [])
+    assert ran(factory.doit("members:java", "members:base")) == set()
+
+
+def test_a_generation_that_is_open_to_all_is_noticed(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof can fail: an nginx without the guard of its doors lets a stranger in."""
+    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(factory.layout.config)})
+    monkeypatch.setattr(nginx, "PUBLIC", ROLE)
+    made = site.load(PROJECT)
+    with pytest.raises(BinmillError, match="stranger was not refused by the binhost of java"):
+        members.members(made, "java")

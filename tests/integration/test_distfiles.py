@@ -119,6 +119,8 @@ def test_a_restricted_file_is_added_to_a_group(
     for group in ("role:java", "site:acme"):
         assert (site.layout.mirror(group) / "closed.tar").read_bytes() == GOODS
     assert not site.layout.mirror("public").exists()
+    (tmp_path / "another").hardlink_to(file)  # a person's own file may have two names
+    mirror.distfile(site, ["add", str(file), "--group", "public"])
     assert "closed.tar: fits its Manifest, for role:java" in capsys.readouterr().out
 
 
@@ -140,6 +142,8 @@ def test_what_cannot_be_added(site: Site, tmp_path: Path) -> None:
     assert "has 20 bytes, and should have 21" in refused(str(tmp_path / "closed.tar")).message
     missing = refused(str(tmp_path / "none/closed.tar"))
     assert "does not exist" in missing.message
+    (tmp_path / "folder/closed.tar").mkdir(parents=True)
+    assert "is not a file" in refused(str(tmp_path / "folder/closed.tar")).message
     assert "no group 'site:none'" in refused("x", "--group", "site:none").message
     with pytest.raises(BinmillError, match="add takes files"):
         mirror.distfile(site, ["add"])

@@ -85,7 +85,7 @@ def portage(value: Any) -> list[tuple[Any, ...]]:
 
 
 NONE: set[str] = set()
-ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "client")
+ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "client", "members")
 # KEY: rows of (the entry of the table, where the table has names; the new value; what is stale).
 # In the tables named by people, KEY has a * for the name. A new key gets its row here, and its
 # line in docs/config.md, "What a change makes stale".
@@ -119,7 +119,8 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "seeds.*.setuid": [("s", ["/var/x/y"], NONE)],
     "chroots.*.seed": [
         ("base", "t", {"chroot:base"} | each("candidate", "base", "java", "tomcat")
-         | each("gate", "base", "java", "tomcat") | each("client", "base", "java", "tomcat")),
+         | each("gate", "base", "java", "tomcat") | each("client", "base", "java", "tomcat")
+         | each("members", "base", "java", "tomcat")),
     ],
     "chroots.*.base": [
         ("tomcat", "base", {"chroot:tomcat", "binpkgs:tomcat"} | {f"{k}:tomcat" for k in ENTER}
