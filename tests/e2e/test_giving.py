@@ -5,21 +5,32 @@ The tests of this module follow one another on one site.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import tomli
 import tomli_w
 
-from tasks import site
+from tasks import records, site
+from tasks.chroot import etc_portage
 from tasks.errors import BinmillError
-from tasks.flow import members
+from tasks.flow import admission, chroots, etc, members
 from tasks.lab import upstream
+from tasks.publish import client as clients
+from tasks.publish import sign
 from tasks.serve import certificates, nginx
 from tasks.site import CONFIG_VARIABLE
+from tasks.system.sandbox import Bind, Sandbox
 from tests.e2e.conftest import PROJECT, Factory, ran
 
 ROLE = "role:java"
@@ -94,7 +105,7 @@ def test_a_member_installs_and_others_are_refused(factory: Factory) -> None:
     assert any(cpv.startswith("dev-java/jattach") for cpv in java["installed"])
     log = (factory.layout.logs / "latest" / "members.java.log").read_text(errors="replace")
     assert "/java@role.java/Packages" in log
-    assert re.search(r"https://127\.0\.0\.1:\d+/java@role\.java/dev-java/jattach/\S+gpkg", log)
+    assert re.search(r"^\[binary +N g +\] dev-java/jattach", log, re.MULTILINE)  # g: from there
     base = json.loads(factory.layout.record("members:base").read_text())
     assert (base["group"], base["refused"]) == ("public", [])
     assert ran(factory.doit("members:java", "members:base")) == set()
@@ -109,3 +120,73 @@ def test_a_generation_that_is_open_to_all_is_noticed(
     made = site.load(PROJECT)
     with pytest.raises(BinmillError, match="stranger was not refused by the binhost of java"):
         members.members(made, "java")
+
+
+@contextlib.contextmanager
+def served(factory: Factory) -> Iterator[str]:
+    """The real `doit serve` of the site while the block runs; gives its URL."""
+    with socket.socket() as plug:
+        plug.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{plug.getsockname()[1]}"
+    factory.change(binhost={"listen": listen})
+    with factory.start("serve", PYTHONUNBUFFERED="1") as process:
+        assert process.stdout is not None
+        assert any("Ctrl-C ends it" in line for line in process.stdout)
+        yield f"https://{listen}"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@contextlib.contextmanager
+def holder(made: site.Site, url: str, pem: Path) -> Iterator[Sandbox]:
+    """A fresh client with a certificate, set up as docs/serving.md has it."""
+    trusted = (made.layout.site / "secrets/tls/server.pem").read_text()
+    inside = f"{admission.ACCESS}/jill.pem"
+    fetch = admission.FETCH.replace(" -t 3", f" --certificate={inside} --private-key={inside} -t 3")
+    with chroots.workspace(made, "holder") as space:
+        admission.Admission(url, trusted, {}).hand_over("", space / "access")
+        shutil.copy(pem, space / "access")
+        conf = etc.portage_files(
+            made, "java", features=(), variables=clients.VARIABLES,
+            binrepos=clients.binrepos("java", f"{url}/java@role.java", fetch, fetch),
+        )  # fmt: skip
+        link = etc_portage.profile_link(made.config, "java")
+        etc_portage.write(conf, link, space / "etc", made.layout.trash)
+        key = made.config.binhost.signing_key
+        clients.keyring(sign.public_key(made.signing_home, key), str(key), space / "etc/gnupg")
+        seed = records.read(made.layout, "seed:lab")["sha512"]
+        yield chroots.plan(
+            made, "java", space, network=True, etc=space / "etc",
+            layers=[made.layout.seed(seed)], binds=(Bind(str(space / "access"), admission.ACCESS),),
+        )  # fmt: skip
+
+
+def status(factory: Factory, url: str, pem: Path) -> int:
+    trusted = factory.layout.site / "secrets/tls/server.pem"
+    return requests.get(
+        f"{url}/java@role.java/Packages", cert=str(pem), verify=str(trusted), timeout=20
+    ).status_code
+
+
+def test_a_client_with_a_certificate(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the real `doit serve`: it installs; once the user is removed, it gets nothing."""
+    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(factory.layout.config)})
+    factory.doit("user", "add", "jill", "--group", ROLE, "--certificate")
+    pem = factory.layout.certificates / "jill.pem"
+    shutil.copy(pem, tmp_path)
+    log = tmp_path / "log"
+    with served(factory) as url:
+        made = site.load(PROJECT)
+        with holder(made, url, tmp_path / "jill.pem") as room:
+            installed = clients.install(room, ["dev-java/jattach"], log)
+        assert any(cpv.startswith("dev-java/jattach") for cpv in installed)
+        factory.doit("user", "remove", "jill")
+        deadline = time.monotonic() + 30
+        while status(factory, url, tmp_path / "jill.pem") != 401:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        with holder(made, url, tmp_path / "jill.pem") as room:
+            clients.refused(room, "jill", ["dev-java/jattach"], log)

@@ -1,0 +1,69 @@
+"""Where a chroot's distfiles lie, and what a client is handed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.chroot.etc_portage import DISTDIR
+from tasks.config import Config
+from tasks.flow import fetching
+from tasks.flow.admission import FETCH, RESUME, Admission
+from tasks.layout import Layout
+from tasks.site import Site
+from tests.conftest import names
+from tests.unit.test_config import changed
+
+
+@pytest.fixture
+def site(layout: Layout) -> Site:
+    raw = changed(
+        ("access", {"groups": ["role:java"]}),
+        ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"}),
+        ("chroots.java.groups", ["role:java"]),
+    )
+    return Site(layout, Config.model_validate(raw))
+
+
+def test_who_is_in_no_group_shares_a_distdir(site: Site) -> None:
+    found = fetching.distdir(site, "base")
+    assert found.folder == site.layout.distfiles
+    assert [(b.source, b.target, b.writable) for b in found.binds] == [
+        (str(site.layout.distfiles), DISTDIR, True)
+    ]
+    assert found.variables == {}
+
+
+@pytest.mark.parametrize("name", ["java", "tomcat"])  # a stack has its base's groups
+def test_who_is_in_a_group_has_one_of_its_own(site: Site, name: str) -> None:
+    found = fetching.distdir(site, name)
+    assert found.folder == site.layout.state / "inside/restricted" / name
+    own, shared = found.binds
+    assert (own.source, own.target, own.writable) == (str(found.folder), DISTDIR, True)
+    assert (shared.source, shared.writable) == (str(site.layout.distfiles), False)
+    assert found.variables == {"PORTAGE_RO_DISTDIRS": shared.target}
+
+
+def test_who_is_in_no_group_fetches_nothing_beforehand(site: Site, tmp_path: Path) -> None:
+    fetching.fetch(site, "base", (), tmp_path / "log")
+    assert not site.layout.state.exists()
+
+
+def test_what_is_handed_over(tmp_path: Path) -> None:
+    server = Admission("https://127.0.0.1:1", "PEM", {"java": "secret"})
+    server.hand_over("java", tmp_path / "java")
+    assert names(tmp_path / "java") == [".netrc", "server.pem"]
+    netrc = tmp_path / "java/.netrc"
+    assert netrc.read_text() == "machine 127.0.0.1 login java password secret\n"
+    assert netrc.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "java").stat().st_mode & 0o777 == 0o700
+    server.hand_over("stranger", tmp_path / "stranger")
+    assert names(tmp_path / "stranger") == ["server.pem"]
+
+
+def test_no_secret_is_in_the_command() -> None:
+    for command in (FETCH, RESUME):
+        assert command.endswith('-O "${DISTDIR}/${FILE}" "${URI}"')
+        assert "password" not in command
+    assert "wget -c " in RESUME
