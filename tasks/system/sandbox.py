@@ -19,9 +19,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tasks.errors import BinmillError, CommandFailed
-from tasks.system.command import Done, require_root, started
+from tasks.system import copied
+from tasks.system.command import Done, require_root, started, stop
 from tasks.system.files import remove_tree
-from tasks.system.terminal import PseudoTerminal
+from tasks.system.sandbox_init import NO_OVERLAY
+from tasks.system.terminal import PseudoTerminal, say
 
 # Imported, not run as a script: a script is compiled anew each time.
 _INIT = (f"import sys; sys.path.append({str(Path(__file__).parent)!r}); "
@@ -91,6 +93,25 @@ def run(
     Raises CommandFailed when it fails (unless `check` is false) and BinmillError when the
     sandbox itself could not be set up.
     """
+    done, stands = _run(sandbox, argv, log, timeout)
+    if _copies(sandbox, done.returncode, stands):
+        done, stands = _run(sandbox, argv, log, timeout)
+    if not stands:
+        raise BinmillError(f"the sandbox {sandbox.hostname} could not be set up: "
+                           f"{_last(done.stderr, log)}")  # fmt: skip
+    if check and done.returncode != 0:
+        raise CommandFailed(
+            f"{' '.join(argv[:4])} failed in {sandbox.hostname} (exit code {done.returncode}): "
+            f"{_last(done.stderr or done.stdout, log)}",
+            f"read {log}" if log else "",
+        )
+    return done
+
+
+def _run(
+    sandbox: Sandbox, argv: Sequence[str], log: Path | None, timeout: float | None
+) -> tuple[Done, bool]:
+    """One attempt: how it ended, and whether the sandbox stood."""
     with contextlib.ExitStack() as stack:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -107,18 +128,8 @@ def run(
                 f"{argv[0]} in {sandbox.hostname} did not end within {timeout:g} s",
                 f"its output is in {log}" if log else "",
             ) from late
-        stands = os.fstat(plan).st_size == 0
-    done = Done(tuple(argv), process.returncode, _text(stdout), _text(stderr))
-    if not stands:
-        raise BinmillError(f"the sandbox {sandbox.hostname} could not be set up: "
-                           f"{_last(done.stderr, log)}")  # fmt: skip
-    if check and done.returncode != 0:
-        raise CommandFailed(
-            f"{' '.join(argv[:4])} failed in {sandbox.hostname} (exit code {done.returncode}): "
-            f"{_last(done.stderr or done.stdout, log)}",
-            f"read {log}" if log else "",
-        )
-    return done
+        stands = _stands(sandbox, plan)
+    return Done(tuple(argv), process.returncode, _text(stdout), _text(stderr)), stands
 
 
 def enter(sandbox: Sandbox, argv: Sequence[str]) -> int:
@@ -127,6 +138,13 @@ def enter(sandbox: Sandbox, argv: Sequence[str]) -> int:
     On a terminal it gets a pseudo terminal of its own, so that a shell inside has job control
     and the caller's session keeps its terminal. Elsewhere it inherits the three streams.
     """
+    code, stands = _enter(sandbox, argv)
+    if _copies(sandbox, code, stands):
+        code, _ = _enter(sandbox, argv)
+    return code
+
+
+def _enter(sandbox: Sandbox, argv: Sequence[str]) -> tuple[int, bool]:
     terminal = all(os.isatty(number) for number in (0, 1, 2))
     with contextlib.ExitStack() as stack:
         plan = stack.enter_context(_plan(sandbox, argv, terminal=terminal))
@@ -136,9 +154,30 @@ def enter(sandbox: Sandbox, argv: Sequence[str]) -> int:
             started(*_entry(sandbox, plan), env={}, stdin=stream, stdout=stream, stderr=stream,
                     pass_fds=(plan,))
         )  # fmt: skip
-        if inner:
-            inner.relay()
-        return process.wait()
+        try:
+            if inner:
+                inner.relay()
+            return process.wait(), os.fstat(plan).st_size == 0
+        finally:
+            stop(process)  # before anybody looks at what it has written
+            _stands(sandbox, plan)
+
+
+def _stands(sandbox: Sandbox, plan: int) -> bool:
+    """Whether the sandbox stood; where its root is a copy, the upper layer is made by now."""
+    if copied.is_copied(sandbox.workspace):
+        copied.gather(sandbox.workspace)
+    return os.fstat(plan).st_size == 0
+
+
+def _copies(sandbox: Sandbox, code: int, stands: bool) -> bool:
+    """Copy the layers where overlayfs was refused; whether it was. It is said, and remembered."""
+    if stands or code != NO_OVERLAY:
+        return False
+    say(f"  {sandbox.hostname}: no overlayfs for {sandbox.workspace}; its layers are copied, which "
+        "takes time and disk")  # fmt: skip
+    copied.spread(sandbox.layers, sandbox.workspace)
+    return True
 
 
 def _entry(sandbox: Sandbox, plan: int) -> list[str]:
@@ -165,6 +204,7 @@ def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[
             "environment": dict(sandbox.environment),
             "network": sandbox.network,
             "terminal": terminal,
+            "copied": copied.is_copied(sandbox.workspace),
             "argv": list(argv),
         }
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FAILED = 251
+NO_OVERLAY = 252  # nothing else is wrong; tasks.system.sandbox tries it with a copy
 # mount(2), umount(2)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC = 32, 4096, 16384
@@ -102,14 +103,32 @@ def escaped(path: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\,:" else letter for letter in path)
 
 
-def make_root(plan: dict[str, Any]) -> str:
-    """The overlay of all layers, and every mount of the plan upon it."""
+class NoOverlay(Exception):
+    """This kernel has no overlayfs, or none for a file system like that of the workspace."""
+
+
+def mount_root(plan: dict[str, Any]) -> str:
+    """The overlay of all layers, or the copy that was made of them."""
     space = plan["workspace"]
     root = f"{space}/root"
+    if plan["copied"]:
+        mount(root, root, "", MS_BIND)
+        return root
     lower = ":".join(map(escaped, plan["layers"]))
     own = escaped(space)
     options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,xino=off"
-    mount("overlay", root, "overlay", 0, options)
+    try:
+        mount("overlay", root, "overlay", 0, options)
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+            raise NoOverlay from error
+        raise
+    return root
+
+
+def make_root(plan: dict[str, Any]) -> str:
+    """The root, and every mount of the plan upon it."""
+    root = mount_root(plan)
     mount_beneath(root, "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount_beneath(root, "sysfs", "/sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount_beneath(root, "tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
@@ -225,6 +244,8 @@ def main() -> int:
             if not plan["network"]:
                 loopback_up()
             pivot(make_root(plan))
+        except NoOverlay:
+            return NO_OVERLAY
         except OSError as error:
             sys.stderr.write(f"{error.args[-1]}\n")
             return FAILED

@@ -1,0 +1,137 @@
+"""A chroot's root where overlayfs is not to be had: a copy of all layers, slower and larger.
+
+What a command changed is told afterwards as overlayfs would have told it (the kernel's
+filesystems/overlayfs.rst): what is new, and a character device 0:0 for what is gone. So who
+reads upper layers need not know, and layers made in one way serve in the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tasks.system.command import run
+from tasks.system.files import remove_tree
+
+_MARK = "copied"  # in the workspace: what the copy was like before anybody changed it
+_OPAQUE = "trusted.overlay.opaque"
+# Of an empty file that stands for one that is gone; on an overlay no device 0:0 can be made.
+_GONE = "trusted.binmill.gone"
+Seen = dict[str, tuple[int, int, int, int, int]]
+
+
+def is_copied(space: Path) -> bool:
+    """Whether the root of a workspace is a copy."""
+    return (space / _MARK).exists()
+
+
+def spread(layers: Sequence[Path], space: Path) -> None:
+    """Fill `space/root` with the layers, topmost first, and with what is in `space/upper`."""
+    root = space / "root"
+    for layer in reversed(layers):
+        _apply(layer, root, space / "gone")
+    seen = {inner: _look(root / inner) for inner, _ in _below(root)}
+    _apply(space / "upper", root, space / "gone")
+    with (space / _MARK).open("wb") as stream:
+        marshal.dump(seen, stream)
+
+
+def gather(space: Path) -> None:
+    """Make `space/upper` what differs between `space/root` and the layers that it was made of."""
+    with (space / _MARK).open("rb") as stream:
+        before: Seen = marshal.load(stream)  # noqa: S302 - written above, closed to guests
+    root, upper = space / "root", space / "upper"
+    remove_tree(upper, space / "gone")
+    upper.mkdir()
+    upper.chmod(0o755)
+    there = set()
+    for inner, is_folder in _below(root):
+        there.add(inner)
+        old, new = before.get(inner), _look(root / inner)
+        if is_folder:
+            if old is None or old[:3] != new[:3]:  # its times say only what is in it
+                _folders(root, upper, inner)
+        elif old != new:
+            _folders(root, upper, str(Path(inner).parent))
+            os.link(root / inner, upper / inner, follow_symlinks=False)
+    for inner in sorted(before.keys() - there):
+        parent = str(Path(inner).parent)
+        if parent == "." or (parent in there and stat.S_ISDIR((root / parent).lstat().st_mode)):
+            _folders(root, upper, parent)
+            _white_out(upper / inner)
+
+
+def _below(top: Path) -> Iterator[tuple[str, bool]]:
+    """All names below a folder, relative to it, each folder before what is in it; is it a folder.
+
+    Without recursion, however deep; no link is followed.
+    """
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                yield str(Path(entry.path).relative_to(top)), is_folder
+                if is_folder:
+                    waiting.append(Path(entry.path))
+
+
+def _look(path: Path) -> tuple[int, int, int, int, int]:
+    """What changes when anything of a file does: it cannot be changed without a new ctime."""
+    status = path.lstat()
+    return status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_ctime_ns
+
+
+def _folders(root: Path, upper: Path, inner: str) -> None:
+    """Have a folder in the upper layer, and those above it, as the root has them."""
+    for part in (*reversed(Path(inner).parents), Path(inner)):
+        target = upper / part
+        if not target.is_dir():
+            target.mkdir()
+            status = (root / part).lstat()
+            os.chown(target, status.st_uid, status.st_gid)
+            shutil.copystat(root / part, target)
+
+
+def _apply(layer: Path, root: Path, gone: Path) -> None:
+    """Lay one layer over what is in the root, as overlayfs would show the two."""
+    whiteouts = []
+    for inner, is_folder in _below(layer):
+        source, target = layer / inner, root / inner
+        if _is_whiteout(source):
+            whiteouts.append(target)
+        if not os.path.lexists(target):
+            continue
+        merged = is_folder and target.is_dir() and not target.is_symlink()
+        if not merged or _has(source, _OPAQUE):
+            remove_tree(target, gone)
+    # every folder of the layer is a folder in the root by now, or not there: no link is followed
+    run("cp", "-a", "--reflink=auto", "--remove-destination", f"{layer}/.", root)
+    for target in whiteouts:
+        target.unlink()
+
+
+def _white_out(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+    except PermissionError:
+        path.touch()
+        os.setxattr(path, _GONE, b"y")
+
+
+def _is_whiteout(path: Path) -> bool:
+    status = path.lstat()
+    device = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+    return device or (stat.S_ISREG(status.st_mode) and not status.st_size and _has(path, _GONE))
+
+
+def _has(path: Path, mark: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.getxattr(path, mark, follow_symlinks=False) == b"y"
+    return False
