@@ -51,7 +51,8 @@ def _days(scale: float, compress: tuple[str, ...] = ("xz", "-T1", "-6", "-c")) -
     return made
 
 
-def _freeze(repository: Path, archive: Path) -> list[str | Path]:
+def freezing(repository: Path, archive: Path) -> list[str | Path]:
+    """The command that freezes an archive in a process of its own; see bench.freeze_one."""
     return [sys.executable, "-m", "bench.freeze_one", repository, archive, _digest(archive)]
 
 
@@ -74,12 +75,12 @@ def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> li
             shutil.rmtree(tree.with_name("work-tree.extracted"))
             settle(archive, repository)
             start = time.perf_counter()
-            said = subprocess.check_output(_freeze(repository, archive), text=True)
+            said = subprocess.check_output(freezing(repository, archive), text=True)
             ours[what].append(time.perf_counter() - start)
         step.append(float(said.split()[-1]))
         settle(two)
         alone.append(seconds(["xz", "-dc", two], stdout=subprocess.DEVNULL))
-        ours["same"].append(seconds(_freeze(repository, two), stdout=subprocess.DEVNULL))
+        ours["same"].append(seconds(freezing(repository, two), stdout=subprocess.DEVNULL))
         shutil.rmtree(tree)
         shutil.rmtree(repository)
     rows = [
@@ -90,7 +91,7 @@ def _in_turns(other: Path, place: Path, one: Path, two: Path, rounds: int) -> li
         row("the same with a process's start and end", ours["next"], alone),
     ]
     for each, archive in zip(rows, (one, two), strict=False):
-        each.memory_mb = peak_mb(_freeze(place / "tree.git", archive))
+        each.memory_mb = peak_mb(freezing(place / "tree.git", archive))
     shutil.rmtree(place / "tree.git")
     return rows
 
@@ -99,12 +100,12 @@ def _larger(place: Path, scale: float) -> Row:
     """The next day of a smaller or larger tree: once, and the memory of both days."""
     one, two = _days(scale, QUICK)
     repository = place / "tree.git"
-    first_mb = peak_mb(_freeze(repository, one))
+    first_mb = peak_mb(freezing(repository, one))
     kept = shutil.copytree(repository, place / "kept.git")
-    took = seconds(_freeze(repository, two), stdout=subprocess.DEVNULL)
+    took = seconds(freezing(repository, two), stdout=subprocess.DEVNULL)
     alone = seconds(["xz", "-dc", two], stdout=subprocess.DEVNULL)
     found = row(f"next day at {scale:g} times the size, beside xz", [took], [alone])
-    found.memory_mb = max(first_mb, peak_mb(_freeze(kept, two)))
+    found.memory_mb = max(first_mb, peak_mb(freezing(kept, two)))
     shutil.rmtree(repository)
     shutil.rmtree(kept)
     return found
@@ -117,7 +118,7 @@ def _thirty_days(place: Path) -> dict[str, str]:
     tree, spent = portage_tree.packages(0.25), 0.0
     for number in range(30):
         archive = portage_tree.write(tree, FIRST + timedelta(days=number), folder, 0.25, QUICK)
-        subprocess.run(_freeze(repository, archive), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(freezing(repository, archive), check=True, stdout=subprocess.DEVNULL)
         archive.unlink()
         start = time.perf_counter()
         tidy(repository)
@@ -140,7 +141,7 @@ def _nothing_newer(place: Path, rounds: int) -> Row:
     folder = place / "site"
     folder.mkdir()
     archive = portage_tree.write(portage_tree.packages(0.01), day, folder, 0.01, QUICK)
-    subprocess.run(_freeze(folder / "state/tree.git", archive), check=True,
+    subprocess.run(freezing(folder / "state/tree.git", archive), check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
     mirror = folder / "mirror/snapshots"
     mirror.mkdir(parents=True)

@@ -76,6 +76,7 @@ def keep(
     target = layout.layer(name, secrets.token_hex(16))
     closed_folder(target.parent.parent)
     target.parent.mkdir(exist_ok=True)
+    run("sync", "--file-system", upper)  # the overlay was volatile: nothing is on the disk for sure
     upper.rename(target)
     sync_folder(target.parent)
     mark = {"layer": str(target.relative_to(layout.state)), "over": list(below)}

@@ -208,6 +208,12 @@ def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[
             "argv": list(argv),
         }
     )
+    # overlayfs refuses what was mounted as volatile before: the machine may have crashed since,
+    # but not while this workspace was there
+    mark = sandbox.workspace / "work/work/incompat/volatile"
+    with contextlib.suppress(FileNotFoundError):
+        (mark / "dirty").unlink()
+        mark.rmdir()
     descriptor = os.memfd_create("binmill-sandbox")
     try:
         os.write(descriptor, raw)

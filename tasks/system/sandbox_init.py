@@ -41,6 +41,7 @@ DEVICES = {
 }
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
          "ptmx": "pts/ptmx"}  # fmt: skip
+NO_OVERLAYS = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 STANDARD_STREAMS = 3
 AF_INET, SOCK_DGRAM = 2, 2  # socket(2)
 
@@ -117,13 +118,15 @@ def mount_root(plan: dict[str, Any]) -> str:
     lower = ":".join(map(escaped, plan["layers"]))
     own = escaped(space)
     options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,xino=off"
-    try:
-        mount("overlay", root, "overlay", 0, options)
-    except OSError as error:
-        if error.errno in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
-            raise NoOverlay from error
-        raise
-    return root
+    # volatile spares a sync for each file that is copied up; kernels before 5.10 do not know it
+    for more in (",volatile", ""):
+        try:
+            mount("overlay", root, "overlay", 0, options + more)
+            return root
+        except OSError as error:
+            if error.errno not in NO_OVERLAYS:
+                raise
+    raise NoOverlay
 
 
 def make_root(plan: dict[str, Any]) -> str:
