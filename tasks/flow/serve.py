@@ -76,7 +76,8 @@ def _keep_up(site: Site, server: Server) -> NoReturn:
             continue
         try:
             if full:
-                log.replace(log.with_suffix(".log.1"))  # and the reload below opens a new one
+                log.replace(log.with_suffix(".log.1"))
+                log.touch(mode=0o600)  # and the reload below opens it
             server.change(_doors(site, at_start=False), _clients(site))
             seen, told = now, ""
         except BinmillError as error:

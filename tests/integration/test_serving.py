@@ -188,7 +188,9 @@ def test_the_log_has_who_and_what_and_no_secret(tmp_path: Path) -> None:
         requests.get(f"{site.url}/base/x", headers={"Referer": f"https://jan:{password}@x/"},
                      verify=str(site.tls.certificate), timeout=20)  # fmt: skip
         absolute(site, f"https://jan:{password}@127.0.0.1/java/Packages")
-    lines = (site.state / "serve/access.log").read_text().splitlines()
+    log = site.state / "serve/access.log"
+    assert log.stat().st_mode & 0o777 == 0o600
+    lines = log.read_text().splitlines()
     assert len(lines) == 5
     assert lines[0].startswith("127.0.0.1 jan [")
     assert '"GET /java/Packages" 200 ' in lines[0]
@@ -226,6 +228,7 @@ def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
             assert site.status("/base/Packages") == 200
             assert time.monotonic() < deadline
     assert log.with_name("access.log.1").stat().st_size >= 11 << 20
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_old_protocols_are_not_spoken(tmp_path: Path) -> None:
