@@ -119,8 +119,13 @@ def test_a_server_takes_up_what_changes(tmp_path: Path) -> None:
         site.becomes(401, lambda: site.status("/java/Packages", "jill.pem"))
         (tmp_path / "secrets/clients/jill.pem").rename(tmp_path / "jill.pem")
         site.becomes(404, lambda: site.status("/mirror/site.acme/distfiles/x", "jill.pem"))
-        doit(site.config, "user", "remove", "jill")
-        site.becomes(401, lambda: site.status("/mirror/site.acme/distfiles/x", "jill.pem"))
+        with requests.Session() as line:  # on a connection that is open already, too
+            line.trust_env = False  # a CA of the machine would count before ours
+            line.cert, line.verify = str(tmp_path / "jill.pem"), str(site.tls.certificate)
+            secret = f"{site.url}/mirror/site.acme/distfiles/x"
+            assert line.get(secret, timeout=20).status_code == 404
+            doit(site.config, "user", "remove", "jill")
+            site.becomes(401, lambda: line.get(secret, timeout=20).status_code)
         assert site.status("/base/Packages") == 200
 
         # a generation that would give everybody what they may not have is closed, until it is gone
