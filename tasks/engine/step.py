@@ -221,10 +221,13 @@ class Below:
 def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, str]:
     """Run a step's action under its lock and keep its record; a known error fails in one line.
 
-    `task` is doit's own, handed in by its name. doit remembers the digest of the record.
+    `task` is doit's own, handed in by its name. doit remembers the digest of the record. A step
+    with another target (config.lock) has its record there: with two, a kill between them would
+    leave one for good.
     """
     record = layout.record(step.task)
     aside = record.with_suffix(".before")
+    elsewhere = next((Path(t) for t in task.targets if t != str(record)), None)
 
     def attempt() -> None:
         runs.began(layout, step.task)
@@ -233,7 +236,8 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
                 record.replace(aside)
             try:
                 made = step.make(**(task.words() if isinstance(task, Named) else {}))
-                records.write(layout, step.task, made)
+                if elsewhere is None:
+                    records.write(layout, step.task, made)
             except BaseException:
                 if aside.exists():
                     aside.replace(record)
@@ -252,7 +256,7 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
     finally:
         said = str(failed.message) if failed else ""
         runs.ended(layout, step.task, outcome, time.monotonic() - start, said)
-    return failed or {"record": hashlib.sha256(record.read_bytes()).hexdigest()}
+    return failed or {"record": hashlib.sha256((elsewhere or record).read_bytes()).hexdigest()}
 
 
 def told(action: Callable[[], None], what: str) -> TaskFailed | None:

@@ -13,7 +13,7 @@ from tasks.errors import BinmillError
 from tasks.flow import chroots
 from tasks.records import Record
 from tasks.site import Site, identity
-from tasks.system.files import write_atomic
+from tasks.system.files import closed_folder, write_atomic
 from tasks.system.terminal import say
 
 
@@ -28,6 +28,7 @@ def etc(site: Site, name: str) -> Record:
     link = etc_portage.profile_link(site.config, name)
     settled = portage_files(replace(site, config=etc_portage.without_mirrors(site.config)), name)
     target = site.layout.etc(name) / identity([settled, link])[:32]
+    closed_folder(target.parent.parent)  # a mirror's password may be in it
     etc_portage.write(made, link, target, site.layout.trash)
     etc_portage.renew_mirrors(made, target)
     return {"path": str(target.relative_to(site.layout.state)), "files": sorted(settled)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,12 +27,17 @@ def binrepos(name: str, url: str, fetch: str = "", resume: str = "") -> str:
 
 
 def keyring(public_key: bytes, fingerprint: str, home: Path) -> None:
-    """A GnuPG home with one trusted key; readable by all, since Portage verifies as nobody."""
-    home.mkdir(mode=0o700)
-    options = ("gpg", "--homedir", home, "--batch", "--no-autostart")
-    run(*options, "--import", input=public_key, timeout=60)
-    run(*options, "--import-ownertrust", input=f"{fingerprint}:6:\n".encode(), timeout=60)
-    run(*options, "--check-trustdb", timeout=60)  # else Portage sees TRUST_UNDEFINED
+    """A GnuPG home with one trusted key; readable by all, since Portage verifies as nobody.
+
+    It is made at a short path: gpg fails where its agent's socket would have more than 107 bytes
+    (unix(7)), also when it needs no agent.
+    """
+    with tempfile.TemporaryDirectory(prefix="binmill-gpg-") as short:
+        options = ("gpg", "--homedir", short, "--batch", "--no-autostart")
+        run(*options, "--import", input=public_key, timeout=60)
+        run(*options, "--import-ownertrust", input=f"{fingerprint}:6:\n".encode(), timeout=60)
+        run(*options, "--check-trustdb", timeout=60)  # else Portage sees TRUST_UNDEFINED
+        shutil.copytree(short, home)
     home.chmod(0o755)
     for path in home.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -44,9 +44,9 @@ class Factory:
             text=True,
         )
 
-    def doit(self, *words: str, code: int = 0) -> str:
+    def doit(self, *words: str, code: int = 0, **more: str) -> str:
         """Run doit to its end and return what it printed; the exit code must be `code`."""
-        process = self.start(*words)
+        process = self.start(*words, **more)
         printed, _ = process.communicate(timeout=1500)
         assert process.returncode == code, printed
         return printed

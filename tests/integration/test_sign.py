@@ -291,8 +291,11 @@ def test_a_member_changed_after_signing(keys: Gpg, role: Role, tmp_path: Path) -
         metadata(gpkg(tmp_path / "x.gpkg.tar", changed, listed=signed), role)
 
 
-def test_a_client_s_keyring(keys: Gpg, tmp_path: Path) -> None:
-    home, key = tmp_path / "gnupg", keys.fingerprint("good")
+@pytest.mark.parametrize("length", [1, 200])
+def test_a_client_s_keyring(keys: Gpg, tmp_path: Path, length: int) -> None:
+    """Also in a project whose path is longer than a socket's may be (fault 56)."""
+    home, key = tmp_path / ("x" * length) / "gnupg", keys.fingerprint("good")
+    home.parent.mkdir()
     client.keyring(sign.public_key(keys.home, key), key, home)
     assert agents(home) == []
     modes = {path.name: path.stat().st_mode & 0o7777 for path in [home, *home.rglob("*")]}

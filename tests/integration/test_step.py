@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -11,11 +12,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from tasks.engine.overview import holder
+from tasks.layout import Layout
 from tests.conftest import names
 
 PROJECT = Path(__file__).parents[2]
@@ -48,8 +51,9 @@ def make(name, *, asked=None):
     if order == "os":
         raise OSError(28, "No space left on device", "/some/file")
     if order == "wait":
-        print("waiting", flush=True)
-        time.sleep(600)
+        os.write(1, b"waiting\\n")
+        while not (HERE / "go").exists():
+            time.sleep(0.05)
     if order == "odd":
         return {"bad": object()}
     return None
@@ -401,6 +405,52 @@ def test_two_runs_at_once(done: Site) -> None:
         process.kill()
     done.order("one")
     done.doit()
+
+
+def test_two_runs_at_once_end_right(done: Site) -> None:
+    """The later one names what is busy, does the rest, and leaves the first one alone."""
+    write("input", "other")(done)
+    with waiting(done, "one") as process:
+        printed = done.doit("--continue", "three", "looks", code=1)
+        assert re.search(rf"one: FAILED: one is in .*\(process {process.pid} since", printed)
+        assert "left out: two:x, three\n" in printed
+        assert "looks" in {line.split(":")[0] for line in printed.splitlines()}
+        (done.folder / "go").touch()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert done.ran() == ["one", "looks asked", "two", "three"]
+    assert done.doit().startswith("nothing to do: all 3")
+
+
+def test_really_side_by_side(site: Site) -> None:
+    """Two at work at once: both are known by process, and one signal ends both."""
+    for name in ("one", "looks"):
+        site.order(name, "wait")
+    layout = Layout(site.folder, site.folder / "state")
+    with site.start("-n", "2", "three", "looks") as process:
+        assert process.stdout is not None
+        assert _waiting(process.stdout, 2)
+        holders = [holder(layout, name) for name in ("one", "looks")]
+        pids = [held["process"] for held in holders if held]
+        assert len(set(pids)) == 2
+        assert f"process {pids[0]} since" in site.doit("one", code=1)
+        assert f"process {pids[1]} since" in site.doit("looks", code=1)
+        process.terminate()
+        process.communicate(timeout=15)
+    assert process.returncode == 143
+    for pid in pids:
+        assert not Path("/proc", str(pid)).exists()
+    site.ran()
+    for name in ("one", "looks"):
+        site.order(name)
+    site.doit("-n", "2", "three", "looks")
+    assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
+
+
+def _waiting(lines: Iterable[str], count: int) -> bool:
+    """Whether so many steps have said that they wait."""
+    said = (line for line in lines if line == "waiting\n")
+    return len(list(itertools.islice(said, count))) == count
 
 
 def test_goes_on_truthfully_after_a_failure(done: Site) -> None:

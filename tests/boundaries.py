@@ -1,0 +1,63 @@
+"""Runs doit and kills it at the next boundary of a record where it has not been killed before.
+
+    python -m tests.boundaries PASSED WORDS...
+
+The boundaries of a task: it is made and nothing says so; its record is written and doit does not
+know of it; doit knows. PASSED is a file of those that were reached, one per line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasks import lock as lock_file
+from tasks import records
+from tasks.engine.backend import DurableBackend
+from tasks.layout import Layout
+
+POINTS = ("made", "written", "remembered")
+
+
+def main(passed: Path, words: list[str]) -> int:
+    """doit's exit code, where it is not killed."""
+    from doit.doit_cmd import DoitMain
+
+    passed.touch()
+    known = set(passed.read_text().splitlines())
+    write, pin, keep = records.write, lock_file.write, DurableBackend.set
+
+    def reached(task: str, point: str) -> None:
+        if f"{task} {point}" not in known:
+            with passed.open("a") as stream:
+                stream.write(f"{task} {point}\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def killing_write(layout: Layout, task: str, record: records.Record) -> None:
+        reached(task, "made")
+        write(layout, task, record)
+        reached(task, "written")
+
+    def killing_set(self: DurableBackend, task_id: str, dependency: str, value: Any) -> None:
+        keep(self, task_id, dependency, value)
+        if dependency == "deps:":  # the last one of a task, which is committed with it
+            reached(task_id, "remembered")
+
+    def killing_lock(layout: Layout, lock: lock_file.Lock) -> None:  # it is a record, too
+        reached("lock", "made")
+        pin(layout, lock)
+        reached("lock", "written")
+
+    records.write, lock_file.write = killing_write, killing_lock
+    DurableBackend.set = killing_set  # type: ignore[method-assign]
+    sys.argv = ["doit", *words]
+    return int(DoitMain().run(words))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,222 @@
+"""Durable per task, with the real Portage: killed again and again, a site ends as an unkilled one.
+
+Fault 32. `make test` has a small site with a task of every kind; `make soak` has the lab's base and
+a stack, and a hundred kills at random moments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+import tomli_w
+
+from tasks.engine import runs
+from tasks.lab import upstream
+from tasks.layout import Layout
+from tasks.site import CONFIG_VARIABLE
+from tests import images, leaks
+from tests.boundaries import POINTS
+from tests.e2e.conftest import BASE_SET, PROJECT, Factory, ran
+
+SMALL = {"base": {"packages": ["app-misc/figlet"], "overlays": ["java"]}}
+PER_CHROOT = ("chroot", "etc", "mount", "check", "binpkgs", "publish", "client")
+# Packages that do not come out the same twice, whatever is done to the run: what differs in each.
+NOT_REPRODUCIBLE: dict[str, str] = {}
+# In records after a build: digests of packages, which have the time of their build in them.
+_DIGEST = re.compile(r"[0-9a-f]{32,128}")
+
+
+# In URLs and in the caller's environment; nobody needs it here, and so it does no harm.
+SECRET = "sesame-open-0815"
+
+
+def site(factory: Factory, place: Path, chroots: Mapping[str, Mapping[str, Any]]) -> Factory:
+    """Another site with the same keys, mirror and upstream, and these chroots."""
+    place.mkdir()
+    shutil.copytree(factory.layout.site / "secrets", place / "secrets")
+    raw = tomli.loads(factory.layout.config.read_text())
+    del raw["tree"]["remote"]  # two who push at once would be in each other's way
+    mirror = raw["mirrors"]["gentoo"][0].replace("//", f"//me:{SECRET}@")
+    raw["mirrors"] = {"gentoo": [mirror], "local": [f"{mirror}/local"]}
+    raw["network"] = {"proxy": f"http://me:{SECRET}@127.0.0.1:9"}  # not for this host
+    raw["overlays"]["java"]["url"] = f"{mirror}/java.git"
+    raw["chroots"] = {name: {**raw["chroots"][name], **keys} for name, keys in chroots.items()}
+    for name in raw["chroots"]:
+        raw["chroots"][name].pop("package_use", None)
+    seen = {name for chroot in raw["chroots"].values() for name in chroot.get("overlays", [])}
+    raw["overlays"] = {name: raw["overlays"][name] for name in seen}
+    made = Factory(Layout(site=place, state=place / "state"), factory.lab)
+    made.layout.config.write_text(tomli_w.dumps(raw))
+    return made
+
+
+def killed(site: Factory, *words: str) -> tuple[str, int, str]:
+    """Run until the next boundary: which it was ("" at the end), exit code, what was printed."""
+    passed = site.layout.site / "passed"
+    before = passed.read_text().splitlines() if passed.exists() else []
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.boundaries", passed, *words], cwd=PROJECT, text=True,
+        env={**os.environ, "A_TOKEN": SECRET, CONFIG_VARIABLE: str(site.layout.config)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        timeout=1500,
+    )  # fmt: skip
+    after = passed.read_text().splitlines()
+    return (after[-1] if len(after) > len(before) else ""), done.returncode, done.stdout
+
+
+def settled(value: Any) -> Any:
+    """A record of a build or of what comes after, without sizes and digests of packages."""
+    if isinstance(value, dict):
+        return {key: settled(inner) for key, inner in value.items() if key != "size"}
+    if isinstance(value, list):
+        return [settled(inner) for inner in value]
+    return "DIGEST" if isinstance(value, str) and _DIGEST.fullmatch(value) else value
+
+
+def packages(site: Factory, name: str) -> Iterator[tuple[str, Path]]:
+    record = json.loads(site.layout.record(f"binpkgs:{name}").read_text())
+    for package in record["packages"]:
+        folder = site.layout.binpkgs(name) / record["set"]
+        yield re.sub(r"-[0-9]+$", "", package["cpv"]), folder / package["path"]
+
+
+def assert_same(one: Factory, other: Factory) -> None:
+    """The same lock, records and packages."""
+    assert one.layout.lock.read_bytes() == other.layout.lock.read_bytes()
+    left, right = one.records(), other.records()
+    assert left.keys() == right.keys()
+    for task, text in left.items():
+        if task.split(".")[0] in ("binpkgs", "publish", "client"):
+            assert settled(json.loads(text)) == settled(json.loads(right[task])), task
+        else:
+            assert text == right[task], task
+    assert not list((one.layout.state / "records").glob("*.before"))
+    config = tomli.loads(one.layout.config.read_text())
+    for name in config["chroots"]:
+        ours, theirs = dict(packages(one, name)), dict(packages(other, name))
+        assert ours.keys() == theirs.keys()
+        unlike = {cpv: images.difference(ours[cpv], theirs[cpv]) for cpv in ours}
+        unlike = {cpv: lines for cpv, lines in unlike.items() if lines}
+        assert set(unlike) <= set(NOT_REPRODUCIBLE), unlike
+
+
+def alike(killed: Factory, quiet: Factory) -> list[str]:
+    """Kill one at every boundary and the other never; returns the boundaries."""
+    with ThreadPoolExecutor(1) as beside:
+        undisturbed = beside.submit(lambda: quiet.doit(A_TOKEN=SECRET))
+        places = kill_at_every_boundary(killed)
+        undisturbed.result()
+    assert_same(killed, quiet)
+    assert ran(killed.doit()) == set()
+    return places
+
+
+def kill_at_every_boundary(site: Factory) -> list[str]:
+    places: list[str] = []
+    while True:
+        place, code, printed = killed(site)
+        known = {p.removesuffix(" remembered") for p in places if p.endswith(" remembered")}
+        assert not known & ran(printed), printed  # what doit knows of is not made again
+        if not place:
+            assert code == 0, printed
+            return places
+        assert code == -signal.SIGKILL, printed
+        places.append(place)
+
+
+def every_task(site: Factory) -> set[str]:
+    chroots = tomli.loads(site.layout.config.read_text())["chroots"]
+    return {"snapshot", "lock", "tree", "overlay:java", "seed:lab"} | {
+        f"{kind}:{name}" for kind in PER_CHROOT for name in chroots
+    }
+
+
+@pytest.fixture(scope="module")
+def pair(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> tuple[Factory, Factory]:
+    """A small site to be killed, and one like it."""
+    place = tmp_path_factory.mktemp("pair")
+    with_overlay(factory)
+    return site(factory, place / "killed", SMALL), site(factory, place / "quiet", SMALL)
+
+
+def with_overlay(factory: Factory) -> None:
+    """The overlay over HTTP, as plain files (gitprotocol-http(5), the dumb one)."""
+    lab = upstream.Upstream(factory.lab)
+    if not (lab.mirror / "java.git").exists():
+        subprocess.run(["git", "clone", "-q", "--bare", lab.overlay, lab.mirror / "java.git"],
+                       check=True)  # fmt: skip
+        subprocess.run(["git", "-C", lab.mirror / "java.git", "update-server-info"], check=True)
+
+
+def test_killed_at_every_boundary(pair: tuple[Factory, Factory]) -> None:
+    killed, quiet = pair
+    places = alike(killed, quiet)
+    assert sorted(places) == sorted(
+        f"{task} {point}" for task in every_task(killed) for point in POINTS
+    )
+
+
+def test_no_secret_is_left(pair: tuple[Factory, Factory]) -> None:
+    """Fault 58: passwords of URLs and the caller's environment are in no log, record or package."""
+    quiet = pair[1]
+    assert quiet.layout.record("client:base").exists()
+    state = quiet.layout.state
+    # there Portage reads with which password it is to fetch
+    assert (state / "etc").stat().st_mode & 0o077 == 0
+    needed = {f"etc/base/{path.name}/{file}" for path in (state / "etc/base").iterdir()
+              for file in ("make.conf", "mirrors")}  # fmt: skip
+    assert set(leaks.leaks(state, SECRET)) == needed
+    assert SECRET not in leaks.remembered(quiet.layout.database)
+    assert SECRET not in quiet.layout.lock.read_text()
+    for words in (("list", "--all"), ("status",), ("why", "overlay"), ("dumpdb",)):
+        assert SECRET not in quiet.doit(*words)
+
+
+LARGE = {"base": {"packages": BASE_SET}, "java": {}}
+
+
+@pytest.mark.soak
+def test_a_stack_killed_at_every_boundary(factory: Factory, tmp_path: Path) -> None:
+    with_overlay(factory)
+    killed, quiet = (site(factory, tmp_path / name, LARGE) for name in ("killed", "quiet"))
+    places = alike(killed, quiet)
+    assert sorted(places) == sorted(
+        f"{task} {point}" for task in every_task(killed) for point in POINTS
+    )
+
+
+@pytest.mark.soak
+def test_killed_at_a_hundred_random_points(factory: Factory, tmp_path: Path) -> None:
+    """Every few kills a task is made anew, so that there is something to be killed to the end."""
+    seed = int(os.environ.get("BINMILL_SEED", time.time()))
+    dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    with_overlay(factory)
+    killed, quiet = (site(factory, tmp_path / name, LARGE) for name in ("killed", "quiet"))
+    quiet.doit()
+    took = {entry["task"]: entry["seconds"] for folder in runs.folders(quiet.layout)
+            for entry in runs.journal(folder)}  # fmt: skip
+    tasks = sorted(every_task(killed))
+    for number in range(100):
+        if number % 4 == 3:
+            killed.doit("forget", dice.choice(tasks))
+        with killed.start() as process:
+            time.sleep(dice.uniform(0.2, 2 + max(took.values()) * dice.random() ** 2))
+            process.kill()
+        assert process.returncode in (0, -signal.SIGKILL), f"BINMILL_SEED={seed}, kill {number}"
+    killed.doit()
+    assert_same(killed, quiet)
+    assert ran(killed.doit()) == set()

@@ -1,0 +1,82 @@
+"""Durable per task: killed at every boundary of a record, a run ends as one that never was.
+
+Fault 32 on steps that take no time; tests/e2e/test_durable.py does it with the real Portage.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.boundaries import POINTS
+from tests.integration.test_step import PROJECT, Site, write
+
+TASKS = ("one", "two:x", "three", "looks", "locks")
+WORDS = ("three", "looks", "locks")
+RUNS = {"one": "one", "two:x": "two", "three": "three", "looks": "looks asked",
+        "locks": "locks asked"}  # fmt: skip
+
+
+def made(folder: Path) -> Site:
+    folder.mkdir()
+    return Site(folder)
+
+
+def kept(site: Site) -> dict[str, bytes]:
+    """The records, and all that doit remembers but the times of files."""
+    found = {path.name: path.read_bytes() for path in site.record("one").parent.iterdir()}
+    with sqlite3.connect(site.folder / "state" / "doit.db") as database:
+        rows = database.execute("select task_id from doit order by task_id").fetchall()
+    database.close()
+    return {**found, "remembered": repr(rows).encode()}
+
+
+def killed(site: Site, words: tuple[str, ...]) -> tuple[str, int]:
+    """Run until the next boundary; which one it was ("" at the end), and the exit code."""
+    passed = site.folder / "passed"
+    before = passed.read_text().splitlines() if passed.exists() else []
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.boundaries", passed, *words], cwd=site.folder, check=False,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, timeout=120,
+    )  # fmt: skip
+    after = passed.read_text().splitlines()
+    return (after[-1] if len(after) > len(before) else ""), done.returncode
+
+
+@pytest.mark.parametrize("first", ["nothing is made", "all is made anew"])
+def test_killed_at_every_boundary(tmp_path: Path, first: str) -> None:
+    quiet, site = made(tmp_path / "quiet"), made(tmp_path / "killed")
+    for each in (quiet, site):
+        if first == "all is made anew":
+            each.doit(*WORDS)
+            for name in ("input", "setting"):
+                write(name, "new")(each)
+            write("below/new", "x")(each)
+    quiet.doit(*WORDS)
+    site.ran()
+    places: list[str] = []
+    while True:
+        place, code = killed(site, WORDS)
+        ran = site.ran()
+        if not place:
+            assert code == 0
+            break
+        assert code == -signal.SIGKILL
+        places.append(place)
+        task, point = place.rsplit(" ", 1)
+        # nothing that doit knows of runs again, but for what was asked for
+        done = [p.removesuffix(" remembered") for p in places[:-1] if p.endswith(" remembered")]
+        assert not {RUNS[t] for t in done if t in TASKS[:3]} & set(ran), place
+        if point == "made":
+            assert not site.record(task.replace(":", ".")).exists()
+    every = [f"{task} {point}" for task in TASKS[:-1] for point in POINTS]
+    assert sorted(places) == sorted([*every, "locks remembered"])  # its record is its target
+    assert kept(site) == kept(quiet)
+    assert site.doit("three").startswith("nothing to do")
+    assert "nothing would run" in site.doit("why", "three")

@@ -1,0 +1,47 @@
+"""The search for secrets finds them where they are packed: a check that cannot fail is none."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.handmade import PACKERS, gpkg, parts, tar
+from tests.leaks import leaks
+
+SECRET = "sesame-open-0815"
+TEXT = f"http://me:{SECRET}@x".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("plain", TEXT),
+        ("a.gz", gzip.compress(TEXT)),
+        ("a.bz2", bz2.compress(TEXT)),
+        ("a.tar", tar([("b/environment.bz2", bz2.compress(TEXT))])),
+        ("a.tar.gz", gzip.compress(tar([("b", TEXT)]))),
+        ("a.tar.zst", PACKERS[".zst"](tar([("b", TEXT)]))),
+        ("c" * 38, zlib.compress(TEXT)),
+        ("basic", b"Authorization: Basic bWU6c2VzYW1lLW9wZW4tMDgxNQ=="),
+        (f"name-{SECRET}", b""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_found_where_it_is_packed(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "other").write_bytes(b"nothing")
+    found = leaks(tmp_path, SECRET)
+    assert found
+    assert all(place.startswith(name) for place in found)
+
+
+def test_found_in_a_package(tmp_path: Path) -> None:
+    gpkg(tmp_path / "x.gpkg.tar")
+    assert leaks(tmp_path, SECRET) == []
+    gpkg(tmp_path / "x.gpkg.tar", parts({"CATEGORY": SECRET}))
+    (found,) = leaks(tmp_path, SECRET)
+    assert "CATEGORY" in found
