@@ -7,6 +7,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
     state/
       doit.db                  doit's memory (tasks.engine.backend)
       records/TASK.json        what each finished task left, small and deterministic
+      news/NAME.json           what is newer than an overlay's pin, for `doit status`
       locks/TASK               flock(2) files, one per artifact
       logs/RUN/                one run (YYYYMMDDTHHMMSSZ-PID); logs/latest points to the newest
         TASK.log               what the programs of a task printed, and how it ended
@@ -135,6 +136,9 @@ class Layout:
 
     def busy(self, task: str) -> Path:
         return self.state / "locks" / _one_name(task.replace(":", "."))
+
+    def news(self, overlay: str) -> Path:
+        return self.state / "news" / f"{_one_name(overlay)}.json"
 
     def log(self, task: str) -> Path:
         return self.run_logs / f"{_one_name(task.replace(':', '.'))}.log"

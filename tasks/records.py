@@ -25,3 +25,24 @@ def read(layout: Layout, task: str) -> Record:
 def write(layout: Layout, task: str, record: Record) -> None:
     """Keep a record, sorted, in one step."""
     write_atomic(layout.record(task), json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def tell(layout: Layout, overlay: str, pinned: str, said: str) -> None:
+    """Keep what is newer upstream than the commit that an overlay is pinned to; "" for nothing.
+
+    No record: it changes by itself, and nothing depends on it.
+    """
+    path = layout.news(overlay)
+    if said:
+        write_atomic(path, json.dumps({"pinned": pinned, "said": said}) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def news(layout: Layout, overlay: str, pinned: str) -> str:
+    """What `tell` has kept of an overlay that is still pinned to that commit, else ""."""
+    try:
+        kept = json.loads(layout.news(overlay).read_text(encoding="utf-8"))
+        return str(kept["said"]) if kept["pinned"] == pinned else ""
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""

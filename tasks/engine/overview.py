@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import lock as lock_file
+from tasks import records
 from tasks.engine import runs
 from tasks.engine.why import first_cause
 from tasks.errors import BinmillError
@@ -142,11 +143,15 @@ def _lock(layout: Layout, problems: list[str]) -> dict[str, Any] | None:
 
 def _newer(layout: Layout, lock: dict[str, Any] | None) -> list[str]:
     """What earlier runs have learned of and the lock does not have."""
+    found = []
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         frozen = str(json.loads(layout.record("snapshot").read_text(encoding="utf-8"))["tag"])
         if lock and frozen > lock["tree"]:
-            return [f"the tree of {frozen} is frozen; `doit lock` pins it"]
-    return []
+            found.append(f"the tree of {frozen} is frozen; `doit lock` pins it")
+    for name, commit in (lock or {"overlays": {}})["overlays"].items():
+        if said := records.news(layout, name, commit):
+            found.append(f"overlay {said}; `doit lock` follows")
+    return found
 
 
 def _chroot(

@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,11 @@ def prune_at_exit(layout: Layout, days: int, megabytes: int) -> None:
 def prune(layout: Layout, days: int, megabytes: int, now: float) -> list[str]:
     """Delete runs older than `days` and, the oldest first, what is beyond `megabytes`.
 
-    This run and those whose process lives stay. Returns the names of those that went.
+    This run and those whose process lives stay. Returns the names of those that went. What a
+    killed run could not do is done before: its logs are masked, its journal is brought to an end.
     """
+    for folder in folders(layout)[:_REMEMBERED]:
+        _settle(layout, folder)
     oldest = time.strftime(_STAMP, time.gmtime(now - days * 86400))
     total, gone = 0, []
     for folder in folders(layout):
@@ -135,6 +139,20 @@ def prune(layout: Layout, days: int, megabytes: int, now: float) -> list[str]:
                 remove_tree(part, layout.trash)
             gone.append(folder.name)
     return gone
+
+
+def _settle(layout: Layout, folder: Path) -> None:
+    """End the journal of a run whose process is gone, task by task; see `ended`."""
+    match = _NAME.fullmatch(folder.name)
+    if match is None or folder.name == layout.run or _alive(int(match[2])):
+        return
+    then = replace(layout, run=folder.name)
+    for entry in journal(folder):
+        if "outcome" not in entry:
+            last = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+            ended(
+                then, str(entry["task"]), "interrupted", max(0.0, last - entry.get("began", last))
+            )
 
 
 def _append(layout: Layout, entry: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tasks import lock as lock_file
+from tasks import records
 from tasks.errors import BinmillError, Stale
 from tasks.lock import Lock, SeedPin, TreePin
 from tasks.records import Record
@@ -127,7 +128,9 @@ def overlay(site: Site, name: str) -> Record:
     repository = site.layout.overlay(name)
     overlays.obtain(repository, pin)
     try:
-        if news := overlays.moved(repository, pin):
+        news = overlays.moved(repository, pin)
+        records.tell(site.layout, name, pin.commit, news or "")
+        if news:
             say(f"  {news}; `doit lock` follows")
     except BinmillError as failed:  # what is pinned is here
         say(f"  {failed.message}")

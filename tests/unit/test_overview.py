@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tasks import records
 from tasks.engine import runs
 from tasks.engine.overview import disk, holder, overview
 from tasks.engine.status import screen
@@ -21,6 +22,10 @@ version = 1
 [tree]
 tag = "20260310"
 commit = "{"a" * 40}"
+[overlays.java]
+url = "https://git.example/java.git"
+branch = "main"
+commit = "{"b" * 40}"
 """
 
 
@@ -62,6 +67,15 @@ def test_the_lock_and_what_is_newer(layout: Layout) -> None:
     assert "newer     the tree of 20260315 is frozen; `doit lock` pins it" in shown(layout)
     layout.record("snapshot").write_text('{"tag": "20260310"}')
     assert look(layout)["newer"] == []
+    pinned = look(layout)["lock"]["overlays"]["java"]
+    records.tell(layout, "java", pinned, "java: main has moved on to 0123456 (pinned: 1234567)")
+    assert any("newer     overlay java: main has moved on" in line for line in shown(layout))
+    records.tell(layout, "java", "0" * 40, "java: of an older pin")
+    assert look(layout)["newer"] == []
+    layout.news("java").write_text("[")
+    assert look(layout)["newer"] == []
+    records.tell(layout, "java", pinned, "")
+    assert not layout.news("java").exists()
 
 
 def test_a_damaged_lock_and_damaged_records(layout: Layout) -> None:

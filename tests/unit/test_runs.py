@@ -109,3 +109,23 @@ def test_the_oldest_go_when_all_are_large(layout: Layout) -> None:
         run.log("tree").write_bytes(b"x" * 600_000)
     assert runs.prune(made[0], days=30, megabytes=1, now=NOW) == [made[1].run, made[2].run]
     assert kept(layout) == [made[0].run]
+
+
+def test_what_a_killed_run_left_is_masked_by_the_next(layout: Layout) -> None:
+    killed = named(layout, 1)
+    runs.began(killed, "tree")
+    runs.ended(killed, "tree", "done", 1)
+    runs.began(killed, "binpkgs:x")
+    killed.log("binpkgs:x").write_text("from http://me:secret@mirror/\n")
+    package = killed.package_logs("x") / "a.log"
+    package.parent.mkdir(parents=True)
+    package.write_text("from http://me:secret@mirror/\n")
+    now = named(layout, 0)
+    runs.began(now, "tree")
+    for _ in range(2):
+        runs.prune(now, 30, 1000, now=time.time())
+    assert "secret" not in killed.log("binpkgs:x").read_text() + package.read_text()
+    assert killed.log("binpkgs:x").read_text().count("interrupted after") == 1
+    told = {e["task"]: e["outcome"] for e in runs.journal(killed.run_logs)}
+    assert told == {"tree": "done", "binpkgs:x": "interrupted"}
+    assert "outcome" not in runs.journal(now.run_logs)[0]
