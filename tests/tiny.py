@@ -75,7 +75,7 @@ def fill(root: Path, names: Sequence[str] = PROGRAMS) -> Path:
     for path in libraries:
         (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / path[1:])
-    (root / "bin").mkdir(exist_ok=True)
+    (root / "bin").mkdir(parents=True, exist_ok=True)
     for name, path in programs.items():
         shutil.copy(path, root / "bin" / name)
     return root

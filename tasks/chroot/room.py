@@ -9,6 +9,7 @@ from pathlib import Path
 from tasks.chroot.etc_portage import REPOS
 from tasks.system.sandbox import Bind, Sandbox
 
+RESOLVER = "/etc/resolv.conf"  # the host's; often a link
 # Everything a command inside has in its environment, whatever the caller's holds.
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -39,7 +40,7 @@ def plan(
     mounts = [Bind(str(path), f"{REPOS}/{repo}") for repo, path in sorted(repos.items())]
     if etc is not None:
         mounts.append(Bind(str(etc), "/etc/portage"))
-    resolver = os.path.realpath("/etc/resolv.conf")
+    resolver = os.path.realpath(RESOLVER)
     if network and Path(resolver).is_file():
         mounts.append(Bind(resolver, "/etc/resolv.conf"))
     return Sandbox(

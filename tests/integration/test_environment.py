@@ -1,0 +1,180 @@
+"""What a command in a chroot sees is what docs/sandbox.md says, whatever the caller has."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.chroot import room
+from tasks.layout import Layout
+from tasks.records import read
+from tasks.system.sandbox import run, workspace
+from tests import tiny
+
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
+
+PROJECT = Path(__file__).parents[2]
+DOCUMENTED = (PROJECT / "docs/sandbox.md").read_text(encoding="utf-8")
+HOSTILE: dict[bytes, bytes] = {
+    b"LD_PRELOAD": b"/nonexistent/sesame.so",
+    b"LD_LIBRARY_PATH": b"/nonexistent/sesame",
+    b"BASH_ENV": b"/nonexistent/sesame",
+    b"ENV": b"/nonexistent/sesame",
+    b"SHELLOPTS": b"xtrace",
+    b"PS4": b"$(echo sesame >&2)",
+    b"PROMPT_COMMAND": b"echo sesame",
+    b"BASH_FUNC_ls%%": b"() { echo sesame; }",
+    b"BASH_FUNC_x%%": b"() { :; }; echo sesame",
+    b"PYTHONPATH": b"/nonexistent/sesame",
+    b"PYTHONSTARTUP": b"/nonexistent/sesame",
+    b"MAKEFLAGS": b"--sesame",
+    b"CFLAGS": b"-Dsesame",
+    b"FEATURES": b"-sandbox sesame",
+    b"PORTDIR_OVERLAY": b"/sesame",
+    b"ROOT": b"/sesame",
+    b"http_proxy": b"http://user:sesame@proxy.example/",
+    b"HTTPS_PROXY": b"http://user:sesame@proxy.example/",
+    b"SSH_AUTH_SOCK": b"/run/sesame",
+    b"DBUS_SESSION_BUS_ADDRESS": b"unix:path=/run/sesame",
+    b"XDG_RUNTIME_DIR": b"/run/sesame",
+    b"LANG": b"sv_SE.UTF-8",
+    b"LC_ALL": b"sv_SE.UTF-8",
+    b"LANGUAGE": b"sesame",
+    b"TZ": b"Pacific/Kiritimati",
+    b"HOME": b"/nonexistent/sesame",
+    b"SHELL": b"/bin/sesame",
+    b"TMPDIR": b"/tmp",
+    b"SOURCE_DATE_EPOCH": b"1",
+    b"PS1": b"sesame",
+    b"HISTFILE": b"/root/sesame",
+    b"HUGE": b"sesame" * 20_000,
+    b"NOT_UTF8": b"sesame\xff\xfe\x80",
+    b"\xff\xfe": b"sesame",
+    b"NEWLINE": b"sesame\nPATH=/sesame",
+    b"with space": b"sesame",
+    b"EMPTY": b"",
+}
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Layout:  # noqa: ARG001
+    made = tiny.site(tmp_path_factory.mktemp("env") / "site").layout
+    doit(made, {}, "mount:java")
+    return made
+
+
+def doit(layout: Layout, more: dict[bytes, bytes], *words: str) -> bytes:
+    environment = {**os.environb, **more, b"BINMILL_CONFIG": os.fsencode(layout.config)}
+    done = subprocess.run(
+        [sys.executable, "-m", "doit", *words], cwd=PROJECT, env=environment, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(title: str) -> Iterator[tuple[list[str], str]]:
+    """The first table below a heading of docs/sandbox.md: names in backquotes, second column."""
+    section = DOCUMENTED.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    for line in re.findall(r"^\| (`.*?) \| (.*?) \|", section.partition("\n###")[0], re.MULTILINE):
+        yield re.findall(r"`([^`]+)`", line[0]), line[1]
+
+
+def test_a_hostile_caller_changes_nothing(layout: Layout) -> None:
+    clean = read(layout, "mount:java")
+    layout.record("mount:java").unlink()
+    assert b"sesame" not in doit(layout, HOSTILE, "mount:java")
+    assert read(layout, "mount:java") == clean
+    assert "nothing to do" in doit(layout, {}, "mount:java").decode()
+
+
+def test_nothing_of_it_is_anywhere_inside(layout: Layout) -> None:
+    """Neither in the first process nor in a shell, which would obey some of it."""
+    script = "cat /proc/1/environ /proc/1/cmdline; env; ls /; set"
+    for shell in ("sh", "bash"):
+        seen = doit(layout, HOSTILE, "enter", "java", "--scratch", "--", shell, "-c", script)
+        assert b"PATH=/usr/local/sbin:" in seen
+        assert b"sesame" not in seen
+        assert b"Kiritimati" not in seen
+
+
+def test_enter_adds_exactly_its_own(layout: Layout) -> None:
+    hostile = {**HOSTILE, b"TERM": b"vt220"}
+    printed = doit(layout, hostile, "enter", "java", "--scratch", "--", "env", "-0")
+    found = dict(line.split("=", 1) for line in printed.decode().split("\0") if line)
+    of_record = dict(line.split("=", 1) for line in read(layout, "mount:java")["environment"])
+    assert found == {**of_record, "TERM": "vt220", "PS1": "[java] \\w \\$ ", "HISTFILE": ""}
+
+
+def test_every_variable_is_documented_with_its_value(layout: Layout) -> None:
+    told = dict((names[0], value) for names, value in rows("The environment"))  # noqa: C402
+    found = dict(line.split("=", 1) for line in read(layout, "mount:java")["environment"])
+    for name, value in found.items():
+        assert name in told
+        assert f"`{value}`" in told[name] or name == "SOURCE_DATE_EPOCH"
+    assert found["SOURCE_DATE_EPOCH"] == str(tiny.MADE["tree"]["timestamp"])
+    assert told.keys() - found.keys() == {"MAKEOPTS", "PS1", "HISTFILE"}
+    assert room.ENVIRONMENT.keys() <= told.keys()
+
+
+def test_every_mount_is_documented_with_its_options(layout: Layout) -> None:
+    lines = DOCUMENTED.partition("\n## The mount table\n")[2].partition("\n### ")[0].splitlines()
+    told = {}
+    for line in (line for line in lines if line.startswith("| `/")):
+        _, at, _, options, *_ = (cell.strip() for cell in line.split("|"))
+        for name in re.findall(r"`([^`]+)`", at):
+            told[name] = sorted(options.replace("*", "").split(", "))
+    told["/var/db/repos/gentoo"] = told.pop("/var/db/repos/TREE")
+    found = {m["at"]: sorted(m["options"].split(",")) for m in read(layout, "mount:java")["mounts"]}
+    assert told.pop("/etc/resolv.conf") == ["nodev", "nosuid", "ro"]  # only where there is network
+    del told["/var/db/repos/OVERLAY"]
+    assert found == told
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "link to a link"])
+def test_the_resolver_is_the_host_s_of_this_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    real = tmp_path / "stub-resolv.conf"
+    real.write_text("nameserver 192.0.2.1\n")
+    named = real
+    for hop in range(kind.count("link")):
+        (tmp_path / f"link{hop}").symlink_to(named)
+        named = tmp_path / f"link{hop}"
+    monkeypatch.setattr(room, "RESOLVER", str(named))
+    seed = tiny.fill(tmp_path / "seed")
+    for address in ("192.0.2.1", "192.0.2.2"):
+        fresh = tmp_path / "fresh"  # as those who write it do: a new file under its name
+        fresh.write_text(f"nameserver {address}\n")
+        fresh.rename(real)
+        with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:
+            inside = room.plan("box", [seed], space, repos={}, etc=None, timestamp=1, network=True)
+            assert run(inside, ["cat", "/etc/resolv.conf"]).stdout == f"nameserver {address}\n"
+            assert run(inside, ["sh", "-c", ": > /etc/resolv.conf"], check=False).returncode != 0
+        assert real.read_text() == f"nameserver {address}\n"
+
+
+@pytest.mark.parametrize("kind", ["missing", "dangling", "folder"])
+def test_a_host_without_a_resolver_mounts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    named = tmp_path / "resolv.conf"
+    if kind == "dangling":
+        named.symlink_to(tmp_path / "gone")
+    elif kind == "folder":
+        named.mkdir()
+    monkeypatch.setattr(room, "RESOLVER", str(named))
+    inside = room.plan("box", [], tmp_path, repos={}, etc=None, timestamp=1, network=True)
+    assert inside.binds == ()
+
+
+def test_names_and_time_do_not_depend_on_the_host(layout: Layout) -> None:
+    told = doit(layout, HOSTILE, "enter", "java", "--scratch", "--", "sh", "-c",
+                "cat /etc/hosts /etc/binmill-chroot").decode()  # fmt: skip
+    assert told == "127.0.0.1 localhost java\n::1 localhost\nbase > java\n"
