@@ -27,6 +27,10 @@ class CommandFailed(BinmillError):
     """A program ended with a non-zero status, or ran out of its time."""
 
 
+class OutOfMemory(CommandFailed):
+    """A program failed, and the kernel has killed some for want of memory meanwhile."""
+
+
 class HostLacks(BinmillError):
     """This machine does not have, or does not allow, what a task needs."""
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.config import Build
-from tasks.errors import BinmillError, CommandFailed, NotTrusted
+from tasks.errors import BinmillError, CommandFailed, NotTrusted, OutOfMemory
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
@@ -66,9 +66,16 @@ def build(room: Sandbox, packages: Sequence[str], options: Build, log: Path) -> 
         sandbox.run(room, command(options, packages), log=log, timeout=options.timeout_minutes * 60)
     except CommandFailed as failed:
         said = said_since(log, start)
-        raise CommandFailed(
-            f"the build of {room.hostname} failed: {reason(said) or failed.message}",
-            f"read {log}; the packages that were finished are kept for the next run",
+        first = f"read {log}"
+        why = reason(said) or failed.message
+        if isinstance(failed, OutOfMemory):
+            why = f"out of memory, the kernel killed some of it; {why}"
+            first = "have fewer `jobs` or `packages` in [build], or more memory"
+        elif tried_the_network(said):
+            why = f"{why} (it tried the network, which is denied to all but the fetching)"
+        raise type(failed)(
+            f"the build of {room.hostname} failed: {why}",
+            f"{first}; the packages that were finished are kept for the next run",
         ) from failed
 
 
@@ -124,6 +131,21 @@ def reason(log: str) -> str:
                 told = (part.lstrip(">!* ") for part in lines[number : number + length])
                 return " ".join(told).removeprefix("ERROR: ")[:400]
     return ""
+
+
+_NO_NETWORK = re.compile(
+    "network is unreachable|could not resolve host|name or service not known"
+    "|temporary failure in name resolution|unable to resolve host address",
+    re.IGNORECASE,
+)
+
+
+def tried_the_network(log: str) -> bool:
+    """Whether a package that failed wanted the network: what programs say that have none.
+
+    emerge(1) prints the log of a package that failed, whatever --quiet-build says.
+    """
+    return "!!! Couldn't download" not in log and bool(_NO_NETWORK.search(log))
 
 
 def installed(upper: Path) -> list[Path]:

@@ -127,7 +127,8 @@ def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
         commits[other] = records.read(layout, f"overlay:{other}")["commit"]
     if more.get("network"):
         more["variables"] = {**site.proxies, **(more.get("variables") or {})}
-    more.setdefault("etc", layout.state / records.read(layout, f"etc:{name}")["path"])
+    if "etc" not in more:
+        more["etc"] = _etc(site, name)
     more.setdefault("layers", _paths(site, records.read(layout, f"chroot:{name}")["layers"]))
     return room.plan(
         name,
@@ -136,6 +137,16 @@ def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
         timestamp=records.read(layout, "tree")["timestamp"],
         **more,
     )
+
+
+def _etc(site: Site, name: str) -> Path:
+    """The generated /etc/portage of a chroot; raises where somebody has changed it since."""
+    from tasks.chroot import etc_portage
+
+    record = records.read(site.layout, f"etc:{name}")
+    folder = site.layout.state / str(record["path"])
+    etc_portage.vouched(folder, record["files"])
+    return folder
 
 
 def revisions(site: Site, name: str) -> dict[str, str]:

@@ -30,6 +30,7 @@ def etc(site: Site, name: str) -> Record:
     target = site.layout.etc(name) / identity([settled, link])[:32]
     closed_folder(target.parent.parent)  # a mirror's password may be in it
     etc_portage.write(made, link, target, site.layout.trash)
+    etc_portage.vouched(target, settled, settled)
     etc_portage.renew_mirrors(made, target)
     return {"path": str(target.relative_to(site.layout.state)), "files": sorted(settled)}
 
@@ -101,10 +102,12 @@ def show(site: Site, words: Sequence[str]) -> None:
             raise BinmillError(
                 f"{name} has no /etc/portage/{path}", f"it has: {', '.join(sorted(made))}"
             )
+    # what is in another encoding is shown as far as it can be
+    text = {path: content.encode("utf-8", "replace").decode() for path, content in made.items()}
     if wanted:
-        say("\n".join(made[path].rstrip("\n") for path in wanted))
+        say("\n".join(text[path].rstrip("\n") for path in wanted))
     else:
-        say("\n".join(f"==> {Path('/etc/portage', p)} <==\n{made[p]}" for p in sorted(made)))
+        say("\n".join(f"==> {Path('/etc/portage', p)} <==\n{text[p]}" for p in sorted(text)))
 
 
 def _last_line(text: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tasks.errors import BinmillError, CommandFailed
+from tasks.errors import BinmillError, CommandFailed, OutOfMemory
 from tasks.system import copied
 from tasks.system.command import Done, require_root, started, stop
 from tasks.system.files import remove_tree
@@ -90,9 +90,10 @@ def run(
 ) -> Done:
     """Run a command inside, without a terminal. `timeout` in seconds; `log` gets its output.
 
-    Raises CommandFailed when it fails (unless `check` is false) and BinmillError when the
-    sandbox itself could not be set up.
+    Raises CommandFailed when it fails (unless `check` is false), as OutOfMemory where that is why,
+    and BinmillError when the sandbox itself could not be set up.
     """
+    before = _out_of_memory()
     done, stands = _run(sandbox, argv, log, timeout)
     if _copies(sandbox, done.returncode, stands):
         done, stands = _run(sandbox, argv, log, timeout)
@@ -100,12 +101,24 @@ def run(
         raise BinmillError(f"the sandbox {sandbox.hostname} could not be set up: "
                            f"{_last(done.stderr, log)}")  # fmt: skip
     if check and done.returncode != 0:
-        raise CommandFailed(
+        killed = _out_of_memory() > before
+        failure = OutOfMemory if killed else CommandFailed
+        why = "out of memory, the kernel killed some of it; " if killed else ""
+        raise failure(
             f"{' '.join(argv[:4])} failed in {sandbox.hostname} (exit code {done.returncode}): "
-            f"{_last(done.stderr or done.stdout, log)}",
+            f"{why}{_last(done.stderr or done.stdout, log)}",
             f"read {log}" if log else "",
         )
     return done
+
+
+def _out_of_memory() -> int:
+    """How many processes this kernel has killed for want of memory (its vmstat; since 4.13)."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _run(

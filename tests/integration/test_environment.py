@@ -73,7 +73,7 @@ def doit(layout: Layout, more: dict[bytes, bytes], *words: str) -> bytes:
     environment = {**os.environb, **more, b"BINMILL_CONFIG": os.fsencode(layout.config)}
     done = subprocess.run(
         [sys.executable, "-m", "doit", *words], cwd=PROJECT, env=environment, check=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

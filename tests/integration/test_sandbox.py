@@ -335,6 +335,96 @@ def test_timeout_ends_a_grandchild_in_its_own_session(box: Sandbox, tmp_path: Pa
     assert eventually(lambda: not sandboxed(tmp_path))
 
 
+_HUNGRY = """
+import os, sys
+from pathlib import Path
+from tasks.errors import OutOfMemory
+from tasks.system.sandbox import Sandbox, run, workspace
+site, group = Path(sys.argv[1]), Path(sys.argv[2])
+(group / "cgroup.procs").write_text(str(os.getpid()))
+with workspace(site / "work", "box", site / "trash") as space:
+    box = Sandbox("box", (Path("/"),), space, environment={"PATH": sys.argv[3]})
+    try:
+        run(box, ["sh", "-c", "tail /dev/zero; echo it failed >&2; exit 1"])
+    except OutOfMemory as error:
+        print(error.message)
+"""
+
+
+@pytest.fixture
+def small_group(tmp_path: Path) -> Iterator[Path]:
+    """A control group of 100 MB, of either version."""
+    one, two = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    parent, limits = (
+        (one, ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"))
+        if one.is_dir() else (two, ("memory.max", "memory.swap.max"))
+    )  # fmt: skip
+    group = parent / f"binmill-test-{tmp_path.name}-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limits[0]).write_text(str(100 << 20))
+    except OSError as error:
+        pytest.skip(f"needs a memory control group: {error}")
+    with contextlib.suppress(OSError):  # where swap is not accounted
+        (group / limits[1]).write_text(str(100 << 20) if parent == one else "0")
+    yield group
+    assert eventually(lambda: not (group / "cgroup.procs").read_text().split())
+    group.rmdir()
+
+
+def test_out_of_memory_is_named_as_such(tmp_path: Path, small_group: Path) -> None:
+    """Fault 40."""
+    done = subprocess.run(
+        [sys.executable, "-c", _HUNGRY, tmp_path, small_group, PATH],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (
+        "failed in box (exit code 1): out of memory, the kernel killed 1 processes; it failed"
+        in (done.stdout)
+    )
+
+
+def test_a_stale_mount_in_the_work_area_is_not_deleted_through(tmp_path: Path) -> None:
+    """Fault 38: on a host where somebody has bound a folder into a workspace."""
+    kept, stale = tmp_path / "kept", tmp_path / "work/box/upper/mnt"
+    for folder in (kept, stale):
+        folder.mkdir(parents=True)
+    (kept / "precious").write_text("x")
+    script = """
+import subprocess, sys
+from pathlib import Path
+from tasks.errors import BinmillError
+from tasks.system.sandbox import workspace
+kept, stale = map(Path, sys.argv[1:])
+work = stale.parents[1]
+def enter():
+    with workspace(work.parent, work.name, work.parents[1] / "trash"):
+        pass
+subprocess.run(["mount", "--bind", kept, stale], check=True)
+try:
+    enter()
+except BinmillError as error:
+    print(error)
+print((kept / "precious").exists(), stale.exists())
+subprocess.run(["umount", stale], check=True)
+enter()
+print((kept / "precious").exists(), work.exists())
+"""
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", script, kept,
+         stale],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}/work/box is not deleted: something is mounted at {stale}",
+        f"  next: umount {stale}, then run the same command again",
+        "True True",
+        "True False",
+    ]
+
+
 def test_no_zombies_inside(box: Sandbox) -> None:
     script = "for i in 1 2 3; do (sh -c 'true &'); done; sleep 0.2; grep -l ^State.Z /proc/*/status"
     assert run(box, ["sh", "-c", script], check=False).stdout == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.build import emerge
-from tasks.build.emerge import command, installed, makeopts, reason, said_since
+from tasks.build.emerge import command, installed, makeopts, reason, said_since, tried_the_network
 from tasks.config import Build
 from tasks.errors import BinmillError, NotTrusted
 
@@ -123,6 +123,22 @@ emerge: there are no ebuilds to satisfy "no/thing".
 )  # fmt: skip
 def test_reason(log: str, told: str) -> None:
     assert reason(log) == told
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ("wget: unable to resolve host address 'x'\n" + COMPILE, True),
+        ("curl: (6) Could not resolve host: x\n" + COMPILE, True),
+        ("connect: Network is unreachable\n" + COMPILE, True),
+        ("socket.gaierror: [Errno -3] Temporary failure in name resolution\n" + COMPILE, True),
+        ("wget: unable to resolve host address 'x'\n!!! Couldn't download 'x'. Aborting.\n", False),
+        (COMPILE, False),
+        ("", False),
+    ],
+)
+def test_a_package_that_tried_the_network(log: str, told: bool) -> None:
+    assert tried_the_network(log) is told
 
 
 def test_only_this_run_is_read(tmp_path: Path) -> None:

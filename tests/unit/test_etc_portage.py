@@ -21,7 +21,7 @@ from tasks.config import Config
 from tasks.errors import BinmillError
 from tasks.flow.etc import etc
 from tasks.layout import Layout
-from tasks.site import Site
+from tasks.site import Site, identity
 from tests.conftest import names
 from tests.unit.test_config import changed
 
@@ -311,10 +311,41 @@ def test_own_files_that_are_refused(tmp_path: Path) -> None:
     os.mkfifo(own / "pipe")
     with pytest.raises(BinmillError, match="not a plain file"):
         etc_portage.own_files(own)
-    (own / "pipe").unlink()
-    (own / "latin").write_bytes(b"\xe9\n")
-    with pytest.raises(BinmillError, match="not text"):
-        etc_portage.own_files(own)
+
+
+def test_own_files_in_another_encoding_come_out_as_they_are(tmp_path: Path) -> None:
+    """A patch for a file in Latin-1, say."""
+    patch = b"--- a/x\n+++ b/x\n@@ -0,0 +1 @@\n+caf\xe9\x00\n"
+    (tmp_path / "portage/patches/a/b").mkdir(parents=True)
+    (tmp_path / "portage/patches/a/b/x.patch").write_bytes(patch)
+    made = etc_portage.merged({"make.conf": "x"}, etc_portage.own_files(tmp_path / "portage"))
+    etc_portage.write(made, "/var/db/x", tmp_path / "etc/id", tmp_path / "trash")
+    assert (tmp_path / "etc/id/patches/a/b/x.patch").read_bytes() == patch
+    etc_portage.vouched(tmp_path / "etc/id", made, made)
+    identity([made])
+
+
+@pytest.mark.parametrize("what", ["added", "added below", "gone", "changed", "profile"])
+def test_a_generated_directory_that_somebody_has_changed_is_reported(
+    tmp_path: Path, what: str
+) -> None:
+    made, folder = {"a/b": "1", "c": "2", "make.conf": "3"}, tmp_path / "etc"
+    etc_portage.write(made, "/var/db/x", folder, tmp_path / "trash")
+    etc_portage.vouched(folder, made, made)
+    (folder / "make.conf").write_text("other mirrors")
+    (folder / "mirrors").write_text("other mirrors")
+    etc_portage.vouched(folder, made, made)
+    if what.startswith("added"):
+        (folder / ("a/new" if "below" in what else "new")).write_text("x")
+    elif what == "changed":
+        (folder / "c").write_text("x")
+        etc_portage.vouched(folder, made)
+    else:
+        (folder / ("c" if what == "gone" else "make.profile")).unlink()
+    kept = names(folder)
+    with pytest.raises(BinmillError, match="was put there, taken away or changed by hand"):
+        etc_portage.vouched(folder, made, made)
+    assert names(folder) == kept
 
 
 def test_write_is_one_step_and_once(tmp_path: Path) -> None:
