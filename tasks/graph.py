@@ -22,22 +22,20 @@ from typing import Any
 
 from doit.task import Task
 
+from tasks import attended
 from tasks import lock as lock_file
 from tasks.engine.asked import WhenNamed
-from tasks.engine.step import Below, Fact, Option, Step, interactive
+from tasks.engine.step import Below, Fact, Option, Step
 from tasks.errors import BinmillError
 from tasks.flow import (
     chroots,
     client,
-    enter,
     etc,
     gate,
     members,
     mirror,
     packages,
     publishing,
-    releases,
-    serve,
     snapshots,
     switching,
     trees,
@@ -73,11 +71,7 @@ def build(site: Site) -> Iterator[Any]:
         yield {"basename": base, "name": None, "doc": doc, "task_dep": inner}
     for step in steps:
         yield step.as_named_task(site.layout) if step in named else step.as_task(site.layout)
-    yield _log(site)
-    yield _enter(site)
-    yield _show(site)
-    yield from _releases(site)
-    yield from _giving(site)
+    yield from attended.build(site, steps)
 
 
 def defaults(site: Site) -> list[str]:
@@ -165,6 +159,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         partial(chroots.chroot, site, name), needs=(under,),
         inputs={"lineage": config.lineage(name)}, results=named("layers"),
         fresh=(Below(site.layout.touched(name), f"somebody has changed {name} by hand"),),
+        owned=lambda record: [state / chroots.made_layer(record, name)],
     )  # fmt: skip
     extra = (Below(state.parent / own.portage_dir),) if own.portage_dir else ()
     yield Step(
@@ -187,6 +182,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         needs=(*entered, f"check:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
         inputs={"packages": own.packages},
         results=lambda record: [packages.set_folder(site, name, record)],
+        owned=lambda record: [packages.set_folder(site, name, record), site.layout.builds(name)],
         progress=packages.progress,
     )  # fmt: skip
     below = (f"seed:{config.seed_of(name)}", *repos)
@@ -198,19 +194,20 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
             "access": config.access.model_dump(),
             **config.binhost.model_dump(include={"signing_key", "valid_days"}),
         },
-        results=generation,
+        results=generation, owned=lambda _record: (),
     )  # fmt: skip
     yield Step(
         f"gate:{name}", f"install the candidate of {name} offline, from a fresh seed",
         partial(gate.gate, site, name),
         needs=(f"candidate:{name}", f"binpkgs:{name}", f"etc:{name}", *below),
-        results=generation,
+        results=generation, owned=lambda _record: (),
     )  # fmt: skip
     yield Step(
         f"publish:{name}", f"switch clients of {name} to what went through the gate",
         partial(switching.publish, site, name), needs=(f"candidate:{name}", f"gate:{name}"),
         fresh=(Fact(partial(switching.all_valid, site, name), "a release manifest ages"),),
         results=lambda record: [*generation(record), site.layout.binhost(name) / "current"],
+        owned=lambda _record: (),  # they are the clients' by now
         when_named=WhenNamed(
             lambda: not switching.held_by_rollback(site, name),
             "a rollback is held, and you asked to end that",
@@ -247,66 +244,3 @@ def _portage_inputs(site: Site, name: str) -> dict[str, Any]:
         "mirrors": site.config.mirrors.model_dump(),
         "tree": site.config.tree.name,
     }
-
-
-def _log(site: Site) -> dict[str, Any]:
-    doc = "show what changed between two frozen days: doit log [DAY [DAY]] [--json]"
-    json = {"name": "json", "long": "json", "type": bool, "default": False, "help": "as JSON"}
-    return {"basename": "log", **interactive(partial(snapshots.log, site), doc),
-            "pos_arg": "words", "params": [json]}  # fmt: skip
-
-
-def _enter(site: Site) -> dict[str, Any]:
-    doc = "a shell in a chroot: doit enter NAME [--scratch | --reset] [-- COMMAND]"
-    said = {"scratch": "throw away what is changed", "reset": "throw away what was kept before"}
-    params = [{"name": name, "long": name, "type": bool, "default": False, "help": text}
-              for name, text in said.items()]  # fmt: skip
-    return {"basename": "enter", **interactive(partial(enter.enter, site), doc),
-            "pos_arg": "words", "params": params}  # fmt: skip
-
-
-def _show(site: Site) -> dict[str, Any]:
-    doc = "print the generated /etc/portage of a chroot: doit show NAME [FILE]"
-    return {"basename": "show", **interactive(partial(etc.show, site), doc), "pos_arg": "words"}
-
-
-def _releases(site: Site) -> Iterator[Any]:
-    """What people do with what was published."""
-    json = {"name": "json", "long": "json", "type": bool, "default": False, "help": "as JSON"}
-    to = {"name": "to", "long": "to", "default": "", "help": "the generation, or the channel"}
-    told = {
-        "rollback": (releases.rollback, "bring an earlier generation back: doit rollback:NAME"
-                     " [--to N]", to),
-        "promote": (releases.promote, "a tested generation to a channel: doit promote NAME [N]"
-                    " [--to CHANNEL]", to),
-        "generations": (releases.generations, "list what is kept: doit generations [NAME] [--json]",
-                        json),
-        "diff": (releases.diff, "compare two generations: doit diff NAME [N [M]] [--json]", json),
-    }  # fmt: skip
-    for name, (action, doc, option) in told.items():
-        yield {"basename": name, **interactive(partial(action, site), doc), "pos_arg": "words",
-               "params": [option]}  # fmt: skip
-    for name in site.config.chroots:
-        back = partial(_named, partial(releases.rollback, site), name)
-        task = Task(f"rollback:{name}", params=[to], **interactive(
-            back, f"bring an earlier generation of {name} back: --to N"))  # fmt: skip
-        task.subtask_of = "rollback"
-        yield task
-
-
-def _named(action: Callable[[list[str]], None], name: str, words: list[str]) -> None:
-    action([name, *words])
-
-
-def _giving(site: Site) -> Iterator[dict[str, Any]]:
-    """What is for people who give packages to others."""
-    show = {"name": "print", "long": "print", "type": bool, "default": False,
-            "help": "print nginx's server block for a web server of your own"}  # fmt: skip
-    told = {
-        "serve": (serve.serve, "serve binhosts and mirror to whom they are for, until Ctrl-C"),
-        "user": (serve.user, "who may fetch: doit user add NAME --group GROUP, remove NAME, list"),
-        "distfile": (mirror.distfile, "the mirror: doit distfile add FILE --group GROUP, sync"),
-    }
-    for name, (action, doc) in told.items():
-        yield {"basename": name, **interactive(partial(action, site), doc),
-               "pos_arg": "words", "params": [show] if name == "serve" else []}  # fmt: skip

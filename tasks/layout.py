@@ -16,7 +16,8 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       overlays/NAME.git/       fetched overlays
       exports/COMMIT/          one commit as plain files, mounted read-only into chroots
       downloads/               what is being downloaded; nothing here is verified
-      seeds/DIGEST/            an extracted stage, never written again
+      seeds/DIGEST/            an extracted stage, never written again; DIGEST.listing beside it
+                               says what each of its files must be (tasks.system.listing)
       layers/NAME/ID/          what chroot NAME adds to the layers below it, or somebody in it
       touched/NAME/            there, while what was done in chroot NAME by hand is part of it
       etc/NAME/                the generated /etc/portage of chroot NAME
@@ -131,11 +132,27 @@ class Layout:
     def mirror(self, group: str) -> Path:
         return self.state / "mirror" / _one_name(group.replace(":", ".")) / "distfiles"
 
+    @property
+    def records(self) -> Path:
+        return self.state / "records"
+
+    @property
+    def locks(self) -> Path:
+        return self.state / "locks"
+
+    @property
+    def overlays(self) -> Path:
+        return self.state / "overlays"
+
+    @property
+    def seeds(self) -> Path:
+        return self.state / "seeds"
+
     def record(self, task: str) -> Path:
-        return self.state / "records" / f"{_one_name(task.replace(':', '.'))}.json"
+        return self.records / f"{_one_name(task.replace(':', '.'))}.json"
 
     def busy(self, task: str) -> Path:
-        return self.state / "locks" / _one_name(task.replace(":", "."))
+        return self.locks / _one_name(task.replace(":", "."))
 
     def news(self, overlay: str) -> Path:
         return self.state / "news" / f"{_one_name(overlay)}.json"
@@ -144,13 +161,16 @@ class Layout:
         return self.run_logs / f"{_one_name(task.replace(':', '.'))}.log"
 
     def overlay(self, name: str) -> Path:
-        return self.state / "overlays" / f"{_one_name(name)}.git"
+        return self.overlays / f"{_one_name(name)}.git"
 
     def export(self, commit: str) -> Path:
         return self.state / "exports" / _one_name(commit)
 
     def seed(self, digest: str) -> Path:
-        return self.state / "seeds" / _one_name(digest[:32])
+        return self.seeds / _one_name(digest[:32])
+
+    def seed_listing(self, digest: str) -> Path:
+        return self.seeds / f"{_one_name(digest[:32])}.listing"
 
     def unpacking(self, digest: str) -> Path:
         """The lock of whoever unpacks the stage of that (short) digest."""
@@ -162,8 +182,11 @@ class Layout:
     def etc(self, name: str) -> Path:
         return self.state / "etc" / _one_name(name)
 
+    def builds(self, name: str) -> Path:
+        return self.inside / "builds" / _one_name(name)
+
     def build(self, name: str, key: str) -> Path:
-        return self.inside / "builds" / _one_name(name) / _one_name(key[:32])
+        return self.builds(name) / _one_name(key[:32])
 
     def package_logs(self, name: str) -> Path:
         return self.inside / "logs" / _one_name(name) / self.run

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tasks.config import Chroot, Config, Mirrors
@@ -144,6 +144,18 @@ def renew_mirrors(made: Mapping[str, str], target: Path) -> None:
             file.unlink(missing_ok=True)
         elif not file.is_file() or file.read_text(encoding="utf-8") != text:
             write_atomic(file, text)
+
+
+def settled(found: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """What the files of a generated /etc/portage would be without mirrors, each way it can be.
+
+    A file `mirrors` is generated or a stack's own. See `without_mirrors`; pure.
+    """
+    conf = found.get("make.conf", "").splitlines(keepends=True)
+    kept = "".join(line for line in conf if not line.startswith('GENTOO_MIRRORS="'))
+    alike = {**found, "make.conf": kept}
+    yield alike
+    yield {path: text for path, text in alike.items() if path != "mirrors"}
 
 
 def own_files(folder: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ from tasks.chroot import contents, stage
 from tasks.chroot.admission import Admission
 from tasks.chroot.members import BadTar, relay
 from tasks.errors import BinmillError, NotTrusted
+from tasks.system import listing
 from tasks.system.command import require_root, run, started, widen
 from tasks.system.files import closed_folder, remove_tree, sync_folder
 from tasks.system.pipes import patient
@@ -63,7 +64,8 @@ class Archive:
 def extract(archive: Archive, target: Path, trash: Path) -> Admission:
     """Unpack a stage into `target` in one step, with owners, modes, links and attributes.
 
-    Nothing has that name before everything was checked; what a failure leaves is deleted. Raises
+    Nothing has that name before everything was checked, and the listing for `doit fsck` lies
+    beside it; what a failure leaves is deleted. Raises
     NotTrusted for an archive that is not the pinned one, or that is no stage, BinmillError where
     this machine could not write it.
     """
@@ -80,6 +82,8 @@ def extract(archive: Archive, target: Path, trash: Path) -> Admission:
             stage.check_kept(scratch, admitted.privileged)
             if archive.listing is not None:
                 contents.check(scratch, archive.listing, admitted.entries, archive.name)
+            # while the disk is busy: all of it is in memory still
+            listing.write(scratch, target.with_name(f"{target.name}.listing"))
         run("sync", "-f", scratch)  # before its name says that it is whole
         scratch.rename(target)
     except BaseException:

@@ -7,6 +7,7 @@ Every stock backend writes at the end of the run, so a killed run forgets all it
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -16,8 +17,35 @@ from urllib.parse import quote
 from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile
 
+from tasks.errors import BinmillError
+
 _BUSY_MILLISECONDS = 30_000
 _LAST_KEY = "deps:"
+
+
+def remembered(path: Path) -> dict[str, str]:
+    """The SHA-256 of each task's record, as its task left it; nothing where there is no memory.
+
+    Raises BinmillError where the database is damaged. It reads only.
+    """
+    if not path.exists():
+        return {}
+    found = {}
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        ) as connection:
+            connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
+            said = connection.execute("pragma integrity_check(1)").fetchone()[0]
+            if said != "ok":
+                raise sqlite3.DatabaseError(said.splitlines()[-1])
+            for task, data in connection.execute("select task_id, task_data from doit"):
+                record = (json.loads(data).get("_values_:") or {}).get("record")
+                if isinstance(record, str):
+                    found[task] = record
+    except (sqlite3.Error, ValueError, AttributeError, TypeError) as error:
+        raise BinmillError(f"{path} is damaged ({error})") from error
+    return found
 
 
 class DurableBackend(SqliteDB):  # type: ignore[misc]
@@ -58,7 +86,8 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
             ) from error
         except sqlite3.DatabaseError as error:
             raise InvalidDodoFile(
-                f"{path} is damaged ({error}); delete it: the next run makes everything again"
+                f"{path} is damaged ({error}); `doit fsck --repair` puts it aside, and the "
+                "next run makes everything again, with what lies below state/"
             ) from error
         memory.close()
         return connection

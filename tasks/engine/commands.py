@@ -14,6 +14,7 @@ from doit.cmd_base import DoitCmdBase
 from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_info import Info as DoitInfo
 from doit.cmd_run import Run as DoitRun
+from doit.dependency import Dependency, SqliteDB
 from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 from doit.runner import FAILURE, MRunner, Runner
 
@@ -66,6 +67,8 @@ class Run(DoitRun):  # type: ignore[misc]
     def execute(self, params: Any, args: list[str]) -> int:
         # doit looks its runners up in its module, and has no other way to name them
         cmd_run.Runner, cmd_run.MRunner = _Runner, _ParallelRunner
+        if args[:1] == ["fsck"]:  # it looks at the database itself, and must run with a damaged one
+            self.dep_manager = Dependency(SqliteDB, ":memory:")
         result: int = super().execute(params, args)
         return result
 

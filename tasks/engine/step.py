@@ -87,6 +87,8 @@ class Step:
     options: tuple[Option, ...] = ()
     progress: Callable[[Path], str] | None = None  # how far its log says that it is, in a few words
     when_named: WhenNamed | None = None
+    # those that are its alone, and what else is, where that is not just the results
+    owned: Callable[[Record], Iterable[Path]] | None = None
 
     def as_task(self, layout: Layout) -> dict[str, Any]:
         """The doit task; `basename:name` for a step called "chroot:java"."""

@@ -97,6 +97,11 @@ def without_hand(site: Site, name: str) -> list[str]:
     return list(record["layers"])[name in record.get("touched", ()) :]
 
 
+def made_layer(record: Record, name: str) -> str:
+    """The layer that a chroot's own task has made, of a record of it."""
+    return str(record["layers"][name in record.get("touched", ())])
+
+
 def mount(site: Site, name: str) -> Record:
     """Prove that the mounted chroot can be entered: mounts and environment as seen inside."""
     from tasks.chroot import room

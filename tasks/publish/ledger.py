@@ -8,7 +8,7 @@ takes over what it has in common with it, and reads no byte of that again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from tasks.system.files import digests, write_atomic
 
 FACTS = "generation.json"
 CANDIDATES = "candidate"  # beside gen/: made, and not published
-_PUBLISHED = "published.json"
-_LEDGER = "ledger.json"
+PUBLISHED = "published.json"
+LEDGER = "ledger.json"
 _SUMS = ("size", "md5", "sha1", "sha512", "mtime")
 
 
@@ -70,7 +70,7 @@ def published(binhost: Path) -> dict[str, str]:
     A path never gets another package: a client that has an index from yesterday would get bytes
     that do not fit it.
     """
-    return _read(binhost / _PUBLISHED) if (binhost / _PUBLISHED).exists() else {}
+    return _read(binhost / PUBLISHED) if (binhost / PUBLISHED).exists() else {}
 
 
 def add_published(binhost: Path, files: Mapping[str, File]) -> None:
@@ -79,14 +79,14 @@ def add_published(binhost: Path, files: Mapping[str, File]) -> None:
     for path, file in files.items():
         if known.setdefault(path, file.collected) != file.collected:
             raise refused(binhost, path)
-    write_atomic(binhost / _PUBLISHED, json.dumps(known, indent=0, sort_keys=True) + "\n")
+    write_atomic(binhost / PUBLISHED, json.dumps(known, indent=0, sort_keys=True) + "\n")
 
 
 def refused(binhost: Path, path: str) -> BinmillError:
     """What is said of a path that was another package."""
     return BinmillError(
         f"{path} was published before with other content",
-        f"delete the builds of {binhost.name} below state/inside/builds and build again",
+        f"run `doit clean binpkgs:{binhost.name}` and build again",
     )
 
 
@@ -108,7 +108,7 @@ def held(binhost: Path, packages: Sequence[Mapping[str, Any]], signer: str) -> d
 
 
 def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, File]:
-    if not (folder / _LEDGER).exists():  # of a release that had no views and no such file
+    if not (folder / LEDGER).exists():  # of a release that had no views and no such file
         places = {path: folder / path for path in wanted if (folder / path).is_file()}
         return {path: file_of(place, wanted[path]) for path, place in places.items()}
     found = {}
@@ -117,7 +117,7 @@ def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, File]:
             if file.place.stat().st_size != file.sums["size"]:
                 raise BinmillError(
                     f"{file.place} is not the file that was published",
-                    f"delete the generation {folder.name}, and what it has is signed again",
+                    "run `doit fsck --repair`, and it is signed again",
                 )
             found[path] = file
     return found
@@ -142,7 +142,7 @@ def file_of(place: Path, collected: str) -> File:
 
 def files(folder: Path) -> dict[str, File]:
     """The packages of a generation, by path."""
-    kept = _read(folder / _LEDGER)
+    kept = _read(folder / LEDGER)
     return {
         path: File(
             folder / entry["view"] / path, _sums(entry), entry["collected"],
@@ -150,6 +150,36 @@ def files(folder: Path) -> dict[str, File]:
         )
         for path, entry in kept["packages"].items()
     }  # fmt: skip
+
+
+def packages(folder: Path) -> dict[str, Any] | None:
+    """What the files of a generation are, by path; None where that cannot be read.
+
+    Nothing is known of those of a release that had no such file.
+    """
+    try:
+        return dict(_read(folder / LEDGER)["packages"])
+    except FileNotFoundError:
+        return {}
+    except (BinmillError, OSError, LookupError, TypeError, ValueError):
+        return None
+
+
+def forget(folder: Path, paths: Collection[str]) -> None:
+    """Let a generation say nothing of these files any more; where it cannot be read, of none."""
+    kept = packages(folder)
+    read = {"origins": [], "packages": {}} if kept is None else _read(folder / LEDGER)
+    left = {path: entry for path, entry in (kept or {}).items() if path not in paths}
+    write_atomic(folder / LEDGER, json.dumps({**read, "packages": left}, indent=0, sort_keys=True)
+                 + "\n")  # fmt: skip
+
+
+def views(folder: Path) -> list[str]:
+    """The views that a generation says it has; none where that cannot be read."""
+    try:
+        return sorted(_read(folder / FACTS)["views"])
+    except (BinmillError, OSError, LookupError, TypeError):
+        return []
 
 
 def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, str]) -> None:
@@ -164,7 +194,7 @@ def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, 
         for path, file in files.items()
     }  # fmt: skip
     kept = {"origins": origins, "packages": entries}
-    write_atomic(folder / _LEDGER, json.dumps(kept, indent=0, sort_keys=True) + "\n")
+    write_atomic(folder / LEDGER, json.dumps(kept, indent=0, sort_keys=True) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -173,9 +203,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BinmillError(
             f"{path} cannot be read ({error})",
-            "of a generation that is not current: delete the generation; of published.json: take "
-            "it back from a copy",
+            "run `doit fsck --repair`",
         ) from error
     if not isinstance(loaded, dict):
-        raise BinmillError(f"{path} cannot be read (no object)", "take it back from a copy")
+        raise BinmillError(f"{path} cannot be read (no object)", "run `doit fsck --repair`")
     return loaded

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.errors import NotTrusted
@@ -51,3 +55,49 @@ def _refuse_odd_entries(listing: str, commit: str) -> None:
         head, path = entry.split("\t", 1)
         if head.split(" ", 1)[0] not in _ALLOWED_MODES or path.split("/")[-1].lower() == ".git":
             raise NotTrusted(f"commit {commit[:12]} has an entry that no overlay needs: {path!r}")
+
+
+def differences(
+    repository: Path, commit: str, target: Path, seen: Callable[[int], None]
+) -> Iterator[str]:
+    """What of an export is not as the commit has it, a line each; `seen` is told bytes read.
+
+    The commit's own objects are held against nothing here: that is `git fsck`'s.
+    """
+    repo = bare(repository)
+    with explained(f"commit {commit[:12]} cannot be read", "run `doit fsck`", repository):
+        listing = str(repo.git.ls_tree("-r", "-z", commit))
+    wanted = {}
+    for entry in filter(None, listing.split("\0")):
+        head, path = entry.split("\t", 1)
+        mode, _, blob = head.split(" ")
+        wanted[path] = (mode, blob)
+    for place, folders, names in os.walk(target):
+        for name in (*names, *(f for f in folders if Path(place, f).is_symlink())):
+            file = Path(place, name)
+            path = str(file.relative_to(target))
+            known = wanted.pop(path, None)
+            if known is None:
+                yield f"/{path} does not belong there"
+            elif _as_blob(file, len(known[1]), seen) != known:
+                yield f"/{path} has changed"
+    for path in wanted:
+        yield f"/{path} is missing"
+
+
+def _as_blob(file: Path, digits: int, seen: Callable[[int], None]) -> tuple[str, str]:
+    """The mode and id that git would give a file (gitformat-pack(5), git-hash-object(1))."""
+    status = file.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        mode, data = "120000", os.fsencode(file.readlink())
+    elif stat.S_ISREG(status.st_mode):
+        mode = "100755" if status.st_mode & 0o100 else "100644"
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            return mode, str(error.strerror)
+    else:
+        return "", ""
+    seen(len(data))
+    kind = hashlib.sha1 if digits == 40 else hashlib.sha256
+    return mode, kind(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -125,10 +125,16 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     process, so a stale lock cannot exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+            fcntl.flock(descriptor, how)
+            while not _is_at(descriptor, path):  # deleted between the two calls: of no use
+                os.close(descriptor)
+                descriptor = os.open(path, flags, 0o644)
+                fcntl.flock(descriptor, how)
         except BlockingIOError:
             holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
             raise Busy(
@@ -141,6 +147,26 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def all_locked(paths: Iterable[Path], folder: Path) -> Iterator[None]:
+    """Hold these locks and all others in a folder of locks; raises Busy naming the first holder.
+
+    For what must not happen beside anything else, and is over at once.
+    """
+    there = folder.iterdir() if folder.is_dir() else ()
+    with contextlib.ExitStack() as held:
+        for path in sorted({*paths, *there}):
+            held.enter_context(locked(path, path.name.replace(".", ":", 1)))
+        yield
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def mounts_below(path: Path) -> list[str]:
@@ -160,8 +186,17 @@ def remove_tree(path: Path, trash: Path) -> None:
 
     `trash` must be on the same file system. A killed deletion is finished by `empty_trash`.
     """
+    if put_away(path, trash) is not None:
+        empty_trash(trash)
+
+
+def put_away(path: Path, trash: Path) -> Path | None:
+    """Move a file or tree of ours to the trash, by one rename; returns its place there.
+
+    Raises BinmillError where something is mounted in it; None when there is nothing.
+    """
     if not os.path.lexists(path):
-        return
+        return None
     held = mounts_below(path)
     if held:
         raise BinmillError(
@@ -169,8 +204,9 @@ def remove_tree(path: Path, trash: Path) -> None:
             f"umount {held[0]}, then run the same command again",
         )
     closed_folder(trash)
-    path.rename(trash / f"{path.name}.{secrets.token_hex(4)}")
-    empty_trash(trash)
+    place = trash / f"{path.name}.{secrets.token_hex(4)}"
+    path.rename(place)
+    return place
 
 
 def empty_trash(trash: Path) -> None:

@@ -130,6 +130,13 @@ def explained(what: str, hint: str, repository: Path | None = None) -> Iterator[
         raise BinmillError(f"{public(what)}: {public(_telling(said))}", hint) from error
 
 
+def damage(repository: Path) -> str:
+    """What `git fsck` finds first in a repository of ours, "" if all is well; reads it all."""
+    if not (repository / "HEAD").is_file():
+        return f"{repository.name}/HEAD is missing"
+    return _damage(repository)
+
+
 def _in_gitpython(error: BaseException) -> bool:
     """Whether an exception came out of GitPython; else it is a bug of ours."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tasks.flow import snapshots
 from tasks.system import http
 from tests.hostile import Hostile, hostile, status
 from tests.integration.test_gpgv import Keys, every_kind
+from tests.small import Small, Upstream, small
 from tests.snapshots import DAY
 from tests.upstream import REMOTE, World
 
@@ -90,3 +92,47 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "private" / "file"
+
+
+@pytest.fixture(scope="session")
+def small_upstream(
+    keys: Keys,
+    tmp_path_factory: pytest.TempPathFactory,
+    needs_root: None,  # noqa: ARG001
+) -> Iterator[Upstream]:
+    """A mirror with yesterday's snapshot and a stage, and an overlay's repository."""
+    with hostile() as server:
+        server.answers["*"] = status(404)
+        made = Upstream(tmp_path_factory.mktemp("small") / "upstream", server, keys)
+        made.publish()
+        yield made
+
+
+@pytest.fixture(scope="session")
+def small_made(small_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A small site with all made; to be copied, not to be changed."""
+    site = small(tmp_path_factory.mktemp("made") / "site")
+    site.write(small_upstream.config())
+    site.make()
+    return site
+
+
+@pytest.fixture
+def fresh(small_upstream: Upstream, tmp_path: Path) -> Small:
+    """A small site in which nothing was done yet."""
+    site = small(tmp_path / "site")
+    site.write(small_upstream.config())
+    return site
+
+
+@pytest.fixture
+def made(small_made: Small, fresh: Small) -> Small:
+    """A small site of its own in which all is made and up to date."""
+    subprocess.run(["cp", "-a", f"{small_made.layout.site}/.", fresh.layout.site], check=True)
+    database = sqlite3.connect(fresh.layout.database)  # it knows files by their absolute paths
+    with contextlib.closing(database), database:
+        database.execute(
+            "update doit set task_data = replace(task_data, ?, ?)",
+            (str(small_made.layout.site), str(fresh.layout.site)),
+        )
+    return fresh

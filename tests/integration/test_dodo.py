@@ -104,12 +104,12 @@ def test_a_damaged_lock(config: Path) -> None:
     assert "Traceback" not in printed
 
 
-def test_clean_deletes_nothing(config: Path) -> None:
+def test_clean_deletes_nothing_by_default(config: Path) -> None:
     record = config.parent / "state" / "records" / "tree.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
-    doit(config, "clean")
-    doit(config, "clean", "--clean-all", "--clean-dep")
+    for words in ((), ("--clean-all",), ("--clean-dep", "tree")):
+        assert doit(config, "clean", *words, code=3).startswith("ERROR: ")
     assert record.exists()
 
 

@@ -617,8 +617,8 @@ def test_sigterm_in_parallel(done: Site) -> None:
 
 def test_forget_and_clean(done: Site) -> None:
     before = {k: v for k, v in done.state().items() if k != "state/doit.db"}
-    assert done.doit("clean") == ""
-    done.doit("clean", "--clean-all")
+    for words in ((), ("--clean-all",)):
+        assert done.doit("clean", *words, code=3).startswith("ERROR: ")
     assert {k: v for k, v in done.state().items() if k != "state/doit.db"} == before
     assert done.doit().startswith("nothing to do")
     done.doit("forget", "--all")

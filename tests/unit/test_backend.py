@@ -114,7 +114,7 @@ def test_damaged(place: Path, content: bytes) -> None:
     with pytest.raises(InvalidDodoFile) as refused, opened(place):
         pass
     assert str(place) in str(refused.value)
-    assert "delete it" in str(refused.value)
+    assert "doit fsck --repair" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert place.read_bytes() == content
 

@@ -23,7 +23,7 @@ from tasks.site import Site
 PER_CHROOT = (
     "chroot", "etc", "mount", "check", "binpkgs", "candidate", "gate", "publish", "client"
 )  # fmt: skip
-ASKED = ("log", "enter", "show", "serve", "user", "distfile",
+ASKED = ("log", "enter", "show", "serve", "user", "distfile", "fsck", "gc",
          "rollback", "promote", "generations", "diff")  # fmt: skip
 SHARED = {"snapshot", "lock", "tree", *ASKED, *graph.GROUPS}
 

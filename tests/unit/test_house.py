@@ -33,11 +33,14 @@ MAY_KNOW: dict[str, set[str]] = {
     "serve": NOUNS | {"system"},
     "flow": NOUNS
     | {"system", "records", "site", "snapshot", "chroot", "build", "publish", "serve"},
+    "upkeep": NOUNS
+    | {"system", "records", "site", "snapshot", "chroot", "build", "publish", "serve"},
     "engine": NOUNS | {"system", "records"},
-    "graph": NOUNS | {"system", "records", "site", "flow", "engine"},
+    "graph": NOUNS | {"system", "records", "site", "flow", "engine", "attended"},
+    "attended": NOUNS | {"site", "flow", "upkeep", "engine"},
     "lab": {"errors", "layout", "system", "site"},  # upstream: reached through config only
 }
-KNOWS_DOIT = {"engine", "graph", "dodo"}
+KNOWS_DOIT = {"engine", "graph", "attended", "dodo"}
 # A name that says nothing about what is in it.
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc",
                "data", "base", "core"}  # fmt: skip

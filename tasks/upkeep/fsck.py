@@ -1,0 +1,296 @@
+"""fsck: read everything that the records name, tell the damage, and mark just that stale.
+
+Repairing takes a damaged result and its record away, so that the next run of the same command
+makes exactly that again; what depends on it stays, since the record comes out the same. A
+repository is put aside and never deleted: days may be in it that no mirror has any more.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from json import loads
+from pathlib import Path
+
+from tasks import lock as lock_file
+from tasks.errors import BinmillError
+from tasks.records import Record
+from tasks.site import Site
+from tasks.system.files import locked, remove_tree
+from tasks.system.terminal import live, say
+from tasks.upkeep import checks
+from tasks.upkeep.kept import Artifacts
+
+_LINES = 3  # flaws of one artifact that are told
+_TICK_SECONDS = 0.2
+Memory = Callable[[Path], Mapping[str, str]]  # the engine's: by task the SHA-256 of its record
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with one artifact, what makes it right again, and how --repair begins that.
+
+    `mend` is None where only a person can; `lock` is the task that must not run meanwhile.
+    """
+
+    artifact: str
+    flaws: Sequence[str]
+    remedy: str
+    mend: Callable[[], object] | None
+    lock: str = ""
+
+
+class Sight:
+    """How far it is: on a terminal, one line that moves."""
+
+    def __init__(self) -> None:
+        self.artifact, self.read, self.artifacts = "", 0, 0
+        self._told = 0.0
+
+    def at(self, artifact: str) -> None:
+        self.artifact, self.artifacts = artifact, self.artifacts + 1
+        self.seen(0)
+
+    def seen(self, count: int) -> None:
+        self.read += count
+        if sys.stdout.isatty() and time.monotonic() - self._told > _TICK_SECONDS:
+            self._told = time.monotonic()
+            live(sys.stdout, f"  {self.artifact}: {self.read / 1e6:,.0f} MB read")
+
+
+def fsck(site: Site, artifacts: Artifacts, memory: Memory, words: Sequence[str]) -> int:
+    """`doit fsck [--repair]`; 0 when all is well or was repaired, 1 where damage is left."""
+    sight = Sight()
+    repair = "--repair" in words
+    found = left = 0
+    for damage in _all(site, artifacts, memory, sight):
+        found += 1
+        more = len(damage.flaws) - _LINES
+        say(f"{damage.artifact}: damaged: {'; '.join(damage.flaws[:_LINES])}"
+            + (f"; and {more} more" if more > 0 else ""))  # fmt: skip
+        done = ""
+        if repair and damage.mend is not None:
+            try:
+                if damage.lock:
+                    with locked(site.layout.busy(damage.lock), damage.lock):
+                        damage.mend()
+                else:
+                    damage.mend()
+                done = "marked; "
+            except BinmillError as error:
+                done = f"not marked: {error.message}; "
+        left += not done.startswith("marked")
+        say(f"  {done}{damage.remedy}")
+    read = f"{sight.artifacts} artifacts, {sight.read / 1e6:,.0f} MB read"
+    if not found:
+        say(f"all is well: {read}")
+    elif repair and not left:
+        say(f"{found} damaged, all marked: {read}; now run the same command as always")
+    else:
+        say(f"{found} damaged, {read}; `doit fsck --repair` marks what can be made again"
+            if not repair else f"{left} of {found} are left: {read}")  # fmt: skip
+    return 1 if left else 0
+
+
+def _all(site: Site, artifacts: Artifacts, memory: Memory, sight: Sight) -> Iterator[Damage]:
+    remembered: Mapping[str, str] = {}
+    sight.at("doit.db")
+    try:
+        remembered = memory(site.layout.database)
+    except BinmillError as error:
+        yield Damage("doit.db", [error.message], "the next run makes everything again, with what "
+                     "lies below state/", partial(_forget, site.layout.database))  # fmt: skip
+    try:
+        lock_file.load(site.layout)
+    except BinmillError as error:
+        yield Damage("config.lock", [error.message], error.hint, None)
+    yield from _repositories(site, sight)  # before the exports, which are held against them
+    for task in artifacts:
+        yield from _artifact(site, task, artifacts, remembered, sight)
+    yield from _published(site, sight)
+    yield from _mirror(site, sight)
+
+
+def _artifact(
+    site: Site, task: str, artifacts: Artifacts, remembered: Mapping[str, str], sight: Sight
+) -> Iterator[Damage]:
+    place = site.layout.record(task)
+    raw = _bytes(place)
+    flaws: list[str] = []
+    named: list[Path] = []  # only what a sound record names: else it may be somebody else's
+    if raw is not None:
+        sight.at(task)
+        record, vouched = _parsed(raw, artifacts, task)
+        digest = sha256(raw).hexdigest()
+        if record is None:
+            flaws = ["its record cannot be read"]
+        elif remembered.get(task, digest) != digest:
+            flaws = ["its record is not the one that was written"]
+        else:
+            own = list(artifacts[task].owned(record))
+            # what it has from below is its owner's to be told of
+            mine = [path for path in vouched if path in own or not own]
+            flaws = [f"{_short(site, path)} is missing" for path in mine if not path.exists()]
+            try:
+                flaws = flaws or list(checks.flaws(site, task, record, sight.seen))
+            except BinmillError as error:
+                yield Damage(task, [f"it cannot be checked: {error.message}"],
+                             f"doit clean {task}; doit {task}", None)  # fmt: skip
+            named = own
+    aside = place.with_suffix(".before")
+    old = _bytes(aside)
+    if old is not None and _parsed(old, artifacts, task)[0] is None:
+        flaws, named = [*flaws, "its earlier record cannot be read"], [*named, aside]
+    if not flaws or _bytes(place) != raw:  # made anew while we looked
+        return
+
+    def mend() -> None:
+        if _bytes(place) != raw:
+            return
+        for path in (*named, place):
+            if path.is_relative_to(site.layout.state) and ".." not in path.parts:
+                remove_tree(path, site.layout.trash)
+
+    yield Damage(task, flaws, f"`doit {task}` makes it again", mend, lock=task)
+
+
+def _published(site: Site, sight: Sight) -> Iterator[Damage]:
+    from tasks.publish import generation, ledger, soundness
+
+    for name in site.config.chroots:
+        binhost, task = site.layout.binhost(name), f"publish:{name}"
+        try:
+            ledger.published(binhost)
+        except BinmillError as error:
+            yield Damage(f"binhost {name}", [error.message],
+                         "written again from the kept generations",
+                         partial(soundness.remember, binhost), lock=task)  # fmt: skip
+        now = generation.current(binhost)
+        for number in ledger.numbers(binhost):
+            sight.at(f"binhost {name} generation {number}")
+            found = list(soundness.flaws(binhost, number, sight.seen))
+            if number == now and not found and soundness.damaged(binhost, number):
+                yield Damage(sight.artifact, ["something was taken out of it"],
+                             f"`doit {task}` replaces it", None)  # fmt: skip
+            if found:
+                yield Damage(
+                    sight.artifact, [line for _, line in found],
+                    f"`doit {task}` makes a new generation" if number == now
+                    else "the rest of it goes on being served until it is pruned",
+                    partial(_withdraw, site, name, number, [path for path, _ in found]), lock=task,
+                )  # fmt: skip
+
+
+def _withdraw(site: Site, name: str, number: int, spoilt: Sequence[Path]) -> None:
+    from tasks.publish import generation, soundness
+
+    binhost = site.layout.binhost(name)
+    soundness.withdraw(binhost, number, spoilt, site.layout.trash)
+    if number == generation.current(binhost):
+        with locked(site.layout.busy(f"candidate:{name}"), f"candidate:{name}"):
+            for task in ("publish", "candidate"):
+                remove_tree(site.layout.record(f"{task}:{name}"), site.layout.trash)
+
+
+def _repositories(site: Site, sight: Sight) -> Iterator[Damage]:
+    from tasks.system import git
+
+    tree = site.layout.tree
+    if tree.exists():
+        sight.at("tree.git")
+        if said := git.damage(tree):
+            yield Damage("tree.git", [said], "put aside with its whole days taken over; `doit "
+                         "snapshot` gets the others from the remote and the mirrors",
+                         partial(_salvage, site), lock="snapshot")  # fmt: skip
+    for name in site.config.overlays:
+        place = site.layout.overlay(name)
+        if place.exists():
+            sight.at(f"overlays/{name}.git")
+            if said := git.damage(place):
+                yield Damage(sight.artifact, [said], "put aside; it is fetched again when its "
+                             "commit is wanted", partial(_aside, place),
+                             lock=f"overlay:{name}")  # fmt: skip
+
+
+def _salvage(site: Site) -> None:
+    """Begin the tree repository anew with every day that can be read in the damaged one."""
+    from tasks.snapshot import freeze, remote
+
+    with locked(site.layout.busy("tree"), "tree"):
+        aside = _aside(site.layout.tree)
+        try:
+            days = freeze.tags(aside)
+        except BinmillError:
+            days = []
+        for day in days:
+            try:
+                remote.fetch(site.layout.tree, str(aside), day)
+            except BinmillError:
+                say(f"  {day} cannot be read any more")
+        try:
+            remote.follow(site.layout.tree, str(aside))
+        except BinmillError:
+            say("  the branch cannot be read any more; the next day begins it anew")
+
+
+def _mirror(site: Site, sight: Sight) -> Iterator[Damage]:
+    from tasks.serve import distfiles
+
+    for group in ("public", *site.config.access.groups):
+        sight.at(f"mirror {group}")
+        folder = site.layout.mirror(group)
+        for name, line in checks.mirror(site, group, sight.seen):
+            yield Damage(
+                f"mirror {group}", [line],
+                "`doit distfile sync` lets it in again" if group == "public"
+                else f"`doit distfile add {name} --group {group}` with a whole one",
+                partial(distfiles.drop, folder, name), lock="distfile",
+            )  # fmt: skip
+
+
+def _aside(path: Path) -> Path:
+    """Give something another name beside it; it is kept until `doit gc`."""
+    place, count = path.with_name(f"{path.name}.damaged"), 1
+    while place.exists():
+        count += 1
+        place = path.with_name(f"{path.name}.damaged.{count}")
+    path.rename(place)
+    return place
+
+
+def _forget(database: Path) -> None:
+    """Put doit's memory aside, and what SQLite would play back into a new one."""
+    for path in (database.with_name(f"{database.name}-journal"), database):
+        if path.exists():
+            _aside(path)
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise
+    except OSError:  # a bad block
+        return b""
+
+
+def _parsed(raw: bytes, artifacts: Artifacts, task: str) -> tuple[Record | None, list[Path]]:
+    """A record and the paths that it vouches for; None where it is none."""
+    try:
+        record = loads(raw)
+        if isinstance(record, dict):
+            return record, list(artifacts[task].results(record)) if task else []
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass
+    return None, []
+
+
+def _short(site: Site, path: Path) -> str:
+    inside = path.is_relative_to(site.layout.state)
+    return str(path.relative_to(site.layout.state) if inside else path)

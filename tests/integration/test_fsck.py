@@ -1,0 +1,266 @@
+"""fsck by the real doit on a small site: each kind of damage is found, marked and made good."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.layout import Layout
+from tasks.system.files import locked
+from tests.conftest import names
+from tests.small import MADE, YESTERDAY, Small, ran
+
+Harm = Callable[[Layout], None]
+
+
+def record(layout: Layout, task: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads(layout.record(task).read_text())
+    return found
+
+
+def export(layout: Layout, task: str) -> Path:
+    return layout.export(record(layout, task)["commit"])
+
+
+def seed(layout: Layout) -> Path:
+    return layout.seed(record(layout, "seed:openrc")["sha512"])
+
+
+def flip(path: Path, at: int = 0) -> None:
+    """One byte is another one."""
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+
+
+def flipped_export(layout: Layout) -> None:
+    flip(export(layout, "tree") / "app-misc/one/one-1.ebuild")
+
+
+def strange_export(layout: Layout) -> None:
+    (export(layout, "overlay:java") / "x.ebuild").write_text("x")
+
+
+def executable_export(layout: Layout) -> None:
+    (export(layout, "tree") / "profiles/repo_name").chmod(0o755)
+
+
+def lost_export(layout: Layout) -> None:
+    subprocess.run(["rm", "-r", export(layout, "tree")], check=True)
+
+
+def flipped_seed(layout: Layout) -> None:
+    flip(seed(layout) / "usr/bin/sh")
+
+
+def lost_capability(layout: Layout) -> None:
+    os.removexattr(seed(layout) / "usr/bin/ping", "security.capability")
+
+
+def other_owner(layout: Layout) -> None:
+    os.chown(seed(layout) / "etc/secret", 0, 0)
+
+
+def other_mode(layout: Layout) -> None:
+    (seed(layout) / "usr/bin/su").chmod(0o755)
+
+
+def lost_in_seed(layout: Layout) -> None:
+    (seed(layout) / "dev/null").unlink()
+
+
+def cut_listing(layout: Layout) -> None:
+    listing = layout.seed_listing(record(layout, "seed:openrc")["sha512"])
+    os.truncate(listing, listing.stat().st_size - 10)
+
+
+def changed_layer(layout: Layout) -> None:
+    layer = layout.state / json.loads(layout.record("chroot:base").read_text())["layers"][0]
+    (layer / "etc/hosts").write_text("10.0.0.1 localhost\n")
+
+
+def more_in_etc(layout: Layout) -> None:
+    (layout.state / record(layout, "etc:java")["path"] / "package.mask").write_text("*/*\n")
+
+
+def cut_record(layout: Layout) -> None:
+    os.truncate(layout.record("etc:base"), 9)
+
+
+def flipped_record(layout: Layout) -> None:
+    flip(layout.record("tree"), layout.record("tree").read_bytes().index(b'"tag": "') + 8)
+
+
+def no_record_at_all(layout: Layout) -> None:
+    layout.record("chroot:java").write_text("[]")
+
+
+Kind = tuple[Harm, str, str]
+# What can be wrong at once, so that it is seen that one damage does not hide another.
+ROUNDS: list[list[Kind]] = [
+    [
+        (flipped_export, "tree", "/app-misc/one/one-1.ebuild has changed"),
+        (strange_export, "overlay:java", "/x.ebuild does not belong there"),
+        (flipped_seed, "seed:openrc", "/usr/bin/sh: other content"),
+        (changed_layer, "chroot:base", "is not what it was made of"),
+        (cut_record, "etc:base", "its record cannot be read"),
+        (more_in_etc, "etc:java", "is not what was generated"),
+    ],
+    [
+        (executable_export, "tree", "/profiles/repo_name has changed"),
+        (lost_capability, "seed:openrc", "/usr/bin/ping: other capabilities"),
+        (no_record_at_all, "chroot:java", "its record cannot be read"),
+    ],
+    [
+        (lost_export, "tree", "is missing"),
+        (other_owner, "seed:openrc", "/etc/secret: other owner, group"),
+        (other_mode, "seed:openrc", "/usr/bin/su: other mode"),
+        (lost_in_seed, "seed:openrc", "/dev/null is missing"),
+    ],
+    [
+        (flipped_record, "tree", "is not the one that was written"),
+        (cut_listing, "seed:openrc", "is not what was written"),
+    ],
+]
+
+
+@pytest.mark.parametrize("kinds", ROUNDS)
+def test_damage_is_found_and_just_that_is_made_again(made: Small, kinds: list[Kind]) -> None:
+    """Fault 46, and everything else that a bad disk or a stray hand can do to an artifact."""
+    before = made.records()
+    harmed = {task for _, task, _ in kinds}
+    for harm, _, _ in kinds:
+        harm(made.layout)
+    printed = made.doit("fsck", code=1)
+    told = dict(line.split(": damaged: ") for line in printed.splitlines() if ": damaged: " in line)
+    assert told.keys() == harmed
+    for _, task, said in kinds:
+        assert said in told[task]
+    assert f"\n{len(harmed)} damaged, all marked: " in made.doit("fsck", "--repair")
+    assert ran(made.doit(*MADE)) == harmed
+    assert made.records() == before
+    assert made.doit("fsck").startswith("all is well: ")
+
+
+def test_looking_changes_nothing(made: Small) -> None:
+    flipped_export(made.layout)
+    printed = made.doit("fsck", code=1)
+    assert made.doit("fsck", code=1) == printed
+    assert "nothing to do" in made.doit(*MADE)
+
+
+def test_a_damaged_memory(made: Small) -> None:
+    """Fault 45: one line; after the repair everything is made again, into the same records."""
+    before = made.records()
+    os.truncate(made.layout.database, 5000)
+    for words in ((), ("tree",), ("list",), ("status",), ("gc", "--yes"), ("clean", "tree")):
+        printed = made.doit(*words, code=3)
+        assert printed.startswith("ERROR: ")
+        assert printed.count("\n") == 1
+        assert "`doit fsck --repair`" in printed
+    assert "doit.db: damaged: " in made.doit("fsck", code=1)
+    made.doit("fsck", "--repair")
+    assert len(ran(made.doit(*MADE))) == 7
+    assert made.records() == before
+    assert made.doit("fsck").startswith("all is well: ")
+    assert "doit.db.damaged" in made.doit("gc", "--yes")
+    assert not list(made.layout.state.glob("*.damaged*"))
+
+
+def test_a_damaged_lock_is_for_a_person(made: Small) -> None:
+    text = made.layout.lock.read_text()
+    made.layout.lock.write_text(text[:-20])
+    for words in (("fsck",), ("fsck", "--repair")):
+        printed = made.doit(*words, code=1)
+        assert "config.lock: damaged: " in printed
+        assert "take it back from version control" in printed
+    made.layout.lock.write_text(text)
+    assert made.doit("fsck").startswith("all is well: ")
+
+
+def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
+    done = subprocess.run(["git", "--git-dir", repository, *words], check=True, input=stdin,
+                          capture_output=True)  # fmt: skip
+    return done.stdout.decode().strip()
+
+
+def loosen(repository: Path) -> None:
+    """Have the objects of a repository as files of their own."""
+    packs = repository / "objects/pack"
+    held = [path.read_bytes() for path in packs.glob("*.pack")]
+    for each in packs.iterdir():
+        each.unlink()
+    for pack in held:
+        git(repository, "unpack-objects", "-q", stdin=pack)
+
+
+def harm_blob(repository: Path, what: str) -> None:
+    """Cut the object that a name (TAG:PATH) leads to."""
+    digest = git(repository, "rev-parse", what)
+    loosen(repository)
+    cut(repository, digest)
+
+
+def cut(repository: Path, digest: str) -> None:
+    loose = repository / "objects" / digest[:2] / digest[2:]
+    loose.chmod(0o644)
+    os.truncate(loose, 5)
+
+
+def test_a_damaged_object_of_the_tree(made: Small) -> None:
+    """Fault 47: found; what is made of it goes on; the next snapshot freezes that day again."""
+    before = made.records()
+    tag = f"{YESTERDAY:%Y%m%d}"
+    harm_blob(made.layout.tree, f"{tag}:app-misc/one/one-1.ebuild")
+    assert "tree.git: damaged: " in made.doit("fsck", code=1)
+    printed = made.doit("fsck", "--repair", code=1)
+    assert f"{tag} cannot be read any more" in printed
+    assert "nothing to do" in made.doit(*MADE)
+    assert f"frozen gentoo {tag}" in made.doit("snapshot")
+    assert made.records() == before
+    assert made.doit("fsck").startswith("all is well: ")
+
+
+def test_whole_days_of_a_damaged_repository_are_taken_over(made: Small) -> None:
+    tree = made.layout.tree
+    cut(tree, git(tree, "hash-object", "-w", "--stdin", stdin=b"of no day"))
+    refs = ("for-each-ref", "refs/heads", "refs/tags")
+    before = git(tree, *refs)
+    assert "tree.git: damaged: " in made.doit("fsck", code=1)
+    made.doit("fsck", "--repair")
+    assert git(tree, *refs) == before
+    assert names(made.layout.state / "tree.git.damaged/refs")
+    assert made.doit("fsck").startswith("all is well: ")
+    assert "nothing to do" in made.doit(*MADE)
+
+
+def test_a_damaged_overlay_repository(made: Small) -> None:
+    before = made.records()
+    repository = made.layout.overlay("java")
+    commit = record(made.layout, "overlay:java")["commit"]
+    harm_blob(repository, f"{commit}:dev-java/a/a-1.ebuild")
+    assert "overlays/java.git: damaged: " in made.doit("fsck", code=1)
+    made.doit("fsck", "--repair")
+    assert "nothing to do" in made.doit(*MADE)
+    assert names(repository.parent) == ["java.git.damaged"]
+    made.doit("clean", "overlay:java")
+    assert ran(made.doit(*MADE)) == {"overlay:java"}
+    assert made.records() == before
+    made.doit("gc", "--yes")
+    assert names(repository.parent) == ["java.git"]
+
+
+def test_what_is_being_made_is_left_alone(made: Small) -> None:
+    """Two at once: who repairs is told who has it."""
+    flipped_export(made.layout)
+    with locked(made.layout.busy("tree"), "tree"):
+        printed = made.doit("fsck", "--repair", code=1)
+    assert "not marked: tree is in the hands of another run" in printed
+    assert export(made.layout, "tree").is_dir()
+    made.doit("fsck", "--repair")
+    assert ran(made.doit(*MADE)) == {"tree"}
