@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tasks.errors import Stale
@@ -20,6 +21,20 @@ def read(layout: Layout, task: str) -> Record:
     except (OSError, ValueError) as error:
         raise Stale(f"{task} has not been made yet", f"run `doit {task}`") from error
     return loaded
+
+
+def before(layout: Layout, task: str) -> Record:
+    """What a task that is being made left the last time; {} where it left nothing."""
+    try:
+        loaded: Record = json.loads(aside(layout, task).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return loaded
+
+
+def aside(layout: Layout, task: str) -> Path:
+    """Where the record of a task is kept while it is made anew."""
+    return layout.record(task).with_suffix(".before")
 
 
 def write(layout: Layout, task: str, record: Record) -> None:

@@ -228,7 +228,7 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
     leave one for good.
     """
     record = layout.record(step.task)
-    aside = record.with_suffix(".before")
+    aside = records.aside(layout, step.task)
     elsewhere = next((Path(t) for t in task.targets if t != str(record)), None)
 
     def attempt() -> None:

@@ -35,6 +35,8 @@ def candidate(site: Site, name: str) -> Record:
     asked = _asked(site, name, made)
     number = generation.current(binhost)
     if number is None or ledger.facts(binhost, number).get("asked") != asked:
+        number = _left_by_a_kill(site, name, asked)
+    if number is None:
         with chroots.workspace(site, f"sign-{name}") as space:
             content = _content(site, name, made, asked, space)
             sign = partial(sign_beside, site, name, space)
@@ -44,6 +46,23 @@ def candidate(site: Site, name: str) -> Record:
     told = ", ".join(f"{count} for {view}" for view, count in sorted(views.items()))
     say(f"  {name}: candidate {number}, packages: {told}")
     return {"generation": number, "set": made["set"], "views": views}
+
+
+def _left_by_a_kill(site: Site, name: str, asked: str) -> int | None:
+    """A whole candidate of the same content that no record knows of; None where there is none.
+
+    So the numbers are those of a run that nobody killed. One that a record knows of was finished:
+    it is wanted anew.
+    """
+    from tasks.publish import generation, ledger
+
+    binhost = site.layout.binhost(name)
+    finished = records.before(site.layout, f"candidate:{name}").get("generation")
+    for number in reversed(ledger.numbers(binhost, ledger.CANDIDATES)):
+        same = ledger.facts(binhost, number).get("asked") == asked
+        if same and number != finished and generation.is_next(binhost, number):
+            return number
+    return None
 
 
 def _asked(site: Site, name: str, made: Record) -> str:
