@@ -290,6 +290,8 @@ def _references(config: Config) -> Iterator[str]:
         if chroot.seed is not None and chroot.base is None and chroot.profile is None:
             yield f"{place} profile: missing (a base names its profile)"
         yield from _ring(config, name)
+    for channel in {c for c in config.binhost.channels if config.binhost.channels.count(c) > 1}:
+        yield f"[binhost] channels: {channel!r} is there twice"
     if config.tree.name in config.overlays:
         yield f"[overlays.{config.tree.name}]: has the name of the tree"
     yield from access_problems(config.access, config.serve, list(config.chroots))

@@ -28,6 +28,7 @@ from tasks.engine.asked import WhenNamed
 from tasks.engine.step import Below, Fact, Option, Step
 from tasks.errors import BinmillError
 from tasks.flow import (
+    bundles,
     chroots,
     client,
     etc,
@@ -193,6 +194,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         inputs={
             "access": config.access.model_dump(),
             **config.binhost.model_dump(include={"signing_key", "valid_days"}),
+            "clients": bundles.inputs(site, name),
         },
         results=generation, owned=lambda _record: (),
     )  # fmt: skip

@@ -24,7 +24,8 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       sets/NAME/               the collected binpkgs of the newest successful build
       binhost/NAME/candidate/N/  made and signed, and not published
       binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one,
-                               binhost/NAME/previous to the one before it
+                               binhost/NAME/previous to the one before it;
+                               channel.CHANNEL and channel.CHANNEL.previous of each channel
         GROUP/                 what the members of a group have: an index, and links to packages
       mirror/GROUP/distfiles/  distfiles that are given to others, by group
       serve/                   nginx's own files; serve/users/ has a password file per group,
@@ -45,6 +46,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
+
+
+def pointer(channel: str = "", *, previous: bool = False) -> str:
+    """The link in a binhost to the generation that a channel has, or had before.
+
+    "" is the channel that publish:NAME publishes to.
+    """
+    if not channel:
+        return "previous" if previous else "current"
+    return f"channel.{channel}" + (".previous" if previous else "")
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _room(site: Site, name: str, folder: Path, views: list[str], space: Path) ->
     public = sign.public_key(site.signing_home, key)
     seed = records.read(layout, f"seed:{site.config.seed_of(name)}")
     made = etc.portage_files(
-        site, name, features=gates.FEATURES, variables=clients.VARIABLES,
+        site, name, features=clients.FEATURES, variables=clients.VARIABLES,
         binrepos=gates.binrepos(views),
     )  # fmt: skip
     etc_portage.write(made, etc_portage.profile_link(site.config, name), space / "etc",

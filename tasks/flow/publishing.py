@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import records
-from tasks.flow import chroots
+from tasks.flow import bundles, chroots
 from tasks.flow.packages import set_folder
 from tasks.records import Record
 from tasks.site import Site, identity
@@ -71,7 +71,8 @@ def _asked(site: Site, name: str, made: Record) -> str:
 
     binhost, access = site.config.binhost, site.config.access
     return identity([made["set"], binhost.signing_key, binhost.valid_days, access.model_dump(),
-                     {**_pins(site, name), **_touched(made)}, FORMAT])  # fmt: skip
+                     {**_pins(site, name), **_touched(made)}, FORMAT,
+                     bundles.inputs(site, name)])  # fmt: skip
 
 
 def _pins(site: Site, name: str) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Co
             "config": sha256(site.layout.config),
         },
         valid_days=site.config.binhost.valid_days,
+        bundles=bundles.bundles(site, name, map(policy.as_path, groups)),
         about={"set": made["set"], "signer": key, "withheld": len(nobodys), "asked": asked,
                **_touched(made)},
     )  # fmt: skip

@@ -177,7 +177,7 @@ def _all_doors(site: Site) -> list[Door]:
     """Every door that the policy has."""
     from tasks.serve import policy
 
-    return policy.doors(site.config.access, list(site.config.chroots))
+    return policy.doors(site.config.access, list(site.config.chroots), site.config.binhost.channels)
 
 
 def _misplaced(site: Site, folder: str, group: str) -> list[str]:

@@ -16,9 +16,8 @@ import io
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from tasks.errors import NotTrusted
 
@@ -41,12 +40,16 @@ class Repo:
 
 @dataclass(frozen=True)
 class Place:
-    """A view as its clients see it: at `url`, called `label` in binrepos.conf."""
+    """A view as its clients see it: at `url`, called `label` in binrepos.conf.
+
+    `channels` has the URL of each channel beside that.
+    """
 
     binhost: str
     group: str
     label: str
     url: str
+    channels: Mapping[str, str] = field(default_factory=dict)
 
 
 def files(
@@ -116,7 +119,7 @@ def _repos_conf(repos: Sequence[Repo]) -> str:
     for repo in repos:
         lines = [f"[{repo.name}]", f"location = {_REPOS}/{repo.name}", "auto-sync = no"]
         if repo.url:
-            lines += ["sync-type = git", f"sync-uri = {_without_password(repo.url)}"]
+            lines += ["sync-type = git", f"sync-uri = {repo.url}"]
             if repo.tag:
                 lines.append(f"sync-git-clone-extra-opts = --branch {repo.tag}")
         parts.append("\n".join([f"# {repo.tag or 'commit'} {repo.commit}", *lines, ""]))
@@ -127,7 +130,7 @@ def _readme(place: Place, repos: Sequence[Repo], profile: str, fingerprint: str)
     trees = []
     for repo in repos:
         folder, wanted = f"{_REPOS}/{repo.name}", repo.tag or repo.commit
-        url = _without_password(repo.url) or f"URL-OF-{repo.name.upper()}"
+        url = repo.url or f"URL-OF-{repo.name.upper()}"
         trees.append(f"   test -d {folder}/.git || git clone --no-checkout {url} {folder}\n"
                      f"   git -C {folder} fetch {url} {f'tag {wanted}' if repo.tag else wanted}\n"
                      f"   git -C {folder} checkout --detach {wanted}\n")  # fmt: skip
@@ -145,7 +148,7 @@ As root, in this folder:
    gpg --homedir /etc/portage/gnupg --import key.asc
    echo '{fingerprint}:6:' | gpg --homedir /etc/portage/gnupg --import-ownertrust
    gpg --homedir /etc/portage/gnupg --check-trustdb
-
+{_channels(place)}
 2. Have the trees that the packages were built from. Packages and trees belong together: with each
    new bundle, do it again.
 
@@ -158,11 +161,8 @@ As root, in this folder:
 """
 
 
-def _without_password(url: str) -> str:
-    """A URL for everybody's eyes."""
-    parts = urlsplit(url)
-    if not parts.scheme or "@" not in parts.netloc:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    user = user.partition(":")[0] if parts.scheme == "ssh" else ""
-    return urlunsplit(parts._replace(netloc=f"{user}@{host}" if user else host))
+def _channels(place: Place) -> str:
+    if not place.channels:
+        return ""
+    lines = "".join(f"   {name}: {url}\n" for name, url in place.channels.items())
+    return f"\n   Channels, for sync-uri and the check, have what was tested first:\n{lines}"

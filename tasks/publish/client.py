@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.build.emerge import installed, reason, said_since
-from tasks.errors import BinmillError, CommandFailed
+from tasks.errors import BinmillError, CommandFailed, NotTrusted
 from tasks.system import sandbox
 from tasks.system.command import run
 from tasks.system.sandbox import Sandbox
 
 GNUPG = "gnupg"  # below /etc/portage: BINPKG_GPG_VERIFY_GPG_HOME's default
 VARIABLES = {"PORTAGE_TRUST_HELPER": "/bin/true"}  # our key only; getuto(1) would add Gentoo's
+BUNDLE = "/run/binmill/bundle"  # where its bundle is mounted
+# A client that is thrown away need not wait for the disk, and may merge side by side.
+FEATURES = ("-merge-sync", "-merge-wait", "parallel-install")
 
 
 def binrepos(name: str, url: str, fetch: str = "", resume: str = "") -> str:
@@ -47,8 +51,17 @@ def command(packages: Sequence[str]) -> list[str]:
     """The emerge(1) call of a client: binary packages from the binhost, and nothing else."""
     return [
         "emerge", "--verbose", "--color=n", "--nospinner", "--getbinpkg", "--usepkgonly",
-        "--with-bdeps=n", "@world", *sorted(packages),
+        "--with-bdeps=n", f"--jobs={os.cpu_count()}", "@world", *sorted(packages),
     ]  # fmt: skip
+
+
+def check(room: Sandbox, url: str, name: str, group: str, fingerprint: str) -> None:
+    """Run the bundle's own check inside; raises NotTrusted with what it says."""
+    words = ["sh", f"{BUNDLE}/check", url, name, group, fingerprint, f"{BUNDLE}/key.gpg"]
+    done = sandbox.run(room, words, timeout=1800, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().split("\n")[-1]
+        raise NotTrusted(f"a client's check of {url} says: {said[:300]}", "docs/clients.md")
 
 
 def install(room: Sandbox, packages: Sequence[str], log: Path) -> list[str]:

@@ -26,8 +26,6 @@ PROGRAM = Path(__file__).with_name("portage_blockers.py")
 INSIDE = "/run/binmill/gate"  # where the program and its question are mounted
 CANDIDATE = "/run/binmill/candidate"
 ASK = ("python3", "-I", f"{INSIDE}/{PROGRAM.name}", f"{INSIDE}/request.json")
-# Its chroot is thrown away: nothing has to be on disk for good, and packages may come side by side.
-FEATURES = ("-merge-sync", "-merge-wait", "parallel-install")
 # Portage's own COLLISION_IGNORE (make.globals): what it lets two packages have.
 _SHARED = ("/lib/modules/*", "*.py[co]", "*$py.class")
 _BLOCKING = ("RDEPEND", "PDEPEND", "IDEPEND")  # what counts when a binary package is installed

@@ -7,18 +7,20 @@ a client sees the old generation or the new one, whole.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tasks.build.collect import INDEX
 from tasks.errors import BinmillError
-from tasks.publish import history, index, ledger, provenance, release, sbom
+from tasks.layout import pointer
+from tasks.publish import bundle, history, index, ledger, provenance, release, sbom
 from tasks.publish.history import Generation
 from tasks.publish.index import Stanza
 from tasks.publish.ledger import FACTS, File
@@ -39,7 +41,8 @@ class Content:
     `views` has the paths of each view by its folder's name; `stanzas` and `files` have an entry
     for every path that is in a view. `header` is that of the build's index. `release` is what the
     release manifests tell (release.write), without what differs by view; `about` is what the
-    generation is to remember beside that: plain data, `signer` among it.
+    generation is to remember beside that: plain data, `signer` among it. `bundles` has that of
+    each view, for its clients.
     """
 
     header: Stanza
@@ -50,6 +53,7 @@ class Content:
     release: Mapping[str, Any]
     about: Mapping[str, Any]
     valid_days: int
+    bundles: Mapping[str, bytes] = field(default_factory=dict)
 
 
 # Makes a detached signature beside each of these files (release.SIGNATURE), and verifies it.
@@ -58,20 +62,13 @@ Signing = Callable[[Sequence[Path]], None]
 
 def current(binhost: Path, channel: str = "", *, previous: bool = False) -> int | None:
     """The number of the generation that clients of a channel get, or got before it; or None."""
-    return _pointed(binhost / _link(channel, previous))
+    return _pointed(binhost / pointer(channel, previous=previous))
 
 
 def _pointed(link: Path) -> int | None:
     if not link.is_symlink() or not link.is_dir():  # none yet, or it was deleted by hand
         return None
     return int(link.readlink().name)
-
-
-def _link(channel: str, previous: bool = False) -> str:
-    """The link to what a channel has; "" is the channel that `publish` publishes to."""
-    if not channel:
-        return "previous" if previous else "current"
-    return f"channel.{channel}" + (".previous" if previous else "")
 
 
 def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
@@ -137,6 +134,7 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
     stanzas: dict[str, Stanza] = {}
     views: dict[str, list[str]] = {}
     told: dict[str, Any] = {}
+    bundles: dict[str, bytes] = {}
     for view in facts["views"]:
         read = index.read(folder / view / INDEX)
         header = next(read)
@@ -144,11 +142,13 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
         stanzas |= listed
         views[view] = list(listed)
         told = release.read(folder / view)
+        with contextlib.suppress(FileNotFoundError):
+            bundles[view] = (folder / view / bundle.NAME).read_bytes()
     return Content(
         header=header, stanzas=stanzas, files=ledger.files(folder), views=views,
         revisions=facts["revisions"], valid_days=valid_days,
         release={key: value for key, value in told.items() if key not in _MADE_ANEW},
-        about={k: v for k, v in facts.items() if k not in _MADE_ANEW} | about,
+        about={k: v for k, v in facts.items() if k not in _MADE_ANEW} | about, bundles=bundles,
     )  # fmt: skip
 
 
@@ -160,6 +160,9 @@ def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Sig
         folder = scratch / view
         names = _write_view(folder, content, paths, timestamp)
         names += _write_documents(folder, content, paths, number, created)
+        if view in content.bundles:
+            write_atomic(folder / bundle.NAME, content.bundles[view])
+            names.append(bundle.NAME)
         told = {
             **content.release, "group": view.replace(".", ":", 1), "generation": number,
             "timestamp": timestamp, "packages": len(paths),
@@ -185,8 +188,8 @@ def switch(binhost: Path, number: int, channel: str = "") -> None:
         raise BinmillError(f"there is no generation {number} in {binhost}")
     before = current(binhost, channel)
     if before is not None and before != number:
-        _point(binhost, _link(channel, previous=True), before)
-    _point(binhost, _link(channel), number)
+        _point(binhost, pointer(channel, previous=True), before)
+    _point(binhost, pointer(channel), number)
 
 
 def _point(binhost: Path, name: str, number: int) -> None:

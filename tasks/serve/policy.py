@@ -5,17 +5,19 @@ docs/serving.md draws it. Default deny: what no door leads to does not exist.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.access import Access
+from tasks.layout import pointer
 
 PUBLIC = "public"
 # What may be asked for, as regular expressions of the path below a door. Of a binhost: the index,
 # what is signed beside it, and packages.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
 _INDEX = r"(?:Packages(?:\.gz)?|release\.json)(?:\.asc)?"
-_TOLD = r"provenance\.jsonl|sbom\.cdx\.json"
+_TOLD = r"provenance\.jsonl|sbom\.cdx\.json|client\.tar"
 BINHOST_FILES = (_INDEX, _TOLD, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
 # Of a mirror: layout.conf, the flat name, and the name below its hash (GLEP 75).
 _LAYOUT = r"distfiles/layout\.conf"
@@ -62,25 +64,34 @@ def whole(access: Access, chroot: str) -> str:
     return access.binhosts.get(chroot, PUBLIC)
 
 
-def binhost(chroot: str, group: str, path: str = "") -> Door:
-    """The door to a group's view of the current generation, and to the packages of the one before.
+def path_of(access: Access, chroot: str, group: str, channel: str = "") -> str:
+    """The URL path at which the members of a group are to look for a chroot's packages."""
+    name = f"{chroot}.{channel}" if channel else chroot
+    return name if group == whole(access, chroot) else binhost_name(name, group)
+
+
+def binhost(chroot: str, group: str, path: str = "", channel: str = "") -> Door:
+    """The door to a group's view of a channel's generation, and to the packages of the one before.
 
     It is at `/PATH/`, which is the binhost's name unless something else is said.
     """
     top, view = f"binhost/{chroot}", as_path(group)
+    name = f"{chroot}.{channel}" if channel else chroot
     return Door(
-        path or binhost_name(chroot, group), f"{top}/current/{view}", group, BINHOST_FILES,
-        earlier=f"{top}/previous/{view}",
+        path or binhost_name(name, group), f"{top}/{pointer(channel)}/{view}", group,
+        BINHOST_FILES, earlier=f"{top}/{pointer(channel, previous=True)}/{view}",
     )  # fmt: skip
 
 
-def doors(access: Access, chroots: Sequence[str]) -> list[Door]:
-    """Every door of a site: its binhosts, those of their groups, and the mirrors."""
+def doors(access: Access, chroots: Sequence[str], channels: Sequence[str] = ()) -> list[Door]:
+    """Every door of a site: its binhosts, those of their groups and channels, and the mirrors."""
     found = []
-    for chroot in chroots:
-        found.append(binhost(chroot, whole(access, chroot), chroot))
+    for chroot, channel in itertools.product(chroots, ("", *channels)):
+        for_all = whole(access, chroot)
+        path = path_of(access, chroot, for_all, channel)
+        found.append(binhost(chroot, for_all, path, channel))
         for group in access.groups:
-            found.append(binhost(chroot, group))
+            found.append(binhost(chroot, group, channel=channel))
     found += [mirror(group) for group in (PUBLIC, *access.groups)]
     return found
 

@@ -312,10 +312,7 @@ def test_a_client_s_keyring(keys: Gpg, tmp_path: Path, length: int) -> None:
     assert not list(home.glob("private-keys-v1.d/*"))
 
 
-def test_a_client_refuses_what_is_not_signed() -> None:
-    text = client.binrepos("java", "http://127.0.0.1:1/java")
-    assert "verify-signature = true\n" in text
-    assert "sync-uri = http://127.0.0.1:1/java\n" in text
+def test_a_client_takes_binary_packages_only() -> None:
     words = client.command(["b/b", "a/a"])
     assert {"--getbinpkg", "--usepkgonly"} < set(words)
     assert words[-3:] == ["@world", "a/a", "b/b"]

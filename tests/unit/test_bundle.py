@@ -6,10 +6,12 @@ import base64
 import io
 import tarfile
 from configparser import ConfigParser
+from dataclasses import replace
 
 import pytest
 
 from tasks.errors import NotTrusted
+from tasks.flow.bundles import for_clients
 from tasks.publish.bundle import Place, Repo, dearmored, files, packed, unpacked
 from tests.handmade import tar
 
@@ -20,8 +22,8 @@ KEY = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n%b=abcd\n-----END PGP PUBLIC KEY
 )
 PLACE = Place("java", "role:java", "java@role.java", "https://b.example/java@role.java")
 REPOS = (
-    Repo("gentoo", "c" * 40, "20260310", "https://me:secret@git.example/gentoo.git"),
-    Repo("java", "d" * 40, "", "ssh://git:other@git.example/java.git"),
+    Repo("gentoo", "c" * 40, "20260310", "https://git.example/gentoo.git"),
+    Repo("java", "d" * 40, "", "ssh://git@git.example/java.git"),
 )
 
 
@@ -54,7 +56,29 @@ def test_what_is_in_it() -> None:
     assert f"./check {PLACE.url} java role:java" in readme
     assert "checkout --detach 20260310" in readme
     assert "fetch ssh://git@git.example/java.git " + "d" * 40 in readme
-    assert not any(word in data for word in (b"secret", b"other@") for data in found.values())
+    assert "channels" not in readme
+
+
+def test_channels_are_told() -> None:
+    place = replace(PLACE, channels={"stable": "https://b.example/java.stable@role.java"})
+    readme = files(place, REPOS, "p", KEY, FINGERPRINT)["README"].decode()
+    assert "   stable: https://b.example/java.stable@role.java\n" in readme
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://me:secret@git.example:8443/x.git", "https://git.example:8443/x.git"),
+        ("https://token@git.example/x.git", "https://git.example/x.git"),
+        ("ssh://git:secret@git.example/x.git", "ssh://git@git.example/x.git"),
+        ("git@git.example:x.git", "git@git.example:x.git"),
+        ("/srv/git/x.git", ""),
+        ("../x.git", ""),
+        ("", ""),
+    ],
+)
+def test_what_is_told_of_a_remote(url: str, told: str) -> None:
+    assert for_clients(url) == told
 
 
 def test_a_tree_without_a_remote() -> None:

@@ -136,6 +136,16 @@ def test_the_doors() -> None:
         ("mirror/site.acme", "mirror/site.acme", "site:acme"),
         ("mirror/role.java", "mirror/role.java", "role:java"),
     }
+    channels = {
+        (d.path, d.folder, d.earlier)
+        for d in policy.doors(ACCESS, ["java"], ["stable"]) if ".stable" in d.path
+    }  # fmt: skip
+    top = "binhost/java/channel.stable"
+    assert channels == {
+        ("java.stable", f"{top}/role.java", f"{top}.previous/role.java"),
+        ("java.stable@role.java", f"{top}/role.java", f"{top}.previous/role.java"),
+        ("java.stable@site.acme", f"{top}/site.acme", f"{top}.previous/site.acme"),
+    }
     earlier = {d.earlier for d in policy.doors(ACCESS, ["base"])}
     assert earlier == {
         "", *(f"binhost/base/previous/{view}" for view in ("public", "site.acme", "role.java"))
@@ -154,6 +164,7 @@ def test_the_doors() -> None:
         (policy.BINHOST_FILES, "release.json.gz", False),
         (policy.BINHOST_FILES, "provenance.jsonl", True),
         (policy.BINHOST_FILES, "sbom.cdx.json", True),
+        (policy.BINHOST_FILES, "client.tar", True),
         (policy.BINHOST_FILES, "ledger.json", False),
         (policy.BINHOST_FILES, "a-b/release.json", False),
         (policy.BINHOST_FILES, "a-b/c+/c+-1.2_p3-r1-1.gpkg.tar", True),

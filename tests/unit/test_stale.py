@@ -99,13 +99,14 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "network.no_proxy": [(None, ["git.example"], NONE)],
     "tree.name": [(None, "mine", each("etc"))],
     "tree.key": [(None, "l", NONE)],
-    "tree.remote": [(None, "git@git.example:frozen.git", NONE)],
+    "tree.remote": [(None, "git@git.example:frozen.git", each("candidate"))],
     "tree.lookback_days": [(None, 9, NONE)],
     "tree.warn_hours": [(None, 9, NONE)],
     "tree.fail_hours": [(None, 9, NONE)],
     "tree.manifests": [(None, "never", NONE)],
     "overlays.*.url": [
-        ("ours", "https://git.example/moved.git", {"lock", "overlay:ours"}),
+        ("ours", "https://git.example/moved.git",
+         {"lock", "overlay:ours"} | each("candidate", "java", "tomcat")),
         ("ours", "https://me:two@git.example/ours.git", NONE),  # another password
         ("more", "https://git.example/moved.git", {"lock", "overlay:more"}),
     ],
@@ -151,9 +152,9 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "chroots.*.portage_dir": [
         (name, "portage", each("etc", name)) for name in ("base", "java", "other")
     ],
-    "binhost.listen": [(None, "127.0.0.1:9", NONE)],
-    "binhost.url": [(None, "https://binhost.example", NONE)],
-    "binhost.channels": [(None, ["stable"], NONE)],
+    "binhost.listen": [(None, "127.0.0.1:9", each("candidate"))],
+    "binhost.url": [(None, "https://binhost.example", each("candidate"))],
+    "binhost.channels": [(None, ["stable"], each("candidate"))],
     "binhost.keep": [(None, 9, NONE)],
     "binhost.keep_days": [(None, 9, NONE)],
     "binhost.signing_home": [(None, "elsewhere", NONE)],
