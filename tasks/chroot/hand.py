@@ -91,7 +91,7 @@ def prune(upper: Path, below: Sequence[Path], mounts: Collection[str], trash: Pa
     in the layers below with the same owner, mode, size and time (it was opened, or the folder of
     something else). No link is followed: only real folders are entered.
     """
-    empty = {*_EMPTY, *(place.strip("/") for place in mounts)}
+    empty = {*_EMPTY, *PASSING, *(place.strip("/") for place in mounts)}
     kept = False
     for folder in reversed(_folders(upper)):
         inner = str(folder.relative_to(upper))

@@ -31,11 +31,22 @@ pytestmark = pytest.mark.usefixtures("needs_sandbox")
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    made = tiny.site(tmp_path / "site")
-    doit(made.layout, "mount:appliance", "mount:java")
+@pytest.fixture(scope="module")
+def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
+    """A site whose chroots have been entered, and a copy of it as it is then."""
+    made = tiny.site(tmp_path_factory.mktemp("enter") / "site")
+    doit(made.layout, "mount:base", "mount:java", "mount:appliance")
+    subprocess.run(["cp", "-a", made.layout.site, made.layout.site.with_name("kept")], check=True)
     return made
+
+
+@pytest.fixture
+def site(entered: Site) -> Site:
+    """The same at the same place, whatever was done there before."""
+    place = entered.layout.site
+    subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
+    subprocess.run(["cp", "-a", place.with_name("kept"), place], check=True)
+    return entered
 
 
 def doit(layout: Layout, *words: str, code: int = 0) -> str:
@@ -104,7 +115,6 @@ def test_the_way_back(site: Site) -> None:
 
 def test_a_build_of_it_does_not_pass_for_a_clean_one(site: Site) -> None:
     layout = site.layout
-    doit(layout, "etc:java", "mount:base")
     write(layout, "binpkgs:base", {"set": "s", "packages": []})
     clean = build_key(site, "java")
     sh(layout, "echo mine > /root/file")
@@ -129,8 +139,9 @@ def test_scratch_leaves_nothing(site: Site) -> None:
 def test_who_only_looks_does_not_touch(site: Site) -> None:
     layout = site.layout
     look = (
-        "ls -lR / > /tmp/list; mkdir -p /var/cache/edb /var/lib/portage /var/log; : > /var/log/x;"
-        " : > /var/tmp/y; chmod 755 /etc; touch -r /etc/hosts /etc/hosts;"
+        "ls -lR / > /tmp/list; : > /var/tmp/y;"
+        " mkdir -p /var/cache/edb /var/lib/portage /var/lib/gentoo/news /var/log; : > /var/log/x;"
+        " chmod 755 /etc; touch -r /etc/hosts /etc/hosts;"
         " mkdir -p /bin/__pycache__; : > /bin/__pycache__/portage.cpython-311.pyc"
     )
     assert sh(layout, look) == ""
@@ -199,7 +210,6 @@ def test_a_change_below_derives_anew_without_it(site: Site) -> None:
 
 def test_a_change_in_the_base_derives_again_at_every_depth(site: Site) -> None:
     layout = site.layout
-    doit(layout, "mount:base")
     before = {name: layers(layout, name) for name in ("base", "java", "appliance")}
     sh(layout, "echo base > /root/base", name="base")
     doit(layout, "chroot:appliance")
@@ -248,6 +258,26 @@ def test_wrong_words(site: Site, words: tuple[str, ...], said: str) -> None:
     told = doit(site.layout, *words, code=1)
     assert said in told
     assert "doit enter NAME [--scratch | --reset] [-- COMMAND]" in told
+
+
+def test_a_file_in_the_generated_directory_is_reported(site: Site) -> None:
+    layout = site.layout
+    folder = layout.state / read(layout, "etc:java")["path"]
+    (folder / "package.mask").write_text("dev-libs/mine\n")
+    assert "package.mask was put there, taken away or changed by hand" in (
+        doit(layout, "enter", "java", "--", "true", code=1)
+    )
+    assert (folder / "package.mask").read_text() == "dev-libs/mine\n"
+    (folder / "package.mask").unlink()
+    doit(layout, "enter", "java", "--", "true")
+
+
+def test_a_profile_that_does_not_exist(site: Site) -> None:
+    layout = site.layout
+    layout.config.write_text(tiny.CONFIG.replace('profile = "default"', 'profile = "nosuch/23.0"'))
+    assert "[chroots.java] profile: 'nosuch/23.0' is not in the tree" in (
+        doit(layout, "mount:java", code=1)
+    )
 
 
 def test_a_damaged_mark_says_the_way_out(site: Site) -> None:
