@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from bench import rooms, snapshots, startup
+from bench import rooms, seeds, snapshots, startup
 
-ALL = {"rooms": rooms.main, "snapshots": snapshots.main, "startup": startup.main}
+ALL = {
+    "rooms": rooms.main,
+    "seeds": seeds.main,
+    "snapshots": snapshots.main,
+    "startup": startup.main,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:

@@ -23,6 +23,7 @@ _DEVICE_MAJORS = (4, 136)
 _PROGRAMS = re.compile(
     rb"(?:usr/(?:local/)?)?(?:s?bin|lib[^/]*|libexec)/.*|usr/[^/]+-[^/]+-[^/]+/.*|opt/.*"
 )
+_ODD = (b"", b".", b"/")
 _ACTS_AS_OWNER = 0o6000
 _OTHERS_WRITE = 0o022
 # What overlayfs would take for its own notes in a lower layer (overlayfs.rst), and its like.
@@ -54,7 +55,6 @@ class Admission:
     def __post_init__(self) -> None:
         self._allowed = min(_BYTES_LIMIT, max(_RATIO_FREE, _RATIO_LIMIT * self.packed))
         self._expected = {path.strip("/").encode() for path in self.expected}
-        self._tops: set[bytes] = set()
         self._folders = {b""}
         self._files: set[bytes] = set()
         self._others: set[bytes] = set()
@@ -72,15 +72,15 @@ class Admission:
         for name in member.attributes:
             if name.startswith(_FORBIDDEN_ATTRIBUTES):
                 raise BadTar(f"{shown(member.name)} has the attribute {shown(name)}")
-        parts = inner_parts(member.name)
-        path = b"/".join(parts)
-        self._tops.update(parts[:1])
+        path = inner_path(member.name)
+        folder, _, _ = path.rpartition(b"/")
+        if folder not in self._folders:
+            self._all_folders(folder)
         if member.kind == "directory":
             if path in self._files or path in self._others:
                 raise BadTar(f"{shown(path)} is in it as two things")
-            self._below_folders(parts)
+            self._folders.add(path)
             return
-        self._below_folders(parts[:-1])
         if path in self._files or path in self._others or path in self._folders:
             raise BadTar(f"{shown(path)} is in it twice")
         if member.kind in ("file", "hard link"):
@@ -90,11 +90,9 @@ class Admission:
             _special(path, member)
             self._others.add(path)
 
-    def _below_folders(self, parts: list[bytes]) -> None:
-        """All folders on the way are folders: nothing is written through a link."""
-        folder = b"/".join(parts)
-        if folder in self._folders:
-            return
+    def _all_folders(self, folder: bytes) -> None:
+        """All on the way are folders: nothing is written through a link."""
+        parts = folder.split(b"/")
         for length in range(1, len(parts) + 1):
             step = b"/".join(parts[:length])
             if step in self._files or step in self._others:
@@ -104,7 +102,7 @@ class Admission:
     def _file(self, path: bytes, member: Member) -> None:
         mode, capability = member.mode, member.attributes.get(CAPABILITY.encode(), b"")
         if member.kind == "hard link":
-            source = b"/".join(inner_parts(member.target))
+            source = inner_path(member.target)
             if source not in self._files:
                 raise BadTar(f"{shown(path)} is a hard link to what is no file in it before")
             if source not in self.privileged:
@@ -115,7 +113,9 @@ class Admission:
         how = "has capabilities" if capability else "is setuid or setgid"
         if path not in self._expected and not _PROGRAMS.fullmatch(path):
             top, _, rest = path.partition(b"/")
-            if len(self._tops) == 1 and _PROGRAMS.fullmatch(rest):
+            if len(
+                {each.partition(b"/")[0] for each in self._folders - {b""}}
+            ) == 1 and _PROGRAMS.fullmatch(rest):
                 raise BadTar(f"all of it lies in a directory of its own ({shown(top)[1:-1]}/)")
             raise BadTar(f"/{shown(path)[1:-1]} {how}, and no program belongs there")
         if mode & _OTHERS_WRITE:
@@ -123,18 +123,18 @@ class Admission:
         self.privileged[path] = Privileged(mode, capability)
 
 
-def inner_parts(name: bytes) -> list[bytes]:
-    """The components of a path below the root directory, whose own are none; raises BadTar."""
-    parts = name.split(b"/")
-    if parts[0] == b".":
-        del parts[0]
-    if parts and not parts[-1]:
-        parts.pop()
-    if not name or b"" in parts or b"." in parts or b".." in parts:
-        raise BadTar(f"the path {shown(name)} is absolute, or leads out of where it belongs")
-    if len(parts) > _DEPTH_LIMIT or len(name) > _PATH_LIMIT:
+def inner_path(name: bytes) -> bytes:
+    """A path below the root directory, whose own is empty; raises BadTar."""
+    path = name.removeprefix(b"./").removesuffix(b"/")
+    if len(name) > _PATH_LIMIT or path.count(b"/") > _DEPTH_LIMIT:
         raise BadTar(f"the path {shown(name[:60])}... is longer than one can be")
-    return parts
+    if path[:1] in _ODD or path[-1:] == b"/" or b"//" in path or b"/." in path:
+        parts = path.split(b"/")
+        if name in (b".", b"./"):
+            return b""
+        if b"" in parts or b"." in parts or b".." in parts:
+            raise BadTar(f"the path {shown(name)} is absolute, or leads out of where it belongs")
+    return path
 
 
 def _special(path: bytes, member: Member) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.chroot.admission import inner_parts
+from tasks.chroot.admission import inner_path
 from tasks.chroot.members import BadTar, shown
 from tasks.errors import BinmillError
 from tasks.system.terminal import say
@@ -82,7 +82,7 @@ def _parsed(line: bytes) -> _Listed:
     elif kind == b"h":
         name = name.partition(b" link to ")[0]
     return _Listed(
-        path=b"/".join(inner_parts(_plain(name))),
+        path=inner_path(_plain(name)),
         kind=kind.decode(),
         mode=mode.decode(),
         owner=(int(user), int(group)) if user.isdigit() and group.isdigit() else None,

@@ -16,6 +16,11 @@ _ZEROS = bytes(BLOCK)
 _CHUNK = 1 << 20
 _EXTENDED_LIMIT = 1 << 20  # bytes of an extended header; an extended attribute has 64 KiB at most
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
+# mode, uid, gid, size, mtime and checksum, from byte 100 on, as GNU tar writes them
+_NUMBERS = re.compile(rb"([0-7]{7})\0[0-7]{7}\0[0-7]{7}\0([0-7]{11})\0[0-7]{11}\0([0-7]{6})\0 ")
+# Nearly all extended headers: whatever their lengths, they are about times and nothing else.
+_TIMES = re.compile(rb"(?:[0-9]+ [acm]time=-?[0-9]+(?:\.[0-9]+)?\n)+")
+_NOTHING: dict[bytes, bytes] = {}
 _KINDS = {
     b"\0": "file",
     b"0": "file",
@@ -61,92 +66,127 @@ class Member(NamedTuple):
 def relay(source: BinaryIO, sink: BinaryIO, judge: Callable[[Member], None]) -> None:
     """Copy a whole archive, handing each member to `judge` before its first byte is copied.
 
-    `source` must give as many bytes as it is asked for, unless it ends. Raises BadTar, and
-    whatever `judge` raises.
+    `source.read` may give less than it is asked for, and nothing only at its end. Raises BadTar,
+    and whatever `judge` raises.
     """
-    read, write = source.read, sink.write
-    block = read(BLOCK)
-    while block != _ZEROS:
-        head, member = _member(block, read)
+    tape = _Tape(source.read, sink.write)
+    while (block := tape.take(BLOCK)) != _ZEROS:
+        member = _member(block, tape.take)
         judge(member)
-        write(head)
-        left = member.size + -member.size % BLOCK
-        while left > _CHUNK:
-            left -= write(_whole(read(_CHUNK), _CHUNK))
-        rest = read(left + BLOCK)  # with the next header: one call less
-        block = _whole(rest, left + BLOCK)[left:]
-        write(memoryview(rest)[:left])
-    write(block)
-    while rest := read(_CHUNK):
+        tape.pass_on(member.size + -member.size % BLOCK)
+    tape.pass_on(0)
+    while rest := tape.rest():
         if rest.strip(b"\0"):
             raise BadTar("something comes after its end")
-        write(rest)
+        sink.write(rest)
 
 
-def _whole(found: bytes, wanted: int) -> bytes:
-    if len(found) < wanted:
-        raise BadTar("it is not a whole tar archive: it ends too early")
-    return found
+class _Tape:
+    """An archive on its way: nothing that was taken goes on before `pass_on` is called."""
+
+    def __init__(self, read: Callable[[int], bytes], write: Callable[[memoryview], int]) -> None:
+        self._read, self._write = read, write
+        self._held = b""
+        self._sent = self._good = self._at = 0  # positions in it: written, may be, taken
+
+    def take(self, count: int) -> bytes:
+        """The next bytes, to be looked at."""
+        if len(self._held) - self._at < count:
+            self._send(self._good)
+            parts, self._at = [self._held[self._good :]], self._at - self._good
+            missing = self._at + count - len(parts[0])
+            while missing > 0:
+                parts.append(self._more())
+                missing -= len(parts[-1])
+            self._held, self._sent, self._good = b"".join(parts), 0, 0
+        found = self._held[self._at : self._at + count]
+        self._at += count
+        return found
+
+    def pass_on(self, count: int) -> None:
+        """Let go on all that was taken, and as many bytes after it without a look."""
+        end = self._at + count
+        while end > len(self._held):
+            self._send(len(self._held))
+            end -= len(self._held)
+            self._held, self._sent = self._more(), 0
+        self._good = self._at = end
+
+    def rest(self) -> bytes:
+        """What comes after all that was taken, bit by bit; all of that must have been passed on."""
+        self._send(self._at)
+        found, self._held, self._sent, self._at = self._held[self._at :], b"", 0, 0
+        return found or self._read(_CHUNK)
+
+    def _send(self, end: int) -> None:
+        self._write(memoryview(self._held)[self._sent : end])
+        self._sent = end
+
+    def _more(self) -> bytes:
+        found = self._read(_CHUNK)
+        if not found:
+            raise BadTar("it is not a whole tar archive: it ends too early")
+        return found
 
 
-def _member(block: bytes, read: Callable[[int], bytes]) -> tuple[bytes, Member]:
-    """The next member, and all the blocks that describe it; `block` is the first of them."""
-    head, pax = block, None
+def _member(block: bytes, take: Callable[[int], bytes]) -> Member:
+    """The next member, by all the blocks that describe it; `block` is the first of them."""
+    pax: dict[bytes, bytes] | None = None
     long: dict[bytes, bytes] = {}
-    while (kind := _checked(block)) in _EXTENSIONS:
-        size = _number(block[124:136])
-        if not 0 < size <= _EXTENDED_LIMIT or len(head) > 2 * _EXTENDED_LIMIT:
+    described = 0
+    mode, size, kind = _header(block)
+    while kind in _EXTENSIONS:
+        described += size
+        if not 0 < size <= _EXTENDED_LIMIT or described > _EXTENDED_LIMIT:
             raise BadTar("an extended header is larger than one can be")
-        padded = size + -size % BLOCK
-        rest = _whole(read(padded + BLOCK), padded + BLOCK)
-        text, block = rest[:size], rest[padded:]
-        head += rest
+        text = take(size + -size % BLOCK)[:size]
         if kind == _PAX_GLOBAL:
             if _records(text).keys() - {b"comment"}:
                 raise BadTar("a global extended header changes what comes after it")
+        elif pax is not None or kind in long or (kind == _PAX and long):
+            raise BadTar("two extended headers describe one entry")
         elif kind == _PAX:
-            if pax is not None or long:
-                raise BadTar("two extended headers describe one entry")
-            pax = _records(text)
+            pax = _NOTHING if _TIMES.fullmatch(text) else _records(text)
         else:
-            if pax is not None or kind in long:
-                raise BadTar("two extended headers describe one entry")
             long[kind] = text.rstrip(b"\0")
-    member = _described(block, kind, pax or {}, long)
+        block = take(BLOCK)
+        mode, size, kind = _header(block)
     if kind == b"S":
-        more = block[482]
+        more, left = block[482], _EXTENDED_LIMIT // BLOCK
         while more:
-            block = _whole(read(BLOCK), BLOCK)
-            head += block
-            more = block[504]
-            if len(head) > 2 * _EXTENDED_LIMIT:
+            more, left = take(BLOCK)[504], left - 1
+            if not left:
                 raise BadTar("an extended header is larger than one can be")
-    return head, member
+    return _described(block, (mode, size, kind), pax or _NOTHING, long)
 
 
-def _checked(block: bytes) -> bytes:
-    """The type of a header whose checksum is right: tar would skip one where it is not."""
-    if len(block) < BLOCK:
-        raise BadTar("it is not a whole tar archive: it ends too early")
+def _header(block: bytes) -> tuple[int, int, bytes]:
+    """Mode, size and type of a header whose checksum is right: tar would skip one with another."""
+    usual = _NUMBERS.match(block, 100)
+    if usual:
+        mode, size, checksum = int(usual[1], 8), int(usual[2], 8), int(usual[3], 8)
+    else:
+        mode, size, checksum = map(_number, (block[100:108], block[124:136], block[148:156]))
     # The sum of all bytes, with blanks in the checksum's own place. The lower half of an
     # Adler-32 is one more than such a sum (RFC 1950, 9), modulo 65521, and it is quick.
     total = (adler32(block) & 0xFFFF) - (adler32(block[148:156]) & 0xFFFF) + 8 * 0x20
-    if (total - _number(block[148:156])) % 65521:
+    if (total - checksum) % 65521:
         raise BadTar("it is not a whole tar archive: a header is damaged")
-    return block[156:157]
+    return mode, size, block[156:157]
 
 
 def _described(
-    block: bytes, kind: bytes, pax: dict[bytes, bytes], long: dict[bytes, bytes]
+    block: bytes, numbers: tuple[int, int, bytes], pax: dict[bytes, bytes], long: dict[bytes, bytes]
 ) -> Member:
+    mode, size, kind = numbers
     name = block[:100].partition(b"\0")[0]
     if block[345] and block[257:263] == b"ustar\0":  # GNU has times there
         name = block[345:500].partition(b"\0")[0] + b"/" + name
-    name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or long.get(_LONG_NAME) or name
+    if pax or long:
+        name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or long.get(_LONG_NAME) or name
     what = _KINDS.get(kind)
     if what is None:
         raise BadTar(f"{shown(name)} is of an unknown type ({shown(kind)})")
-    size = _number(block[124:136])
     if b"size" in pax:
         said = _decimal(pax[b"size"])
         if size not in (0, said):
@@ -165,7 +205,7 @@ def _described(
     if b"\0" in name or b"\0" in target:
         raise BadTar(f"{shown(name)} has a NUL in its name")
     attributes = {k[len(_XATTR) :]: v for k, v in pax.items() if k.startswith(_XATTR)}
-    return Member(name, what, _number(block[100:108]), size, target, device, attributes)
+    return Member(name, what, mode, size, target, device, attributes)
 
 
 def _number(field: bytes) -> int:

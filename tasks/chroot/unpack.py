@@ -42,7 +42,7 @@ _UNPACK = {
 _TAR = (
     "tar", "--extract", "--file=-", "--preserve-permissions", "--same-owner", "--numeric-owner",
     "--acls", "--xattrs", "--xattrs-include=*.*", "--delay-directory-restore",
-    "--warning=no-timestamp",
+    "--warning=no-timestamp", "--blocking-factor=2048",
 )  # fmt: skip
 
 
@@ -193,9 +193,9 @@ class _Feeder:
 
 @contextlib.contextmanager
 def _ending(pipe: IO[bytes]) -> Iterator[BinaryIO]:
-    """A pipe to write to in large pieces, which is closed if all went well."""
+    """A pipe to write to, which is closed if all went well."""
     widen(pipe)
-    sink = io.BufferedWriter(io.FileIO(os.dup(pipe.fileno()), "wb"), _CHUNK)
+    sink = io.BufferedWriter(io.FileIO(os.dup(pipe.fileno()), "wb"))
     try:
         yield sink
         sink.close()
