@@ -96,6 +96,9 @@ def test_the_whole_job(factory: Factory) -> None:
     assert names(java["installed"]) >= JAVA
     appliance = json.loads(factory.layout.record("client:appliance").read_text())
     assert names(appliance["installed"]) >= {*JAVA, "dev-util/gperf"}
+    web = json.loads(factory.layout.record("client:web").read_text())
+    assert "app-text/tree" in names(web["installed"])
+    assert not JAVA & names(web["installed"])  # that is another stack's
     lock = factory.layout.lock.read_text()
     days = upstream.Upstream(factory.lab).facts()["days"]
     assert f'tag = "{days[0]}"' in lock
@@ -166,7 +169,7 @@ def test_commands_run_inside(factory: Factory) -> None:
     features = factory.doit("enter", "java", "--", "portageq", "envvar", "FEATURES")
     assert "network-sandbox" in features
     factory.doit("enter", "java", "--", "sh", "-c", "exit 7", code=7)
-    assert "one of: base, java, appliance" in factory.doit("enter", "jaba", code=1)
+    assert "one of: base, java, web, appliance" in factory.doit("enter", "jaba", code=1)
 
 
 def test_words_that_portage_does_not_know(factory: Factory) -> None:
