@@ -118,8 +118,12 @@ def user(site: Site, words: list[str]) -> None:
         parser.error(f"{asked.verb} needs the name of a user")
     with locked(site.layout.busy("user"), "the list of users"):
         if asked.verb == "list":
+            today = time.strftime("%Y-%m-%d", time.gmtime())
             for name, held in sorted(users.read(site.layout.users).items()):
-                kind = f"certificate until {held['until']}" if "until" in held else "password"
+                kind = "password"
+                if "until" in held:
+                    told = "until" if held["until"] > today else "that has expired,"
+                    kind = f"certificate {told} {held['until']}"
                 say(f"  {name:<20} {' '.join(held['groups'])}  {kind}")
         elif asked.verb == "remove":
             users.remove(site.layout.users, asked.name, site.layout.certificates)

@@ -208,6 +208,11 @@ def test_a_certificate_from_first_to_last(site: Site, capsys: pytest.CaptureFixt
     serial = json.loads(site.layout.users.read_text())["ca"]["serial"]
     assert f'"{serial}" off;' in block
     assert "ssl_verify_client optional;" in block
+    held = json.loads(site.layout.users.read_text())
+    held["ca"]["until"] = "2020-01-01"
+    site.layout.users.write_text(json.dumps(held))
+    serve.user(site, ["list"])
+    assert "role:java  certificate that has expired, 2020-01-01" in capsys.readouterr().out
     serve.user(site, ["add", "ca", "--group", "role:java"])  # a password instead
     assert not file.exists()
     assert "serial" not in site.layout.users.read_text()
