@@ -130,12 +130,14 @@ def served(factory: Factory) -> Iterator[str]:
         listen = f"127.0.0.1:{plug.getsockname()[1]}"
     factory.change(binhost={"listen": listen})
     with factory.start("serve", PYTHONUNBUFFERED="1") as process:
-        assert process.stdout is not None
-        assert any("Ctrl-C ends it" in line for line in process.stdout)
-        yield f"https://{listen}"
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+        try:
+            assert process.stdout is not None
+            assert any("Ctrl-C ends it" in line for line in process.stdout)
+            yield f"https://{listen}"
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 @contextlib.contextmanager
