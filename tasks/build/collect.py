@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.build import gpkg
 from tasks.errors import BinmillError, NotTrusted
-from tasks.system.files import copy_plain, digests, remove_tree, sync_folder
+from tasks.system.files import copy_plain, digests, remove_tree, sync_folder, write_atomic
 
 INDEX = "Packages"
 
@@ -31,12 +31,23 @@ def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> d
     scratch.mkdir(parents=True)
     packages = sorted((_take(entry, pkgdir, scratch) for entry in entries), key=_by_name)
     copy_plain(pkgdir / INDEX, scratch / INDEX)  # its stanzas; publish checks and completes them
+    _without_mirrors(scratch / INDEX)
     identity = hashlib.sha256(json.dumps(packages, sort_keys=True).encode()).hexdigest()[:32]
     target = sets / identity
     remove_tree(target, trash)
     scratch.rename(target)
     sync_folder(sets)
     return {"set": identity, "packages": packages}
+
+
+def _without_mirrors(index: Path) -> None:
+    """Take out where files came from: there may be a password in it (fault 58).
+
+    Portage writes GENTOO_MIRRORS into the header (bintree._pkgindex_header_keys).
+    """
+    lines = index.read_bytes().splitlines(keepends=True)
+    kept = (line for line in lines if not line.startswith(b"GENTOO_MIRRORS:"))
+    write_atomic(index, b"".join(kept))
 
 
 def _by_name(package: dict[str, Any]) -> tuple[str, int]:

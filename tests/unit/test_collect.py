@@ -48,6 +48,16 @@ def build(tmp_path: Path) -> Build:
     return Build(tmp_path)
 
 
+def test_no_mirror_s_password_is_in_a_set(build: Build) -> None:
+    """Fault 58: Portage writes the mirrors into its index."""
+    build.package()
+    head = "PACKAGES: 1\nGENTOO_MIRRORS: http://me:sesame@mirror.example\nTIMESTAMP: 5\n\n"
+    (build.pkgdir / "Packages").write_text(head + "CPV: app-misc/hello-2.10-r1\n\n")
+    made = build.collect()
+    text = (build.place / "sets" / made["set"] / "Packages").read_text()
+    assert text == "PACKAGES: 1\nTIMESTAMP: 5\n\nCPV: app-misc/hello-2.10-r1\n\n"
+
+
 def test_a_set(build: Build) -> None:
     source = build.package()
     build.package("alpha", "1", "12")
