@@ -23,15 +23,6 @@ def read(layout: Layout, task: str) -> Record:
     return loaded
 
 
-def before(layout: Layout, task: str) -> Record:
-    """What a task that is being made left the last time; {} where it left nothing."""
-    try:
-        loaded: Record = json.loads(aside(layout, task).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return loaded
-
-
 def aside(layout: Layout, task: str) -> Path:
     """Where the record of a task is kept while it is made anew."""
     return layout.record(task).with_suffix(".before")

@@ -35,12 +35,12 @@ def candidate(site: Site, name: str) -> Record:
     asked = _asked(site, name, made)
     number = generation.current(binhost)
     if number is None or ledger.facts(binhost, number).get("asked") != asked:
-        number = _left_by_a_kill(site, name, asked)
-    if number is None:
         with chroots.workspace(site, f"sign-{name}") as space:
             content = _content(site, name, made, asked, space)
             sign = partial(sign_beside, site, name, space)
-            number = generation.prepare(binhost, content, sign, layout.trash)
+            number = generation.prepare(
+                binhost, content, sign, layout.trash, number=_made_before(binhost, asked)
+            )
     chroots.sweep(site, layout.binpkgs(name), keep={set_folder(site, name, made)})
     views = ledger.facts(binhost, number)["views"]
     told = ", ".join(f"{count} for {view}" for view, count in sorted(views.items()))
@@ -48,21 +48,13 @@ def candidate(site: Site, name: str) -> Record:
     return {"generation": number, "set": made["set"], "views": views}
 
 
-def _left_by_a_kill(site: Site, name: str, asked: str) -> int | None:
-    """A whole candidate of the same content that no record knows of; None where there is none.
+def _made_before(binhost: Path, asked: str) -> int | None:
+    """The number of a candidate of the same content: a run that was killed counts as one."""
+    from tasks.publish import ledger
 
-    So the numbers are those of a run that nobody killed. One that a record knows of was finished:
-    it is wanted anew.
-    """
-    from tasks.publish import generation, ledger
-
-    binhost = site.layout.binhost(name)
-    finished = records.before(site.layout, f"candidate:{name}").get("generation")
-    for number in reversed(ledger.numbers(binhost, ledger.CANDIDATES)):
-        same = ledger.facts(binhost, number).get("asked") == asked
-        if same and number != finished and generation.is_next(binhost, number):
-            return number
-    return None
+    newest = max(ledger.numbers(binhost), default=0)
+    numbers = (n for n in ledger.numbers(binhost, ledger.CANDIDATES) if n > newest)
+    return next((n for n in numbers if ledger.facts(binhost, n).get("asked") == asked), None)
 
 
 def _asked(site: Site, name: str, made: Record) -> str:

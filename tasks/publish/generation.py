@@ -79,18 +79,21 @@ def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
     return number
 
 
-def prepare(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
+def prepare(
+    binhost: Path, content: Content, sign: Signing, trash: Path, number: int | None = None
+) -> int:
     """Make the content a candidate, which no client sees; returns its number.
 
-    Its files are on the same file system. Earlier candidates are deleted. Raises BinmillError if
-    one of its paths was another package before, and what `sign` raises.
+    Its files are on the same file system. Earlier candidates are deleted; `number` is that of the
+    one that this one is instead of. Raises BinmillError if one of its paths was another package
+    before, and what `sign` raises.
     """
     known = ledger.published(binhost)
     for path, file in content.files.items():
         if known.get(path, file.collected) != file.collected:
             raise ledger.refused(binhost, path)
     earlier = ledger.numbers(binhost, ledger.CANDIDATES)
-    number = max((*ledger.numbers(binhost), *earlier), default=0) + 1
+    number = number or max((*ledger.numbers(binhost), *earlier), default=0) + 1
     scratch = binhost / ledger.CANDIDATES / f".{number}.tmp"
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
