@@ -18,6 +18,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tasks.errors import NotTrusted
 
@@ -25,6 +26,8 @@ NAME = "client.tar"
 PORTAGE = "portage/"
 _CHECK = Path(__file__).with_name("check.sh")
 _REPOS = "/var/db/repos"
+_ACCESS = "/etc/portage/access"  # where docs/serving.md puts a client's password
+_EVERYBODY = "public"
 _LIMIT = 16 << 20
 
 
@@ -107,10 +110,16 @@ def dearmored(armored: bytes) -> bytes:
 
 
 def _binrepos(place: Place) -> str:
-    return (
+    """For a group, wget(1) finds the password by HOME; Portage itself reads no such file."""
+    text = (
         f"# packages of {place.binhost} for {place.group}\n[{place.label}]\npriority = 9999\n"
         f"sync-uri = {place.url}\nverify-signature = true\n"
     )
+    if place.group != _EVERYBODY:
+        command = f"env HOME={_ACCESS} wget{{}} -t 3 -T 60 --passive-ftp"
+        command += ' -O "${{DISTDIR}}/${{FILE}}" "${{URI}}"\n'
+        text += "fetchcommand = " + command.format("") + "resumecommand = " + command.format(" -c")
+    return text
 
 
 def _repos_conf(repos: Sequence[Repo]) -> str:
@@ -148,16 +157,34 @@ As root, in this folder:
    gpg --homedir /etc/portage/gnupg --import key.asc
    echo '{fingerprint}:6:' | gpg --homedir /etc/portage/gnupg --import-ownertrust
    gpg --homedir /etc/portage/gnupg --check-trustdb
-{_channels(place)}
+{_password(place)}{_channels(place)}
 2. Have the trees that the packages were built from. Packages and trees belong together: with each
    new bundle, do it again.
 
 {"".join(trees)}
 3. Before each update, check that the binhost is what was signed, and not an old state of it.
 
-   ./check {place.url} {place.binhost} {place.group} \\
+   {_home(place)}./check {place.url} {place.binhost} {place.group} \\
        {fingerprint} key.gpg &&
    emerge --getbinpkg --usepkg --update --deep --newuse @world
+"""
+
+
+def _home(place: Place) -> str:
+    return "" if place.group == _EVERYBODY else f"HOME={_ACCESS} "
+
+
+def _password(place: Place) -> str:
+    """How a member says who it is; "" where nobody is asked."""
+    if place.group == _EVERYBODY:
+        return ""
+    return f"""
+   The packages are for members of {place.group}: your operator has a name and a password for you.
+
+   install -d -o root -g portage -m 750 {_ACCESS}
+   install -o root -g portage -m 640 /dev/stdin {_ACCESS}/.netrc <<'END'
+   machine {urlsplit(place.url).hostname} login NAME password PASSWORD
+   END
 """
 
 

@@ -46,7 +46,7 @@ fetch() {
       if command -v wget >/dev/null; then
         wget -q -T 60 -O "$work/$1" "$url/$1"
       elif command -v curl >/dev/null; then
-        curl -fsS -m 600 -o "$work/$1" "$url/$1"
+        curl --netrc-optional -fsS -m 600 -o "$work/$1" "$url/$1"
       else
         fail 2 "neither wget nor curl is installed"
       fi ;;

@@ -40,7 +40,7 @@ HOLDERS = {"cara": ["site:acme"], "jill": ["role:java"], "each": ["site:acme", "
 PACKAGE = "app-misc/one/one-1-1.gpkg.tar"
 SIGNED = (
     "Packages", "Packages.gz", "Packages.asc", "Packages.gz.asc", "release.json",
-    "release.json.asc", "provenance.jsonl", "sbom.cdx.json", "client.tar",
+    "release.json.asc", "provenance.jsonl", "sbom.cdx.json", "client.tar", "client.tar",
 )  # fmt: skip
 # What is asked for in many ways; all else of a view is asked for as it is.
 TWISTED = ("Packages", "one-1-1.gpkg.tar", "layout.conf", "one-1.tar.gz")

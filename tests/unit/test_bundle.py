@@ -59,6 +59,22 @@ def test_what_is_in_it() -> None:
     assert "channels" not in readme
 
 
+def test_a_member_is_told_how_to_say_who_it_is() -> None:
+    found = made()
+    binrepos = conf("portage/binrepos.conf/java@role.java.conf")["java@role.java"]
+    for key, option in (("fetchcommand", ""), ("resumecommand", " -c")):
+        assert binrepos[key] == (
+            f"env HOME=/etc/portage/access wget{option} -t 3 -T 60 --passive-ftp"
+            ' -O "${DISTDIR}/${FILE}" "${URI}"'
+        )
+    readme = found["README"].decode()
+    assert "login NAME password PASSWORD" in readme
+    assert f"HOME=/etc/portage/access ./check {PLACE.url}" in readme
+    public = files(replace(PLACE, group="public", label="java"), REPOS, "p", KEY, FINGERPRINT)
+    assert b"fetchcommand" not in public["portage/binrepos.conf/java.conf"]
+    assert b"password" not in public["README"]
+
+
 def test_channels_are_told() -> None:
     place = replace(PLACE, channels={"stable": "https://b.example/java.stable@role.java"})
     readme = files(place, REPOS, "p", KEY, FINGERPRINT)["README"].decode()
