@@ -98,18 +98,19 @@ def prune(upper: Path, below: Sequence[Path], mounts: Collection[str], trash: Pa
         if inner in PASSING:
             remove_tree(folder, trash)
             continue
-        for entry in os.scandir(folder):
+        with os.scandir(folder) as entries:
+            files = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        for entry in files:
             path = Path(entry.path)
-            if entry.is_dir(follow_symlinks=False):
-                continue
             if (
                 str(path.relative_to(upper)) in empty or _compiled(path)
                 or (entry.is_file(follow_symlinks=False) and _same(upper, path, below))
             ):  # fmt: skip
                 path.unlink()
+        bare = next(folder.iterdir(), None) is None
         if inner == ".":
-            kept = any(os.scandir(folder))
-        elif not any(os.scandir(folder)) and (
+            kept = not bare
+        elif bare and (
             _same(upper, folder, below) or _is_point(folder, inner, empty)
             or folder.name == "__pycache__"
         ):  # fmt: skip

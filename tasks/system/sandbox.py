@@ -154,7 +154,7 @@ def enter(sandbox: Sandbox, argv: Sequence[str]) -> int:
     code, stands = _enter(sandbox, argv)
     if _copies(sandbox, code, stands):
         code, _ = _enter(sandbox, argv)
-    return code
+    return code if code >= 0 else 128 - code  # as a shell tells of a signal
 
 
 def _enter(sandbox: Sandbox, argv: Sequence[str]) -> tuple[int, bool]:

@@ -226,9 +226,6 @@ def execute(argv: list[str], environment: dict[str, str]) -> str:
 
 def reap(child: int) -> int:
     """Wait for everything; return the command's exit status, as a shell would say it."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os._exit(128 + signal.SIGTERM))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -236,8 +233,19 @@ def reap(child: int) -> int:
             return code if code >= 0 else 128 - code
 
 
+def end_when_told() -> None:
+    """Let TERM and HUP end it: the first process gets no signal without a handler for it.
+
+    pid_namespaces(7), "The namespace init process".
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def main() -> int:
     """Set up, run, exit; the kernel ends everything else in the namespace with this process."""
+    end_when_told()
     with os.fdopen(int(sys.argv[1]), "r+b") as stream:
         plan = marshal.load(stream)
         try:

@@ -380,7 +380,7 @@ def test_out_of_memory_is_named_as_such(tmp_path: Path, small_group: Path) -> No
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (
-        "failed in box (exit code 1): out of memory, the kernel killed 1 processes; it failed"
+        "failed in box (exit code 1): out of memory, the kernel killed some of it; it failed"
         in (done.stdout)
     )
 
@@ -522,6 +522,19 @@ def test_enter_without_a_terminal_inherits_the_streams(tmp_path: Path) -> None:
         cwd=ROOT, input=b"in", capture_output=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (5, b"in", b"err\n")
+
+
+def test_enter_whose_sandbox_is_killed_ends_as_a_shell_would(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        _entering(tmp_path, ["sh", "-c", "echo here; sleep 600"]),
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == b"here\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)  # unshare
+    assert process.returncode == 128 + signal.SIGKILL
+    assert not sandboxed(tmp_path)
 
 
 def test_enter_on_a_terminal_has_one_of_its_own(tmp_path: Path) -> None:
