@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from bench import rooms, seeds, snapshots, startup
+from bench import publish, rooms, seeds, snapshots, startup
 
-ALL = {
+ALL: dict[str, Callable[[], None]] = {
+    "publish": publish.main,
     "rooms": rooms.main,
     "seeds": seeds.main,
     "snapshots": snapshots.main,

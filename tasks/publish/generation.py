@@ -8,11 +8,12 @@ a client sees the old generation or the new one, whole.
 from __future__ import annotations
 
 import contextlib
-import gzip
+import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from tasks.publish import bundle, history, index, ledger, provenance, release, s
 from tasks.publish.history import Generation
 from tasks.publish.index import Stanza
 from tasks.publish.ledger import FACTS, File
-from tasks.system.files import remove_tree, sync_folder, write_atomic
+from tasks.system.command import run
+from tasks.system.files import remove_tree, sync_folder, write_atomic, write_parts
 
 _PACKED = f"{INDEX}.gz"
 # What a generation says of itself that one which has its packages again says anew.
@@ -88,10 +90,7 @@ def prepare(
     one that this one is instead of. Raises BinmillError if one of its paths was another package
     before, and what `sign` raises.
     """
-    known = ledger.published(binhost)
-    for path, file in content.files.items():
-        if known.get(path, file.collected) != file.collected:
-            raise ledger.refused(binhost, path)
+    ledger.check(binhost, content.files)
     earlier = ledger.numbers(binhost, ledger.CANDIDATES)
     number = number or max((*ledger.numbers(binhost), *earlier), default=0) + 1
     scratch = binhost / ledger.CANDIDATES / f".{number}.tmp"
@@ -179,7 +178,7 @@ def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Sig
             raise BinmillError(f"{signed} has no signature; nothing is published unsigned")
     for place, _, _ in os.walk(scratch):
         Path(place).chmod(0o755)
-        sync_folder(Path(place))
+    run("sync", "-f", scratch, timeout=3600)  # once: fsync(2) of each folder takes minutes
 
 
 def switch(binhost: Path, number: int, channel: str = "") -> None:
@@ -256,14 +255,22 @@ def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp:
         place.hardlink_to(content.files[path].place)
     header = index.header(content.header, len(paths), timestamp, content.revisions)
     ordered = sorted(paths, key=lambda p: _by_name(content.stanzas[p]))
-    texts = (
-        index.render(index.complete(content.stanzas[p], content.files[p].sums)) for p in ordered
-    )
-    raw = "".join((index.render(header), *texts)).encode()
-    for name, data in ((INDEX, raw), (_PACKED, gzip.compress(raw, mtime=timestamp))):
-        write_atomic(folder / name, data)
+    stanzas = (index.complete(content.stanzas[p], content.files[p].sums) for p in ordered)
+    blocks = itertools.chain((header,), stanzas)
+    write_parts(folder / INDEX, (index.render(block).encode() for block in blocks))
+    write_parts(folder / _PACKED, _compressed(folder / INDEX))
+    for name in (INDEX, _PACKED):
         os.utime(folder / name, (timestamp, timestamp))
     return [INDEX, _PACKED]
+
+
+def _compressed(path: Path) -> Iterator[bytes]:
+    """A file as gzip(1) has it, without name and time: the same text gives the same bytes."""
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            yield packer.compress(chunk)
+    yield packer.flush()
 
 
 def _write_documents(

@@ -64,8 +64,8 @@ def _blocks(lines: Iterable[str]) -> Iterator[Stanza]:
         if line:
             key, colon, value = line.partition(": ")
             begun = True
-            if colon:
-                block[sys.intern(key)] = value  # the same few in every stanza
+            if colon:  # keys, and many values, are the same in every stanza
+                block[sys.intern(key)] = sys.intern(value)
         elif begun:
             yield block
             block, begun = {}, False

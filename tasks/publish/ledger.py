@@ -7,15 +7,16 @@ takes over what it has in common with it, and reads no byte of that again.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import BinmillError
 from tasks.publish.index import Sums
-from tasks.system.files import digests, write_atomic
+from tasks.system.files import digests, write_atomic, write_parts
 
 FACTS = "generation.json"
 CANDIDATES = "candidate"  # beside gen/: made, and not published
@@ -78,11 +79,20 @@ def add_published(binhost: Path, files: Mapping[str, File]) -> None:
     known = published(binhost)
     for path, file in files.items():
         if known.setdefault(path, file.collected) != file.collected:
-            raise refused(binhost, path)
-    write_atomic(binhost / PUBLISHED, json.dumps(known, indent=0, sort_keys=True) + "\n")
+            raise _refused(binhost, path)
+    lines = (f"{json.dumps(path)}: {json.dumps(known[path])}" for path in sorted(known))
+    write_parts(binhost / PUBLISHED, _object(lines))
 
 
-def refused(binhost: Path, path: str) -> BinmillError:
+def check(binhost: Path, files: Mapping[str, File]) -> None:
+    """Raise BinmillError if one of these paths was another package before."""
+    known = published(binhost)
+    for path, file in files.items():
+        if known.get(path, file.collected) != file.collected:
+            raise _refused(binhost, path)
+
+
+def _refused(binhost: Path, path: str) -> BinmillError:
     """What is said of a path that was another package."""
     return BinmillError(
         f"{path} was published before with other content",
@@ -186,15 +196,26 @@ def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, 
     """Keep what a generation's files are; `views` says in which view (a folder) each path lies."""
     origins = sorted({file.origin for file in files.values()})
     numbers = {text: number for number, text in enumerate(origins)}
-    entries = {
-        path: {
+
+    def line(path: str) -> str:
+        file = files[path]
+        entry = {
             **file.sums, "collected": file.collected, "component": file.component,
             "origin": numbers[file.origin], "view": views[path],
-        }
-        for path, file in files.items()
-    }  # fmt: skip
-    kept = {"origins": origins, "packages": entries}
-    write_atomic(folder / LEDGER, json.dumps(kept, indent=0, sort_keys=True) + "\n")
+        }  # fmt: skip
+        return f"{json.dumps(path)}: {json.dumps(entry, sort_keys=True)}"
+
+    head = f'"origins": {json.dumps(origins)},\n"packages": '
+    parts = _object(map(line, sorted(files)))
+    write_parts(folder / LEDGER, itertools.chain((b"{\n", head.encode()), parts, (b"}\n",)))
+
+
+def _object(lines: Iterable[str]) -> Iterator[bytes]:
+    """A JSON object, one key a line."""
+    yield b"{"
+    for number, line in enumerate(lines):
+        yield f"{',' if number else ''}\n{line}".encode()
+    yield b"\n}\n"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tasks.publish.index import Stanza
 from tasks.publish.ledger import File
-from tasks.system.files import write_atomic
+from tasks.system.files import write_parts
 
 NAME = "provenance.jsonl"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -50,7 +50,7 @@ def write(
 ) -> None:
     """Write the statements of a view's packages."""
     lines = (json.dumps(statement(stanzas[path], files[path]), sort_keys=True) for path in paths)
-    write_atomic(folder / NAME, "".join(f"{line}\n" for line in lines))
+    write_parts(folder / NAME, (f"{line}\n".encode() for line in lines))
 
 
 def statement(stanza: Stanza, file: File) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.publish.index import Stanza
-from tasks.system.files import write_atomic
+from tasks.system.files import write_parts
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom
@@ -54,8 +54,14 @@ def write(folder: Path, texts: Iterable[str], *, name: str, told: str, created: 
         metadata=BomMetaData(component=own, timestamp=datetime.fromtimestamp(created, UTC)),
     )
     head = json.dumps(_json(bill), sort_keys=True).removesuffix("}")
-    body = ",\n".join(texts)
-    write_atomic(folder / NAME, f'{head},\n"components": [\n{body}\n]}}\n')
+    write_parts(folder / NAME, _spliced(f'{head},\n"components": [', texts, "\n]}\n"))
+
+
+def _spliced(head: str, texts: Iterable[str], tail: str) -> Iterator[bytes]:
+    yield head.encode()
+    for number, text in enumerate(texts):
+        yield f"{',' if number else ''}\n{text}".encode()
+    yield tail.encode()
 
 
 def _component(path: str, stanza: Stanza, sha512: str) -> Component:

@@ -144,7 +144,8 @@ def views(
 def metadata(stanza: Mapping[str, str]) -> dict[str, str]:
     """What `group_of` reads, of a package's stanza in an index: its path says category and name."""
     category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
-    return {**stanza, "CATEGORY": category, "PN": name}
+    told = {key: stanza[key] for key in ("LICENSE", "RESTRICT") if key in stanza}
+    return {**told, "CATEGORY": category, "PN": name}
 
 
 def misplaced(stanzas: Iterable[Mapping[str, str]], group: str, access: Access) -> list[str]:

@@ -29,13 +29,17 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline 
 
 def write_atomic(path: Path, data: bytes | str, mode: int = 0o644) -> None:
     """Put `data` at `path` in one step; readers see the old content or the new, never less."""
-    raw = data.encode() if isinstance(data, str) else data
+    write_parts(path, (data.encode() if isinstance(data, str) else data,), mode)
+
+
+def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
+    """The same of something that is never in memory as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(raw)
+            stream.writelines(parts)
             os.fchmod(stream.fileno(), mode)
             stream.flush()
             os.fsync(stream.fileno())

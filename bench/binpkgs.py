@@ -1,0 +1,109 @@
+"""Made-up sets of binpkgs: real GPKGs of a few kilobytes, as a chroot's Portage leaves them.
+
+Package NUMBER is of category app-misc; its content is random, so that nothing packs it, and the
+same for the same number and build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+BUILT = 1_795_000_000
+_DEPEND = " ".join(f">=dev-libs/lib{n}-1.{n}:0/{n}=" for n in range(8))
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package of a set; a new build of it has another `build`."""
+
+    number: int
+    build: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"made-up-{self.number}"
+
+    @property
+    def cpv(self) -> str:
+        return f"app-misc/{self.name}-1.2.3"
+
+    @property
+    def path(self) -> str:
+        return f"app-misc/{self.name}/{self.name}-1.2.3-{self.build}.gpkg.tar"
+
+    @property
+    def values(self) -> dict[str, str]:
+        return {
+            "BUILD_ID": str(self.build), "BUILD_TIME": str(BUILT + self.number),
+            "CATEGORY": "app-misc", "CHOST": "x86_64-pc-linux-gnu", "DEFINED_PHASES": "compile",
+            "DESCRIPTION": f"The made-up package {self.number}", "EAPI": "8", "IUSE": "nls static",
+            "KEYWORDS": "amd64", "LICENSE": "GPL-2", "PF": f"{self.name}-1.2.3",
+            "RDEPEND": _DEPEND, "SLOT": "0", "USE": "nls amd64 elibc_glibc kernel_linux",
+            "repository": "gentoo", "SIZE": "1",
+        }  # fmt: skip
+
+
+def write(folder: Path, package: Package, size: int) -> None:
+    """Write a package's file below a folder; `size` is that of its image in bytes."""
+    dice = random.Random(f"{package.number}/{package.build}")  # noqa: S311 - bytes, not secrets
+    pack = zstandard.ZstdCompressor(level=1).compress
+    top = Path(package.path).name.removesuffix(".gpkg.tar")
+    values = {f"metadata/{key}": f"{value}\n".encode() for key, value in package.values.items()}
+    members = {
+        "gpkg-1": b"",
+        "metadata.tar.zst": pack(_tar(values)),
+        "image.tar.zst": pack(_tar({"image/usr/share/x": dice.randbytes(size)})),
+    }
+    lines = [
+        f"DATA {name} {len(data)} BLAKE2B {hashlib.blake2b(data).hexdigest()} "
+        f"SHA512 {hashlib.sha512(data).hexdigest()}\n"
+        for name, data in members.items()
+    ]
+    members["Manifest"] = "".join(lines).encode()
+    path = folder / package.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_tar({f"{top}/{name}": data for name, data in members.items()}))
+
+
+def index(packages: Iterable[Package]) -> str:
+    """The index of a set, as the chroot's Portage writes it."""
+    renamed = {"DESCRIPTION": "DESC", "repository": "REPO"}
+    head = "ARCH: amd64\nPROFILE: default/linux/amd64/lab\nTIMESTAMP: 1\nVERSION: 0\n\n"
+    return head + "".join(
+        "".join(
+            f"{renamed.get(key, key)}: {value}\n"
+            for key, value in sorted({**p.values, "CPV": p.cpv, "PATH": p.path}.items())
+            if key not in ("CATEGORY", "PF")
+        )
+        + "\n"
+        for p in packages
+    )
+
+
+def record(packages: Iterable[Package], digests: dict[str, str], identity: str) -> dict[str, Any]:
+    """What binpkgs leaves of a set; `digests` are SHA-512 by path."""
+    listed = [
+        {"cpv": p.cpv, "build_id": p.build, "path": p.path, "slot": "0", "use": "nls",
+         "repo": "gentoo", "size": 1, "sha512": digests[p.path]}
+        for p in packages
+    ]  # fmt: skip
+    return {"set": identity, "packages": listed}
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
