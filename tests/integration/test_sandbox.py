@@ -328,6 +328,7 @@ def sandboxed(tmp_path: Path) -> list[int]:
 
 
 def test_timeout_ends_a_grandchild_in_its_own_session(box: Sandbox, tmp_path: Path) -> None:
+    """Fault 35."""
     script = "setsid setsid sleep 600 & trap '' TERM; touch /started; while :; do sleep 1; done"
     with pytest.raises(CommandFailed, match="sh in box did not end within 1 s"):
         run(box, ["sh", "-c", script], timeout=1)
@@ -464,6 +465,7 @@ def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_leaves_no_process_and_no_mount(tmp_path: Path, number: int) -> None:
+    """Faults 33 and 34; test_kills.py does it at drawn moments."""
     upper = tmp_path / "work" / "box" / "upper"
     with a_run_in_its_own_host(tmp_path):
         assert eventually((upper / "started").exists)

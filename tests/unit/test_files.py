@@ -129,6 +129,15 @@ def test_locked_names_the_holder(tmp_path: Path) -> None:
         pass
 
 
+def test_a_process_id_that_is_in_use_again_holds_no_old_lock(tmp_path: Path) -> None:
+    """Fault 37: what counts is the kernel's lock, not whom the file names."""
+    lock = tmp_path / "lock"
+    for process in (os.getpid(), os.getppid(), 1):
+        lock.write_text(f"process {process} since 2026-03-10 00:00:00 UTC\n")
+        with files.locked(lock, "the tree"):
+            assert lock.read_text().startswith(f"process {os.getpid()} since ")
+
+
 def test_locked_is_free_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.locked(tmp_path / "lock", "x"):
         raise ZeroDivisionError
