@@ -45,7 +45,7 @@ def client(site: Site, name: str) -> Record:
         chroots.workspace(site, f"client-{name}") as space,
         serving([door], layout.state, space / "nginx", worker=site.config.serve.worker) as here,
     ):
-        room = _room(site, name, given, here, space)
+        room = room_of(site, name, given, here, space)
         clients.check(room, f"{here}/{path}", name, group, given["fingerprint"].decode().strip())
         done = clients.install(room, site.config.chroots[name].packages, log)
     say(f"  a fresh client of {group} installed {len(done)} packages of {name}, "
@@ -53,7 +53,7 @@ def client(site: Site, name: str) -> Record:
     return {"generation": number, "installed": done}
 
 
-def _room(site: Site, name: str, given: Mapping[str, bytes], here: str, space: Path) -> Sandbox:
+def room_of(site: Site, name: str, given: Mapping[str, bytes], here: str, space: Path) -> Sandbox:
     """A chroot from the seed, with what a client has of its own, and all else from its bundle.
 
     The one thing that is not as it is given is the address: it is that of this host, for now.

@@ -1,0 +1,146 @@
+"""What clients of a real nginx get while generations come, go back and are pruned."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+
+from tasks.access import Access
+from tasks.publish import generation, ledger
+from tasks.publish.index import parse
+from tasks.serve import policy
+from tasks.serve.running import serving
+from tests.conftest import names
+from tests.integration.test_generation import SIGNER, Site, sign
+
+LARGE = 32 << 20  # bytes: more than the sockets on the way take in
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def url(site: Site) -> Iterator[str]:
+    doors = policy.doors(Access(), ["base"], ["stable"])
+    site.place.chmod(0o755)
+    with serving(doors, site.place, site.place / "nginx") as address:
+        yield address
+
+
+def again(site: Site, number: int, channel: str = "") -> int:
+    """What a rollback does, without its signatures."""
+    folder = ledger.place(site.binhost, number)
+    new = generation.prepare(
+        site.binhost, generation.content_of(folder, 30, rollback=number), sign, site.trash
+    )
+    generation.let_out(site.binhost, new)
+    generation.switch(site.binhost, new, channel)
+    return new
+
+
+def get(url: str) -> bytes:
+    with urlopen(url) as answer:  # noqa: S310 - of this test's own server
+        return bytes(answer.read())
+
+
+def test_a_slow_download_of_what_is_pruned_meanwhile_is_completed(site: Site, url: str) -> None:
+    """Fault 60."""
+    site.publish(site.made(("x", 1, b"\x01" * LARGE)))
+    place = urlsplit(url)
+    with socket.create_connection((str(place.hostname), place.port or 80)) as plug:
+        path = "/base/a-b/x/x-1-1.gpkg.tar"
+        plug.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(plug)
+        answer.begin()
+        begun = answer.read(1000)
+        for number in (2, 3):
+            site.publish(site.made(("x", number, b"%d" % number)))
+        assert site.prune(1) == [1]
+        assert names(site.binhost / "gen") == ["2", "3"]
+        body = begun + answer.read()
+    assert len(body) == LARGE + len(b" signed 1")
+    assert hashlib.sha512(body).digest() == hashlib.sha512(b"\x01" * LARGE + b" signed 1").digest()
+    with pytest.raises(OSError, match="404"):
+        get(f"{url}{path}")
+
+
+def test_every_url_of_an_index_one_generation_old_answers(site: Site, url: str) -> None:
+    """Fault 61, over a rollback and pruning to the least."""
+    site.publish(site.made(("x", 1, b"one"), ("y", 1, b"old")))
+    site.publish(site.made(("x", 1, b"one"), ("y", 2, b"new")))
+    before = parse(get(f"{url}/base/Packages").decode())
+    assert again(site, 1) == 3
+    site.prune(1)
+    header, stanzas = parse(get(f"{url}/base/Packages").decode())
+    assert int(header["TIMESTAMP"]) > int(before[0]["TIMESTAMP"])
+    assert [s["PATH"] for s in stanzas] != [s["PATH"] for s in before[1]]
+    for stanza in [*before[1], *stanzas]:
+        body = get(f"{url}/base/{stanza['PATH']}")
+        assert hashlib.sha512(body).hexdigest() == stanza["SHA512"]
+
+
+def test_what_comes_back_has_the_same_packages_and_says_so(site: Site) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    first = site.seen()
+    site.publish(site.made(("x", 2, b"two")))
+    number = again(site, 1)
+    second = site.seen()
+    path = "a-b/x/x-1-1.gpkg.tar"
+    assert second[path] == first[path]
+    assert second["provenance.jsonl"] == first["provenance.jsonl"]
+    stanzas = [parse(seen["Packages"].decode())[1] for seen in (first, second)]
+    assert stanzas[0] == stanzas[1]
+    facts = ledger.facts(site.binhost, number)
+    assert (facts["rollback"], facts["set"], facts["signer"]) == (1, "set1", SIGNER)
+    again_of = ledger.facts(site.binhost, again(site, number))
+    assert again_of["rollback"] == number
+
+
+def test_a_channel_has_its_own_url_and_keeps_what_it_has(site: Site, url: str) -> None:
+    with pytest.raises(OSError, match="404"):
+        get(f"{url}/base.stable/Packages")
+    site.publish(site.made(("x", 1, b"one")))
+    generation.switch(site.binhost, 1, "stable")
+    for number in range(2, 6):
+        site.publish(site.made(("x", number, b"%d" % number)))
+    assert site.prune(1) == [2, 3]
+    assert get(f"{url}/base.stable/Packages") == site_text(site, 1)
+    assert get(f"{url}/base.stable/a-b/x/x-1-1.gpkg.tar") == b"one signed 1"
+    generation.switch(site.binhost, 4, "stable")
+    assert get(f"{url}/base.stable/Packages") == site_text(site, 4)
+    assert get(f"{url}/base.stable/a-b/x/x-1-1.gpkg.tar") == b"one signed 1"  # of the one before
+    assert get(f"{url}/base/Packages") == site_text(site, 5)
+
+
+def site_text(site: Site, number: int) -> bytes:
+    return (site.binhost / f"gen/{number}/public/Packages").read_bytes()
+
+
+def test_a_candidate_is_not_served(site: Site, url: str) -> None:
+    site.publish(site.made(("x", 1, b"one")))
+    before = site.seen()
+    number = generation.prepare(
+        site.binhost, site.content(site.made(("x", 2, b"two"))), sign, site.trash
+    )
+    assert number == 2
+    assert generation.is_next(site.binhost, 2)
+    assert site.seen() == before
+    assert parse(get(f"{url}/base/Packages").decode())[1][0]["BUILD_ID"] == "1"
+    for path in ("/base/a-b/x/x-1-2.gpkg.tar", "/base/candidate/2/public/Packages",
+                 "/candidate/2/public/Packages", "/base/../base/candidate/2/Packages"):  # fmt: skip
+        with pytest.raises(OSError, match=r"40[04]"):
+            get(url + path)
+    assert ledger.published(site.binhost).keys() == {"a-b/x/x-1-1.gpkg.tar"}
+    # a newer generation came in between: the candidate would be older than what clients have
+    assert again(site, 1) == 3
+    assert not generation.is_next(site.binhost, 2)
+    assert names(site.binhost / "candidate") == []
