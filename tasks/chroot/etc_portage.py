@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.config import Chroot, Config, Mirrors
 from tasks.errors import BinmillError
-from tasks.system.files import remove_tree, sync_folder, write_atomic
+from tasks.system.files import remove_tree, sync_folder, sync_tree, write_atomic
 
 REPOS = "/var/db/repos"
 DISTDIR = "/var/cache/distfiles"
@@ -119,10 +119,13 @@ def write(made: Mapping[str, str], link: str, target: Path, trash: Path) -> None
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     for path, text in made.items():
-        write_atomic(scratch / path, _raw(text))
+        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / path).write_bytes(_raw(text))
+        (scratch / path).chmod(0o644)
     (scratch / PROFILE).symlink_to(link)
     for folder, _, _ in os.walk(scratch):
         Path(folder).chmod(0o755)
+    sync_tree(scratch)
     scratch.rename(target)
     sync_folder(target.parent)
 

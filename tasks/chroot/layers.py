@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.errors import BinmillError
 from tasks.system.command import require_root
-from tasks.system.files import remove_tree, sync_folder, write_atomic
+from tasks.system.files import remove_tree, sync_folder, sync_tree
 
 
 def contents(name: str, lineage: Sequence[str]) -> dict[str, str]:
@@ -39,6 +39,7 @@ def commit(files: Mapping[str, str], below: Sequence[Path], target: Path, trash:
     scratch.chmod(0o755)
     for path, text in files.items():
         place(scratch, below, path, text)
+    sync_tree(scratch)
     scratch.rename(target)
     sync_folder(target.parent)
 
@@ -67,4 +68,6 @@ def place(upper: Path, below: Sequence[Path], path: str, text: str) -> None:
             os.chown(folder, status.st_uid, status.st_gid)
             folder.chmod(stat.S_IMODE(status.st_mode))
             break
-    write_atomic(upper / path, text)
+    target = upper / path
+    target.write_text(text, encoding="utf-8")
+    target.chmod(0o644)

@@ -65,6 +65,20 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make a small tree of files durable, names and contents, before it gets its own name.
+
+    All files are there before the first is synced: a journal then writes them at once.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            if not path.is_symlink():
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        sync_folder(Path(place))
+
+
 def digests(path: Path, *names: str) -> dict[str, str]:
     """Hex digests of a file by hashlib name, read once, in one pass."""
     with path.open("rb") as stream:
