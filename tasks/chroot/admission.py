@@ -44,6 +44,7 @@ class Admission:
 
     `expected` are paths that may be setuid, setgid or capable, beside those where programs lie.
     `privileged` is what was let in of that kind, `entries` and `size` (bytes) count all.
+    `folders` are all that there will be, the root directory ("") and unnamed ones included.
     """
 
     packed: int
@@ -51,16 +52,16 @@ class Admission:
     entries: int = 0
     size: int = 0
     privileged: dict[bytes, Privileged] = field(default_factory=dict)
+    folders: set[bytes] = field(default_factory=lambda: {b""})
 
     def __post_init__(self) -> None:
         self._allowed = min(_BYTES_LIMIT, max(_RATIO_FREE, _RATIO_LIMIT * self.packed))
         self._expected = {path.strip("/").encode() for path in self.expected}
-        self._folders = {b""}
         self._files: set[bytes] = set()
         self._others: set[bytes] = set()
 
-    def __call__(self, member: Member) -> None:
-        """Let one more in, or raise BadTar."""
+    def __call__(self, member: Member) -> bytes:
+        """Let one more in, or raise BadTar; its path below the root directory."""
         self.entries += 1
         self.size += member.size
         if self.entries > _ENTRIES_LIMIT:
@@ -74,14 +75,14 @@ class Admission:
                 raise BadTar(f"{shown(member.name)} has the attribute {shown(name)}")
         path = inner_path(member.name)
         folder, _, _ = path.rpartition(b"/")
-        if folder not in self._folders:
+        if folder not in self.folders:
             self._all_folders(folder)
         if member.kind == "directory":
             if path in self._files or path in self._others:
                 raise BadTar(f"{shown(path)} is in it as two things")
-            self._folders.add(path)
-            return
-        if path in self._files or path in self._others or path in self._folders:
+            self.folders.add(path)
+            return path
+        if path in self._files or path in self._others or path in self.folders:
             raise BadTar(f"{shown(path)} is in it twice")
         if member.kind in ("file", "hard link"):
             self._file(path, member)
@@ -89,6 +90,7 @@ class Admission:
         else:
             _special(path, member)
             self._others.add(path)
+        return path
 
     def _all_folders(self, folder: bytes) -> None:
         """All on the way are folders: nothing is written through a link."""
@@ -97,7 +99,7 @@ class Admission:
             step = b"/".join(parts[:length])
             if step in self._files or step in self._others:
                 raise BadTar(f"{shown(folder)} leads through {shown(step)}, which is no directory")
-            self._folders.add(step)
+            self.folders.add(step)
 
     def _file(self, path: bytes, member: Member) -> None:
         mode, capability = member.mode, member.attributes.get(CAPABILITY.encode(), b"")
@@ -114,7 +116,7 @@ class Admission:
         if path not in self._expected and not _PROGRAMS.fullmatch(path):
             top, _, rest = path.partition(b"/")
             if len(
-                {each.partition(b"/")[0] for each in self._folders - {b""}}
+                {each.partition(b"/")[0] for each in self.folders - {b""}}
             ) == 1 and _PROGRAMS.fullmatch(rest):
                 raise BadTar(f"all of it lies in a directory of its own ({shown(top)[1:-1]}/)")
             raise BadTar(f"/{shown(path)[1:-1]} {how}, and no program belongs there")

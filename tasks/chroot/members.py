@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 _EXTENDED_LIMIT = 1 << 20  # bytes of an extended header; an extended attribute has 64 KiB at most
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 # mode, uid, gid, size, mtime and checksum, from byte 100 on, as GNU tar writes them
-_NUMBERS = re.compile(rb"([0-7]{7})\0[0-7]{7}\0[0-7]{7}\0([0-7]{11})\0[0-7]{11}\0([0-7]{6})\0 ")
+_NUMBERS = re.compile(rb"([0-7]{7})\0([0-7]{7})\0([0-7]{7})\0([0-7]{11})\0[0-7]{11}\0([0-7]{6})\0 ")
 # Nearly all extended headers: whatever their lengths, they are about times and nothing else.
 _TIMES = re.compile(rb"(?:[0-9]+ [acm]time=-?[0-9]+(?:\.[0-9]+)?\n)+")
 _NOTHING: dict[bytes, bytes] = {}
@@ -51,29 +51,36 @@ class BadTar(Exception):
 class Member(NamedTuple):
     """What one entry would make: `size` is of its data in the archive, in bytes.
 
-    `name` and `target` (of links) are as they stand there; `device` is major and minor number.
+    `name` and `target` (of links) are as they stand there; `owner` is user and group, `device`
+    major and minor number. The data of a `sparse` file are not what will be read from it.
     """
 
     name: bytes
     kind: str
     mode: int
     size: int
+    owner: tuple[int, int] = (0, 0)
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
     attributes: dict[bytes, bytes] = {}  # noqa: RUF012 - never changed
+    sparse: bool = False
 
 
-def relay(source: BinaryIO, sink: BinaryIO, judge: Callable[[Member], None]) -> None:
+# What is to see a member's data as they go by, bit by bit.
+Look = Callable[[memoryview], object]
+
+
+def relay(source: BinaryIO, sink: BinaryIO, judge: Callable[[Member], Look | None]) -> None:
     """Copy a whole archive, handing each member to `judge` before its first byte is copied.
 
-    `source.read` may give less than it is asked for, and nothing only at its end. Raises BadTar,
-    and whatever `judge` raises.
+    What `judge` returns gets the member's data. `source.read` may give less than it is asked for,
+    and nothing only at its end. Raises BadTar, and whatever `judge` raises.
     """
     tape = _Tape(source.read, sink.write)
     while (block := tape.take(BLOCK)) != _ZEROS:
         member = _member(block, tape.take)
-        judge(member)
-        tape.pass_on(member.size + -member.size % BLOCK)
+        tape.pass_on(member.size, judge(member))
+        tape.pass_on(-member.size % BLOCK)
     tape.pass_on(0)
     while rest := tape.rest():
         if rest.strip(b"\0"):
@@ -103,13 +110,17 @@ class _Tape:
         self._at += count
         return found
 
-    def pass_on(self, count: int) -> None:
-        """Let go on all that was taken, and as many bytes after it without a look."""
-        end = self._at + count
+    def pass_on(self, count: int, look: Look | None = None) -> None:
+        """Let go on all that was taken, and as many bytes after it, at which only `look` looks."""
+        start, end = self._at, self._at + count
         while end > len(self._held):
+            if look:
+                look(memoryview(self._held)[start:])
             self._send(len(self._held))
-            end -= len(self._held)
+            start, end = 0, end - len(self._held)
             self._held, self._sent = self._more(), 0
+        if look:
+            look(memoryview(self._held)[start:end])
         self._good = self._at = end
 
     def rest(self) -> bytes:
@@ -134,8 +145,9 @@ def _member(block: bytes, take: Callable[[int], bytes]) -> Member:
     pax: dict[bytes, bytes] | None = None
     long: dict[bytes, bytes] = {}
     described = 0
-    mode, size, kind = _header(block)
-    while kind in _EXTENSIONS:
+    header = _header(block)
+    while header.kind in _EXTENSIONS:
+        size, kind = header.size, header.kind
         described += size
         if not 0 < size <= _EXTENDED_LIMIT or described > _EXTENDED_LIMIT:
             raise BadTar("an extended header is larger than one can be")
@@ -150,35 +162,47 @@ def _member(block: bytes, take: Callable[[int], bytes]) -> Member:
         else:
             long[kind] = text.rstrip(b"\0")
         block = take(BLOCK)
-        mode, size, kind = _header(block)
-    if kind == b"S":
+        header = _header(block)
+    if header.kind == b"S":
         more, left = block[482], _EXTENDED_LIMIT // BLOCK
         while more:
             more, left = take(BLOCK)[504], left - 1
             if not left:
                 raise BadTar("an extended header is larger than one can be")
-    return _described(block, (mode, size, kind), pax or _NOTHING, long)
+    return _described(block, header, pax or _NOTHING, long)
 
 
-def _header(block: bytes) -> tuple[int, int, bytes]:
-    """Mode, size and type of a header whose checksum is right: tar would skip one with another."""
+class _Header(NamedTuple):
+    """The numbers of a header, and its type."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    kind: bytes
+
+
+def _header(block: bytes) -> _Header:
+    """A header whose checksum is right: tar would skip one with another."""
     usual = _NUMBERS.match(block, 100)
     if usual:
-        mode, size, checksum = int(usual[1], 8), int(usual[2], 8), int(usual[3], 8)
+        mode, uid, gid, size, checksum = (int(number, 8) for number in usual.groups())
     else:
-        mode, size, checksum = map(_number, (block[100:108], block[124:136], block[148:156]))
+        fields = (block[a:b] for a, b in ((100, 108), (108, 116), (116, 124), (124, 136)))
+        mode, uid, gid, size = map(_number, fields)
+        checksum = _number(block[148:156])
     # The sum of all bytes, with blanks in the checksum's own place. The lower half of an
     # Adler-32 is one more than such a sum (RFC 1950, 9), modulo 65521, and it is quick.
     total = (adler32(block) & 0xFFFF) - (adler32(block[148:156]) & 0xFFFF) + 8 * 0x20
     if (total - checksum) % 65521:
         raise BadTar("it is not a whole tar archive: a header is damaged")
-    return mode, size, block[156:157]
+    return _Header(mode, uid, gid, size, block[156:157])
 
 
 def _described(
-    block: bytes, numbers: tuple[int, int, bytes], pax: dict[bytes, bytes], long: dict[bytes, bytes]
+    block: bytes, header: _Header, pax: dict[bytes, bytes], long: dict[bytes, bytes]
 ) -> Member:
-    mode, size, kind = numbers
+    mode, uid, gid, size, kind = header
     name = block[:100].partition(b"\0")[0]
     if block[345] and block[257:263] == b"ustar\0":  # GNU has times there
         name = block[345:500].partition(b"\0")[0] + b"/" + name
@@ -204,8 +228,12 @@ def _described(
         device = _number(block[329:337]), _number(block[337:345])
     if b"\0" in name or b"\0" in target:
         raise BadTar(f"{shown(name)} has a NUL in its name")
+    if not pax:
+        return Member(name, what, mode, size, (uid, gid), target, device, {}, kind == b"S")
+    owner = _decimal(pax.get(b"uid", b"%d" % uid)), _decimal(pax.get(b"gid", b"%d" % gid))
     attributes = {k[len(_XATTR) :]: v for k, v in pax.items() if k.startswith(_XATTR)}
-    return Member(name, what, mode, size, target, device, attributes)
+    sparse = kind == b"S" or any(keyword.startswith(b"GNU.sparse.") for keyword in pax)
+    return Member(name, what, mode, size, owner, target, device, attributes, sparse)
 
 
 def _number(field: bytes) -> int:

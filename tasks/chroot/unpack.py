@@ -22,9 +22,9 @@ from typing import IO, BinaryIO, cast
 
 from tasks.chroot import contents, stage
 from tasks.chroot.admission import Admission
-from tasks.chroot.members import BadTar, relay
+from tasks.chroot.inventory import Inventory
+from tasks.chroot.members import BadTar, Look, Member, relay
 from tasks.errors import BinmillError, NotTrusted
-from tasks.system import listing
 from tasks.system.command import require_root, run, started, widen
 from tasks.system.files import closed_folder, remove_tree, sync_folder
 from tasks.system.pipes import patient
@@ -65,36 +65,36 @@ def extract(archive: Archive, target: Path, trash: Path) -> Admission:
     """Unpack a stage into `target` in one step, with owners, modes, links and attributes.
 
     Nothing has that name before everything was checked, and the listing for `doit fsck` lies
-    beside it; what a failure leaves is deleted. Raises
-    NotTrusted for an archive that is not the pinned one, or that is no stage, BinmillError where
-    this machine could not write it.
+    beside it; what a failure leaves is deleted. Raises NotTrusted for an archive that is not the
+    pinned one, or that is no stage, BinmillError where this machine could not write it.
     """
     require_root("unpack a stage with its owners and devices")
     scratch = target.with_name(f".{target.name}.tmp")
+    listing = target.with_name(f"{target.name}.listing")
     remove_tree(scratch, trash)
     closed_folder(trash)  # now: on a full disk there is no room for it
     scratch.mkdir(parents=True)
     try:
         scratch.chmod(0o755)  # if the archive does not say
         with _writing_back(scratch):
-            admitted = _write(archive, scratch)
+            admitted, kept = _write(archive, scratch)
             stage.check(scratch)
             stage.check_kept(scratch, admitted.privileged)
             if archive.listing is not None:
                 contents.check(scratch, archive.listing, admitted.entries, archive.name)
-            # while the disk is busy: all of it is in memory still
-            listing.write(scratch, target.with_name(f"{target.name}.listing"))
+            kept.write(scratch, admitted.folders, listing)
         run("sync", "-f", scratch)  # before its name says that it is whole
         scratch.rename(target)
     except BaseException:
         with contextlib.suppress(OSError, BinmillError):  # the next run does it
+            listing.unlink(missing_ok=True)
             remove_tree(scratch, trash)
         raise
     sync_folder(target.parent)
     return admitted
 
 
-def _write(archive: Archive, scratch: Path) -> Admission:
+def _write(archive: Archive, scratch: Path) -> tuple[Admission, Inventory]:
     unpack = _UNPACK.get(Path(archive.name).suffix)
     if unpack is None:
         known = ", ".join(_UNPACK)
@@ -102,6 +102,11 @@ def _write(archive: Archive, scratch: Path) -> Admission:
             f"{archive.name}: compressed in an unknown way", f"known are tarballs in {known}"
         )
     admission = Admission(os.fstat(archive.stream.fileno()).st_size, archive.expected)
+    inventory = Inventory()
+
+    def judge(member: Member) -> Look | None:
+        return inventory.add(admission(member), member)
+
     clean = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     with (
         os.fdopen(os.memfd_create("binmill-tar"), "w+b") as complaints,
@@ -115,7 +120,7 @@ def _write(archive: Archive, scratch: Path) -> Admission:
         feeder.feed(cast(IO[bytes], unpacker.stdin))
         try:
             with _ending(cast(IO[bytes], tar.stdin)) as sink:
-                relay(patient(cast(BinaryIO, unpacker.stdout)), sink, admission)
+                relay(patient(cast(BinaryIO, unpacker.stdout)), sink, judge)
         except BadTar as bad:
             raise NotTrusted(
                 f"{archive.name} is not accepted as a stage: {bad}",
@@ -136,7 +141,7 @@ def _write(archive: Archive, scratch: Path) -> Admission:
             )
         if warning := _first_line(complaints, ""):
             say(f"  {warning}")
-    return admission
+    return admission, inventory
 
 
 class _Feeder:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ class Damaged(BinmillError):
 
 def write(root: Path, target: Path) -> None:
     """Write the listing of a tree, in one step."""
-    lines = "".join(f"{json.dumps(entry)}\n" for entry in _entries(root, lambda _size: None))
+    keep(_entries(root, lambda _size: None), target)
+
+
+def keep(entries: Iterable[list[Any]], target: Path) -> None:
+    """Write the listing of a tree whose entries, as of `entry`, are known already."""
+    lines = "".join(f"{json.dumps(each)}\n" for each in entries)
     write_atomic(target, f"{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}", mode=0o600)
 
 
@@ -73,15 +78,16 @@ def _entries(root: Path, seen: Seen) -> Iterator[list[Any]]:
 
     Names that are no UTF-8 become lone surrogates, which JSON carries as they are.
     """
-    yield _entry(root, ".", seen)
+    yield entry(root, ".", seen)
     for place, folders, names in os.walk(root, onerror=_raise):
         folders.sort()
         for name in sorted((*folders, *names)):
             path = Path(place, name)
-            yield _entry(path, str(path.relative_to(root)), seen)
+            yield entry(path, str(path.relative_to(root)), seen)
 
 
-def _entry(path: Path, name: str, seen: Seen) -> list[Any]:
+def entry(path: Path, name: str, seen: Seen = lambda _size: None) -> list[Any]:
+    """What a listing says of a file: what _entries says, under that name."""
     status = path.lstat()
     kind = stat.S_IFMT(status.st_mode)
     content: str | int = ""

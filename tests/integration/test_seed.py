@@ -18,6 +18,7 @@ import pytest
 from tasks.chroot.stage import check
 from tasks.chroot.unpack import Archive, extract
 from tasks.errors import BinmillError, HostLacks, NotTrusted
+from tasks.system import listing
 from tasks.system.files import sha512
 from tests.conftest import names
 from tests.integration.test_command import eventually
@@ -135,6 +136,8 @@ def unpack(tmp_path: Path) -> Extract:
         with tarball.open("rb") as stream:
             archive = Archive(stream, tarball.name, sha512(tarball), **more)
             extract(archive, tmp_path / "seeds/id", tmp_path / "trash")
+        listed = tmp_path / "seeds/id.listing"
+        assert list(listing.differences(tmp_path / "seeds/id", listed)) == []  # what fsck looks at
         return tmp_path / "seeds/id"
 
     return act
@@ -191,7 +194,7 @@ def test_everything_survives(full: Path, unpack: Extract, tmp_path: Path, packin
     assert (root / "bin/env").samefile(root / "bin/env2")
     for sparse in ("sparse", "holes"):
         assert (root / "var" / sparse).stat().st_blocks * 512 < 1 << 20
-    assert names(tmp_path / "seeds") == ["id"]
+    assert names(tmp_path / "seeds") == ["id", "id.listing"]
 
 
 @pytest.mark.parametrize("sparse", ["0.0", "0.1", "1.0"])
@@ -232,7 +235,7 @@ def test_again_after_something_was_left(whole: Path, unpack: Extract, tmp_path: 
     (left / "stale").write_text("")
     root = unpack(whole)
     assert not (root / "usr/bin/stale").exists()
-    assert names(tmp_path / "seeds") == ["id"]
+    assert names(tmp_path / "seeds") == ["id", "id.listing"]
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "html", "tar cut"])
@@ -314,7 +317,7 @@ def test_killed_in_the_middle(whole: Path, unpack: Extract, tmp_path: Path) -> N
     assert begun
     assert not (tmp_path / "seeds/id").exists()
     assert described(unpack(whole)) == described(whole.parent / "root")
-    assert names(tmp_path / "seeds") == ["id"]
+    assert names(tmp_path / "seeds") == ["id", "id.listing"]
     assert names(tmp_path / "trash") == []
 
 

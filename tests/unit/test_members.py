@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -86,6 +87,15 @@ def test_a_part_of_it(size: int) -> None:
         relay(io.BytesIO(packed()[0][:size]), io.BytesIO(), lambda _: None)
 
 
+def admitting() -> Callable[[Member], None]:
+    admission = Admission(1 << 20)
+
+    def judge(member: Member) -> None:
+        admission(member)
+
+    return judge
+
+
 def test_a_thousand_archives_of_noise() -> None:
     """Whatever is wrong with a header is a BadTar, and no other error."""
     data, _ = packed()
@@ -100,7 +110,7 @@ def test_a_thousand_archives_of_noise() -> None:
             if chance.random() < 0.8:
                 spoilt[start + 148 : start + 156] = b"%06o\0 " % total
         try:
-            relay(io.BytesIO(bytes(spoilt)), io.BytesIO(), Admission(1 << 20))
+            relay(io.BytesIO(bytes(spoilt)), io.BytesIO(), admitting())
         except BadTar as bad:
             assert str(bad).isprintable()
 
