@@ -418,6 +418,8 @@ from tasks.layout import Layout
 from tasks.site import Site
 from tasks.config import Config
 import json, time
+from tasks.engine.signals import end_cleanly
+end_cleanly()
 def hold(*_): Path(sys.argv[2]).touch(); time.sleep(60)
 unpack.stage.check = hold
 folder = Path(sys.argv[1])
@@ -426,7 +428,7 @@ chroots.seed(site, "s")
 """
 
 
-def kill(mirrors: Mirrors) -> None:
+def kill(mirrors: Mirrors, how: signal.Signals = signal.SIGKILL) -> None:
     """Kill `doit seed:s` when all is unpacked and nothing has its name yet."""
     config = mirrors.site().config.model_dump_json(exclude_none=True)
     sign = mirrors.folder / "held"
@@ -435,8 +437,10 @@ def kill(mirrors: Mirrors) -> None:
         cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": "."},
     ) as process:  # fmt: skip
         held = eventually(sign.exists)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(how)
     assert held
+    if how != signal.SIGKILL:
+        return
     assert [path.name[0] for path in mirrors.site().layout.seed("x").parent.iterdir()] == ["."]
 
 
@@ -462,6 +466,17 @@ def test_killed_and_another_is_wanted_by_then(mirrors: Mirrors, made: Path) -> N
     chroots.seed(site, "s")
     made_of = digest(mirrors.tarball)[:32]
     assert names(site.layout.seed("x").parent) == [made_of, f"{made_of}.listing"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_asked_to_end(mirrors: Mirrors, made: Path, how: signal.Signals) -> None:
+    """34: nothing is left, not even for the next run to sweep."""
+    mirrors.publish("one")
+    mirrors.lock()
+    kill(mirrors, how)
+    mirrors.nothing_left(mirrors.site())
+    assert names(mirrors.site().layout.seed("x").parent) == []
+    assert described(mirrors.make()) == described(made.parent / "root")
 
 
 def test_two_seeds_of_one_stage_at_once(mirrors: Mirrors, made: Path) -> None:
