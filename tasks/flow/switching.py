@@ -62,6 +62,10 @@ def _renew(site: Site, name: str, channel: str) -> None:
     number = generation.current(binhost, channel)
     if number is not None:
         facts = ledger.facts(binhost, number)
+        if facts["signer"] != site.config.binhost.signing_key:
+            say(f"  {name}: generation {number} of {channel or 'a rollback'} is signed by another "
+                "key, and its manifest is not renewed; give it a newer one")  # fmt: skip
+            return
         held = {key: facts[key] for key in ("rollback", "instead_of") if key in facts}
         again(site, name, number, channel, **held)
 

@@ -150,6 +150,22 @@ def test_a_manifest_is_renewed_for_every_channel(
     assert factory.publish() == made
 
 
+def test_a_channel_that_another_key_signed_is_left_alone(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import time
+
+    factory.candidate(1, signer="B" * 40)
+    factory.publish()
+    releases.promote(factory.site, ["base"])
+    factory.candidate(2)
+    later = time.time() + 20 * 86400
+    monkeypatch.setattr("time.time", lambda: later)
+    assert factory.publish()["generation"] == 3  # its own manifest was renewed
+    assert "generation 1 of testing is signed by another key" in capsys.readouterr().out
+    assert generation.current(factory.layout.binhost("base"), "testing") == 1
+
+
 def test_what_records_and_channels_name_is_not_pruned(factory: Factory) -> None:
     factory.candidate(1)
     factory.publish()
