@@ -31,14 +31,18 @@ def remembered(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     found = {}
+    # what a killed run was writing is taken back first, by whoever may write
+    mode = "rw" if os.access(path, os.W_OK) else "ro"
     try:
         with contextlib.closing(
-            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+            sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True)
         ) as connection:
             connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
             said = connection.execute("pragma integrity_check(1)").fetchone()[0]
             if said != "ok":
                 raise sqlite3.DatabaseError(said.splitlines()[-1])
+            if not connection.execute("select 1 from sqlite_master where name='doit'").fetchone():
+                return {}  # power was lost when it was being made
             for task, data in connection.execute("select task_id, task_data from doit"):
                 record = (json.loads(data).get("_values_:") or {}).get("record")
                 if isinstance(record, str):
@@ -100,10 +104,13 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
     def remove(self, task_id: str) -> None:
         if self.writable:
             super().remove(task_id)
-            self._conn.commit()
+            # on a full disk; what made the task run is still so the next time
+            with contextlib.suppress(sqlite3.Error):
+                self._conn.commit()
 
     def dump(self) -> None:
-        self._commit()
+        with contextlib.suppress(sqlite3.Error):  # it was said when the task ended
+            self._commit()
         self._conn.close()
 
     def _commit(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from typing import Any
 
 from doit import cmd_run
@@ -15,7 +16,7 @@ from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_info import Info as DoitInfo
 from doit.cmd_run import Run as DoitRun
 from doit.dependency import Dependency, SqliteDB
-from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
+from doit.exceptions import BaseFail, InvalidCommand, TaskFailed, UnmetDependency
 from doit.runner import FAILURE, MRunner, Runner
 
 from tasks.engine.signals import end_with
@@ -30,6 +31,7 @@ class _Truthful:
     """
 
     final_result: int
+    dep_manager: Any
 
     def select_task(self, node: Any, tasks: dict[str, Any]) -> bool:
         if node.run_status == "run" and node.bad_deps:  # its setup tasks have been tried
@@ -37,6 +39,16 @@ class _Truthful:
             self._handle_task_error(node, UnmetDependency(names))
             return False
         return bool(super().select_task(node, tasks))  # type: ignore[misc]
+
+    def process_task_result(self, node: Any, fail: BaseFail | None) -> None:
+        try:
+            super().process_task_result(node, fail)  # type: ignore[misc]
+        except sqlite3.Error as error:  # what was made is there, and is made again
+            self._handle_task_error(node, TaskFailed(
+                f"{self.dep_manager.name} could not be written ({error})\n"
+                "  next: check the disk (df -h, df -i): is there no space left on device? "
+                "then run it again"
+            ))  # fmt: skip
 
     def _handle_task_error(self, node: Any, fail: BaseFail) -> None:
         before = self.final_result

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.errors import NotTrusted
-from tasks.system.command import started
+from tasks.system.command import run, started
 from tasks.system.files import remove_tree, sync_folder
 from tasks.system.git import bare, explained
 
@@ -44,6 +44,7 @@ def export(repository: Path, commit: str, target: Path, trash: Path) -> None:
     if status != 0:
         raise NotTrusted(f"commit {commit[:12]} could not be written as files")
     scratch.chmod(0o755)
+    run("sync", "-f", scratch)  # before its name says that it is whole
     scratch.rename(target)
     sync_folder(target.parent)
 

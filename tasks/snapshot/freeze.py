@@ -125,7 +125,9 @@ def alone(repository: Path) -> Iterator[Repo]:
     """The repository to oneself, swept of what ended imports leave in it; raises Busy."""
 
     def sweep() -> None:
-        for pattern in ("objects/pack/tmp_*", "objects/pack/.tmp-*", "fast_import_*"):
+        # git's own locks are files, and outlive it; no reference's name can end so
+        for pattern in ("objects/pack/tmp_*", "objects/pack/.tmp-*", "fast_import_*",
+                        "*.lock", "refs/**/*.lock"):  # fmt: skip
             for left in repository.glob(pattern):
                 left.unlink(missing_ok=True)
 

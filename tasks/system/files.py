@@ -24,6 +24,7 @@ from typing import BinaryIO
 from tasks.errors import BinmillError, Busy
 
 _CHUNK = 1 << 20
+_ROOM, _ROOM_FILES = 1 << 20, 16  # bytes, inodes; with less, a file system is full
 _OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline and backslash
 
 
@@ -48,6 +49,22 @@ def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def no_room(path: Path) -> str:
+    """What a file system has run out of, in a few words with what to look at; "" where it has not.
+
+    Programs often hide the reason behind words of their own.
+    """
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return ""
+    if found.f_bavail * found.f_frsize < _ROOM:
+        return f"there is no space left on device: df -h {path}"
+    if found.f_files and found.f_favail < _ROOM_FILES:
+        return f"there are no inodes left on device: df -i {path}"
+    return ""
 
 
 def closed_folder(path: Path) -> None:

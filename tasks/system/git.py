@@ -11,6 +11,7 @@ import configparser
 import contextlib
 import os
 import re
+import tempfile
 import traceback
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, CommandFailed
 from tasks.system.command import locate, run
-from tasks.system.files import write_atomic
+from tasks.system.files import sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from git import Repo
@@ -46,10 +47,7 @@ def bare(path: Path) -> Repo:
     from git import Repo
 
     if not (path / "HEAD").exists():
-        path.mkdir(parents=True, exist_ok=True)
-        with _environment():
-            # not by GitPython: it would take a $ in the path for a variable
-            run("git", "init", "--quiet", "--bare", "--initial-branch=main", "--", path)
+        _init(path)
     if path.stat().st_uid != os.geteuid():
         # git would refuse with "dubious ownership", deep inside some later command
         raise BinmillError(
@@ -64,6 +62,21 @@ def bare(path: Path) -> Repo:
     # none, starts it in the caller's, which may be in a repository of somebody else
     repo.git.update_environment(GIT_DIR=str(path), **_hardened())
     return repo
+
+
+def _init(path: Path) -> None:
+    """Make a repository in one step: half of one would be taken for a damaged one for ever."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with beside as folder:
+        made = Path(folder, "made")
+        with _environment():
+            # not by GitPython: it would take a $ in the path for a variable
+            run("git", "init", "--quiet", "--bare", "--initial-branch=main", "--", made)
+        write_atomic(made / "info" / "attributes", _ATTRIBUTES)
+        run("sync", "-f", made)
+        made.replace(path)
+    sync_folder(path.parent)
 
 
 def listed(repo: Repo, remote: str, *patterns: str) -> dict[str, str]:
@@ -183,6 +196,10 @@ def _hardened() -> dict[str, str]:
         "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
         "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
         "GIT_TEMPLATE_DIR": "",  # no hooks from the host's templates
+        # git-config(1): by default references are not synced, and a power loss leaves zeros in them
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "core.fsync",
+        "GIT_CONFIG_VALUE_0": "all",
         "LC_ALL": "C",
     }
 

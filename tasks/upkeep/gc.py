@@ -116,9 +116,9 @@ def _unfinished(site: Site, known: Known) -> Iterator[Leftover]:
             yield Leftover(path, "half a download")
     for path in _entries(layout.work):
         yield Leftover(path, "left by a run that was killed")
-    for pattern in ("inside/builds/*/.*.tmp", "binhost/*/*/.*.tmp"):
+    for pattern in ("inside/builds/*/.*.tmp", "binhost/*/*/.*.tmp", ".*.tmp", "overlays/.*.tmp"):
         for path in sorted(layout.state.glob(pattern)):
-            if path.parts[-4] == "binhost" or path.parent.name in site.config.chroots:
+            if path.parts[-3] != "builds" or path.parent.name in site.config.chroots:
                 yield Leftover(path, "left by a run that was killed")
     for pattern in ("*.damaged", "*.damaged.*", "overlays/*.damaged", "overlays/*.damaged.*"):
         for path in sorted(layout.state.glob(pattern)):

@@ -1,0 +1,140 @@
+"""Power loss: what is on the disk at any moment is the old or the new, and never torn.
+
+The site lies on an ext4 image. doit is stopped before and after each of its fsync and rename
+calls, and the image is copied as the disk is at that moment: what is in memory only is not in the
+copy. Each copy is mounted, which replays its journal, and the same commands go on there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tasks.layout import Layout
+from tests.small import ASKED, MADE, PROJECT, Small, Upstream, small
+
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
+STEPS = (*ASKED, *MADE)
+# Loaded by the Python of doit at its start: it stops at each boundary, so that the copy is of then.
+HOOK = """
+import os, signal
+
+def stopping(real):
+    def call(*arguments, **more):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        result = real(*arguments, **more)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return result
+    return call
+
+for name in ("fsync", "rename", "replace"):
+    setattr(os, name, stopping(getattr(os, name)))
+"""
+
+
+def image(path: Path) -> Path:
+    """An ext4 file system in a file, with a journal and no lazy work of its own."""
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0",
+         "-N", "8192", path],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return path
+
+
+@contextmanager
+def mounted(file: Path, place: Path) -> Iterator[tuple[str | Path, ...]]:
+    """Mount an image in a namespace of its own; the words that run a program in there.
+
+    Nothing is written to it but what is synced: the times of the kernel are longer than a test.
+    """
+    process = subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+         'mount -o loop,commit=600 "$0" "$1" && echo ready && exec sleep 3600', file, place],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        inside = f"--mount=/proc/{process.pid}/ns/mnt"
+        yield ("nsenter", inside, "env", f"--chdir={PROJECT}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def seen(prefix: tuple[str | Path, ...], site: Small) -> Small:
+    """The same site, by a path that leads into a namespace."""
+    holder = str(prefix[1]).split("/")[2]
+    top = Path(f"/proc/{holder}/root{site.layout.site}")
+    return Small(Layout(site=top, state=top / "state"))
+
+
+def stops(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Each time that a process has stopped itself; it goes on afterwards, until it has ended."""
+    while True:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return
+        yield
+        process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def copies(
+    small_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Small, list[Path]]:
+    """A site, and what its disk was at each boundary of a run that makes everything."""
+    folder = tmp_path_factory.mktemp("power")
+    (folder / "hook").mkdir()
+    (folder / "hook/sitecustomize.py").write_text(HOOK)
+    site = small(folder / "site")
+    site.layout.site.mkdir()
+    disk, taken = image(folder / "disk"), list[Path]()
+    with mounted(disk, site.layout.site) as prefix:
+        seen(prefix, site).write(small_upstream.config())
+        subprocess.run([*prefix, "sync", "-f", site.layout.config], check=True)
+        hooked = (*prefix, f"PYTHONPATH={folder / 'hook'}")
+        for step in STEPS:
+            process = site.start(step, prefix=hooked)
+            for _ in stops(process):
+                time.sleep(0.005)  # what was asked of the disk has come to it
+                taken.append(folder / f"copy-{len(taken)}")
+                subprocess.run(["cp", "--sparse=always", disk, taken[-1]], check=True)
+            printed, _ = process.communicate()
+            assert process.returncode == 0, printed
+    return site, taken
+
+
+def chosen(count: int, every: bool) -> list[int]:
+    """The numbers of the copies that a test goes on with: some of all kinds, or every one."""
+    return list(range(count)) if every else sorted({count * n // 12 for n in range(12)})
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_the_old_or_the_new(
+    copies: tuple[Small, list[Path]], small_made: Small, every: bool
+) -> None:
+    site, taken = copies
+    assert len(taken) > 50
+    wanted = small_made.records()
+    for number in chosen(len(taken), every):
+        with mounted(taken[number], site.layout.site) as prefix:
+            inside = seen(prefix, site)
+            for path in inside.layout.records.glob("*.json"):
+                assert isinstance(json.loads(path.read_bytes()), dict), (number, path)
+            printed = site.doit("fsck", prefix=prefix)
+            assert printed.startswith("all is well: "), (number, printed)
+            site.doit(*STEPS, prefix=prefix)
+            assert inside.records() == wanted, number

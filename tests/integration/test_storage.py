@@ -1,0 +1,140 @@
+"""Storage that fails under the real doit: full, out of inodes, read-only (faults 42 to 44).
+
+The site lies on a small tmpfs in a mount namespace of its own, so nothing is left on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.layout import Layout
+from tests.small import ASKED, MADE, PROJECT, Small, Upstream
+
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
+# One command after the other, as an operator would go on after each failure.
+STEPS = (*ASKED, *MADE)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A mount namespace; `site` is a small site in it, `top` its place as seen from here."""
+
+    process: subprocess.Popen[bytes]
+    site: Small
+
+    @property
+    def top(self) -> Path:
+        return Path(f"/proc/{self.process.pid}/root{self.site.layout.site}")
+
+    @property
+    def prefix(self) -> tuple[str | Path, ...]:
+        inside = f"--mount=/proc/{self.process.pid}/ns/mnt"
+        return ("nsenter", inside, "env", f"--chdir={PROJECT}")
+
+    def run(self, *words: str | Path) -> None:
+        subprocess.run([*self.prefix, *words], check=True)
+
+    def doit(self, *words: str, code: int | None = 0) -> tuple[int, str]:
+        """Run doit in there; its exit code and what it said, which is never a traceback."""
+        with self.site.start(*words, prefix=self.prefix) as process:
+            printed, _ = process.communicate(timeout=300)
+        assert "Traceback" not in printed
+        assert "BUG" not in printed
+        assert code is None or process.returncode == code, printed
+        return process.returncode, printed
+
+    def records(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.top.glob("state/records/*.json")}
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, small_upstream: Upstream) -> Iterator[Elsewhere]:
+    """A site on a tmpfs of 256 MB."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    process = subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+         'mount -t tmpfs -o size=256m,nr_inodes=20k small "$0" && echo ready && exec sleep 3600',
+         folder],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        made = Elsewhere(process, Small(Layout(site=folder, state=folder / "state")))
+        Small(Layout(site=made.top, state=made.top / "state")).write(small_upstream.config())
+        yield made
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def fill_bytes(top: Path, left: int) -> None:
+    """Leave so many bytes free."""
+    free = os.statvfs(top)
+    with (top / "ballast").open("wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, max(free.f_bavail * free.f_frsize - left, 1))
+
+
+def fill_inodes(top: Path, left: int) -> None:
+    """Leave so many inodes free."""
+    (top / "ballast").mkdir()
+    for number in range(os.statvfs(top).f_favail - left):
+        (top / f"ballast/{number}").touch()
+
+
+Fill = Callable[[Path, int], None]
+
+
+def soaked(fill: Fill, left: int) -> Any:
+    return pytest.param(fill, left, marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize(
+    ("fill", "left"),
+    [
+        (fill_bytes, 40 << 10), (fill_inodes, 12),
+        *(soaked(fill_bytes, kilobytes << 10) for kilobytes in (0, 4, 8, 16, 24, 64, 100, 160)),
+        *(soaked(fill_inodes, count) for count in (0, 1, 2, 4, 8, 16, 32)),
+    ],
+)  # fmt: skip
+def test_full_at_each_step(elsewhere: Elsewhere, small_made: Small, fill: Fill, left: int) -> None:
+    """Each step fails in one line, leaves what there was, and converges once there is room."""
+    failed = 0
+    for step in STEPS:
+        before = elsewhere.records()
+        fill(elsewhere.top, left)
+        code, printed = elsewhere.doit(step, code=None)
+        if code != 0:
+            failed += 1
+            assert code in (1, 3), printed
+            assert re.search("no (space|inodes) left on device", printed, re.IGNORECASE), printed
+            assert before.items() <= elsewhere.records().items()
+        subprocess.run(["rm", "-r", elsewhere.top / "ballast"], check=True)
+        elsewhere.doit(step)
+    assert failed >= 2 or left > 100 << 10
+    assert elsewhere.records() == small_made.records()
+    assert elsewhere.doit("fsck")[1].startswith("all is well: ")
+
+
+def test_read_only(elsewhere: Elsewhere, small_made: Small) -> None:
+    """Fault 44: looking works, making says why it cannot."""
+    for step in STEPS:
+        before = elsewhere.records()
+        elsewhere.run("mount", "-o", "remount,ro", elsewhere.site.layout.site)
+        _, printed = elsewhere.doit(step, code=1)
+        assert "Read-only file system" in printed
+        elsewhere.doit("status")
+        elsewhere.doit("why")
+        elsewhere.run("mount", "-o", "remount,rw", elsewhere.site.layout.site)
+        assert elsewhere.records() == before
+        elsewhere.doit(step)
+    assert elsewhere.records() == small_made.records()
