@@ -129,9 +129,9 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
     """What a generation or candidate was made of, to be made again; `about` is said beside that.
 
     A client must not be given an old index again, so what comes back is a new generation of the
-    same packages.
+    same packages. Raises BinmillError where one of them is not there any more.
     """
-    facts = ledger.facts_in(folder)
+    facts, files = ledger.facts_in(folder), ledger.files(folder)
     header: Stanza = {}
     stanzas: dict[str, Stanza] = {}
     views: dict[str, list[str]] = {}
@@ -146,8 +146,13 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
         told = release.read(folder / view)
         with contextlib.suppress(FileNotFoundError):
             bundles[view] = (folder / view / bundle.NAME).read_bytes()
+    for path in stanzas:
+        file = files.get(path)
+        if file is None or not file.place.is_file():
+            raise BinmillError(f"{folder} is damaged: it has no {path} any more",
+                               "take another generation; doit fsck has more")  # fmt: skip
     return Content(
-        header=header, stanzas=stanzas, files=ledger.files(folder), views=views,
+        header=header, stanzas=stanzas, files=files, views=views,
         revisions=facts["revisions"], valid_days=valid_days,
         release={key: value for key, value in told.items() if key not in _MADE_ANEW},
         about={k: v for k, v in facts.items() if k not in _MADE_ANEW} | about, bundles=bundles,

@@ -192,6 +192,11 @@ def test_what_cannot_come_back(factory: Factory) -> None:
     factory.tables["serve"] = {"certificate": "c", "certificate_key": "k"}
     with pytest.raises(BinmillError, match=r"is not what .access. allows now: licence: a-b/x-1"):
         releases.rollback(factory.site, ["base"])
+    del factory.tables["access"]
+    (path,) = (factory.layout.binhost("base") / "gen/2/public/a-b/x").iterdir()
+    path.unlink()
+    with pytest.raises(BinmillError, match=r"gen/2 is damaged: it has no a-b/x/x-1-2.gpkg.tar any"):
+        releases.rollback(factory.site, ["base", "--to", "2"])
     with pytest.raises(BinmillError, match="there is no chroot 'bose'"):
         releases.rollback(factory.site, ["bose"])
     assert factory.current == 3
