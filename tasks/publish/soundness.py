@@ -61,9 +61,17 @@ def flaws(binhost: Path, number: int, seen: Seen) -> Iterator[tuple[Path, str]]:
                 yield from _package(place.parent / path, stanza, entry, looked, seen)
     for place in sorted(folder.rglob(release.NAME)):
         yield from _listed(place, seen)
+    yield from _lost(folder)
+
+
+def _lost(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What each view has to have and has not."""
     for view in ledger.views(folder):
         if not (folder / view / INDEX).exists():
             yield folder / view / INDEX, f"{view}/{INDEX} is missing"
+        manifest = folder / view / release.NAME
+        if not manifest.exists() and manifest.with_name(f"{INDEX}{release.SIGNATURE}").exists():
+            yield manifest, f"{view}/{release.NAME} is missing"
 
 
 def _listed(manifest: Path, seen: Seen) -> Iterator[tuple[Path, str]]:
