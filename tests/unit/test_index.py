@@ -152,3 +152,26 @@ def test_a_package_that_the_index_has_twice() -> None:
     twice = SAMPLE + f"PATH: {package()['path']}\nLICENSE: GPL-2\n\n"
     with pytest.raises(NotTrusted, match="twice"):
         of_set(parse(twice)[1], [package()])
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["PATH: ../../../etc/shadow", "PATH: /etc/shadow", "PATH: app-arch/../../x-1-1.gpkg.tar"],
+)
+def test_a_stanza_that_climbs_out_is_of_no_package(field: str) -> None:
+    """Fault 57: paths come from names that were parsed (build.gpkg); an index can only miss one."""
+    climbing = SAMPLE + f"CPV: ../../evil-1\nBUILD_ID: ../1\n{field}\n\n"
+    assert set(of_set(parse(climbing)[1], [package(), package(2)])) == {
+        package()["path"], package(2)["path"],
+    }  # fmt: skip
+    instead = SAMPLE.replace(f"PATH: {package()['path']}", field)
+    with pytest.raises(BinmillError, match="is missing in the index"):
+        of_set(parse(instead)[1], [package()])
+
+
+def test_what_the_index_says_of_a_number_and_a_name_does_not_count() -> None:
+    lying = SAMPLE.replace("BUILD_ID: 1\n", "BUILD_ID: ../../1\n").replace(
+        "CPV: app-arch/bzip2-1.0.8\nDEFINED", "CPV: ../../evil-1\nDEFINED"
+    )
+    (stanza,) = of_set(parse(lying)[1], [package()]).values()
+    assert (stanza["CPV"], stanza["BUILD_ID"]) == ("app-arch/bzip2-1.0.8", "1")
