@@ -86,8 +86,14 @@ def peak_mb(command: Sequence[str | Path]) -> float:
     ended = threading.Event()
 
     def watch() -> None:
+        known: set[int] = set()
         while not ended.wait(0.02):
-            peak[0] = max(peak[0], sum(map(_pss_mb, _family(process.pid))))
+            family = set(_family(process.pid))
+            # one that has just been started may still be in its parent's memory (vfork(2)): all
+            # of that would count twice
+            settled = (family & known) | {process.pid}
+            peak[0] = max(peak[0], sum(map(_pss_mb, settled)))
+            known = family
 
     watcher = threading.Thread(target=watch)
     watcher.start()
