@@ -152,8 +152,10 @@ def renew_mirrors(made: Mapping[str, str], target: Path) -> None:
 def settled(found: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """What the files of a generated /etc/portage would be without mirrors, each way it can be.
 
-    A file `mirrors` is generated or a stack's own. See `without_mirrors`; pure.
+    A file `mirrors` is generated or a stack's own, and an earlier release had them in the name.
+    See `without_mirrors`; pure.
     """
+    yield dict(found)
     conf = found.get("make.conf", "").splitlines(keepends=True)
     kept = "".join(line for line in conf if not line.startswith('GENTOO_MIRRORS="'))
     alike = {**found, "make.conf": kept}

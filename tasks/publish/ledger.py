@@ -167,12 +167,17 @@ def packages(folder: Path) -> dict[str, Any] | None:
 
     Nothing is known of those of a release that had no such file.
     """
+    if not (folder / LEDGER).exists():
+        return None if _has_views(folder) else {}
     try:
         return dict(_read(folder / LEDGER)["packages"])
-    except FileNotFoundError:
-        return {}
     except (BinmillError, OSError, LookupError, TypeError, ValueError):
         return None
+
+
+def _has_views(folder: Path) -> bool:
+    """Whether a generation is of a release whose generations have a ledger."""
+    return not (folder / "Packages").exists()
 
 
 def forget(folder: Path, paths: Collection[str]) -> None:

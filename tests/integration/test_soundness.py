@@ -66,6 +66,22 @@ def test_every_file_of_it(site: Site, name: str, harm: Callable[[Path], None]) -
     assert name in found(site) or (name == "ledger.json" and harm is flip)
 
 
+def test_a_generation_from_before_there_were_views(site: Site) -> None:
+    for path in (X, Y):
+        (top(site) / path).parent.mkdir(parents=True)
+        (top(site) / "site.a" / path).rename(top(site) / path)
+    for name in ("Packages", "Packages.gz"):
+        (top(site) / "site.a" / name).rename(top(site) / name)
+    for name in ("site.a/release.json", "public/release.json", "ledger.json"):
+        (top(site) / name).unlink()
+    facts = ledger.facts(site.binhost, 1)
+    del facts["views"]
+    (top(site) / "generation.json").write_text(json.dumps(facts))
+    assert found(site) == {}
+    flip(top(site) / Y)
+    assert set(found(site)) == {Y}
+
+
 def test_a_lost_signature(site: Site) -> None:
     (top(site) / "public/Packages.asc").unlink()
     assert found(site) == {"public/Packages.asc": "public/Packages.asc is missing"}
