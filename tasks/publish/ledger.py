@@ -183,6 +183,8 @@ def _has_views(folder: Path) -> bool:
 def forget(folder: Path, paths: Collection[str]) -> None:
     """Let a generation say nothing of these files any more; where it cannot be read, of none."""
     kept = packages(folder)
+    if not (folder / LEDGER).exists() and kept is not None:
+        return  # of a release that had no such file: what is not there is not held
     read = {"origins": [], "packages": {}} if kept is None else _read(folder / LEDGER)
     left = {path: entry for path, entry in (kept or {}).items() if path not in paths}
     write_atomic(folder / LEDGER, json.dumps({**read, "packages": left}, indent=0, sort_keys=True)

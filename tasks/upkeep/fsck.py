@@ -140,7 +140,8 @@ def _artifact(
             except BinmillError as error:
                 yield Damage(task, [f"it cannot be checked: {error.message}"],
                              f"doit clean {task}; doit {task}", None)  # fmt: skip
-            named = own
+            # what a build had finished is taken up again; Portage looks at that itself
+            named = [path for path in own if not path.is_relative_to(site.layout.inside)]
     aside = place.with_suffix(".before")
     old = _bytes(aside)
     if old is not None and _parsed(old, artifacts, task)[0] is None:

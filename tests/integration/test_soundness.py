@@ -80,6 +80,13 @@ def test_a_generation_from_before_there_were_views(site: Site) -> None:
     assert found(site) == {}
     flip(top(site) / Y)
     assert set(found(site)) == {Y}
+    soundness.withdraw(site.binhost, 1, [top(site) / Y], site.trash)
+    assert not (top(site) / Y).exists()
+    assert found(site) == {}
+    again = site.made(("x", 1, b"one"), ("y", 2, b"two"))
+    assert site.make(site.content(again)) == 2
+    assert site.seen()[Y] == b"two signed 2"
+    assert site.seen()[X] == b"one signed 1"
 
 
 def test_a_lost_signature(site: Site) -> None:
