@@ -31,6 +31,10 @@ class OutOfMemory(CommandFailed):
     """A program failed, and the kernel has killed some for want of memory meanwhile."""
 
 
+class NoRoom(BinmillError):
+    """Something failed where the disk was full; the message says both."""
+
+
 class HostLacks(BinmillError):
     """This machine does not have, or does not allow, what a task needs."""
 

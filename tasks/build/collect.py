@@ -15,7 +15,14 @@ from typing import Any
 
 from tasks.build import gpkg
 from tasks.errors import BinmillError, NotTrusted
-from tasks.system.files import copy_plain, digests, remove_tree, sync_folder, write_atomic
+from tasks.system.files import (
+    closed_folder,
+    copy_plain,
+    digests,
+    remove_tree,
+    sync_folder,
+    write_atomic,
+)
 
 INDEX = "Packages"
 
@@ -27,11 +34,16 @@ def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> d
     `set` (its id) and `packages`, sorted: cpv, build_id, slot, use, repo, path, size, sha512.
     """
     scratch = sets / ".incoming"
+    closed_folder(trash)  # now: on a full disk nothing could be deleted any more
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
-    packages = sorted((_take(entry, pkgdir, scratch) for entry in entries), key=_by_name)
-    copy_plain(pkgdir / INDEX, scratch / INDEX)  # its stanzas; publish checks and completes them
-    _without_mirrors(scratch / INDEX)
+    try:
+        packages = sorted((_take(entry, pkgdir, scratch) for entry in entries), key=_by_name)
+        copy_plain(pkgdir / INDEX, scratch / INDEX)  # stanzas; publish checks and completes them
+        _without_mirrors(scratch / INDEX)
+    except BaseException:
+        remove_tree(scratch, trash)
+        raise
     identity = hashlib.sha256(json.dumps(packages, sort_keys=True).encode()).hexdigest()[:32]
     target = sets / identity
     remove_tree(target, trash)

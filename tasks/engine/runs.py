@@ -24,6 +24,7 @@ from typing import Any
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.system.files import remove_tree
+from tasks.system.room import filling
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -156,9 +157,11 @@ def _settle(layout: Layout, folder: Path) -> None:
 
 
 def _append(layout: Layout, entry: dict[str, Any]) -> None:
-    descriptor = os.open(layout.run_logs / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    path = layout.run_logs / "journal"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, (json.dumps(entry, sort_keys=True) + "\n").encode())
+        with filling(path):
+            os.write(descriptor, (json.dumps(entry, sort_keys=True) + "\n").encode())
     finally:
         os.close(descriptor)
 

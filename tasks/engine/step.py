@@ -31,7 +31,8 @@ from tasks.engine.difference import difference, masked
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.records import Record
-from tasks.system.files import locked, no_room
+from tasks.system.files import locked
+from tasks.system.room import room_told
 
 # What actions say goes to the person at once; nothing is gathered in memory.
 _SPOKEN: dict[str, Any] = {"io": {"capture": False}, "verbosity": 2}
@@ -237,14 +238,13 @@ def carry_out(layout: Layout, step: Step, task: Task) -> TaskFailed | dict[str, 
             if record.exists():
                 record.replace(aside)
             try:
-                made = step.make(**(task.words() if isinstance(task, Named) else {}))
+                with room_told(layout.state):
+                    made = step.make(**(task.words() if isinstance(task, Named) else {}))
                 if elsewhere is None:
                     records.write(layout, step.task, made)
-            except BaseException as error:
+            except BaseException:
                 if aside.exists():
                     aside.replace(record)
-                if isinstance(error, BinmillError) and (lack := no_room(layout.state)):
-                    raise BinmillError(f"{error.message} ({lack})", error.hint) from error
                 raise
             aside.unlink(missing_ok=True)
 

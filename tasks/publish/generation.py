@@ -26,7 +26,8 @@ from tasks.publish.history import Generation
 from tasks.publish.index import Stanza
 from tasks.publish.ledger import FACTS, File
 from tasks.system.command import run
-from tasks.system.files import remove_tree, sync_folder, write_atomic, write_parts
+from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic, write_parts
+from tasks.system.room import room_told
 
 _PACKED = f"{INDEX}.gz"
 # What a generation says of itself that one which has its packages again says anew.
@@ -94,13 +95,18 @@ def prepare(
     earlier = ledger.numbers(binhost, ledger.CANDIDATES)
     number = number or max((*ledger.numbers(binhost), *earlier), default=0) + 1
     scratch = binhost / ledger.CANDIDATES / f".{number}.tmp"
+    target = scratch.with_name(str(number))
+    closed_folder(trash)  # now: on a full disk nothing could be deleted any more
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
-        _fill(scratch, number, binhost, content, sign)
-        for left in [entry for entry in scratch.parent.iterdir() if entry != scratch]:
+        with room_told(scratch):
+            _fill(scratch, number, binhost, content, sign)
+        remove_tree(target, trash)
+        scratch.rename(target)
+        # only now: a number that a record names must not be free for another content
+        for left in [entry for entry in target.parent.iterdir() if entry != target]:
             remove_tree(left, trash)
-        scratch.rename(scratch.with_name(str(number)))
     except BaseException:
         remove_tree(scratch, trash)
         raise

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tasks.errors import BinmillError, Busy
+from tasks.system.room import filling
 
 _CHUNK = 1 << 20
-_ROOM, _ROOM_FILES = 1 << 20, 16  # bytes, inodes; with less, a file system is full
 _OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline and backslash
 
 
@@ -38,8 +38,8 @@ def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as stream:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with filling(path), os.fdopen(os.open(scratch, flags, mode), "wb") as stream:
             stream.writelines(parts)
             os.fchmod(stream.fileno(), mode)
             stream.flush()
@@ -49,22 +49,6 @@ def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
-
-
-def no_room(path: Path) -> str:
-    """What a file system has run out of, in a few words with what to look at; "" where it has not.
-
-    Programs often hide the reason behind words of their own.
-    """
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return ""
-    if found.f_bavail * found.f_frsize < _ROOM:
-        return f"there is no space left on device: df -h {path}"
-    if found.f_files and found.f_favail < _ROOM_FILES:
-        return f"there are no inodes left on device: df -i {path}"
-    return ""
 
 
 def closed_folder(path: Path) -> None:
@@ -141,7 +125,7 @@ def copy_plain(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
-            with scratch.open("xb") as writer:
+            with filling(target), scratch.open("xb") as writer:
                 shutil.copyfileobj(reader, writer, _CHUNK)
                 writer.flush()
                 os.fsync(writer.fileno())
@@ -178,7 +162,8 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
             ) from None
         os.ftruncate(descriptor, 0)
         now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        os.pwrite(descriptor, f"process {os.getpid()} since {now}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk too, somebody has to make room
+            os.pwrite(descriptor, f"process {os.getpid()} since {now}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -21,7 +21,8 @@ from pathlib import Path
 from tasks.errors import BinmillError, CommandFailed, OutOfMemory
 from tasks.system import copied
 from tasks.system.command import Done, require_root, started, stop
-from tasks.system.files import remove_tree
+from tasks.system.files import closed_folder, remove_tree
+from tasks.system.room import room_told
 from tasks.system.sandbox_init import NO_OVERLAY
 from tasks.system.terminal import PseudoTerminal, say
 
@@ -68,14 +69,16 @@ class Sandbox:
 def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
     """A throwaway place for one sandbox's upper layer; what a killed run left there is swept."""
     path = parent / name
+    closed_folder(trash)  # now: on a full disk nothing could be deleted any more
     remove_tree(path, trash)
     # a guest may leave setuid programs: nobody else on this host gets at them
     path.mkdir(mode=0o700, parents=True)
-    for part in ("upper", "work", "root"):
-        (path / part).mkdir()
-    (path / "upper").chmod(0o755)
     try:
-        yield path
+        for part in ("upper", "work", "root"):
+            (path / part).mkdir()
+        (path / "upper").chmod(0o755)
+        with room_told(path):
+            yield path
     finally:
         remove_tree(path, trash)
 

@@ -6,6 +6,8 @@ Packages and signatures are marks; tests/e2e/test_releases.py has real ones.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from tasks.flow import publishing, releases, switching
 from tasks.layout import Layout
 from tasks.publish import generation, ledger
 from tasks.site import Site
-from tests.integration.test_generation import SIGNER, sign
+from tests.integration.test_generation import SIGNER, killed_before, sign
 from tests.integration.test_generation import Site as Sets
 from tests.unit.test_graph import ONE
 
@@ -115,6 +117,36 @@ def test_a_candidate_that_a_rollback_has_overtaken(factory: Factory) -> None:
     assert factory.build() == 3
     stamps = [ledger.facts(binhost, number)["timestamp"] for number in ledger.numbers(binhost)]
     assert stamps == sorted(set(stamps))
+
+
+def test_killed_in_a_rollback_a_candidate_s_number_is_never_another_s(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record would name what was brought back, and publish would give that out."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a SIGKILL loses nothing that was written
+    assert factory.current is None
+    before = Factory(tmp_path / "before")
+    for build in (1, 2):
+        before.candidate(build)
+        before.publish()
+    recorded = {"generation": before.candidate(3)}
+    for moment in range(1, 1000):
+        site = Factory(tmp_path / str(moment))
+        shutil.copytree(tmp_path / "before", site.layout.site, symlinks=True)
+
+        def rollback(site: Factory = site) -> None:
+            releases.rollback(site.site, ["base"])
+
+        died = killed_before(moment, rollback)
+        if site.current == 2:
+            rollback()
+        assert site.build() == 1
+        named = switching.place(site.site, "base", recorded)
+        assert not named.exists() or ledger.facts_in(named)["set"] == "set of 3"
+        shutil.rmtree(site.layout.site)
+        if not died:
+            break
+    assert moment > 30
 
 
 def test_killed_between_the_generation_and_the_switch(factory: Factory) -> None:

@@ -1,0 +1,357 @@
+"""Storage that fails while something is collected, published or rolled back (faults 42 to 44).
+
+The site lies on a small tmpfs in a mount namespace of its own. Each action is tried with no room at
+all, then with a little more, until it has all that it needs: so the disk is full at every moment.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doit.task import Task
+
+from tasks import records
+from tasks.build.collect import collect
+from tasks.engine.step import Step, carry_out, interactive
+from tasks.flow import publishing, releases
+from tasks.flow import switching as flow
+from tasks.publish import generation
+from tasks.publish.index import parse
+from tasks.records import Record
+from tasks.site import Site
+from tasks.system.command import run
+from tasks.system.files import sha512, write_atomic
+from tasks.upkeep.gc import gc
+from tests.handmade import VALUES, gpkg
+from tests.integration.test_generation import SIGNED
+from tests.integration.test_storage import Fill, fill_bytes, fill_inodes
+from tests.integration.test_switching import Factory
+
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
+Signing = Callable[[Sequence[Path]], None]
+PACKAGES = (("x", 4, b"x" * 30_000), ("y", 1, b"y" * 50_000))
+# So much more is left from one try to the next: a page, or an inode.
+FILLS = ((fill_bytes, 4096), (fill_inodes, 1))
+
+
+def sign(files: Sequence[Path]) -> None:
+    """A mark beside each file, written as publishing.sign_beside does it."""
+    for file in files:
+        write_atomic(file.with_name(f"{file.name}.asc"), b"signed: " + file.read_bytes())
+
+
+def sign_by_a_program(files: Sequence[Path]) -> None:
+    """One that fails without a word of the reason, as programs do."""
+    for file in files:
+        hidden = '{ printf "signed: " && cat "$0"; } > "$0.asc" || exit 2'
+        run("sh", "-c", f"exec 2>/dev/null; {hidden}", file)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A small tmpfs that only one process has mounted; `top` is its place as seen from here."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def top(self) -> Path:
+        return Path(f"/proc/{self.process.pid}/root{self.folder}")
+
+    def empty(self) -> None:
+        for entry in self.top.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def remount(self, how: str) -> None:
+        inside = f"--mount=/proc/{self.process.pid}/ns/mnt"
+        subprocess.run(["nsenter", inside, "mount", "-o", f"remount,{how}", self.folder],
+                       check=True)  # fmt: skip
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    process = subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+         'mount -t tmpfs -o size=8m,nr_inodes=600 small "$0" && echo ready && exec sleep 3600',
+         folder],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield Disk(process, folder)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Trial:
+    """A copy of the site below, on the disk; what can be done there, as the engine does it."""
+
+    def __init__(self, place: Path, sign: Signing) -> None:
+        self.factory, self.sign = Factory(place), sign
+        self.layout = self.factory.layout
+        self.binhost = self.layout.binhost("base")
+
+    def begin(self) -> None:
+        """Three generations, 3 current and 2 before it; a set that waits, and one to collect."""
+        for build in (1, 2, 3):
+            self.factory.candidate(build)
+            self.factory.publish()
+        waiting, folder = self.factory.sets.made(*PACKAGES, identity="set of 4")
+        folder.rename(self.layout.state / "waiting")
+        records.write(self.layout, "binpkgs:base", waiting)
+        for name, build, _ in PACKAGES:
+            path = f"app-misc/{name}/{name}-1-{build}.gpkg.tar"
+            values = {**VALUES, "PF": f"{name}-1", "BUILD_ID": str(build)}
+            gpkg(self.layout.state / "pkgdir" / path, values=values)
+            entry = self.layout.state / f"db/app-misc/{name}-1"
+            entry.mkdir(parents=True)
+            (entry / "BUILD_ID").write_text(f"{build}\n")
+        (self.layout.state / "pkgdir/Packages").write_text("PACKAGES: 2\n\n")
+        shutil.rmtree(self.layout.trash, ignore_errors=True)  # as on a site that deleted nothing
+
+    def carried_out(self, task: str, make: Callable[[], Record]) -> str:
+        """What the step says of its failure; "" when it has ended well."""
+        record = str(self.layout.record(task))
+        ended = carry_out(self.layout, Step(task, "", make), Task(task, [], targets=[record]))
+        return "" if isinstance(ended, dict) else str(ended.message)
+
+    def candidate(self) -> str:
+        """As publishing.candidate, with packages that are signed already."""
+
+        def make() -> Record:
+            waiting = records.read(self.layout, "binpkgs:base")
+            content = self.factory.sets.content((waiting, self.layout.state / "waiting"))
+            number = generation.prepare(self.binhost, content, self.sign, self.layout.trash)
+            return {"generation": number, "set": waiting["set"]}
+
+        return self.carried_out("candidate:base", make)
+
+    def publish(self) -> str:
+        return self.carried_out(
+            "publish:base", lambda: flow.publish(self.factory.site, "base", asked=True)
+        )
+
+    def both(self) -> str:
+        return self.candidate() or self.publish()
+
+    def rollback(self) -> str:
+        def run(words: list[str]) -> None:
+            releases.rollback(self.factory.site, words)
+
+        (action,) = interactive(run, "")["actions"]
+        ended = action(Task("rollback", []), ["base"])
+        return "" if ended is None else str(ended.message)
+
+    def collect(self) -> str:
+        state = self.layout.state
+        entries = sorted(state.glob("db/*/*"))
+        sets = self.layout.binpkgs("base")
+        return self.carried_out(
+            "binpkgs:base", lambda: collect(entries, state / "pkgdir", sets, self.layout.trash)
+        )
+
+    def live(self) -> dict[str, bytes | str]:
+        """All that clients see, and which generation that is; it fits together."""
+        top = self.binhost / "current"
+        seen: dict[str, bytes | str] = {
+            str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()
+        }
+        index = (top / "public/Packages").read_bytes()
+        assert gzip.decompress((top / "public/Packages.gz").read_bytes()) == index
+        for name in SIGNED:
+            signature = (top / f"public/{name}.asc").read_bytes()
+            assert signature == b"signed: " + (top / "public" / name).read_bytes()
+        for stanza in parse(index.decode())[1]:
+            assert sha512(top / "public" / stanza["PATH"]) == stanza["SHA512"]
+        return {**seen, "": str(top.readlink())}
+
+    def content(self) -> Any:
+        """What clients have, without number and time; and what was collected."""
+        top = self.binhost / "current"
+        sets = self.layout.binpkgs("base")
+        return (
+            parse((top / "public/Packages").read_text())[1],
+            sorted(str(path.relative_to(top)) for path in top.rglob("*")),
+            {str(p.relative_to(sets)): p.read_bytes() for p in sets.rglob("*") if p.is_file()},
+        )
+
+    def litter(self) -> list[str]:
+        """What is of no use to anybody any more."""
+        hidden = [str(p) for p in self.layout.state.rglob(".*")]
+        thrown = [*self.layout.trash.glob("*"), *self.layout.work.glob("*")]
+        return hidden + [str(p) for p in thrown]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site to be copied."""
+    folder = tmp_path_factory.mktemp("begun") / "site"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        Trial(folder, sign).begin()
+    return folder
+
+
+@pytest.fixture
+def trial(disk: Disk, begun: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+    """Makes the disk a copy of that site, with a signing that is none."""
+    signing: list[Signing] = [sign]
+
+    def beside(_site: Site, _name: str, _space: Path, files: Sequence[Path]) -> None:
+        signing[0](files)
+
+    monkeypatch.setattr(publishing, "sign_beside", beside)
+
+    def copied(sign: Signing = sign) -> Trial:
+        signing[0] = sign
+        disk.empty()
+        shutil.copytree(begun, disk.top, symlinks=True, dirs_exist_ok=True)
+        return Trial(disk.top, sign)
+
+    return copied
+
+
+ACTIONS = {"made and published": Trial.both, "rolled back": Trial.rollback,
+           "collected": Trial.collect}  # fmt: skip
+
+
+def stands(site: Trial, before: dict[str, bytes | str], wanted: Any) -> bool:
+    """Whether clients have the old generation as it was; if not, it is all of the new one."""
+    if site.live() == before:
+        return True
+    assert site.content() == wanted
+    return False
+
+
+@pytest.mark.parametrize(("fill", "step"), FILLS)
+@pytest.mark.parametrize(
+    ("action", "signing"),
+    [
+        (Trial.both, sign), (Trial.both, sign_by_a_program), (Trial.rollback, sign),
+        (Trial.rollback, sign_by_a_program), (Trial.collect, sign),
+    ],
+)  # fmt: skip
+def test_full_at_every_moment(  # noqa: PLR0917
+    disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str], signing: Signing,
+    fill: Fill, step: int,
+) -> None:  # fmt: skip
+    """One line, the old generation as it was, nothing left behind; then the same call succeeds."""
+    undisturbed = trial(signing)
+    assert action(undisturbed) == ""
+    wanted = undisturbed.content()
+    failed = 0
+    for left in range(0, 1000 * step, step):
+        site = trial(signing)
+        before = site.live()
+        fill(disk.top, left)
+        said, litter = action(site), site.litter()
+        subprocess.run(["rm", "-r", disk.top / "ballast"], check=True)
+        if not said:
+            break
+        failed += 1
+        told_of(said)
+        assert litter == []
+        assert stands(site, before, wanted)
+        assert action(site) == ""
+        assert site.content() == wanted
+        assert site.litter() == []
+    assert said == ""
+    assert site.content() == wanted
+    assert failed > 5
+
+
+# Before these calls, and whether clients have the old generation if there is no inode from then on.
+MOMENTS = {
+    "the generation is named": (generation, "let_out", 1, True),
+    "the switch": (generation, "switch", 1, True),
+    "current, after previous": (generation, "_point", 2, True),
+}
+WAYS = [
+    pytest.param(action, *moment, id=f"{way}, {told}")
+    for way, action in (("published", Trial.both), ("rolled back", Trial.rollback))
+    for told, moment in MOMENTS.items()
+]
+WAYS.append(pytest.param(Trial.both, records, "write", 2, False, id="published, its record"))
+
+
+@pytest.mark.parametrize(("action", "module", "name", "call", "old"), WAYS)
+def test_full_from_a_moment_on(  # noqa: PLR0917
+    disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str], module: Any,
+    name: str, call: int, old: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The same where somebody else fills the disk meanwhile."""
+    undisturbed = trial()
+    assert action(undisturbed) == ""
+    wanted, site, real, calls = undisturbed.content(), trial(), getattr(module, name), [call]
+    before = site.live()
+
+    def filled(*arguments: Any, **more: Any) -> Any:
+        calls[0] -= 1
+        if calls[0] == 0:
+            fill_bytes(disk.top, 0)
+            (disk.top / "ballast").rename(disk.top / "bytes")
+            fill_inodes(disk.top, 0)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, name, filled)
+    said, litter = action(site), site.litter()
+    assert calls[0] <= 0
+    subprocess.run(["rm", "-r", disk.top / "ballast", disk.top / "bytes"], check=True)
+    told_of(said)
+    assert litter == []
+    assert stands(site, before, wanted) is old
+    assert action(site) == ""
+    assert site.content() == wanted
+    assert site.litter() == []
+
+
+def told_of(said: str) -> None:
+    """It is one line and what to do next; it says that the disk is full, and which."""
+    line, *more = said.splitlines()
+    assert re.search(r"no (space|inodes) left on device: .*/", line, re.IGNORECASE), said
+    assert [each.split(":")[0].strip() for each in more] in ([], ["next"]), said
+
+
+def test_room_is_made_on_a_full_disk(disk: Disk, trial: Callable[..., Trial]) -> None:
+    """What an operator is told to do must not need what he has not."""
+    site = trial()
+    stray = site.layout.binpkgs("gone") / "set/file"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(bytes(100_000))
+    fill_bytes(disk.top, 0)
+    gc(site.factory.site, {}, ["--yes"])
+    assert not stray.exists()
+    assert os.statvfs(disk.top).f_bavail > 0
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
+def test_read_only(
+    disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str]
+) -> None:  # fmt: skip
+    """Fault 44."""
+    undisturbed = trial()
+    assert action(undisturbed) == ""
+    wanted = undisturbed.content()
+    site = trial()
+    before = site.live()
+    disk.remount("ro")
+    said = action(site)
+    disk.remount("rw")
+    assert "Read-only file system" in said.splitlines()[0]
+    assert site.live() == before
+    assert site.litter() == []
+    assert action(site) == ""
+    assert site.content() == wanted
