@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import zstandard
-
 from tasks.errors import NotTrusted
 from tasks.system.gpgv import Role, verify_clearsigned
 
@@ -33,11 +31,6 @@ _PF = re.compile(
     r"(?P<pvr>[0-9]+(\.[0-9]+)*[a-z]?(_(alpha|beta|pre|rc|p)[0-9]*)*(-r[0-9]+)?)"
 )
 _METADATA_LIMIT = 64 << 20
-# what the readers say of a file that is not what it seems; every decompressor has its own
-_BROKEN = (
-    KeyError, IndexError, ValueError, StopIteration, EOFError, OSError,
-    tarfile.TarError, lzma.LZMAError, zlib.error, zstandard.ZstdError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
                 _check(container, members[name], size, digest)
             packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
             return _values(_unpacked(_read(container, members[packed]), packed))
-    except _BROKEN as error:
+    except _broken() as error:
         raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
 
 
@@ -109,7 +102,7 @@ def files(path: Path) -> Iterator[str]:
                     inside = member.name.partition("image/")[2]
                     if not member.isdir():
                         yield posixpath.normpath(f"/{inside.lstrip('/')}")
-    except _BROKEN as error:
+    except _broken() as error:
         raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
 
 
@@ -174,12 +167,24 @@ def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
     if suffix == "tar":
         return stream
     if suffix == "zst":
+        import zstandard
+
         unpacker = zstandard.ZstdDecompressor(max_window_size=_METADATA_LIMIT)
         reader: IO[bytes] = unpacker.stream_reader(stream, read_across_frames=True)
         return reader
     openers = {"xz": lzma.open, "gz": gzip.open, "bz2": bz2.open}
     opened: IO[bytes] = openers[suffix](stream, "rb")  # type: ignore[operator]
     return opened
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What the readers say of a file that is not what it seems; every decompressor has its own."""
+    import zstandard
+
+    return (
+        KeyError, IndexError, ValueError, StopIteration, EOFError, OSError,
+        tarfile.TarError, lzma.LZMAError, zlib.error, zstandard.ZstdError,
+    )  # fmt: skip
 
 
 def _values(archive: bytes) -> dict[str, str]:
