@@ -11,9 +11,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
+from multiprocessing.util import Finalize
 from types import FrameType, TracebackType
 
 _PR_SET_PDEATHSIG = 1
+_TIDY_SECONDS = 3
 
 
 def end_cleanly() -> None:
@@ -37,7 +40,19 @@ def end_cleanly() -> None:
     # The interpreter's end gives signals their defaults back; an alarm after that would kill.
     atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     multiprocessing.set_start_method("fork", force=True)
+    Finalize(None, _end_workers, exitpriority=0)
     sys.excepthook = _quiet
+
+
+def _end_workers() -> None:
+    """End the workers that are left when the run ends; multiprocessing would wait for ever.
+
+    A Ctrl-C at a terminal has reached them too: they are given the time to tidy up.
+    """
+    deadline = time.monotonic() + _TIDY_SECONDS
+    for worker in multiprocessing.active_children():
+        worker.join(max(0.0, deadline - time.monotonic()))
+        worker.terminate()
 
 
 def end_with(parent: int) -> None:

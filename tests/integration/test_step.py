@@ -394,6 +394,17 @@ def test_a_run_that_takes_long_to_end_ends_with_its_own_code() -> None:
     assert ended.returncode == 0
 
 
+def test_a_worker_that_nobody_has_ended_ends_with_the_run() -> None:
+    """An interrupt while a worker is being started: doit does not know of that one yet."""
+    program = (
+        "import multiprocessing, time\nfrom tasks.engine.signals import end_cleanly\n"
+        "end_cleanly()\nmultiprocessing.Process(target=time.sleep, args=(600,)).start()\n"
+        "raise SystemExit(5)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False, timeout=60)
+    assert ended.returncode == 5
+
+
 def test_two_runs_at_once(done: Site) -> None:
     write("input", "other")(done)
     with waiting(done, "one") as process:
@@ -422,8 +433,11 @@ def test_two_runs_at_once_end_right(done: Site) -> None:
     assert done.doit().startswith("nothing to do: all 3")
 
 
-def test_really_side_by_side(site: Site) -> None:
-    """Two at work at once: both are known by process, and one signal ends both."""
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)]
+)
+def test_really_side_by_side(site: Site, number: signal.Signals, code: int) -> None:
+    """Two at work at once: both are known by process, and one signal to the run ends both."""
     for name in ("one", "looks"):
         site.order(name, "wait")
     layout = Layout(site.folder, site.folder / "state")
@@ -435,9 +449,9 @@ def test_really_side_by_side(site: Site) -> None:
         assert len(set(pids)) == 2
         assert f"process {pids[0]} since" in site.doit("one", code=1)
         assert f"process {pids[1]} since" in site.doit("looks", code=1)
-        process.terminate()
+        process.send_signal(number)
         process.communicate(timeout=15)
-    assert process.returncode == 143
+    assert process.returncode == code
     for pid in pids:
         assert not Path("/proc", str(pid)).exists()
     site.ran()
