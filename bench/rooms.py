@@ -1,6 +1,7 @@
 """Chroots: deriving one against `cp -a`, entering, the same work inside, what ten stacks take.
 
-The seed is made up: a few programs of this machine and 30,000 files of some 900 MB.
+The seed is made up: a few programs of this machine and 30,000 files of some 900 MB. The build is
+one of the lab's packages in its stage.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bench import portage_tree
 from bench.measure import Row, fresh_filesystem, report, rested, row, seconds, settle
 from bench.snapshots import FIRST, QUICK, freezing
 from tasks.chroot import layers
+from tasks.lab import build, upstream
 from tasks.snapshot import export
 from tasks.system import copied
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
@@ -34,6 +36,18 @@ tar -cf - /data/1? | cat > /dev/null
 cp -a /data/2 /data/20 /tmp
 for file in /data/3/1*; do echo more >> $file; done
 rm -r /tmp/2 /data/4
+echo $begin $(date +%s%N)
+"""
+# What a build does in the lab's stage: unpack, configure, compile, install over what is there.
+BUILD = """
+set -e
+begin=$(date +%s%N)
+cd /tmp
+tar -xf /mnt/$(ls /mnt | grep hello-)
+cd hello-*
+./configure --quiet --prefix=/usr > /dev/null
+make --silent > /dev/null 2>&1
+make --silent install > /dev/null 2>&1
 echo $begin $(date +%s%N)
 """
 
@@ -54,6 +68,7 @@ def main(rounds: int = 9, scale: float = 1.0) -> None:
                  "MB of the seed": round(_bytes(seed) / 1e6),
                  "ten stacks": f"{_stacks(place, chroot):.4%} of the base for each"}  # fmt: skip
         shutil.rmtree(seed)
+        rows.append(_building(place, max(rounds // 2, 1)))
         rows += _exporting(place, max(rounds // 3, 1), scale)
     report("rooms", rows, facts)
 
@@ -112,20 +127,45 @@ def _working(place: Path, chroot: tuple[Path, ...], rounds: int) -> Row:
     for _ in range(rounds):
         for times, prepare in ((usual, copied.spread), (ours, None)):
             times.append(_work(place, chroot, prepare))
-    return row("the same work inside, beside a plain copy", ours, usual)
+    return row("file work alone inside, beside a plain copy", ours, usual)
 
 
-def _work(place: Path, chroot: tuple[Path, ...], prepare: Callable[..., None] | None) -> float:
+def _building(place: Path, rounds: int) -> Row:
+    """A package built in an overlay and in a copy of the lab's stage."""
+    lab = upstream.Upstream(build.build(upstream.default_directory()).directory)
+    stage = place / "stage"
+    stage.mkdir()
+    tarball = next(lab.autobuilds.glob("*/*.tar.xz"))
+    subprocess.run(["tar", "xpf", tarball, "-C", stage], check=True)
+    sources = next(lab.distfiles.glob("*/hello-*.tar.*")).parent
+    binds = (Bind(str(sources), "/mnt"),)
+    ours: list[float] = []
+    usual: list[float] = []
+    for _ in range(rounds):
+        for times, prepare in ((usual, copied.spread), (ours, None)):
+            times.append(_work(place, (stage,), prepare, BUILD, binds))
+    shutil.rmtree(stage)
+    return row("a build inside, beside a plain copy", ours, usual)
+
+
+def _work(
+    place: Path,
+    chroot: tuple[Path, ...],
+    prepare: Callable[..., None] | None,
+    script: str = WORK,
+    binds: tuple[Bind, ...] = (),
+) -> float:
     with workspace(place / "work", "inside", place / "trash") as space:
         if prepare:
             prepare(chroot, space)
         settle(space / "root" if prepare else chroot[-1])
-        begin, end = run(_box(chroot, space), ["sh", "-c", WORK]).stdout.split()
+        said = run(_box(chroot, space, binds), ["sh", "-c", script]).stdout
+        begin, end = said.split()[-2:]
         return (int(end) - int(begin)) / 1e9
 
 
 def _box(chroot: tuple[Path, ...], space: Path, binds: tuple[Bind, ...] = ()) -> Sandbox:
-    plain = Sandbox("bench", chroot, space, environment={"PATH": "/bin"})
+    plain = Sandbox("bench", chroot, space, environment={"PATH": "/usr/bin:/bin"})
     return replace(plain, binds=binds)
 
 
