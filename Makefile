@@ -44,7 +44,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# On file systems of their own in an image, for about twenty minutes; BENCH=snapshots runs one.
+# On file systems of their own in an image; BENCH=snapshots runs one of them.
 bench: $(STAMP)
 	@command -v rsync >/dev/null || { echo "rsync is wanted for comparison: apt-get install rsync"; exit 1; }
 	$(BIN)/python -m bench $(BENCH)

@@ -418,8 +418,9 @@ print((kept / "precious").exists(), work.exists())
         cwd=ROOT, text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    box = tmp_path / "work" / "box"
     assert done.stdout.splitlines() == [
-        f"{tmp_path}/work/box is not deleted: something is mounted at {stale}",
+        f"{box} is not deleted: something is mounted at {stale}",
         f"  next: umount {stale}, then run the same command again",
         "True True",
         "True False",
