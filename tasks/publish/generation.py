@@ -30,6 +30,9 @@ from tasks.system.files import closed_folder, remove_tree, sync_folder, write_at
 from tasks.system.room import room_told
 
 _PACKED = f"{INDEX}.gz"
+# Portage asks whether the index changed since its TIMESTAMP plus five seconds (TIMESTAMP_TOLERANCE,
+# portage/util/_urlopen.py): to a server, one that is five seconds later is the same.
+_APART = 6
 # What a generation says of itself that one which has its packages again says anew.
 _MADE_ANEW = frozenset({
     "timestamp", "created", "packages", "views", "revisions", "rollback", "instead_of", "group",
@@ -246,9 +249,12 @@ def prune(
 
 
 def _next_timestamp(binhost: Path, now: float | None = None) -> int:
-    """Later than all kept generations, not only the current one: that may be an older one."""
+    """Later than all kept generations, not only the current one: that may be an older one.
+
+    By as much as a client can tell apart.
+    """
     seen: list[int] = [ledger.facts(binhost, n)["timestamp"] for n in ledger.numbers(binhost)]
-    return max(int(time.time() if now is None else now), max(seen, default=0) + 1)
+    return max(int(time.time() if now is None else now), max(seen, default=-_APART) + _APART)
 
 
 def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> list[str]:

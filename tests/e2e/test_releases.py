@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,10 @@ def switched_under(site: Site, portage: Client, switches: int) -> None:
             generation.prune(binhost, (), keep=1, keep_days=0, trash=site.layout.trash)
             if failed:
                 break
+            if count % 5 == 4:  # both are current in turns here: time to see which
+                seen = len(builds) + 2  # the first of them may have begun before
+                while len(builds) < seen and installing.is_alive():
+                    time.sleep(0.1)
     finally:
         done.set()
         installing.join(300)
