@@ -249,10 +249,7 @@ def prune(
 
 
 def _next_timestamp(binhost: Path, now: float | None = None) -> int:
-    """Later than all kept generations, not only the current one: that may be an older one.
-
-    By as much as a client can tell apart.
-    """
+    """Later than all kept generations, current or not, by as much as a client can tell apart."""
     seen: list[int] = [ledger.facts(binhost, n)["timestamp"] for n in ledger.numbers(binhost)]
     return max(int(time.time() if now is None else now), max(seen, default=-_APART) + _APART)
 

@@ -23,7 +23,7 @@ from tasks.system import copied
 from tasks.system.command import Done, require_root, started, stop
 from tasks.system.files import closed_folder, remove_tree
 from tasks.system.room import room_told
-from tasks.system.sandbox_init import NO_OVERLAY
+from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
 from tasks.system.terminal import PseudoTerminal, say
 
 # Imported, not run as a script: a script is compiled anew each time.
@@ -74,9 +74,11 @@ def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
     # a guest may leave setuid programs: nobody else on this host gets at them
     path.mkdir(mode=0o700, parents=True)
     try:
-        for part in ("upper", "work", "root"):
+        for part in ("upper", "work", "root", *TEMPORARY):
             (path / part).mkdir()
         (path / "upper").chmod(0o755)
+        for part in TEMPORARY:
+            (path / part).chmod(0o1777)
         with room_told(path):
             yield path
     finally:

@@ -41,6 +41,9 @@ DEVICES = {
 }
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
          "ptmx": "pts/ptmx"}  # fmt: skip
+# Places for what is soon gone, on the workspace's own file system instead of the overlay, which
+# makes work there slower; by the name of the workspace's folder.
+TEMPORARY = {"tmp": "/tmp", "var-tmp": "/var/tmp"}
 NO_OVERLAYS = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 STANDARD_STREAMS = 3
 AF_INET, SOCK_DGRAM = 2, 2  # socket(2)
@@ -137,6 +140,8 @@ def make_root(plan: dict[str, Any]) -> str:
     mount_beneath(root, "tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     os.close(beneath(root, "/run/lock", folder=True))
     make_dev(root)
+    for name, place in TEMPORARY.items():
+        mount_beneath(root, f"{plan['workspace']}/{name}", place, "", MS_BIND)
     for bind in plan["binds"]:
         mount_beneath(root, bind["source"], bind["target"], "", MS_BIND)
         if not bind["writable"]:

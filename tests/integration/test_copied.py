@@ -25,7 +25,7 @@ echo new > /srv/new; rm /srv/doomed; rm -r /srv/folder; mkdir -m 700 /srv/other 
 echo changed >> /srv/file; chmod 600 /srv/mode; ln -s /etc /srv/link; rm /srv/lower
 mkdir /srv/lower; mv /srv/moved /srv/was-moved; rm -r /srv/again; mkdir /srv/again
 echo x > /srv/again/new
-ln /srv/new /srv/hard; chmod 4755 /srv/new; rm /opt/of-top; rm -r /tmp; mkdir -m 1777 /opt/kept
+ln /srv/new /srv/hard; chmod 4755 /srv/new; rm /opt/of-top; rm -r /gone; mkdir -m 1777 /opt/kept
 """
 
 
@@ -37,7 +37,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     for name in ("file", "doomed", "mode", "lower", "moved", "of-seed"):
         (seed / "srv").mkdir(exist_ok=True)
         (seed / "srv" / name).write_text(name)
-    for place in ("srv/folder/a", "srv/again/a", "opt", "tmp", "hidden/a", "opaque/a"):
+    for place in ("srv/folder/a", "srv/again/a", "opt", "gone", "hidden/a", "opaque/a"):
         (seed / place).mkdir(parents=True)
     for place in ("opt", "srv", "replaced"):
         (middle / place).mkdir()

@@ -156,7 +156,7 @@ CHANGES = {
     "ln -s x /etc/link": "readlink /etc/link",
     "chmod 600 /etc/binmill-chroot": "ls -l /etc/binmill-chroot | head -c 10",
     "mkdir /etc/x; mv /etc/resolv.conf /etc/x 2> /dev/null || : > /etc/x/y": "ls -d /etc/x/*",
-    "rm -r /var/tmp; mkdir -m 700 /var/lib": "ls -ld /var/lib | head -c 10",
+    "mkdir -m 700 /var/lib": "ls -ld /var/lib | head -c 10",
     "echo 5 > /bin/five; chmod 4755 /bin/five": "ls -l /bin/five | head -c 10",
 }
 

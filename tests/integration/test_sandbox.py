@@ -70,7 +70,8 @@ def test_the_mount_table_from_inside(box: Sandbox, tmp_path: Path) -> None:
         table[fields[4]] = (kind[0] if kind[0] != "ext4" else "bind", *flags)
     real = table.pop("/var/db/repos/tree")[1:], table.pop("/etc/file.conf")[1:]
     assert real == (("ro", "nosuid", "nodev"), ("ro", "nosuid", "nodev"))
-    assert "ro" not in table.pop("/var/cache/pkgs")
+    for writable in ("/var/cache/pkgs", "/tmp", "/var/tmp"):
+        assert "ro" not in table.pop(writable)
     assert table == {
         "/": ("overlay",),
         "/proc": ("proc", "nosuid", "nodev", "noexec"),
@@ -249,7 +250,7 @@ def test_the_host_is_out_of_sight(box: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "lower").mkdir()
     script = "grep -c . /proc/self/mountinfo; ls /proc | grep -c '^[0-9]'; ls /sys/fs/cgroup"
     mounts, processes = sh(box, script).split()[:2]
-    assert int(mounts) == 7
+    assert int(mounts) == 9
     assert int(processes) <= 5
 
 
@@ -489,13 +490,26 @@ def test_a_workspace_is_swept_before_and_after(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:
         assert not left.exists()
-        assert sorted(names(space)) == ["root", "upper", "work"]
+        assert sorted(names(space)) == ["root", "tmp", "upper", "var-tmp", "work"]
         assert space.stat().st_mode & 0o777 == 0o700
         assert (space / "upper").stat().st_mode & 0o777 == 0o755
     assert names(tmp_path / "work") == []
     with pytest.raises(ZeroDivisionError), workspace(tmp_path / "work", "box", tmp_path / "trash"):
         raise ZeroDivisionError
     assert names(tmp_path / "work") == []
+
+
+def test_temporary_places_are_new_each_time(box: Sandbox) -> None:
+    """They are no part of the overlay, and what a layer has there (the host) is not seen."""
+    assert names(Path("/tmp"))
+    look = "stat -f -c %T / /tmp /var/tmp; stat -c %a /tmp /var/tmp; ls /tmp /var/tmp"
+    kinds = sh(box, f"{look}; echo x > /tmp/x; mv /tmp/x /var/tmp/y; cp /bin/true /tmp; /tmp/true")
+    first, *rest = kinds.split()
+    assert "overlay" in first
+    assert rest[2:] == ["1777", "1777", "/tmp:", "/var/tmp:"]
+    assert first not in rest[:2]
+    assert names(box.upper) == []
+    assert names(box.workspace / "var-tmp") == ["y"]
 
 
 def test_not_root(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
