@@ -52,7 +52,8 @@ class Member(NamedTuple):
     """What one entry would make: `size` is of its data in the archive, in bytes.
 
     `name` and `target` (of links) are as they stand there; `owner` is user and group, `device`
-    major and minor number. The data of a `sparse` file are not what will be read from it.
+    major and minor number. The data of a `sparse` file are not what will be read from it; one that
+    is `listed` has an access control list.
     """
 
     name: bytes
@@ -64,6 +65,7 @@ class Member(NamedTuple):
     device: tuple[int, int] = (0, 0)
     attributes: dict[bytes, bytes] = {}  # noqa: RUF012 - never changed
     sparse: bool = False
+    listed: bool = False
 
 
 # What is to see a member's data as they go by, bit by bit.
@@ -233,7 +235,8 @@ def _described(
     owner = _decimal(pax.get(b"uid", b"%d" % uid)), _decimal(pax.get(b"gid", b"%d" % gid))
     attributes = {k[len(_XATTR) :]: v for k, v in pax.items() if k.startswith(_XATTR)}
     sparse = kind == b"S" or any(keyword.startswith(b"GNU.sparse.") for keyword in pax)
-    return Member(name, what, mode, size, owner, target, device, attributes, sparse)
+    listed = any(keyword.startswith(b"SCHILY.acl.") for keyword in pax)
+    return Member(name, what, mode, size, owner, target, device, attributes, sparse, listed)
 
 
 def _number(field: bytes) -> int:

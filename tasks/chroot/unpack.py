@@ -15,6 +15,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ from tasks.system.pipes import patient
 from tasks.system.terminal import Progress, say
 
 _CHUNK = 1 << 20
-_WRITE_BACK_SECONDS = 2.0
+_WRITE_BACK_SECONDS = 4.0
 # With as many threads as there are blocks and processors; no more memory than a stage needs.
 _UNPACK = {
     ".xz": ("xz", "-T0", "--memlimit-decompress=1GiB", "-dc"),
@@ -41,7 +42,7 @@ _UNPACK = {
 }
 _TAR = (
     "tar", "--extract", "--file=-", "--preserve-permissions", "--same-owner", "--numeric-owner",
-    "--acls", "--xattrs", "--xattrs-include=*.*", "--delay-directory-restore",
+    "--xattrs", "--xattrs-include=*.*", "--delay-directory-restore",
     "--warning=no-timestamp", "--blocking-factor=2048",
 )  # fmt: skip
 
@@ -73,17 +74,21 @@ def extract(archive: Archive, target: Path, trash: Path) -> Admission:
     listing = target.with_name(f"{target.name}.listing")
     remove_tree(scratch, trash)
     closed_folder(trash)  # now: on a full disk there is no room for it
-    scratch.mkdir(parents=True)
     try:
-        scratch.chmod(0o755)  # if the archive does not say
-        with _writing_back(scratch):
-            admitted, kept = _write(archive, scratch)
+        with _writing_back(scratch.parent):
+            try:
+                admitted, kept = _write(archive, _begun(scratch))
+            except _AccessLists:
+                remove_tree(scratch, trash)
+                admitted, kept = _write(archive, _begun(scratch), "--acls")
+        with ThreadPoolExecutor(1) as beside:
+            synced = beside.submit(run, "sync", "-f", scratch)
             stage.check(scratch)
             stage.check_kept(scratch, admitted.privileged)
             if archive.listing is not None:
                 contents.check(scratch, archive.listing, admitted.entries, archive.name)
             kept.write(scratch, admitted.folders, listing)
-        run("sync", "-f", scratch)  # before its name says that it is whole
+            synced.result()  # before its name says that it is whole
         scratch.rename(target)
     except BaseException:
         with contextlib.suppress(OSError, BinmillError):  # the next run does it
@@ -94,7 +99,19 @@ def extract(archive: Archive, target: Path, trash: Path) -> Admission:
     return admitted
 
 
-def _write(archive: Archive, scratch: Path) -> tuple[Admission, Inventory]:
+class _AccessLists(Exception):
+    """The archive has access control lists. Hardly one does, and tar is slower with them."""
+
+
+def _begun(scratch: Path) -> Path:
+    scratch.mkdir(parents=True)
+    scratch.chmod(0o755)  # if the archive does not say
+    with contextlib.suppress(OSError):  # what is made below would inherit it
+        os.removexattr(scratch, "system.posix_acl_default")
+    return scratch
+
+
+def _write(archive: Archive, scratch: Path, *more: str) -> tuple[Admission, Inventory]:
     unpack = _UNPACK.get(Path(archive.name).suffix)
     if unpack is None:
         known = ", ".join(_UNPACK)
@@ -105,6 +122,8 @@ def _write(archive: Archive, scratch: Path) -> tuple[Admission, Inventory]:
     inventory = Inventory()
 
     def judge(member: Member) -> Look | None:
+        if member.listed and not more:
+            raise _AccessLists
         return inventory.add(admission(member), member)
 
     clean = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
@@ -114,7 +133,7 @@ def _write(archive: Archive, scratch: Path) -> tuple[Admission, Inventory]:
         # without TAR_OPTIONS, XZ_OPT and the like of the caller
         started(*unpack, env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL) as unpacker,
-        started(*_TAR, "-C", scratch, env=clean, stdin=subprocess.PIPE,
+        started(*_TAR, *more, "-C", scratch, env=clean, stdin=subprocess.PIPE,
                 stderr=complaints) as tar,
     ):  # fmt: skip
         feeder.feed(cast(IO[bytes], unpacker.stdin))
