@@ -24,10 +24,10 @@ import tomli_w
 from tasks import records, site
 from tasks.chroot import etc_portage
 from tasks.errors import BinmillError
-from tasks.flow import admission, chroots, etc, members
+from tasks.flow import admission, chroots, etc, gate, members
 from tasks.lab import upstream
 from tasks.publish import client as clients
-from tasks.publish import sign
+from tasks.publish import generation, ledger, sign
 from tasks.serve import certificates, nginx
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.sandbox import Bind, Sandbox
@@ -109,6 +109,29 @@ def test_a_member_installs_and_others_are_refused(factory: Factory) -> None:
     base = json.loads(factory.layout.record("members:base").read_text())
     assert (base["group"], base["refused"]) == ("public", [])
     assert ran(factory.doit("members:java", "members:base")) == set()
+
+
+def test_the_gate_knows_what_a_group_may_have(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package in a view of a group that may not have it: the last look before clients have it."""
+    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(factory.layout.config)})
+    made = site.load(PROJECT)
+    number = records.read(made.layout, "candidate:java")["generation"]
+    packages = ledger.place(made.layout.binhost("java"), number) / "public/Packages"
+    text, before = packages.read_text(), generation.current(made.layout.binhost("java"))
+    spoilt, count = re.subn(r"^LICENSE: ZLIB$", "LICENSE: all-rights-reserved", text, flags=re.M)
+    assert count == 1
+    try:
+        packages.write_text(spoilt)
+        with pytest.raises(BinmillError) as no:
+            gate.gate(made, "java")
+    finally:
+        packages.write_text(text)
+    assert "licence: sys-libs/zlib-" in no.value.message
+    assert no.value.message.count("licence: ") == 1
+    assert "may not be given to public" in no.value.message
+    assert generation.current(made.layout.binhost("java")) == before
 
 
 def test_a_generation_that_is_open_to_all_is_noticed(
