@@ -165,8 +165,8 @@ class Layout:
     def busy(self, task: str) -> Path:
         return self.locks / _one_name(task.replace(":", "."))
 
-    def news(self, overlay: str) -> Path:
-        return self.state / "news" / f"{_one_name(overlay)}.json"
+    def news(self, task: str) -> Path:
+        return self.state / "news" / f"{_one_name(task.replace(':', '.'))}.json"
 
     def log(self, task: str) -> Path:
         return self.run_logs / f"{_one_name(task.replace(':', '.'))}.log"

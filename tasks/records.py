@@ -33,22 +33,24 @@ def write(layout: Layout, task: str, record: Record) -> None:
     write_atomic(layout.record(task), json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
-def tell(layout: Layout, overlay: str, pinned: str, said: str) -> None:
-    """Keep what is newer upstream than the commit that an overlay is pinned to; "" for nothing.
+def tell(layout: Layout, task: str, pinned: str, said: str) -> None:
+    """Keep what is newer upstream than what an overlay or a seed is pinned to; "" for nothing.
+
+    `pinned` is the commit, or the path of the stage.
 
     No record: it changes by itself, and nothing depends on it.
     """
-    path = layout.news(overlay)
+    path = layout.news(task)
     if said:
         write_atomic(path, json.dumps({"pinned": pinned, "said": said}) + "\n")
     else:
         path.unlink(missing_ok=True)
 
 
-def news(layout: Layout, overlay: str, pinned: str) -> str:
-    """What `tell` has kept of an overlay that is still pinned to that commit, else ""."""
+def news(layout: Layout, task: str, pinned: str) -> str:
+    """What `tell` has kept of an overlay or a seed that is still pinned to that, else ""."""
     try:
-        kept = json.loads(layout.news(overlay).read_text(encoding="utf-8"))
+        kept = json.loads(layout.news(task).read_text(encoding="utf-8"))
         return str(kept["said"]) if kept["pinned"] == pinned else ""
     except (OSError, ValueError, LookupError, TypeError):
         return ""

@@ -39,14 +39,11 @@ def resolve(
     Where no mirror has signed digests of it, the tarball's own signature counts; then it is
     downloaded, to where `obtained` will find it. Raises NotTrusted or DownloadFailed.
     """
-    stem = f"stage3-{seed.arch}-{seed.flavour}"
-    path, size = f"{seed.build}/{stem}-{seed.build}.tar.xz", None
+    size: int | None = None
     if seed.build is None:
-        pointer = f"latest-{stem}.txt"
-        path, size = _accepted(
-            role, _urls(mirrors, seed, pointer), downloads / pointer,
-            lambda text: pointed(text, stem, not_before),
-        )  # fmt: skip
+        path, size = newest(seed, mirrors, role, downloads, not_before)
+    else:
+        path = f"{seed.build}/{_stem(seed)}-{seed.build}.tar.xz"
     name = Path(path).name
     try:
         digest, listing = _accepted(
@@ -60,6 +57,24 @@ def resolve(
         contents=f"{Path(path).parent}/{listing[0]}" if listing else None,
         contents_sha512=listing[1] if listing else None,
     )  # fmt: skip
+
+
+def newest(
+    seed: Seed, mirrors: tuple[str, ...], role: Role, downloads: Path, not_before: str = ""
+) -> tuple[str, int]:
+    """Path and size in bytes of a flavour's newest build, by the first pointer that is accepted.
+
+    Raises NotTrusted (also where it is older than `not_before`) or DownloadFailed.
+    """
+    pointer = f"latest-{_stem(seed)}.txt"
+    return _accepted(
+        role, _urls(mirrors, seed, pointer), downloads / pointer,
+        lambda text: pointed(text, _stem(seed), not_before),
+    )  # fmt: skip
+
+
+def _stem(seed: Seed) -> str:
+    return f"stage3-{seed.arch}-{seed.flavour}"
 
 
 def _accepted(role: Role, urls: Sequence[str], file: Path, read: Callable[[str], _Read]) -> _Read:

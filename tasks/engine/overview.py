@@ -149,8 +149,11 @@ def _newer(layout: Layout, lock: dict[str, Any] | None) -> list[str]:
         if lock and frozen > lock["tree"]:
             found.append(f"the tree of {frozen} is frozen; `doit lock` pins it")
     for name, commit in (lock or {"overlays": {}})["overlays"].items():
-        if said := records.news(layout, name, commit):
+        if said := records.news(layout, f"overlay:{name}", commit):
             found.append(f"overlay {said}; `doit lock` follows")
+    for name, path in (lock or {"seeds": {}})["seeds"].items():
+        if said := records.news(layout, f"seed:{name}", path):
+            found.append(f"seed {said}; `doit lock` follows")
     return found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, NotTrusted, Stale
+from tasks.flow import news
 from tasks.records import Record
 from tasks.site import Site
 from tasks.system.files import locked
@@ -27,7 +28,8 @@ _PART_SECONDS = 7 * 24 * _HOUR  # half a download that nobody went on with
 def snapshot(site: Site, *, asked: bool, day: str = "") -> Record:  # noqa: ARG001 - the engine's
     """Freeze the newest snapshot, if there is one newer than what is frozen, or that of `day`.
 
-    Pushes what the remote lacks. The record is about the newest frozen day, whatever `day` was.
+    Pushes what the remote lacks, and says what else upstream has that is not pinned. The record
+    is about the newest frozen day, whatever `day` was.
     """
     from tasks.snapshot import freeze
 
@@ -35,6 +37,7 @@ def snapshot(site: Site, *, asked: bool, day: str = "") -> Record:  # noqa: ARG0
     newest = freeze.newest(site.layout.tree)
     assert newest is not None  # noqa: S101 - else one of the two has raised
     _push(site, newest, done)
+    news.ask(site)
     try:
         freeze.tidy(site.layout.tree)
     except BinmillError as failed:  # all that was wanted is done

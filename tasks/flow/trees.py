@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tasks import lock as lock_file
-from tasks import records
 from tasks.errors import BinmillError, Stale
+from tasks.flow import news
 from tasks.lock import Lock, SeedPin, TreePin
 from tasks.records import Record
 from tasks.site import Site
@@ -124,15 +124,9 @@ def overlay(site: Site, name: str) -> Record:
     from tasks.snapshot import export, overlays
 
     pin = lock_file.pinned(lock_file.read(site.layout).overlays, "overlay", name)
-    pin = pin.model_copy(update={"url": site.config.overlays[name].url})  # as it is to be asked
+    pin = news.asked(site, name, pin)
     repository = site.layout.overlay(name)
     overlays.obtain(repository, pin)
-    try:
-        news = overlays.moved(repository, pin)
-        records.tell(site.layout, name, pin.commit, news or "")
-        if news:
-            say(f"  {news}; `doit lock` follows")
-    except BinmillError as failed:  # what is pinned is here
-        say(f"  {failed.message}")
+    news.of_overlay(site, name, pin)
     export.export(repository, pin.commit, site.layout.export(pin.commit), site.layout.trash)
     return {"commit": pin.commit}

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from tasks import lock as locks
+from tasks import records
 from tasks.config import Config
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted
-from tasks.flow import chroots, trees
+from tasks.flow import chroots, news, trees
 from tasks.layout import Layout
 from tasks.lock import Lock, SeedPin, TreePin
 from tasks.site import Site
@@ -171,6 +172,34 @@ def test_a_newer_one_moves_the_lock_and_an_older_one_does_not(mirrors: Mirrors) 
     assert mirrors.lock("one", "two").build == NEW
     assert f"passed over: {mirrors.server.url('/one/')}" in mirrors.printed()
     assert mirrors.lock("one", flavour="openrc", key="stages", build=OLD).build == OLD  # on purpose
+
+
+def test_a_newer_one_is_told_and_not_followed(mirrors: Mirrors) -> None:
+    mirrors.publish("one", OLD)
+    pin = mirrors.lock()
+    site = mirrors.site()
+
+    def told() -> str:
+        mirrors.printed()
+        news.ask(site)
+        mirrors.nothing_left(site)
+        assert locks.read(site.layout).seeds["s"] == pin
+        left = site.layout.news("seed:s").parent
+        assert not left.exists() or names(left) in ([], ["seed.s.json"])
+        return records.news(site.layout, "seed:s", pin.path)
+
+    assert told() == ""
+    mirrors.pointer("one", NEW)
+    assert told() == f"s: {NEW} is there (pinned: {OLD})"
+    assert mirrors.printed() == f"  s: {NEW} is there (pinned: {OLD}); `doit lock` follows\n"
+    mirrors.put("one", f"latest-{STEM}.txt", None)  # nobody answers: what was known stays
+    assert told().startswith(f"s: {NEW}")
+    assert f"latest-{STEM}.txt" in mirrors.printed()
+    mirrors.publish("one", OLD)
+    assert told() == ""
+    mirrors.asked()
+    news.ask(mirrors.site("one", flavour="openrc", key="stages", build=OLD))
+    assert mirrors.asked() == []  # who names a build wants no other
 
 
 HTML = b"<html><body>200 Not Found</body></html>\n"

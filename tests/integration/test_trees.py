@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks import lock as locks
+from tasks import records
 from tasks.chroot import seed as seeds
 from tasks.errors import BinmillError, DownloadFailed, Stale
 from tasks.flow import trees
@@ -259,6 +260,20 @@ def test_an_overlay_that_cannot_be_reached(begun: World, upstream: Path, tmp_pat
     assert trees.overlay(site, "java") == {"commit": old}
     (said,) = begun.said().splitlines()
     assert said.startswith(f"  file://localhost{upstream} could not be read: ")
+
+
+def test_a_snapshot_asks_for_news(begun: World, upstream: Path) -> None:
+    """`doit snapshot` is what asks upstream each day: of pinned overlays, too."""
+    site = with_overlay(begun, upstream)
+    old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
+    trees.overlay(site, "java")
+    new = commit(upstream, {"x": "y"})
+    begun.said()
+    _, said = begun.snapshot(site)
+    news = f"java: main has moved on to {new[:7]} (pinned: {old[:7]})"
+    assert f"  {news}; `doit lock` follows\n" in said
+    assert records.news(site.layout, "overlay:java", old) == news
+    assert locks.read(site.layout).overlays["java"].commit == old
 
 
 def test_an_overlay_that_the_lock_does_not_pin(begun: World, upstream: Path) -> None:

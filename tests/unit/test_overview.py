@@ -27,6 +27,13 @@ url = "https://git.example/java.git"
 branch = "main"
 commit = "{"b" * 40}"
 """
+SEED = f"""
+[seeds.openrc]
+arch = "amd64"
+flavour = "openrc"
+path = "20260301T000000Z/stage3.tar.xz"
+sha512 = "{"c" * 128}"
+"""
 
 
 def tasks(layout: Layout) -> dict[str, Any]:
@@ -68,14 +75,24 @@ def test_the_lock_and_what_is_newer(layout: Layout) -> None:
     layout.record("snapshot").write_text('{"tag": "20260310"}')
     assert look(layout)["newer"] == []
     pinned = look(layout)["lock"]["overlays"]["java"]
-    records.tell(layout, "java", pinned, "java: main has moved on to 0123456 (pinned: 1234567)")
+    records.tell(
+        layout, "overlay:java", pinned, "java: main has moved on to 0123456 (pinned: 1234567)"
+    )
     assert any("newer     overlay java: main has moved on" in line for line in shown(layout))
-    records.tell(layout, "java", "0" * 40, "java: of an older pin")
+    records.tell(layout, "overlay:java", "0" * 40, "java: of an older pin")
     assert look(layout)["newer"] == []
-    layout.news("java").write_text("[")
+    layout.news("overlay:java").write_text("[")
     assert look(layout)["newer"] == []
-    records.tell(layout, "java", pinned, "")
-    assert not layout.news("java").exists()
+    records.tell(layout, "overlay:java", pinned, "")
+    assert not layout.news("overlay:java").exists()
+
+
+def test_a_newer_seed(layout: Layout) -> None:
+    layout.lock.write_text(LOCK + SEED)
+    records.tell(layout, "seed:openrc", "20260301T000000Z/stage3.tar.xz", "openrc: B is there")
+    assert "newer     seed openrc: B is there; `doit lock` follows" in shown(layout)
+    records.tell(layout, "seed:openrc", "20260201T000000Z/stage3.tar.xz", "of an older pin")
+    assert look(layout)["newer"] == []
 
 
 def test_a_damaged_lock_and_damaged_records(layout: Layout) -> None:
