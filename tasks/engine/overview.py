@@ -44,7 +44,7 @@ def overview(
         "chroots": {name: _chroot(layout, name, causes, last) for name in chroots},
         "tasks": {name: causes.get(name) for name, task in tasks.items() if task.targets},
         "last_run": last,
-        "generations": {name: _generations(layout.binhost(name)) for name in chroots},
+        "generations": {name: _generations(layout, name) for name in chroots},
         "disk": disk(layout.state, time.monotonic() + _DISK_SECONDS),
         "problems": problems,
     }
@@ -187,13 +187,19 @@ def _on_touched(layout: Layout, name: str) -> bool:
     return False
 
 
-def _generations(binhost: Path) -> dict[str, Any]:
-    current, kept = None, []
+def _generations(layout: Layout, name: str) -> dict[str, Any]:
+    """`held`: a rollback is current, and the set that it took out of use is still the newest."""
+    binhost = layout.binhost(name)
+    current, kept, held = None, [], False
     with contextlib.suppress(OSError, ValueError):
         current = int((binhost / "current").readlink().name)
     with contextlib.suppress(OSError):
         kept = sorted(int(p.name) for p in (binhost / "gen").iterdir() if p.name.isdigit())
-    return {"current": current, "kept": kept}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads((binhost / "gen" / str(current) / "generation.json").read_bytes())
+        made = json.loads(layout.record(f"binpkgs:{name}").read_bytes())
+        held = told["instead_of"] == made["set"]
+    return {"current": current, "kept": kept, "held": held}
 
 
 def _damage(layout: Layout, task: str) -> list[str]:

@@ -69,9 +69,7 @@ def screen(found: dict[str, Any], now: float) -> Iterator[str]:
         yield f"chroot    {name:<{width}}  {_chroot(chroot)}"
     yield f"last run  {_last(found['last_run'], now)}"
     for name, made in found["generations"].items():
-        told = "nothing is published" if made["current"] is None else (
-            f"generation {made['current']} is current, {len(made['kept'])} kept")  # fmt: skip
-        yield f"binhost   {name:<{width}}  {told}"
+        yield f"binhost   {name:<{width}}  {_published(name, made)}"
     yield f"disk      {_disk(found['disk'])}"
     for problem in found["problems"]:
         yield f"problem   {_plain(problem, 300)}"
@@ -101,6 +99,13 @@ def _chroot(chroot: dict[str, Any]) -> str:
         cause = re.sub(r" \([^()]* -> .*\)$", "", chroot["cause"])
         told = f"stale from {chroot['task']} on: {_plain(cause)}"
     return told + (", touched by hand" if chroot["touched"] else "")
+
+
+def _published(name: str, made: dict[str, Any]) -> str:
+    if made["current"] is None:
+        return "nothing is published"
+    held = f"; held after a rollback, until `doit publish:{name}`" if made["held"] else ""
+    return f"generation {made['current']} is current, {len(made['kept'])} kept{held}"
 
 
 def _last(last: dict[str, Any] | None, now: float) -> str:

@@ -150,7 +150,18 @@ def test_what_is_published(layout: Layout) -> None:
     for number in (2, 3, 10):
         (layout.binhost("base") / "gen" / str(number)).mkdir(parents=True)
     (layout.binhost("base") / "current").symlink_to("gen/10")
-    assert look(layout)["generations"] == {"base": {"current": 10, "kept": [2, 3, 10]}}
+    assert look(layout)["generations"] == {
+        "base": {"current": 10, "kept": [2, 3, 10], "held": False}
+    }
+    facts = layout.binhost("base") / "gen/10/generation.json"
+    layout.record("binpkgs:base").parent.mkdir(parents=True)
+    for told, held in (({"instead_of": "s"}, True), ({"instead_of": "r"}, False), ({}, False)):
+        facts.write_text(json.dumps(told))
+        layout.record("binpkgs:base").write_text('{"set": "s"}')
+        assert look(layout)["generations"]["base"]["held"] is held
+        lines = [line for line in shown(layout) if line.startswith("binhost")]
+        until = "; held after a rollback, until `doit publish:base`" if held else ""
+        assert lines == [f"binhost   base  generation 10 is current, 3 kept{until}"]
 
 
 def test_disk_use_is_counted_once_and_has_its_time(tmp_path: Path) -> None:
