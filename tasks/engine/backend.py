@@ -18,6 +18,7 @@ from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile
 
 from tasks.errors import BinmillError
+from tasks.system.room import no_room
 
 _BUSY_MILLISECONDS = 30_000
 _LAST_KEY = "deps:"
@@ -85,9 +86,8 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
             if found != "ok":
                 raise sqlite3.DatabaseError(found.splitlines()[-1])
         except sqlite3.OperationalError as error:
-            raise InvalidDodoFile(
-                f"{path} cannot be opened ({error}); check its permissions and the disk"
-            ) from error
+            why = no_room(path.parent) or "check its permissions and the disk"
+            raise InvalidDodoFile(f"{path} cannot be opened ({error}); {why}") from error
         except sqlite3.DatabaseError as error:
             raise InvalidDodoFile(
                 f"{path} is damaged ({error}); `doit fsck --repair` puts it aside, and the "

@@ -70,6 +70,12 @@ def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
     """A throwaway place for one sandbox's upper layer; what a killed run left there is swept."""
     path = parent / name
     closed_folder(trash)  # now: on a full disk nothing could be deleted any more
+    parent.mkdir(parents=True, exist_ok=True)
+    if parent.stat().st_dev != trash.stat().st_dev:
+        raise BinmillError(
+            f"{parent} is another file system than {trash.parent}",
+            f"umount it, and mount that at {trash.parent}: what was made is moved by renames",
+        )
     remove_tree(path, trash)
     # a guest may leave setuid programs: nobody else on this host gets at them
     path.mkdir(mode=0o700, parents=True)

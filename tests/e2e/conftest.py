@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,10 @@ class Factory:
     layout: Layout
     lab: Path
 
-    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
-        """doit as a person would start it; output is captured as text."""
+    def start(self, *words: str, before: Sequence[str] = (), **more: str) -> subprocess.Popen[str]:
+        """doit as a person would start it, after a command; output is captured as text."""
         return subprocess.Popen(
-            [DOIT, *words],
+            [*before, DOIT, *words],
             cwd=PROJECT,
             env={**os.environ, CONFIG_VARIABLE: str(self.layout.config), **more},
             stdin=subprocess.DEVNULL,
@@ -44,9 +44,9 @@ class Factory:
             text=True,
         )
 
-    def doit(self, *words: str, code: int = 0, **more: str) -> str:
+    def doit(self, *words: str, code: int = 0, before: Sequence[str] = (), **more: str) -> str:
         """Run doit to its end and return what it printed; the exit code must be `code`."""
-        process = self.start(*words, **more)
+        process = self.start(*words, before=before, **more)
         printed, _ = process.communicate(timeout=1500)
         assert process.returncode == code, printed
         return printed

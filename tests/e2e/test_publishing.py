@@ -108,10 +108,15 @@ def role(binhost: Binhost, tmp_path: Path) -> Role:
     return Role("binhost", tmp_path / "key.asc", (key,))
 
 
-def test_two_groups_and_all_that_is_signed(binhost: Binhost, role: Role) -> None:
+def two_groups(binhost: Binhost) -> dict[str, Any]:
+    """Publish to two groups, as the first generation."""
     binhost.factory.change(access=ACCESS, serve={"certificate": "x", "certificate_key": "x"})
     binhost.collected(("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"))
-    made = binhost.publish()
+    return binhost.publish()
+
+
+def test_two_groups_and_all_that_is_signed(binhost: Binhost, role: Role) -> None:
+    made = two_groups(binhost)
     assert made == {"generation": 1, "set": made["set"], "views": {"public": 1, "role.java": 3}}
     for view, count in made["views"].items():
         folder = binhost.view(view)
@@ -242,6 +247,8 @@ class Client:
 
 @pytest.fixture
 def portage(binhost: Binhost) -> Iterator[Client]:
+    if generation.current(binhost.place) is None:
+        two_groups(binhost)
     with chroots.workspace(binhost.site, "client-accepts") as space:
         yield Client(binhost, space)
 

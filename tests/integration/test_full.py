@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from tasks.site import Site
 from tasks.system.command import run
 from tasks.system.files import sha512, write_atomic
 from tasks.upkeep.gc import gc
+from tests.disks import Disk, fill_bytes, fill_inodes, small_disk
 from tests.handmade import VALUES, gpkg
 from tests.integration.test_generation import SIGNED
-from tests.integration.test_storage import Fill, fill_bytes, fill_inodes
+from tests.integration.test_storage import Fill
 from tests.integration.test_switching import Factory
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
@@ -56,44 +56,15 @@ def sign_by_a_program(files: Sequence[Path]) -> None:
         run("sh", "-c", f"exec 2>/dev/null; {hidden}", file)
 
 
-@dataclass(frozen=True)
-class Disk:
-    """A small tmpfs that only one process has mounted; `top` is its place as seen from here."""
-
-    process: subprocess.Popen[bytes]
-    folder: Path
-
-    @property
-    def top(self) -> Path:
-        return Path(f"/proc/{self.process.pid}/root{self.folder}")
-
-    def empty(self) -> None:
-        for entry in self.top.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-    def remount(self, how: str) -> None:
-        inside = f"--mount=/proc/{self.process.pid}/ns/mnt"
-        subprocess.run(["nsenter", inside, "mount", "-o", f"remount,{how}", self.folder],
-                       check=True)  # fmt: skip
+def empty(disk: Disk) -> None:
+    for entry in disk.top.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    process = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-         'mount -t tmpfs -o size=8m,nr_inodes=600 small "$0" && echo ready && exec sleep 3600',
-         folder],
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield Disk(process, folder)
-    finally:
-        process.kill()
-        process.communicate()
+    with small_disk(tmp_path / "disk", "size=8m,nr_inodes=600") as made:
+        yield made
 
 
 class Trial:
@@ -217,7 +188,7 @@ def trial(disk: Disk, begun: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def copied(sign: Signing = sign) -> Trial:
         signing[0] = sign
-        disk.empty()
+        empty(disk)
         shutil.copytree(begun, disk.top, symlinks=True, dirs_exist_ok=True)
         return Trial(disk.top, sign)
 

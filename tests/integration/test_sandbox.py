@@ -13,6 +13,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -497,6 +498,18 @@ def test_a_workspace_is_swept_before_and_after(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), workspace(tmp_path / "work", "box", tmp_path / "trash"):
         raise ZeroDivisionError
     assert names(tmp_path / "work") == []
+
+
+def test_a_workspace_on_another_file_system(tmp_path: Path) -> None:
+    """It is said before hours are spent: results are moved out of it by renames."""
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere,
+        pytest.raises(BinmillError, match="is another file system than") as failed,
+        workspace(Path(elsewhere), "box", tmp_path / "trash"),
+    ):
+        pass
+    assert failed.value.hint.startswith("umount it")
+    assert names(tmp_path / "trash") == []
 
 
 def test_temporary_places_are_new_each_time(box: Sandbox) -> None:

@@ -1,0 +1,40 @@
+"""A disk that is full while the real Portage builds (fault 42)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tasks.system.files import sha512
+from tests.disks import fill_bytes, small_disk
+from tests.e2e.conftest import Factory, ran
+
+SMALL = {"packages": ["app-misc/figlet"], "overlays": ["java"], "package_use": {}}
+
+
+@pytest.mark.parametrize(
+    "chroot", [SMALL, pytest.param({}, marks=pytest.mark.soak)], ids=["small", "the lab's base"]
+)
+def test_a_full_disk_during_a_build(factory: Factory, chroot: dict[str, object]) -> None:
+    """It is said, what was finished stays finished, and a plain rerun goes on."""
+    factory.change(**{"chroots.base": chroot})
+    factory.layout.state.mkdir(exist_ok=True)
+    with small_disk(factory.layout.state, "size=2g") as disk:
+        factory.doit("check:base", before=disk.prefix)
+        fill_bytes(disk.top, 8 << 20)
+        said = factory.doit("binpkgs:base", code=1, before=disk.prefix)
+        assert "binpkgs:base: FAILED: the build of base failed: " in said
+        assert f"there is no space left on device: df -h {factory.layout.work}" in said
+        assert "the packages that were finished are kept for the next run" in said
+        assert not (disk.top / "records/binpkgs.base.json").exists()
+        assert list((disk.top / "work").iterdir()) == []
+        (disk.top / "ballast").unlink()
+        finished = list((disk.top / "inside/builds").rglob("*.gpkg.tar"))
+        assert finished
+        before = {path.name: sha512(path) for path in finished}
+        assert ran(factory.doit("binpkgs:base", before=disk.prefix)) == {"binpkgs:base"}
+        made = json.loads((disk.top / "records/binpkgs.base.json").read_text())
+        assert len(made["packages"]) > len(finished)
+        after = {path.name: sha512(path) for path in (disk.top / "sets").rglob("*.gpkg.tar")}
+        assert before.items() <= after.items()
