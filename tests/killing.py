@@ -118,6 +118,8 @@ class Run:
             for number in (1, 2):
                 os.dup2(inside if terminal else self.output, number)
             os.closerange(3, 64)
+            for number in (signal.SIGINT, signal.SIGQUIT):  # a shell's `&` ignores them
+                signal.signal(number, signal.SIG_DFL)
             os.execv(DOIT, [str(DOIT), *words])  # noqa: S606
         if terminal:
             os.close(inside)
