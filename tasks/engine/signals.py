@@ -17,6 +17,8 @@ from types import FrameType, TracebackType
 
 _PR_SET_PDEATHSIG = 1
 _TIDY_SECONDS = 3
+# What the last signal has raised.
+_asked: list[BaseException] = []
 
 
 def end_cleanly() -> None:
@@ -26,16 +28,11 @@ def end_cleanly() -> None:
     ended here too: an exception that is raised while the next one is being forked gets lost,
     and that of a worker then ends the run.
     """
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise SystemExit(128 + number)
-
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
-    # A signal that comes just before a blocking call would wait for that to end: look each second.
-    signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+        signal.signal(number, _leave)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's `&` ignores it
+        signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGALRM, _remind)
     signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
     # The interpreter's end gives signals their defaults back; an alarm after that would kill.
     atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
@@ -44,11 +41,41 @@ def end_cleanly() -> None:
     sys.excepthook = _quiet
 
 
+def _leave(number: int, _frame: FrameType | None) -> None:
+    _asked[:] = [SystemExit(128 + number)]
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    raise _asked[0]
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _asked[:] = [KeyboardInterrupt()]
+    raise _asked[0]
+
+
+def _remind(_number: int, _frame: FrameType | None) -> None:
+    """Raise once more what a signal has raised, where that got lost; each second.
+
+    A library that takes every exception for an answer, a finalizer: the run would go on for ever.
+    Who is on the way out is left alone, however long tidying up takes. That somebody looks each
+    second also ends a blocking call which a signal preceded by a moment.
+    """
+    if not _asked:
+        return
+    on_its_way = sys.exc_info()[1]
+    while on_its_way is not None:
+        if isinstance(on_its_way, (SystemExit, KeyboardInterrupt)):
+            return
+        on_its_way = on_its_way.__context__
+    raise _asked[0]
+
+
 def _end_workers() -> None:
     """End the workers that are left when the run ends; multiprocessing would wait for ever.
 
     A Ctrl-C at a terminal has reached them too: they are given the time to tidy up.
     """
+    _asked.clear()  # it has arrived
     deadline = time.monotonic() + _TIDY_SECONDS
     for worker in multiprocessing.active_children():
         worker.join(max(0.0, deadline - time.monotonic()))

@@ -394,6 +394,38 @@ def test_a_run_that_takes_long_to_end_ends_with_its_own_code() -> None:
     assert ended.returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_whose_exception_got_lost_is_heard(number: signal.Signals) -> None:
+    """As where a library looks for an attribute and takes every exception for its absence."""
+    program = (
+        "import os, time\nfrom tasks.engine.signals import end_cleanly\nend_cleanly()\n"
+        "class Deaf:\n    def __del__(self):\n"
+        f"        os.kill(os.getpid(), {int(number)})\n        sum(range(9))\n"
+        "Deaf()\ntime.sleep(60)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False, timeout=30,
+                           stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert "Exception ignored in" in ended.stderr, "the exception was not lost"
+    assert ended.returncode in (128 + number, -number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_tidies_up_is_not_told_again(number: signal.Signals) -> None:
+    program = (
+        "import contextlib, os, time\nfrom tasks.engine.signals import end_cleanly\n"
+        "end_cleanly()\n"
+        "@contextlib.contextmanager\ndef folder():\n    try:\n        yield\n"
+        "    finally:\n"
+        "        with contextlib.suppress(ZeroDivisionError):\n            1 / 0\n"
+        "        time.sleep(2.5)\n        print('tidy')\n"
+        f"with folder():\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(60)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False, timeout=30,
+                           capture_output=True, text=True)  # fmt: skip
+    assert (ended.stdout, ended.stderr) == ("tidy\n", "")
+    assert ended.returncode in (128 + number, -number)
+
+
 def test_a_worker_that_nobody_has_ended_ends_with_the_run() -> None:
     """An interrupt while a worker is being started: doit does not know of that one yet."""
     program = (
