@@ -122,6 +122,7 @@ def test_the_gate_knows_what_a_group_may_have(
     text, before = packages.read_text(), generation.current(made.layout.binhost("java"))
     spoilt, count = re.subn(r"^LICENSE: ZLIB$", "LICENSE: all-rights-reserved", text, flags=re.M)
     assert count == 1
+    made.layout.log("gate:java").parent.mkdir(parents=True)
     try:
         packages.write_text(spoilt)
         with pytest.raises(BinmillError) as no:
