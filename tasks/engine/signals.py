@@ -28,10 +28,11 @@ def end_cleanly() -> None:
     ended here too: an exception that is raised while the next one is being forked gets lost,
     and that of a worker then ends the run.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's `&` ignores it
-        signal.signal(signal.SIGINT, _interrupt)
+    for number, handler in (
+        (signal.SIGTERM, _leave), (signal.SIGHUP, _leave), (signal.SIGINT, _interrupt),
+    ):  # fmt: skip
+        if signal.getsignal(number) != signal.SIG_IGN:  # by nohup, or a shell's `&`
+            signal.signal(number, handler)
     signal.signal(signal.SIGALRM, _remind)
     signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
     # The interpreter's end gives signals their defaults back; an alarm after that would kill.

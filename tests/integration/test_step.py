@@ -409,6 +409,20 @@ def test_a_signal_whose_exception_got_lost_is_heard(number: signal.Signals) -> N
     assert ended.returncode in (128 + number, -number)
 
 
+def test_what_the_caller_ignores_is_ignored() -> None:
+    """`nohup doit &` outlives its terminal."""
+    program = (
+        "import os, signal\nfrom tasks.engine.signals import end_cleanly\nend_cleanly()\n"
+        "for number in (signal.SIGHUP, signal.SIGINT):\n    os.kill(os.getpid(), number)\n"
+        "print('goes on')\n"
+    )
+    ended = subprocess.run(
+        ["env", "--ignore-signal=HUP,INT", sys.executable, "-c", program],
+        cwd=PROJECT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.stdout == "goes on\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_who_tidies_up_is_not_told_again(number: signal.Signals) -> None:
     program = (
