@@ -5,9 +5,14 @@ They take the place of doit 0.37's through its entry point group `doit.COMMAND`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import sqlite3
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from doit import cmd_run
@@ -21,6 +26,8 @@ from doit.runner import FAILURE, MRunner, Runner
 
 from tasks.engine.signals import end_with
 from tasks.system.terminal import write
+
+_LOOK_SECONDS = 1.0
 
 
 class _Truthful:
@@ -69,6 +76,23 @@ class _ParallelRunner(_Truthful, MRunner):  # type: ignore[misc]
     def execute_task_subprocess(self, *queues: Any) -> None:
         end_with(self._run)
         super().execute_task_subprocess(*queues)
+
+    def _run_start_processes(self, jobs: Any, results: Any) -> list[Any]:
+        workers: list[Any] = super()._run_start_processes(jobs, results)
+        results.get = partial(_result, results.get, workers)  # doit's own waits for ever
+        return workers
+
+
+def _result(get: Callable[..., Any], workers: list[Any]) -> Any:
+    """The next result; ends the run when the worker that was to give one was killed."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return get(timeout=_LOOK_SECONDS)
+        killed = [-code for worker in workers if (code := worker.exitcode) and code < 0]
+        if killed:
+            what = f"a process of this run was killed (signal {killed[0]}); out of memory?"
+            write(sys.stderr, f"{what}\n  next: the same command again, or without -n\n")
+            raise SystemExit(FAILURE)
 
 
 class Run(DoitRun):  # type: ignore[misc]

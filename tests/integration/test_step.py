@@ -507,6 +507,29 @@ def test_really_side_by_side(site: Site, number: signal.Signals, code: int) -> N
     assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
 
 
+def test_a_worker_that_was_killed_ends_the_run(site: Site) -> None:
+    """As by the kernel, for want of memory: nobody would tell doit, which waits for its word."""
+    for name in ("one", "looks"):
+        site.order(name, "wait")
+    layout = Layout(site.folder, site.folder / "state")
+    with site.start("-n", "2", "three", "looks") as process:
+        assert process.stdout is not None
+        assert _waiting(process.stdout, 2)
+        held = [found["process"] for name in ("one", "looks") if (found := holder(layout, name))]
+        os.kill(held[0], signal.SIGKILL)
+        printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "a process of this run was killed (signal 9); out of memory?" in printed
+    assert "Traceback" not in printed
+    assert not any(Path("/proc", str(pid)).exists() for pid in held)
+    assert layout.record("one").exists() is False
+    site.ran()
+    for name in ("one", "looks"):
+        site.order(name)
+    site.doit("-n", "2", "three", "looks")
+    assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
+
+
 def _waiting(lines: Iterable[str], count: int) -> bool:
     """Whether so many steps have said that they wait."""
     said = (line for line in lines if line == "waiting\n")
