@@ -24,9 +24,14 @@ def ask(site: Site) -> None:
     if lock is None:
         return
     for name, pin in lock.overlays.items():
-        if name in site.config.overlays:
-            repository = site.layout.overlay(name)
-            if repository.is_dir() and overlays.has(repository, pin.commit):
+        repository = site.layout.overlay(name)
+        if name in site.config.overlays and repository.is_dir():
+            try:
+                here = overlays.has(repository, pin.commit)
+            except BinmillError as failed:
+                say(f"  {failed.message}")
+                continue
+            if here:
                 of_overlay(site, name, asked(site, name, pin))
     for name, seed in lock.seeds.items():
         if name in site.config.seeds and seed.serves(site.config.seeds[name]):

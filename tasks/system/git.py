@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -75,7 +76,14 @@ def _init(path: Path) -> None:
             run("git", "init", "--quiet", "--bare", "--initial-branch=main", "--", made)
         write_atomic(made / "info" / "attributes", _ATTRIBUTES)
         run("sync", "-f", made)
-        made.replace(path)
+        try:
+            made.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise BinmillError(
+                f"{path} is damaged: it has no HEAD", "move it away, the next run makes another"
+            ) from error
     sync_folder(path.parent)
 
 
