@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -14,6 +15,13 @@ import pytest
 from tasks.layout import Layout
 
 _HERE = Path(__file__).parent
+
+
+# As a terminal has it, for what tests start and interrupt: nohup ignores the first of them, a
+# shell's `&` the others, and what is ignored is inherited.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

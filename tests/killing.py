@@ -118,9 +118,6 @@ class Run:
             for number in (1, 2):
                 os.dup2(inside if terminal else self.output, number)
             os.closerange(3, 64)
-            # nohup ignores the first, a shell's `&` the others
-            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-                signal.signal(number, signal.SIG_DFL)
             os.execv(DOIT, [str(DOIT), *words])  # noqa: S606
         if terminal:
             os.close(inside)

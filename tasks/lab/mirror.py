@@ -69,7 +69,7 @@ def serving(directory: Path, port: int) -> Iterator[str]:
     )
     # -e: nginx would open its compiled-in log before it reads its configuration
     command = ("nginx", "-e", log, "-p", lab.server, "-c", settings)
-    with started(*command) as process:
+    with started(*command, orphaned="TERM") as process:
         patience = time.monotonic() + _PATIENCE_SECONDS
         while not _answers(port):
             if process.poll() is not None or time.monotonic() > patience:

@@ -129,7 +129,7 @@ def running(
                 "nginx", "-p", scratch, "-e", scratch / "error.log", "-c", scratch / "nginx.conf",
                 # nginx's own way to take over a socket, made for its upgrades
                 env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "NGINX": f"{ours.fileno()};"},
-                stderr=subprocess.PIPE, pass_fds=(ours.fileno(), *shown),
+                stderr=subprocess.PIPE, pass_fds=(ours.fileno(), *shown), orphaned="TERM",
             )
         )  # fmt: skip
         _wait(process, address, pid_file)

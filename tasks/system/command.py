@@ -102,15 +102,19 @@ def started(
     stdout: IO[bytes] | int | None = subprocess.DEVNULL,
     stderr: IO[bytes] | int | None = None,
     pass_fds: Sequence[int] = (),
+    orphaned: str = "KILL",
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running program, for pipes and servers; however the block ends, nothing of it is left.
+
+    `orphaned` is the signal that it gets when this process is killed: TERM for one that would
+    leave processes of its own behind.
 
     `env` replaces the caller's environment; it shows in the process list, so no secret goes
     there.
     """
     program = locate(str(argv[0]))
     lifeline = locate("setpriv")
-    arguments = ["--pdeathsig", "KILL", "--"]
+    arguments = ["--pdeathsig", orphaned, "--"]
     if env is not None:  # plumbum would add its own environment; env(1) starts from nothing
         arguments += [locate("env"), "-i", *(f"{name}={value}" for name, value in env.items())]
     arguments += [program, *(str(a) for a in argv[1:])]

@@ -6,7 +6,10 @@ import contextlib
 import http.client
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from tasks.serve.policy import PUBLIC
 from tasks.serve.policy import binhost as door_to
 from tasks.serve.running import serving
 from tests.integration.test_command import alive
+from tests.integration.test_dodo import PROJECT
 
 BASE = [door_to("base", PUBLIC)]
 
@@ -160,6 +164,29 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         host, _, port = listen.partition(":")
         probe.bind((host, int(port)))
+
+
+def test_nothing_is_left_of_it_when_it_is_killed(tmp_path: Path) -> None:
+    """nginx's own processes do not notice that the first of them was killed, and serve on."""
+    program = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from tasks.serve.running import serving\n"
+        "place = Path(sys.argv[1])\n"
+        "with serving([], place / 'state', place / 'nginx') as url:\n"
+        "    print(url, flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True, cwd=PROJECT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://")
+        group = os.getpgid(int((tmp_path / "nginx/nginx.pid").read_text()))
+        process.kill()
+    deadline = time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
 
 
 def test_it_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
