@@ -105,9 +105,10 @@ class _AccessLists(Exception):
 
 def _begun(scratch: Path) -> Path:
     scratch.mkdir(parents=True)
+    for inherited in ("default", "access"):  # from the folder above; what is made below would, too
+        with contextlib.suppress(OSError):
+            os.removexattr(scratch, f"system.posix_acl_{inherited}")
     scratch.chmod(0o755)  # if the archive does not say
-    with contextlib.suppress(OSError):  # what is made below would inherit it
-        os.removexattr(scratch, "system.posix_acl_default")
     return scratch
 
 

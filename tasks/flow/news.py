@@ -23,9 +23,11 @@ def ask(site: Site) -> None:
     lock = lock_file.load(site.layout)
     if lock is None:
         return
-    for name, pin in lock.overlays.items():
+    gaps = lock.missing(site.config)  # of another address or flavour there is no news
+    for name in site.config.overlays:
         repository = site.layout.overlay(name)
-        if name in site.config.overlays and repository.is_dir():
+        if f"overlay {name}" not in gaps and repository.is_dir():
+            pin = lock.overlays[name]
             try:
                 here = overlays.has(repository, pin.commit)
             except BinmillError as failed:
@@ -33,9 +35,9 @@ def ask(site: Site) -> None:
                 continue
             if here:
                 of_overlay(site, name, asked(site, name, pin))
-    for name, seed in lock.seeds.items():
-        if name in site.config.seeds and seed.serves(site.config.seeds[name]):
-            of_seed(site, name, seed)
+    for name in site.config.seeds:
+        if f"seed {name}" not in gaps:
+            of_seed(site, name, lock.seeds[name])
 
 
 def asked(site: Site, name: str, pin: OverlayPin) -> OverlayPin:

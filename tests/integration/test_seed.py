@@ -229,6 +229,18 @@ def test_the_umask_does_not_count(whole: Path, unpack: Extract) -> None:
     assert root.stat().st_mode & 0o7777 == 0o755
 
 
+def test_access_lists_are_not_inherited(whole: Path, unpack: Extract, tmp_path: Path) -> None:
+    plain = described(unpack(whole))
+    shutil.rmtree(tmp_path / "seeds")
+    (tmp_path / "seeds").mkdir()
+    os.setxattr(tmp_path / "seeds", "system.posix_acl_default", ACL)
+    (tmp_path / "seeds/other").mkdir()
+    assert os.listxattr(tmp_path / "seeds/other"), "this file system has access lists"
+    root = unpack(whole)
+    assert described(root) == plain
+    assert os.listxattr(root) == []
+
+
 def test_again_after_something_was_left(whole: Path, unpack: Extract, tmp_path: Path) -> None:
     left = tmp_path / "seeds/.id.tmp/usr/bin"
     left.mkdir(parents=True)

@@ -274,6 +274,9 @@ def test_a_snapshot_asks_for_news(begun: World, upstream: Path) -> None:
     assert f"  {news}; `doit lock` follows\n" in said
     assert records.news(site.layout, "overlay:java", old) == news
     assert locks.read(site.layout).overlays["java"].commit == old
+    elsewhere = site.config.overlays["java"].model_copy(update={"branch": "other"})
+    moved = site.config.model_copy(update={"overlays": {"java": elsewhere}})
+    assert "java" not in begun.snapshot(Site(site.layout, moved))[1]  # it is not what is pinned
     (site.layout.overlay("java") / "HEAD").unlink()  # what is wrong there is no snapshot's matter
     _, said = begun.snapshot(site)
     assert "java.git is damaged: it has no HEAD\n" in said
