@@ -15,13 +15,14 @@ from doit.cmd_clean import Clean as DoitClean
 from doit.exceptions import InvalidCommand
 
 from tasks.engine.asked import Asked
+from tasks.engine.spelling import Spelling
 from tasks.engine.step import Step, carry_out, told
 from tasks.layout import Layout
 from tasks.system.files import all_locked, empty_trash, put_away
 from tasks.system.terminal import say, write
 
 
-class Clean(DoitClean):  # type: ignore[misc]
+class Clean(Spelling, DoitClean):  # type: ignore[misc]
     """doit's `clean`, of artifacts that are named."""
 
     name = "clean"

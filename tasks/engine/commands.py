@@ -13,18 +13,21 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import entry_points
 from typing import Any
 
 from doit import cmd_run
 from doit.cmd_base import DoitCmdBase
 from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_info import Info as DoitInfo
+from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
 from doit.dependency import Dependency, SqliteDB
 from doit.exceptions import BaseFail, InvalidCommand, TaskFailed, UnmetDependency
 from doit.runner import FAILURE, MRunner, Runner
 
 from tasks.engine.signals import end_with
+from tasks.engine.spelling import Spelling, no_task
 from tasks.system.terminal import write
 
 _LOOK_SECONDS = 1.0
@@ -95,7 +98,7 @@ def _result(get: Callable[..., Any], workers: list[Any]) -> Any:
             raise SystemExit(FAILURE)
 
 
-class Run(DoitRun):  # type: ignore[misc]
+class Run(Spelling, DoitRun):  # type: ignore[misc]
     """doit's `run` with runners whose exit code is the truth."""
 
     name = "run"
@@ -108,6 +111,10 @@ class Run(DoitRun):  # type: ignore[misc]
         result: int = super().execute(params, args)
         return result
 
+    def known(self) -> list[str]:
+        """`run` is what doit makes of a first word that is no command of its own."""
+        return [*super().known(), *(each.name for each in entry_points(group="doit.COMMAND"))]
+
 
 class Info(DoitInfo):  # type: ignore[misc]
     """doit's `info`; a task that does not exist is said in one line."""
@@ -118,12 +125,18 @@ class Info(DoitInfo):  # type: ignore[misc]
         known = {task.name for task in self.task_list}
         for name in pos_args:
             if name not in known:
-                raise InvalidCommand(f"there is no task {name!r}; `doit list --all` has them")
+                raise InvalidCommand(no_task(name, known))
         code: int = super()._execute(pos_args, hide_status=hide_status)
         return code
 
 
-class Forget(DoitForget):  # type: ignore[misc]
+class List(Spelling, DoitList):  # type: ignore[misc]
+    """doit's `list`, which says what is misspelt."""
+
+    name = "list"
+
+
+class Forget(Spelling, DoitForget):  # type: ignore[misc]
     """doit's `forget`; what cannot be written is not said to be forgotten."""
 
     name = "forget"

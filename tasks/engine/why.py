@@ -13,11 +13,12 @@ from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
 
 from tasks.engine.asked import Asked
+from tasks.engine.spelling import Spelling
 from tasks.engine.step import Inputs
 from tasks.system.terminal import write
 
 
-class Why(DoitCmdBase):  # type: ignore[misc]
+class Why(Spelling, DoitCmdBase):  # type: ignore[misc]
     """doit's command `why`."""
 
     name = "why"
