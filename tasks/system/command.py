@@ -23,6 +23,9 @@ Argument = str | os.PathLike[str]
 
 _PIPE_USUAL = 64 << 10
 _GRACE_SECONDS = 5.0
+# The kernel ends a program when who started it is gone, and not what that one has started. So
+# something in its process group waits for the end of a pipe that only this process can write to.
+_WATCHED = """(trap '' TERM; read -r _ </dev/fd/"$0"; kill -KILL 0) >/dev/null 2>&1 & exec "$@" """
 # Where a missing program comes from, by Debian package.
 _PACKAGES = {
     "setpriv": "util-linux",
@@ -58,12 +61,14 @@ def run(
     log: Path | None = None,
     check: bool = True,
     pass_fds: Sequence[int] = (),
+    family: bool = False,
 ) -> Done:
     """Run a program to its end and return how it ended.
 
-    `timeout` is in seconds. With `log`, both output streams are appended to that file and the
-    result carries its last lines as `stderr`. Raises CommandFailed when it exits non-zero
-    (unless `check` is false) or outlives its time, HostLacks when there is no such program.
+    `timeout` is in seconds, `family` as in `started`. With `log`, both output streams are appended
+    to that file and the result carries its last lines as `stderr`. Raises CommandFailed when it
+    exits non-zero (unless `check` is false) or outlives its time, HostLacks when there is no such
+    program.
     """
     with contextlib.ExitStack() as stack:
         out: IO[bytes] | int = subprocess.PIPE
@@ -74,7 +79,16 @@ def run(
             err = subprocess.STDOUT
         stdin = subprocess.PIPE if input is not None else subprocess.DEVNULL
         process = stack.enter_context(
-            started(*argv, cwd=cwd, env=env, stdin=stdin, stdout=out, stderr=err, pass_fds=pass_fds)
+            started(
+                *argv,
+                cwd=cwd,
+                env=env,
+                stdin=stdin,
+                stdout=out,
+                stderr=err,
+                pass_fds=pass_fds,
+                family=family,
+            )
         )
         try:
             stdout, stderr = process.communicate(input, timeout=timeout)
@@ -103,11 +117,13 @@ def started(
     stderr: IO[bytes] | int | None = None,
     pass_fds: Sequence[int] = (),
     orphaned: str = "KILL",
+    family: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running program, for pipes and servers; however the block ends, nothing of it is left.
 
     `orphaned` is the signal that it gets when this process is killed: TERM for one that would
-    leave processes of its own behind.
+    leave processes of its own behind, and ends them when it is told. With `family` all that it has
+    started is killed then, too.
 
     `env` replaces the caller's environment; it shows in the process list, so no secret goes
     there.
@@ -117,19 +133,31 @@ def started(
     arguments = ["--pdeathsig", orphaned, "--"]
     if env is not None:  # plumbum would add its own environment; env(1) starts from nothing
         arguments += [locate("env"), "-i", *(f"{name}={value}" for name, value in env.items())]
-    arguments += [program, *(str(a) for a in argv[1:])]
-    process: subprocess.Popen[bytes] = _plumbum()[lifeline][arguments].popen(
-        cwd=str(cwd) if cwd else None,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        pass_fds=tuple(pass_fds),
-        start_new_session=True,
-    )
+    with _watched() if family else contextlib.nullcontext(((), ())) as (watcher, pipe):
+        arguments += [*watcher, program, *(str(a) for a in argv[1:])]
+        process: subprocess.Popen[bytes] = _plumbum()[lifeline][arguments].popen(
+            cwd=str(cwd) if cwd else None,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=(*pass_fds, *pipe),
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            stop(process)
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[tuple[Sequence[str], Sequence[int]]]:
+    """Words before a program that kill its process group when this process is gone; their pipe."""
+    reading, writing = os.pipe()  # kept open for writing here alone: it is not inherited
     try:
-        yield process
+        yield (locate("sh"), "-c", _WATCHED, str(reading)), (reading,)
     finally:
-        stop(process)
+        os.close(reading)
+        os.close(writing)
 
 
 def widen(pipe: IO[bytes], size: int = 1 << 20) -> None:

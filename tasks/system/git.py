@@ -101,6 +101,7 @@ def remotely(repo: Repo, *words: str, seconds: float | None = None) -> str:
     Raises git's GitCommandError when it fails, with the status "timeout" when it does not end
     within `seconds` (REMOTE_SECONDS). GitPython's own time limit is a SIGKILL, which leaves git's
     temporary files and, in its older versions, what git had started: ssh, git-remote-https, hooks.
+    These would also outlive a kill of this process for as long as the remote lets them wait.
     """
     from git.exc import GitCommandError
 
@@ -109,7 +110,7 @@ def remotely(repo: Repo, *words: str, seconds: float | None = None) -> str:
     argv = ["git", "--git-dir=.", "-c", "gc.auto=0", *words]
     try:
         with _environment():
-            done = run(*argv, cwd=Path(repo.git_dir), timeout=limit, check=False)
+            done = run(*argv, cwd=Path(repo.git_dir), timeout=limit, check=False, family=True)
     except CommandFailed as late:
         said = f"timeout: it did not end within {limit:g} s"
         raise GitCommandError(argv, "timeout", said) from late

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import tomli_w
 from tasks.lab import build, mirror, site, upstream
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
+from tasks.system.files import mounts_below
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOIT = Path(sys.executable).with_name("doit")
@@ -82,6 +84,33 @@ def ran(printed: str) -> set[str]:
     lines = [line for line in printed.splitlines() if line and not line.startswith(" ")]
     names = {line.split(": ", 1)[0] for line in lines if ": " in line}
     return {name for name in names if name not in ("failed", "nothing to do")}
+
+
+def processes_of(place: Path) -> list[str]:
+    """Command lines of living processes that work on `place`.
+
+    Those that name a path below it, and those in a sandbox: their root is an overlay whose upper
+    layer is below it (proc(5), mountinfo).
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                mounts = (entry / "mountinfo").read_text(errors="replace")
+            except OSError:
+                continue
+            if str(place) in words or f"upperdir={place}" in mounts:
+                found.append(words.replace("\0", " "))
+    return found
+
+
+def left_by_a_kill(layout: Layout) -> list[str]:
+    """Processes and mounts of a site once the kernel had its time to take the namespaces down."""
+    deadline = time.monotonic() + 20
+    while (left := processes_of(layout.state)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [*left, *map(str, mounts_below(layout.site))]
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
 from tests import images, leaks
 from tests.boundaries import POINTS
-from tests.e2e.conftest import BASE_SET, PROJECT, Factory, ran
+from tests.e2e.conftest import BASE_SET, PROJECT, Factory, left_by_a_kill, ran
 
 SMALL = {"base": {"packages": ["app-misc/figlet"], "overlays": ["java"], "package_use": {}}}
 KINDS = {"snapshot", "lock", "tree", "overlay", "seed", "chroot", "etc", "mount", "check",
@@ -233,6 +233,7 @@ def test_killed_at_a_hundred_random_points(factory: Factory, tmp_path: Path) -> 
             time.sleep(dice.uniform(0.2, 2 + longest * dice.random() ** 2))
             process.kill()
         assert process.returncode in (0, -signal.SIGKILL), f"BINMILL_SEED={seed}, kill {number}"
+        assert left_by_a_kill(killed.layout) == [], f"BINMILL_SEED={seed}, kill {number}"
     killed.doit()
     assert_same(killed, quiet)
     assert ran(killed.doit()) == set()

@@ -21,29 +21,10 @@ from tasks.publish import index
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.files import mounts_below, sha512
 from tasks.system.gpgv import Role
-from tests.e2e.conftest import DOIT, PROJECT, Factory, ran
+from tests.e2e.conftest import DOIT, PROJECT, Factory, left_by_a_kill, processes_of, ran
 
 RELEASED = ("candidate", "gate", "publish", "client")
 JAVA = {"dev-java/java-tools", "dev-java/jattach", "app-arch/fastjar", "dev-libs/libffi"}
-
-
-def processes_of(place: Path) -> list[str]:
-    """Command lines of living processes that work on `place`.
-
-    Those that name a path below it, and those in a sandbox: their root is an overlay whose upper
-    layer is below it (proc(5), mountinfo).
-    """
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                mounts = (entry / "mountinfo").read_text(errors="replace")
-            except OSError:
-                continue
-            if str(place) in words or f"upperdir={place}" in mounts:
-                found.append(words.replace("\0", " "))
-    return found
 
 
 def names(packages: list[str]) -> set[str]:
@@ -71,11 +52,7 @@ def test_a_killed_build_leaves_nothing_and_goes_on(factory: Factory) -> None:
             time.sleep(0.2)
         assert any("emerge" in words for words in processes_of(factory.layout.state))
         process.kill()
-    deadline = time.monotonic() + 20  # the kernel takes the namespaces down on its own time
-    while left := processes_of(factory.layout.state):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-    assert mounts_below(factory.layout.site) == []
+    assert left_by_a_kill(factory.layout) == []
     assert not factory.layout.record("binpkgs:base").exists()
     kept = {path.name: sha512(path) for path in factory.layout.inside.rglob("*.gpkg.tar")}
     assert kept

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tasks.snapshot.remote import fetch, follow, push
 from tasks.system import git as git_room
 from tasks.system.git import bare, explained, remotely
 from tests.integration.test_freeze import git, leftovers, references
+from tests.killing import eventually
 from tests.snapshots import DAY, FILES, accepted, snapshot
 
 NEXT = DAY + timedelta(days=1)
@@ -258,6 +260,25 @@ def test_a_hook_that_hangs(
     assert references(repository) == before
     hook(remote, "exit 0")
     assert push(repository, str(remote), frozen) == ["20260115"]
+
+
+def test_killed_while_it_pushes(
+    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+) -> None:
+    """Nothing of ours is left, nothing has arrived by half, and the next run brings it."""
+    before = references(repository)
+    hook(remote, "echo $$ > pid; exec sleep 600")
+    run = get_context("spawn").Process(target=push, args=(repository, str(remote), frozen))
+    run.start()
+    assert eventually(lambda: (remote / "pid").exists() and bool(processes(repository)))
+    run.kill()
+    run.join()
+    assert eventually(lambda: not processes(tmp_path))
+    assert references(remote) == {}
+    assert references(repository) == before
+    hook(remote, "exit 0")
+    assert push(repository, str(remote), frozen) == ["20260115"]
+    assert references(remote) == before
 
 
 @pytest.fixture
