@@ -14,7 +14,7 @@ import io
 import os
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from tasks.chroot import contents, stage
 from tasks.chroot.admission import Admission
 from tasks.chroot.inventory import Inventory
 from tasks.chroot.members import BadTar, Look, Member, relay
+from tasks.chroot.order import Order
 from tasks.errors import BinmillError, NotTrusted
 from tasks.system.command import require_root, run, started, widen
 from tasks.system.files import closed_folder, remove_tree, sync_folder
@@ -42,9 +43,12 @@ _UNPACK = {
 }
 _TAR = (
     "tar", "--extract", "--file=-", "--preserve-permissions", "--same-owner", "--numeric-owner",
-    "--xattrs", "--xattrs-include=*.*", "--delay-directory-restore",
-    "--warning=no-timestamp", "--blocking-factor=2048",
+    "--xattrs", "--xattrs-include=*.*", "--warning=no-timestamp", "--blocking-factor=2048",
 )  # fmt: skip
+# What hardly any archive needs, and tar is slower with: it looks for access lists of every file,
+# and through all directories at each of them.
+_ACCESS_LISTS = "--acls"
+_ANY_ORDER = "--delay-directory-restore"
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,7 @@ def extract(archive: Archive, target: Path, trash: Path) -> Admission:
     closed_folder(trash)  # now: on a full disk there is no room for it
     try:
         with _writing_back(scratch.parent):
-            try:
-                admitted, kept = _write(archive, _begun(scratch))
-            except _AccessLists:
-                remove_tree(scratch, trash)
-                admitted, kept = _write(archive, _begun(scratch), "--acls")
+            admitted, kept = _written(archive, scratch, trash)
         with ThreadPoolExecutor(1) as beside:
             synced = beside.submit(run, "sync", "-f", scratch)
             stage.check(scratch)
@@ -99,8 +99,23 @@ def extract(archive: Archive, target: Path, trash: Path) -> Admission:
     return admitted
 
 
-class _AccessLists(Exception):
-    """The archive has access control lists. Hardly one does, and tar is slower with them."""
+class _Unusual(Exception):
+    """The archive needs an option of tar's that was not given."""
+
+    def __init__(self, option: str) -> None:
+        super().__init__(option)
+        self.option = option
+
+
+def _written(archive: Archive, scratch: Path, trash: Path) -> tuple[Admission, Inventory]:
+    """Unpack it as nearly all are; from the beginning with an option more when that is needed."""
+    options: list[str] = []
+    while True:
+        try:
+            return _write(archive, _begun(scratch), options)
+        except _Unusual as found:
+            options.append(found.option)
+            remove_tree(scratch, trash)
 
 
 def _begun(scratch: Path) -> Path:
@@ -112,7 +127,7 @@ def _begun(scratch: Path) -> Path:
     return scratch
 
 
-def _write(archive: Archive, scratch: Path, *more: str) -> tuple[Admission, Inventory]:
+def _write(archive: Archive, scratch: Path, options: Sequence[str]) -> tuple[Admission, Inventory]:
     unpack = _UNPACK.get(Path(archive.name).suffix)
     if unpack is None:
         known = ", ".join(_UNPACK)
@@ -120,12 +135,16 @@ def _write(archive: Archive, scratch: Path, *more: str) -> tuple[Admission, Inve
             f"{archive.name}: compressed in an unknown way", f"known are tarballs in {known}"
         )
     admission = Admission(os.fstat(archive.stream.fileno()).st_size, archive.expected)
-    inventory = Inventory()
+    inventory, order = Inventory(), Order()
 
     def judge(member: Member) -> Look | None:
-        if member.listed and not more:
-            raise _AccessLists
-        return inventory.add(admission(member), member)
+        path = admission(member)
+        if member.listed and _ACCESS_LISTS not in options:
+            raise _Unusual(_ACCESS_LISTS)
+        back = order.goes_back(member.name, path, directory=member.kind == "directory")
+        if back and _ANY_ORDER not in options:
+            raise _Unusual(_ANY_ORDER)
+        return inventory.add(path, member)
 
     clean = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     with (
@@ -134,7 +153,7 @@ def _write(archive: Archive, scratch: Path, *more: str) -> tuple[Admission, Inve
         # without TAR_OPTIONS, XZ_OPT and the like of the caller
         started(*unpack, env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL) as unpacker,
-        started(*_TAR, *more, "-C", scratch, env=clean, stdin=subprocess.PIPE,
+        started(*_TAR, *options, "-C", scratch, env=clean, stdin=subprocess.PIPE,
                 stderr=complaints) as tar,
     ):  # fmt: skip
         feeder.feed(cast(IO[bytes], unpacker.stdin))

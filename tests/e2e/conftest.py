@@ -18,7 +18,7 @@ import tomli_w
 from tasks.lab import build, mirror, site, upstream
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
-from tasks.system.files import mounts_below
+from tasks.system.files import locked, mounts_below
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOIT = Path(sys.executable).with_name("doit")
@@ -115,8 +115,10 @@ def left_by_a_kill(layout: Layout) -> list[str]:
 
 @pytest.fixture(scope="session")
 def built_lab(needs_sandbox: None) -> Path:  # noqa: ARG001
-    """The lab's upstream, built once per checkout."""
-    return build.build(upstream.default_directory()).directory
+    """The lab's upstream, built once per checkout, whoever of those that run tests comes first."""
+    folder = upstream.default_directory()
+    with locked(folder / "tests.lock", "the lab", wait=True):
+        return build.build(folder).directory
 
 
 @pytest.fixture(scope="module")
