@@ -6,10 +6,10 @@ The stage is a part of this machine's own /usr: every other file of up to 16 MiB
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, rested, row, seconds, settle
@@ -17,7 +17,8 @@ from tasks.system.files import sha512
 
 _LARGEST = 16 << 20
 _BYTES = 1100 << 20
-_TAR = ("tar", "--create", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*.*")
+_TAR = ("tar", "--create", "--sort=name", "--format=posix", "--numeric-owner", "--xattrs",
+        "--xattrs-include=*.*")  # fmt: skip
 PACKERS: dict[str, tuple[str, ...]] = {
     "many-blocks.tar.xz": ("xz", "-T0", "-3", "--block-size=16MiB"),
     "one-block.tar.xz": ("xz", "-T1", "-3"),
@@ -102,32 +103,32 @@ def _archives(scale: float, names: list[str]) -> list[Path]:
 
 
 def _stage(folder: Path, plain: Path, size: int) -> None:
-    """A tar of this machine's files, after the few that make a stage of it."""
-    skeleton = folder / "skeleton"
-    shutil.rmtree(skeleton, ignore_errors=True)
-    (skeleton / "usr/bin").mkdir(parents=True)
-    (skeleton / "bin").symlink_to("usr/bin")
+    """A tar of this machine's files, with the few that make a stage of it."""
+    root = folder / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    for path in _chosen(size):
+        copy = root / path.relative_to("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     for name in ("sh", "env", "emerge"):
-        (skeleton / "usr/bin" / name).write_text(f"#!{name}\n")
-    skeleton.chmod(0o755)
-    listed = folder / "listed"
-    listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in _chosen(size)))
-    files = ("--no-recursion", "--null", "--verbatim-files-from", "-C", "/", "-T", listed)
-    subprocess.run([*_TAR, "--file", plain, "-C", skeleton, ".", *files], check=True)
+        (root / "usr/bin" / name).write_text(f"#!{name}\n")
+    root.chmod(0o755)
+    subprocess.run([*_TAR, "--file", plain, "-C", root, "."], check=True)
+    shutil.rmtree(root)
 
 
-def _chosen(size: int) -> list[str]:
-    """Every other file of /usr, in the order of their names, until there are enough."""
-    found = []
+def _chosen(size: int) -> Iterator[Path]:
+    """Every other file of /usr, in the order of their names, until there are so many bytes."""
     for number, path in enumerate(sorted(p for p in Path("/usr").rglob("*") if p.is_file())):
         status = path.lstat()
         if size < 0:
             break
         plain = not path.is_symlink() and status.st_nlink == 1 and status.st_size <= _LARGEST
-        if number % 2 and plain and path.name not in ("sh", "env", "emerge"):
-            found.append(str(path.relative_to("/")))
+        if number % 2 and plain:
+            yield path
             size -= status.st_size
-    return found
 
 
 def _facts(archive: Path) -> dict[str, str]:
