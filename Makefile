@@ -33,7 +33,7 @@ demo: possible $(STAMP)
 	@$(BIN)/python -m tasks.lab demo --port $(LAB_PORT) -- $(TASKS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # What `make test` does a few times, hundreds of times; BINMILL_SEED repeats what went wrong.
 soak: $(STAMP)
