@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +30,41 @@ class Inventory:
 
     def __init__(self) -> None:
         self._facts: dict[bytes, list[Any]] = {}  # a hard link has the same ones as its file
-        self._sparse: list[bytes] = []
-        self._open: tuple[list[Any], Any] | None = None  # whose data go by, and their hash
+        self._lines: list[str] = []  # written down at once: at the end somebody waits
+        self._later: list[bytes] = []  # what is to be looked at on disk, and is not in them
+        self._open: tuple[bytes, list[Any], Any] | None = None  # whose data go by, and their hash
 
     def add(self, path: bytes, member: Member) -> Look | None:
         """Take one more down; its data are to be given to what is returned."""
         self._close()
         if member.kind == "hard link":
-            self._facts[path] = self._facts[inner_path(member.target)]
+            facts = self._facts[path] = self._facts[inner_path(member.target)]
+            self._take_down(path, facts)
             return None
         facts = self._facts[path] = _facts(member)
         if member.kind != "file":
+            self._take_down(path, facts)
             return None
         if member.sparse:
-            self._sparse.append(path)
+            facts[4] = None
+            self._take_down(path, facts)
             return None
         digest = hashlib.sha256()
-        self._open = facts, digest
+        self._open = path, facts, digest
         return digest.update
 
     def _close(self) -> None:
         if self._open is not None:
-            facts, digest = self._open
+            path, facts, digest = self._open
             facts[4] = digest.hexdigest()
             self._open = None
+            self._take_down(path, facts)
+
+    def _take_down(self, path: bytes, facts: list[Any]) -> None:
+        if facts[4] is None:  # the data of a sparse file are not what will be read from it
+            self._later.append(path)
+        else:
+            self._lines.append(listing.line([os.fsdecode(path) or ".", *facts]))
 
     def write(self, root: Path, folders: Iterable[bytes], target: Path) -> None:
         """Write the listing of the tree at `root`; the archive may not have said all `folders`.
@@ -61,16 +72,11 @@ class Inventory:
         Of these, and of sparse files, what counts is what is on disk.
         """
         self._close()
-        for path in self._sparse:
-            self._facts[path][4] = listing.entry(root / os.fsdecode(path), "")[5]
-        for path in folders:
-            if path not in self._facts:
-                self._facts[path] = listing.entry(root / os.fsdecode(path), "")[1:]
-        listing.keep(self._entries(), target)
-
-    def _entries(self) -> Iterator[list[Any]]:
-        for path, facts in self._facts.items():
-            yield [os.fsdecode(path) or ".", *facts]
+        unsaid = (path for path in folders if path not in self._facts)
+        for path in (*self._later, *unsaid):
+            name = os.fsdecode(path)
+            self._lines.append(listing.line(listing.entry(root / name, name or ".")))
+        listing.keep(self._lines, target)
 
 
 def _facts(member: Member) -> list[Any]:

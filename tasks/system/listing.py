@@ -30,13 +30,18 @@ class Damaged(BinmillError):
 
 def write(root: Path, target: Path) -> None:
     """Write the listing of a tree, in one step."""
-    keep(_entries(root, lambda _size: None), target)
+    keep(map(line, _entries(root, lambda _size: None)), target)
 
 
-def keep(entries: Iterable[list[Any]], target: Path) -> None:
-    """Write the listing of a tree whose entries, as of `entry`, are known already."""
-    lines = "".join(f"{json.dumps(each)}\n" for each in entries)
-    write_atomic(target, f"{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}", mode=0o600)
+def line(entry: list[Any]) -> str:
+    """What stands in a listing for an entry, as of the function of that name."""
+    return json.dumps(entry) + "\n"
+
+
+def keep(lines: Iterable[str], target: Path) -> None:
+    """Write the listing of a tree whose lines are known already."""
+    text = "".join(lines)
+    write_atomic(target, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", mode=0o600)
 
 
 def differences(root: Path, listing: Path, seen: Seen = lambda _size: None) -> Iterator[str]:
