@@ -80,7 +80,7 @@ def extract(archive: Archive, target: Path, trash: Path) -> Admission:
     closed_folder(trash)  # now: on a full disk there is no room for it
     try:
         with _writing_back(scratch.parent):
-            admitted, kept = _written(archive, scratch, trash)
+            admitted, kept = _unpacked(archive, scratch, trash)
         with ThreadPoolExecutor(1) as beside:
             synced = beside.submit(run, "sync", "-f", scratch)
             stage.check(scratch)
@@ -107,7 +107,7 @@ class _Unusual(Exception):
         self.option = option
 
 
-def _written(archive: Archive, scratch: Path, trash: Path) -> tuple[Admission, Inventory]:
+def _unpacked(archive: Archive, scratch: Path, trash: Path) -> tuple[Admission, Inventory]:
     """Unpack it as nearly all are; from the beginning with an option more when that is needed."""
     options: list[str] = []
     while True:

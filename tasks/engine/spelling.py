@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +34,8 @@ class Spelling:
 
 def no_task(name: str, known: Iterable[str]) -> str:
     """What is said of a task that is not among the known ones."""
+    import difflib  # `doit list` must not pay for it
+
     near = difflib.get_close_matches(name, list(known), n=1)
     meant = f"is {near[0]} meant? " if near else ""
     return f"there is no task {name!r}; {meant}`doit list --all` has them all"
