@@ -33,7 +33,7 @@ from tasks.system.pipes import patient
 from tasks.system.terminal import Progress, say
 
 _CHUNK = 1 << 20
-_WRITE_BACK_SECONDS = 4.0
+_WRITE_BACK_SECONDS = 2.0  # at the end somebody waits for what is left
 # With as many threads as there are blocks and processors; no more memory than a stage needs.
 _UNPACK = {
     ".xz": ("xz", "-T0", "--memlimit-decompress=1GiB", "-dc"),
