@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 from zlib import adler32
 
 BLOCK = 512
@@ -72,11 +72,16 @@ class Member(NamedTuple):
 Look = Callable[[memoryview], object]
 
 
-def relay(source: BinaryIO, sink: BinaryIO, judge: Callable[[Member], Look | None]) -> None:
+class Source(Protocol):
+    """An archive: `read` may give less than it is asked for, and nothing only at its end."""
+
+    def read(self, count: int, /) -> bytes: ...
+
+
+def relay(source: Source, sink: BinaryIO, judge: Callable[[Member], Look | None]) -> None:
     """Copy a whole archive, handing each member to `judge` before its first byte is copied.
 
-    What `judge` returns gets the member's data. `source.read` may give less than it is asked for,
-    and nothing only at its end. Raises BadTar, and whatever `judge` raises.
+    What `judge` returns gets the member's data. Raises BadTar, and whatever `judge` raises.
     """
     tape = _Tape(source.read, sink.write)
     while (block := tape.take(BLOCK)) != _ZEROS:

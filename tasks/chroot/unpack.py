@@ -29,7 +29,7 @@ from tasks.chroot.order import Order
 from tasks.errors import BinmillError, NotTrusted
 from tasks.system.command import require_root, run, started, widen
 from tasks.system.files import closed_folder, remove_tree, sync_folder
-from tasks.system.pipes import patient
+from tasks.system.pipes import Ahead
 from tasks.system.terminal import Progress, say
 
 _CHUNK = 1 << 20
@@ -158,8 +158,11 @@ def _write(archive: Archive, scratch: Path, options: Sequence[str]) -> tuple[Adm
     ):  # fmt: skip
         feeder.feed(cast(IO[bytes], unpacker.stdin))
         try:
-            with _ending(cast(IO[bytes], tar.stdin)) as sink:
-                relay(patient(cast(BinaryIO, unpacker.stdout)), sink, judge)
+            with (
+                _ending(cast(IO[bytes], tar.stdin)) as sink,
+                Ahead(cast(BinaryIO, unpacker.stdout)) as unpacked,
+            ):
+                relay(unpacked, sink, judge)
         except BadTar as bad:
             raise NotTrusted(
                 f"{archive.name} is not accepted as a stage: {bad}",
