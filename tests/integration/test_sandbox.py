@@ -258,11 +258,13 @@ def test_the_host_is_out_of_sight(box: Sandbox, tmp_path: Path) -> None:
 def test_no_network_but_lo(box: Sandbox) -> None:
     told = sh(box, "cat /proc/net/dev | tail -n +3 | cut -d: -f1; cat /sys/class/net/lo/flags")
     assert told.split() == ["lo", "0x9"]
+    # not the environment's own, which may lie in /tmp, and that is another one inside
+    python = str(Path(sys.executable).resolve())
     connects = "import socket; socket.create_connection(('127.0.0.1', 1), 2)"
-    refused = run(box, [sys.executable, "-c", connects], check=False)
+    refused = run(box, [python, "-c", connects], check=False)
     assert "Connection refused" in refused.stderr  # lo is up
     outward = "import socket; socket.create_connection(('192.0.2.1', 1), 2)"
-    assert "unreachable" in run(box, [sys.executable, "-c", outward], check=False).stderr
+    assert "unreachable" in run(box, [python, "-c", outward], check=False).stderr
 
 
 def test_the_host_s_network_when_asked(box: Sandbox) -> None:
