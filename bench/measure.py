@@ -137,8 +137,8 @@ def fresh_filesystem(gigabytes: int) -> Iterator[Path]:
         image, place = Path(name, "image"), Path(name, "mount")
         place.mkdir()
         # all of it written: a disk has its blocks, an image with holes gets them at the first write
-        written = [f"of={image}", "bs=1M", f"count={gigabytes << 10}", "oflag=direct"]
-        subprocess.run(["dd", "if=/dev/zero", *written], check=True, stderr=subprocess.DEVNULL)
+        size = ("bs=1M", f"count={gigabytes << 10}", "oflag=direct")
+        subprocess.run(["dd", "if=/dev/zero", f"of={image}", *size, "status=none"], check=True)
         # all of it now: the kernel would write inode tables in the background, beside what is timed
         lazy = "lazy_itable_init=0,lazy_journal_init=0"
         subprocess.run(["mkfs.ext4", "-q", "-i", "8192", "-E", lazy, image], check=True)

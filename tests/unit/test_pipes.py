@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,11 +20,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
     os.close(reading)
-
-
-def readers() -> list[threading.Thread]:
-    """Threads that read ahead."""
-    return [thread for thread in threading.enumerate() if "_run" in thread.name]
 
 
 def written(writing: int, chunks: int) -> threading.Thread:
@@ -85,13 +79,12 @@ def test_who_leaves_early_leaves_no_reader(
 ) -> None:
     monkeypatch.setattr(pipes, "_AHEAD", 2)
     reading, writing = pipe
-    before = len(readers())
+    before = set(threading.enumerate())
     with os.fdopen(reading, "rb", closefd=False) as stream:
         with Ahead(stream) as ahead:
+            (reader,) = set(threading.enumerate()) - before
             written(writing, 1000)
             assert ahead.read(1000)
-            assert len(readers()) == before + 1
-        deadline = time.monotonic() + 30
-        while len(readers()) > before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(readers()) == before
+            assert reader.is_alive()
+        reader.join(30)
+        assert not reader.is_alive()
