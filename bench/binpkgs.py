@@ -43,13 +43,23 @@ class Package:
     @property
     def values(self) -> dict[str, str]:
         return {
-            "BUILD_ID": str(self.build), "BUILD_TIME": str(BUILT + self.number),
-            "CATEGORY": "app-misc", "CHOST": "x86_64-pc-linux-gnu", "DEFINED_PHASES": "compile",
-            "DESCRIPTION": f"The made-up package {self.number}", "EAPI": "8", "IUSE": "nls static",
-            "KEYWORDS": "amd64", "LICENSE": "GPL-2", "PF": f"{self.name}-1.2.3",
-            "RDEPEND": _DEPEND, "SLOT": "0", "USE": "nls amd64 elibc_glibc kernel_linux",
-            "repository": "gentoo", "SIZE": "1",
-        }  # fmt: skip
+            "BUILD_ID": str(self.build),
+            "BUILD_TIME": str(BUILT + self.number),
+            "CATEGORY": "app-misc",
+            "CHOST": "x86_64-pc-linux-gnu",
+            "DEFINED_PHASES": "compile",
+            "DESCRIPTION": f"The made-up package {self.number}",
+            "EAPI": "8",
+            "IUSE": "nls static",
+            "KEYWORDS": "amd64",
+            "LICENSE": "GPL-2",
+            "PF": f"{self.name}-1.2.3",
+            "RDEPEND": _DEPEND,
+            "SLOT": "0",
+            "USE": "nls amd64 elibc_glibc kernel_linux",
+            "repository": "gentoo",
+            "SIZE": "1",
+        }
 
 
 def write(folder: Path, package: Package, size: int) -> None:
@@ -92,10 +102,18 @@ def index(packages: Iterable[Package]) -> str:
 def record(packages: Iterable[Package], digests: dict[str, str], identity: str) -> dict[str, Any]:
     """What binpkgs leaves of a set; `digests` are SHA-512 by path."""
     listed = [
-        {"cpv": p.cpv, "build_id": p.build, "path": p.path, "slot": "0", "use": "nls",
-         "repo": "gentoo", "size": 1, "sha512": digests[p.path]}
+        {
+            "cpv": p.cpv,
+            "build_id": p.build,
+            "path": p.path,
+            "slot": "0",
+            "use": "nls",
+            "repo": "gentoo",
+            "size": 1,
+            "sha512": digests[p.path],
+        }
         for p in packages
-    ]  # fmt: skip
+    ]
     return {"set": identity, "packages": listed}
 
 

@@ -79,8 +79,13 @@ def rested() -> None:
 
 def row(name: str, times: list[float], baseline: list[float] | None = None) -> Row:
     """Medians of the runs of a command and of its baseline, made in turns."""
-    return Row(name, statistics.median(times), max(times) - min(times), len(times),
-               statistics.median(baseline) if baseline else None)  # fmt: skip
+    return Row(
+        name,
+        statistics.median(times),
+        max(times) - min(times),
+        len(times),
+        statistics.median(baseline) if baseline else None,
+    )
 
 
 def peak_mb(command: Sequence[str | Path]) -> float:
@@ -162,8 +167,12 @@ def report(name: str, rows: list[Row], facts: dict[str, Any]) -> None:
         base = f"{each.baseline:11.3f}{each.ratio:8.2f}" if each.baseline else " " * 19
         memory = f"{each.memory_mb:9.0f}" if each.memory_mb else ""
         print(f"{each.name:44}{each.seconds:9.3f}{each.spread / 2:7.3f}{base}{memory}")
-    machine = {"processors": os.cpu_count(), "kernel": platform.release(),
-               "python": platform.python_version(), "when": time.strftime("%Y-%m-%d")}  # fmt: skip
+    machine = {
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "when": time.strftime("%Y-%m-%d"),
+    }
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(
         {

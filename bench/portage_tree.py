@@ -100,9 +100,11 @@ def _contents(each: Package) -> Iterator[tuple[str, bytes]]:
     lines = []
     for version in each.versions:
         file = f"{each.name}-{version}.0.tar.xz"
-        lines.append(f"DIST {file} {version * 7919 % 9_000_000} BLAKE2B "
-                     f"{hashlib.blake2b(file.encode()).hexdigest()} SHA512 "
-                     f"{hashlib.sha512(file.encode()).hexdigest()}")  # fmt: skip
+        lines.append(
+            f"DIST {file} {version * 7919 % 9_000_000} BLAKE2B "
+            f"{hashlib.blake2b(file.encode()).hexdigest()} SHA512 "
+            f"{hashlib.sha512(file.encode()).hexdigest()}"
+        )
     yield f"{each.folder}/Manifest", ("\n".join(lines) + "\n").encode()
     for version in each.versions:
         yield f"{each.folder}/{each.name}-{version}.0.ebuild", _ebuild(each, version)
@@ -124,10 +126,11 @@ def _ebuild(each: Package, version: int) -> bytes:
     body = _text(each.folder, 900)  # versions of a package are alike
     return (
         b"# Copyright 1999-2026 Gentoo Authors\n# Distributed under the terms of the GNU General "
-        b"Public License v2\n\nEAPI=8\n\n" + body
+        b"Public License v2\n\nEAPI=8\n\n"
+        + body
         + f'\nSLOT="0/{version}"\nKEYWORDS="{_KEYWORDS}"\n\nPATCHES=( "fix-{version}" )\n'.encode()
         + body[: 300 + version * 17]
-    )  # fmt: skip
+    )
 
 
 @functools.cache
@@ -156,8 +159,13 @@ def forget() -> None:
         each.cache_clear()
 
 
-def write(tree: list[Package], day: date, folder: Path, scale: float = 1.0,
-          compress: tuple[str, ...] = ("xz", "-T1", "-6", "-c")) -> Path:  # fmt: skip
+def write(
+    tree: list[Package],
+    day: date,
+    folder: Path,
+    scale: float = 1.0,
+    compress: tuple[str, ...] = ("xz", "-T1", "-6", "-c"),
+) -> Path:
     """The .tar.xz of a tree in `folder`, made once; in one block, as one thread packs it."""
     target = folder / f"gentoo-{day:%Y%m%d}.tar.xz"
     if target.exists():
@@ -185,8 +193,9 @@ def _add(tar: tarfile.TarFile, top: str, content: Iterator[tuple[str, bytes]], t
             if folder not in folders:
                 folders.add(folder)
                 tar.addfile(_entry(folder, time, 0, tarfile.DIRTYPE, 0o755))
-        tar.addfile(_entry(f"{top}/{path}", time, len(data), tarfile.REGTYPE, 0o644),
-                    io.BytesIO(data))  # fmt: skip
+        tar.addfile(
+            _entry(f"{top}/{path}", time, len(data), tarfile.REGTYPE, 0o644), io.BytesIO(data)
+        )
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header
 
 

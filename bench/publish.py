@@ -41,10 +41,16 @@ COUNT, MANY, SHARE = 2_000, 20_000, 100
 SIZE = 16 << 10
 SERVER = "/server"
 ORIGIN = provenance.origin(
-    chroot="base", etc="0" * 32, builder="urn:binmill:builder", version="0",
-    pins={"tree": {"name": "gentoo", "commit": "0" * 40, "tag": "20260101"}, "overlays": {},
-          "seed": {"path": "stage3.tar.xz", "sha512": "0" * 128}},
-)  # fmt: skip
+    chroot="base",
+    etc="0" * 32,
+    builder="urn:binmill:builder",
+    version="0",
+    pins={
+        "tree": {"name": "gentoo", "commit": "0" * 40, "tag": "20260101"},
+        "overlays": {},
+        "seed": {"path": "stage3.tar.xz", "sha512": "0" * 128},
+    },
+)
 ONE = [sys.executable, "-m", "bench.publish_one"]
 
 
@@ -72,8 +78,13 @@ def _site(place: Path) -> Site:
         raw["chroots"] = {"base": raw["chroots"]["base"]}  # one chroot, and one view of it
         layout.config.write_text(tomli_w.dumps(raw))
         doit = [str(Path(sys.executable).with_name("doit")), "chroot:base", "etc:base", "tree"]
-        subprocess.run(doit, check=True, cwd=PROJECT, stdout=subprocess.DEVNULL,
-                       env={**os.environ, CONFIG_VARIABLE: str(layout.config)})  # fmt: skip
+        subprocess.run(
+            doit,
+            check=True,
+            cwd=PROJECT,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, CONFIG_VARIABLE: str(layout.config)},
+        )
     return Site(layout, config.load(layout))
 
 
@@ -132,8 +143,18 @@ def _peak(site: Site, packages: list[Package], first: int) -> float:
 
 def _rsync(view: Path, server: Path) -> float:
     """Copy what is new of the packages, as one does to a server; seconds."""
-    return seconds(["rsync", "-a", "--delete", "--include=*/", "--include=*.gpkg.tar",
-                    "--exclude=*", f"{view}/", server])  # fmt: skip
+    return seconds(
+        [
+            "rsync",
+            "-a",
+            "--delete",
+            "--include=*/",
+            "--include=*.gpkg.tar",
+            "--exclude=*",
+            f"{view}/",
+            server,
+        ]
+    )
 
 
 def _emaint(room: sandbox.Sandbox) -> float:
@@ -152,9 +173,13 @@ def _server(site: Site, server: Path, space: Path) -> sandbox.Sandbox:
     client.keyring(sign.public_key(site.signing_home, key), key, space / "etc" / client.GNUPG)
     seed = records.read(site.layout, "seed:lab")["sha512"]
     room: sandbox.Sandbox = chroots.plan(
-        site, "base", space, etc=space / "etc", layers=[site.layout.seed(seed)],
+        site,
+        "base",
+        space,
+        etc=space / "etc",
+        layers=[site.layout.seed(seed)],
         binds=(Bind(str(server), SERVER, writable=True),),
-    )  # fmt: skip
+    )
     return room
 
 
@@ -190,9 +215,15 @@ def _lay_down(site: Site, packages: Sequence[Package]) -> None:
         for path, digest in digests.items()
     }
     content = Content(
-        header, of_set, files, {"public": list(files)}, {}, {"name": "base"},
-        {"set": "laid down", "signer": site.config.binhost.signing_key}, 30,
-    )  # fmt: skip
+        header,
+        of_set,
+        files,
+        {"public": list(files)},
+        {},
+        {"name": "base"},
+        {"set": "laid down", "signer": site.config.binhost.signing_key},
+        30,
+    )
     generation.publish(site.layout.binhost("base"), content, _touch, site.layout.trash)
     shutil.rmtree(folder)
 

@@ -64,9 +64,11 @@ def main(rounds: int = 9, scale: float = 1.0) -> None:
             _entering(place, chroot, rounds * 3),
             _working(place, chroot, rounds),
         ]
-        facts = {"files of the seed": sum(path.is_file() for path in seed.rglob("*")),
-                 "MB of the seed": round(_bytes(seed) / 1e6),
-                 "ten stacks": f"{_stacks(place, chroot):.4%} of the base for each"}  # fmt: skip
+        facts = {
+            "files of the seed": sum(path.is_file() for path in seed.rglob("*")),
+            "MB of the seed": round(_bytes(seed) / 1e6),
+            "ten stacks": f"{_stacks(place, chroot):.4%} of the base for each",
+        }
         shutil.rmtree(seed)
         rows.append(_building(place, max(rounds // 2, 1)))
         rows += _exporting(place, max(rounds // 3, 1), scale)
@@ -199,8 +201,10 @@ def _exporting(place: Path, rounds: int, scale: float) -> list[Row]:
         cold.append(time.perf_counter() - start)
         mounted += [_mounted(place, place / "exported") for _ in range(9)]
         shutil.rmtree(place / "exported")
-    return [row("the pinned tree as files, beside git clone", cold, checkout),
-            row("after that: enter with it mounted", mounted)]  # fmt: skip
+    return [
+        row("the pinned tree as files, beside git clone", cold, checkout),
+        row("after that: enter with it mounted", mounted),
+    ]
 
 
 def _mounted(place: Path, exported: Path) -> float:
@@ -209,6 +213,8 @@ def _mounted(place: Path, exported: Path) -> float:
         tiny.fill(seed)
     with workspace(place / "work", "mounted", place / "trash") as space:
         start = time.perf_counter()
-        run(_box((seed,), space, (Bind(str(exported), "/var/db/repos/gentoo"),)),
-            ["ls", "/var/db/repos/gentoo/profiles"])  # fmt: skip
+        run(
+            _box((seed,), space, (Bind(str(exported), "/var/db/repos/gentoo"),)),
+            ["ls", "/var/db/repos/gentoo/profiles"],
+        )
         return time.perf_counter() - start

@@ -17,8 +17,15 @@ from tasks.system.files import sha512
 
 _LARGEST = 16 << 20
 _BYTES = 1100 << 20
-_TAR = ("tar", "--create", "--sort=name", "--format=posix", "--numeric-owner", "--xattrs",
-        "--xattrs-include=*.*")  # fmt: skip
+_TAR = (
+    "tar",
+    "--create",
+    "--sort=name",
+    "--format=posix",
+    "--numeric-owner",
+    "--xattrs",
+    "--xattrs-include=*.*",
+)
 PACKERS: dict[str, tuple[str, ...]] = {
     "many-blocks.tar.xz": ("xz", "-T0", "-3", "--block-size=16MiB"),
     "one-block.tar.xz": ("xz", "-T1", "-3"),

@@ -45,8 +45,10 @@ def _days(scale: float, compress: tuple[str, ...] = ("xz", "-T1", "-6", "-c")) -
     folder.mkdir(parents=True, exist_ok=True)
     before = portage_tree.packages(scale)
     after = portage_tree.next_day(before)
-    made = [portage_tree.write(tree, day, folder, scale, compress)
-            for tree, day in ((before, FIRST), (after, NEXT))]  # fmt: skip
+    made = [
+        portage_tree.write(tree, day, folder, scale, compress)
+        for tree, day in ((before, FIRST), (after, NEXT))
+    ]
     portage_tree.forget()
     return made
 
@@ -126,9 +128,11 @@ def _thirty_days(place: Path) -> dict[str, str]:
         tree = portage_tree.next_day(tree, seed=number)
     kept, packs = _megabytes(repository), len(list(repository.glob("objects/pack/*.pack")))
     subprocess.run(["git", "-C", repository, "repack", "-q", "-a", "-d", "-F"], check=True)
-    return {"30 days": f"{kept:.1f} MB in {packs} packs, "
-                       f"{kept / _megabytes(repository):.2f} of a full repack",
-            "tidying a day": f"{spent / 30:.3f} s"}  # fmt: skip
+    return {
+        "30 days": f"{kept:.1f} MB in {packs} packs, "
+        f"{kept / _megabytes(repository):.2f} of a full repack",
+        "tidying a day": f"{spent / 30:.3f} s",
+    }
 
 
 def _megabytes(repository: Path) -> float:
@@ -141,8 +145,9 @@ def _nothing_newer(place: Path, rounds: int) -> Row:
     folder = place / "site"
     folder.mkdir()
     archive = portage_tree.write(portage_tree.packages(0.01), day, folder, 0.01, QUICK)
-    subprocess.run(freezing(folder / "state/tree.git", archive), check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run(
+        freezing(folder / "state/tree.git", archive), check=True, stdout=subprocess.DEVNULL
+    )
     mirror = folder / "mirror/snapshots"
     mirror.mkdir(parents=True)
     (mirror / f"{archive.name}.gpgsig").write_bytes(b"x")
@@ -181,5 +186,7 @@ def _facts(one: Path, two: Path) -> dict[str, str]:
         with archive.open("rb") as stream, members(stream, archive.name) as files:
             return sum(1 for _ in files)
 
-    return {"files": f"{count(one):,} and {count(two):,}",
-            "packed": f"{two.stat().st_size / 1e6:.0f} MB in one block"}  # fmt: skip
+    return {
+        "files": f"{count(one):,} and {count(two):,}",
+        "packed": f"{two.stat().st_size / 1e6:.0f} MB in one block",
+    }

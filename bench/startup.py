@@ -94,8 +94,13 @@ def main(rounds: int = 15) -> None:
                     own.append(_doit(PROJECT, words, BINMILL_CONFIG=str(config)))
                 said = f"doit {' '.join(words)}, {size} chroots".replace(" ,", ",")
                 rows.append(row(said, [run.clock for run in own], [run.clock for run in usual]))
-                rows.append(row(f"{said}, processor", [min(run.processor for run in own)],
-                                [min(run.processor for run in usual)]))  # fmt: skip
+                rows.append(
+                    row(
+                        f"{said}, processor",
+                        [min(run.processor for run in own)],
+                        [min(run.processor for run in usual)],
+                    )
+                )
     report("startup", rows, {"usual way": "the same with an empty dodo.py"})
     for each in rows:
         print(f"{each.name:44}{each.seconds - (each.baseline or 0):+9.3f} above the usual way")
@@ -147,8 +152,12 @@ def _site(folder: Path, size: int) -> Path:
 
 def _results(layout: Layout, chroots: list[str]) -> None:
     """What the made-up records name."""
-    for place in (layout.export("b" * 40), layout.seed(DIGEST), layout.state / "layers",
-                  layout.state / "etc"):  # fmt: skip
+    for place in (
+        layout.export("b" * 40),
+        layout.seed(DIGEST),
+        layout.state / "layers",
+        layout.state / "etc",
+    ):
         place.mkdir(parents=True)
     for name in chroots:
         (layout.binpkgs(name) / "s").mkdir(parents=True)

@@ -96,8 +96,9 @@ def _lock(site: Site) -> Task:
     doc = "resolve config.toml to config.lock: tree tag, overlay commits, seed digests"
     covers = Fact(partial(_covers, site), "config.lock does not pin all that config.toml asks for")
     tag = Option("tree", "tree", "pin that frozen day (YYYYMMDD), and leave all other pins alone")
-    step = Step("lock", doc, partial(trees.lock, site), fresh=(covers,), after=("snapshot",),
-                options=(tag,))  # fmt: skip
+    step = Step(
+        "lock", doc, partial(trees.lock, site), fresh=(covers,), after=("snapshot",), options=(tag,)
+    )
     return step.as_asked_task(site.layout, target=site.layout.lock)
 
 
@@ -117,24 +118,30 @@ def _pinned(site: Site) -> Iterator[Step]:
     layout, locked = site.layout, (site.layout.lock,)
     tree = site.config.tree.name
     yield Step(
-        "tree", f"have the locked commit of {tree} as files",
-        partial(trees.tree, site), files=locked,
+        "tree",
+        f"have the locked commit of {tree} as files",
+        partial(trees.tree, site),
+        files=locked,
         results=lambda record: [layout.export(record["commit"])],
-    )  # fmt: skip
+    )
     for name, overlay in site.config.overlays.items():
         yield Step(
-            f"overlay:{name}", f"fetch {public(overlay.url)} at its locked commit",
-            partial(trees.overlay, site, name), files=locked,
+            f"overlay:{name}",
+            f"fetch {public(overlay.url)} at its locked commit",
+            partial(trees.overlay, site, name),
+            files=locked,
             inputs={"url": public(overlay.url), "branch": overlay.branch},
             results=lambda record: [layout.export(record["commit"])],
-        )  # fmt: skip
+        )
     for name, seed in site.config.seeds.items():
         yield Step(
-            f"seed:{name}", f"fetch, verify and extract {seed.title}",
-            partial(chroots.seed, site, name), files=locked,
+            f"seed:{name}",
+            f"fetch, verify and extract {seed.title}",
+            partial(chroots.seed, site, name),
+            files=locked,
             inputs={"arch": seed.arch, "flavour": seed.flavour},
             results=lambda record: [layout.seed(record["sha512"])],
-        )  # fmt: skip
+        )
 
 
 def _per_chroot(site: Site) -> Iterator[Step]:
@@ -156,57 +163,75 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         return lambda record: packages.results(site, record, *keys)
 
     yield Step(
-        f"chroot:{name}", f"make chroot {name} from {under.replace(':', ' ')}",
-        partial(chroots.chroot, site, name), needs=(under,),
-        inputs={"lineage": config.lineage(name)}, results=named("layers"),
+        f"chroot:{name}",
+        f"make chroot {name} from {under.replace(':', ' ')}",
+        partial(chroots.chroot, site, name),
+        needs=(under,),
+        inputs={"lineage": config.lineage(name)},
+        results=named("layers"),
         fresh=(Below(site.layout.touched(name), f"somebody has changed {name} by hand"),),
         owned=lambda record: [state / chroots.made_layer(record, name)],
-    )  # fmt: skip
+    )
     extra = (Below(state.parent / own.portage_dir),) if own.portage_dir else ()
     yield Step(
-        f"etc:{name}", f"generate /etc/portage of {name}",
-        partial(etc.etc, site, name), inputs=_portage_inputs(site, name),
-        results=named("path"), fresh=extra,
-    )  # fmt: skip
+        f"etc:{name}",
+        f"generate /etc/portage of {name}",
+        partial(etc.etc, site, name),
+        inputs=_portage_inputs(site, name),
+        results=named("path"),
+        fresh=extra,
+    )
     yield Step(
-        f"mount:{name}", f"enter {name} and record its mounts and environment",
-        partial(chroots.mount, site, name), needs=entered,
-    )  # fmt: skip
+        f"mount:{name}",
+        f"enter {name} and record its mounts and environment",
+        partial(chroots.mount, site, name),
+        needs=entered,
+    )
     yield Step(
-        f"check:{name}", f"ask the Portage of {name} about the words of its config",
-        partial(etc.check, site, name), needs=(*entered, f"mount:{name}"),
+        f"check:{name}",
+        f"ask the Portage of {name} about the words of its config",
+        partial(etc.check, site, name),
+        needs=(*entered, f"mount:{name}"),
         inputs={"packages": own.packages},
-    )  # fmt: skip
+    )
     yield Step(
-        f"binpkgs:{name}", f"build the package set of {name} with emerge",
+        f"binpkgs:{name}",
+        f"build the package set of {name} with emerge",
         partial(packages.binpkgs, site, name),
         needs=(*entered, f"check:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
         inputs={"packages": own.packages},
         results=lambda record: [packages.set_folder(site, name, record)],
         owned=lambda record: [packages.set_folder(site, name, record), site.layout.builds(name)],
         progress=packages.progress,
-    )  # fmt: skip
+    )
     below = (f"seed:{config.seed_of(name)}", *repos)
     sources = [f"{kind}:{each}" for each in config.lineage(name) for kind in ("binpkgs", "etc")]
     yield Step(
-        f"candidate:{name}", f"sign and index the packages of {name}, unseen by clients",
-        partial(publishing.candidate, site, name), needs=(*sources, *below),
+        f"candidate:{name}",
+        f"sign and index the packages of {name}, unseen by clients",
+        partial(publishing.candidate, site, name),
+        needs=(*sources, *below),
         inputs={
             "access": config.access.model_dump(),
             **config.binhost.model_dump(include={"signing_key", "valid_days"}),
             "clients": bundles.inputs(site, name),
         },
-        results=generation, owned=lambda _record: (),
-    )  # fmt: skip
+        results=generation,
+        owned=lambda _record: (),
+    )
     yield Step(
-        f"gate:{name}", f"install the candidate of {name} offline, from a fresh seed",
+        f"gate:{name}",
+        f"install the candidate of {name} offline, from a fresh seed",
         partial(gate.gate, site, name),
         needs=(f"candidate:{name}", f"binpkgs:{name}", f"etc:{name}", *below),
-        results=generation, owned=lambda _record: (),
-    )  # fmt: skip
+        results=generation,
+        owned=lambda _record: (),
+    )
     yield Step(
-        f"publish:{name}", f"switch clients of {name} to what went through the gate",
-        partial(switching.publish, site, name), needs=(f"candidate:{name}", f"gate:{name}"),
+        f"publish:{name}",
+        f"switch clients of {name} to what went through the gate",
+        partial(switching.publish, site, name),
+        needs=(f"candidate:{name}", f"gate:{name}"),
         fresh=(Fact(partial(switching.all_valid, site, name), "a release manifest ages"),),
         results=lambda record: [*generation(record), site.layout.binhost(name) / "current"],
         owned=lambda _record: (),  # they are the clients' by now
@@ -214,28 +239,31 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
             lambda: not switching.held_by_rollback(site, name),
             "a rollback is held, and you asked to end that",
         ),
-    )  # fmt: skip
+    )
     yield Step(
-        f"client:{name}", f"install {name}'s packages in a fresh client from its binhost",
+        f"client:{name}",
+        f"install {name}'s packages in a fresh client from its binhost",
         partial(client.client, site, name),
         needs=(f"publish:{name}", f"etc:{name}", *below),
-    )  # fmt: skip
+    )
     if config.access.groups:
         yield Step(
-            f"members:{name}", f"install {name} over TLS as its group, and be refused as any other",
+            f"members:{name}",
+            f"install {name} over TLS as its group, and be refused as any other",
             partial(members.members, site, name),
             needs=(f"publish:{name}", f"etc:{name}", *below),
-        )  # fmt: skip
+        )
 
 
 def _mirror(site: Site) -> Iterator[Step]:
     if "mirror" in site.config.model_fields_set:
         repos = ("tree", *(f"overlay:{name}" for name in site.config.overlays))
         yield Step(
-            "mirror", "let the mirror have the distfiles that builds have fetched",
+            "mirror",
+            "let the mirror have the distfiles that builds have fetched",
             partial(mirror.fill, site),
             needs=(*repos, *(f"binpkgs:{name}" for name in site.config.chroots)),
-        )  # fmt: skip
+        )
 
 
 def _portage_inputs(site: Site, name: str) -> dict[str, Any]:

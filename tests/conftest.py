@@ -77,12 +77,29 @@ def needs_sandbox(needs_root: None, tmp_path_factory: pytest.TempPathFactory) ->
         (place / part).mkdir()
     options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
     probe = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--net", "--ipc",
-         "--uts", "--cgroup", "mount", "-t", "overlay", "overlay", "-o", options, place / "root"],
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--net",
+            "--ipc",
+            "--uts",
+            "--cgroup",
+            "mount",
+            "-t",
+            "overlay",
+            "overlay",
+            "-o",
+            options,
+            place / "root",
+        ],
         check=False,
         capture_output=True,
         text=True,
-    )  # fmt: skip
+    )
     if probe.returncode != 0:
         pytest.skip(f"needs namespaces and overlayfs: {probe.stderr.strip()}")
 

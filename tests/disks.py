@@ -38,10 +38,19 @@ def small_disk(folder: Path, options: str) -> Iterator[Disk]:
     """A disk at a new folder while the block runs; `options` as of tmpfs(5)."""
     folder.mkdir(exist_ok=True)
     process = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-         'mount -t tmpfs -o "$1" small "$0" && echo ready && exec sleep 3600', folder, options],
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            'mount -t tmpfs -o "$1" small "$0" && echo ready && exec sleep 3600',
+            folder,
+            options,
+        ],
         stdout=subprocess.PIPE,
-    )  # fmt: skip
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

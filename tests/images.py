@@ -48,5 +48,15 @@ def _members(packed: bytes) -> Iterator[tuple[str, Any]]:
             stream = archive.extractfile(member) if member.isreg() else None
             digest = hashlib.sha256(stream.read()).hexdigest() if stream else ""
             more = {key: value for key, value in member.pax_headers.items() if key not in _TIMES}
-            yield member.name, (member.type, oct(member.mode), member.uid, member.gid,
-                                member.linkname, more, digest)  # fmt: skip
+            yield (
+                member.name,
+                (
+                    member.type,
+                    oct(member.mode),
+                    member.uid,
+                    member.gid,
+                    member.linkname,
+                    more,
+                    digest,
+                ),
+            )

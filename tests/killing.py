@@ -57,14 +57,33 @@ def on_a_host_of_its_own(
     config: Path, works: Sequence[Work], count: int, seed: int
 ) -> list[dict[str, Any]]:
     """Kill `count` runs on the site of `config`; what was found after each, see `main`."""
-    asked = json.dumps({"config": str(config), "count": count, "seed": seed,
-                        "works": [asdict(work) for work in works]})  # fmt: skip
+    asked = json.dumps(
+        {
+            "config": str(config),
+            "count": count,
+            "seed": seed,
+            "works": [asdict(work) for work in works],
+        }
+    )
     done = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-         sys.executable, "-m", "tests.killing"],
-        cwd=ROOT, input=asked, capture_output=True, text=True, check=False,
+        [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child=KILL",
+            "--mount-proc",
+            sys.executable,
+            "-m",
+            "tests.killing",
+        ],
+        cwd=ROOT,
+        input=asked,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "BINMILL_CONFIG": str(config), "TERM": "dumb"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -90,8 +109,15 @@ def main(asked: dict[str, Any]) -> None:
         then = Run(work.then, "", terminal=False)
         code_then = then.wait()
         left += leftovers(state, before)
-        line = {"work": list(work.words), "way": way, "hit": hit, "delay": round(delay, 3),
-                "code": code, "then": code_then, "left": left}  # fmt: skip
+        line = {
+            "work": list(work.words),
+            "way": way,
+            "hit": hit,
+            "delay": round(delay, 3),
+            "code": code,
+            "then": code_then,
+            "left": left,
+        }
         early = way == "INT" and code == 1 and "KeyboardInterrupt" in run.printed()
         if left or code_then != 0 or (code not in WAYS[way] and not early):
             line["wrong"] = True
@@ -188,8 +214,9 @@ def end(run: Run, way: str, dice: random.Random) -> str:
         found: list[int] = []
 
         def some() -> bool:
-            found[:] = [pid for pid in others() if pid != run.pid
-                        and (not first or is_first(said(pid)))]  # fmt: skip
+            found[:] = [
+                pid for pid in others() if pid != run.pid and (not first or is_first(said(pid)))
+            ]
             return bool(found) or run.pid in reaped()
 
         eventually(some)

@@ -107,10 +107,14 @@ class Small:
     def start(self, *words: str, prefix: tuple[str | Path, ...] = ()) -> subprocess.Popen[str]:
         environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         return subprocess.Popen(
-            [*prefix, DOIT, *words], cwd=PROJECT, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [*prefix, DOIT, *words],
+            cwd=PROJECT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env={**environment, "BINMILL_CONFIG": str(self.layout.config)},
-        )  # fmt: skip
+        )
 
     def doit(self, *words: str, code: int = 0, prefix: tuple[str | Path, ...] = ()) -> str:
         """Run doit to its end; the exit code must be `code`, and nothing a traceback."""

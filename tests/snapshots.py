@@ -28,8 +28,9 @@ def made_at(day: date) -> int:
     return int((next_day + timedelta(minutes=45)).timestamp())
 
 
-def entry(name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE,
-          link: str = "") -> tuple[tarfile.TarInfo, bytes]:  # fmt: skip
+def entry(
+    name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     """One member of a tar archive, of any kind."""
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.type, info.linkname = len(data), mode, kind, link
@@ -74,5 +75,10 @@ def snapshot(
 def accepted(archive: Path) -> Iterator[Tarball]:
     """The archive as if its signature had been verified."""
     with archive.open("rb") as stream:
-        yield Tarball(archive, stream, f"http://mirror.example/{archive.name}",
-                      sha512(archive), Signature(SIGNER, 0))  # fmt: skip
+        yield Tarball(
+            archive,
+            stream,
+            f"http://mirror.example/{archive.name}",
+            sha512(archive),
+            Signature(SIGNER, 0),
+        )

@@ -23,8 +23,22 @@ from tasks.layout import Layout
 from tasks.site import Site
 
 PROGRAMS = ("sh", "cat", "rm", "ls", "true")
-FOR_SITES = (*PROGRAMS, "bash", "env", "readlink", "setsid", "sleep", "stty", "touch", "mkdir",
-             "mv", "ln", "chmod", "head", "tail")  # fmt: skip
+FOR_SITES = (
+    *PROGRAMS,
+    "bash",
+    "env",
+    "readlink",
+    "setsid",
+    "sleep",
+    "stty",
+    "touch",
+    "mkdir",
+    "mv",
+    "ln",
+    "chmod",
+    "head",
+    "tail",
+)
 COMMIT, SEED = "b" * 40, "a" * 128
 CONFIG = f"""
 [keys.k]
@@ -88,8 +102,13 @@ def site(folder: Path, text: str = CONFIG) -> Site:
     layout.config.write_text(text)
     layout.lock.write_text(LOCK)
     seed = layout.seed(SEED)
-    for place in (seed / "etc", seed / "root", seed / "var/tmp", seed / "tmp",
-                  layout.export(COMMIT) / "profiles/default"):  # fmt: skip
+    for place in (
+        seed / "etc",
+        seed / "root",
+        seed / "var/tmp",
+        seed / "tmp",
+        layout.export(COMMIT) / "profiles/default",
+    ):
         place.mkdir(parents=True)
     fill(seed, FOR_SITES)
     made = Site(layout, config.load(layout))

@@ -72,8 +72,14 @@ class World:
     def path(self, mirror: str, day: date = NEXT, suffix: str = "") -> str:
         return f"/{mirror}/snapshots/gentoo-{tag(day)}.tar.xz{suffix}"
 
-    def site(self, *mirrors: str, name: str = "site", more: dict[str, Any] | None = None,
-             accept: date | None = None, **tree: Any) -> Site:  # fmt: skip
+    def site(
+        self,
+        *mirrors: str,
+        name: str = "site",
+        more: dict[str, Any] | None = None,
+        accept: date | None = None,
+        **tree: Any,
+    ) -> Site:
         """A site that asks these mirrors in this order; `tree` are settings of its [tree]."""
         pinned = ("good", "expired", "revoked", "lapsed", "weak")
         key = {"file": str(self.keys.ring), "accept_expired_before": accept}
@@ -94,8 +100,9 @@ class World:
         layout.site.mkdir(exist_ok=True)
         return Site(layout, Config.model_validate(raw))
 
-    def signed(self, day: date = NEXT, *how: str, who: str = "good", at: float = 0,
-               **more: Any) -> Signed:  # fmt: skip
+    def signed(
+        self, day: date = NEXT, *how: str, who: str = "good", at: float = 0, **more: Any
+    ) -> Signed:
         """A day's snapshot, signed a quarter of an hour after it was made, or `at` that time."""
         files = {**FILES, "app-misc/one/one-1.ebuild": f"EAPI=8\n# {day}\n".encode()}
         archive = snapshot(self.folder, day, **{"files": files, **more}).read_bytes()

@@ -81,8 +81,10 @@ def _take(entry: Path, pkgdir: Path, scratch: Path) -> dict[str, Any]:
         ) from None
     values = gpkg.metadata(copy)
     if (values.get("CATEGORY"), values.get("PF"), values.get("BUILD_ID")) != (
-        name.category, f"{name.package}-{name.version}", str(name.build_id)
-    ):  # fmt: skip
+        name.category,
+        f"{name.package}-{name.version}",
+        str(name.build_id),
+    ):
         raise NotTrusted(f"{name.path} says it is {values.get('CATEGORY')}/{values.get('PF')}")
     return {
         "cpv": name.cpv,

@@ -19,21 +19,24 @@ from tasks.system.sandbox import Sandbox
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # What tells best comes first; how many lines belong together.
-_TELLING = tuple((re.compile(mark), length) for mark, length in (
-    (r"^\* ERROR: \S+ failed \(", 2),
-    (r"^!!! \S+ has fetch restriction turned on", 1),
-    (r"^!!! Couldn't download", 1),
-    (r"^!!! Error extracting", 1),
-    (r"^>>> Failed to emerge", 2),
-    (r"^emerge: there are no (ebuilds|binary packages)", 2),
-    (r"^!!! The ebuild selected to satisfy", 4),
-    (r"^!!! All ebuilds that could satisfy", 3),
-    (r"^!!! Multiple package instances", 1),
-    (r"ERROR:", 1),
-    # these are said of a world file even when all is well
-    (r"^!!! (?!Problems have been|Please run emaint|Ebuilds for the|masked or don't)", 1),
-    (r"error:", 1),
-))  # fmt: skip
+_TELLING = tuple(
+    (re.compile(mark), length)
+    for mark, length in (
+        (r"^\* ERROR: \S+ failed \(", 2),
+        (r"^!!! \S+ has fetch restriction turned on", 1),
+        (r"^!!! Couldn't download", 1),
+        (r"^!!! Error extracting", 1),
+        (r"^>>> Failed to emerge", 2),
+        (r"^emerge: there are no (ebuilds|binary packages)", 2),
+        (r"^!!! The ebuild selected to satisfy", 4),
+        (r"^!!! All ebuilds that could satisfy", 3),
+        (r"^!!! Multiple package instances", 1),
+        (r"ERROR:", 1),
+        # these are said of a world file even when all is well
+        (r"^!!! (?!Problems have been|Please run emaint|Ebuilds for the|masked or don't)", 1),
+        (r"error:", 1),
+    )
+)
 
 
 def command(build: Build, packages: Sequence[str]) -> list[str]:
@@ -42,10 +45,20 @@ def command(build: Build, packages: Sequence[str]) -> list[str]:
     The packages are named beside @world, so that one that does not exist is an error.
     """
     return [
-        "emerge", "--verbose", "--color=n", "--nospinner", "--quiet-build=y",
-        "--emptytree", "--with-bdeps=y", "--usepkg=y", "--binpkg-respect-use=y",
-        "--binpkg-changed-deps=y", f"--jobs={build.packages}", "@world", *sorted(packages),
-    ]  # fmt: skip
+        "emerge",
+        "--verbose",
+        "--color=n",
+        "--nospinner",
+        "--quiet-build=y",
+        "--emptytree",
+        "--with-bdeps=y",
+        "--usepkg=y",
+        "--binpkg-respect-use=y",
+        "--binpkg-changed-deps=y",
+        f"--jobs={build.packages}",
+        "@world",
+        *sorted(packages),
+    ]
 
 
 def makeopts(build: Build) -> str:
@@ -83,8 +96,12 @@ def fetch(room: Sandbox, packages: Sequence[str], options: Build, log: Path, hin
     """Fetch what `build` would, and build nothing; raises CommandFailed, with `hint`."""
     start = log.stat().st_size if log.exists() else 0
     try:
-        sandbox.run(room, [*command(options, packages), "--fetchonly"], log=log,
-                    timeout=options.timeout_minutes * 60)  # fmt: skip
+        sandbox.run(
+            room,
+            [*command(options, packages), "--fetchonly"],
+            log=log,
+            timeout=options.timeout_minutes * 60,
+        )
     except CommandFailed as failed:
         raise CommandFailed(
             f"{room.hostname} could not fetch what it needs: "
@@ -157,9 +174,11 @@ def installed(upper: Path) -> list[Path]:
             raise NotTrusted(f"/{database.relative_to(upper)} is a link after the build")
     categories = [c for c in database.glob("*") if c.is_dir() and not c.is_symlink()]
     entries = sorted(
-        entry for category in categories for entry in category.iterdir()
+        entry
+        for category in categories
+        for entry in category.iterdir()
         if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("-MERGING-")
-    )  # fmt: skip
+    )
     if not entries:
         raise BinmillError("the build installed nothing", "is [chroots] packages empty?")
     return entries

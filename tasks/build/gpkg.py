@@ -182,9 +182,17 @@ def _broken() -> tuple[type[Exception], ...]:
     import zstandard
 
     return (
-        KeyError, IndexError, ValueError, StopIteration, EOFError, OSError,
-        tarfile.TarError, lzma.LZMAError, zlib.error, zstandard.ZstdError,
-    )  # fmt: skip
+        KeyError,
+        IndexError,
+        ValueError,
+        StopIteration,
+        EOFError,
+        OSError,
+        tarfile.TarError,
+        lzma.LZMAError,
+        zlib.error,
+        zstandard.ZstdError,
+    )
 
 
 def _values(archive: bytes) -> dict[str, str]:

@@ -90,8 +90,11 @@ def make_conf(
         "GENTOO_MIRRORS": " ".join(config.mirrors.gentoo),
         **more,
     }
-    lists = {"USE": chroot.use, "ACCEPT_KEYWORDS": chroot.accept_keywords,
-             "ACCEPT_LICENSE": chroot.accept_license}  # fmt: skip
+    lists = {
+        "USE": chroot.use,
+        "ACCEPT_KEYWORDS": chroot.accept_keywords,
+        "ACCEPT_LICENSE": chroot.accept_license,
+    }
     for key, words in lists.items():
         if words:  # else what `env` says of it holds
             variables[key] = " ".join(words)
@@ -196,7 +199,7 @@ def vouched(folder: Path, known: Collection[str], made: Mapping[str, str] | None
         str(Path(place, name).relative_to(folder))
         for place, folders, names in os.walk(folder)
         for name in (*names, *(each for each in folders if Path(place, each).is_symlink()))
-    }  # fmt: skip
+    }
     wrong = sorted((there ^ {*known, PROFILE}) - set(_WITH_MIRRORS))
     for path in sorted((made or {}).keys() - set(_WITH_MIRRORS) - set(wrong)):
         if (folder / path).read_bytes() != _raw(made[path]):  # type: ignore[index]
@@ -221,9 +224,10 @@ def merged(generated: Mapping[str, str], own: Mapping[str, str]) -> dict[str, st
     """
     names = [*generated, PROFILE]
     clash = sorted(
-        path for path in own
+        path
+        for path in own
         if any(f"{path}/".startswith(f"{name}/") or name.startswith(f"{path}/") for name in names)
-    )  # fmt: skip
+    )
     if clash:
         raise BinmillError(
             f"portage_dir has {', '.join(clash)}, which binmill generates itself",

@@ -103,17 +103,19 @@ def prune(upper: Path, below: Sequence[Path], mounts: Collection[str], trash: Pa
         for entry in files:
             path = Path(entry.path)
             if (
-                str(path.relative_to(upper)) in empty or _compiled(path)
+                str(path.relative_to(upper)) in empty
+                or _compiled(path)
                 or (entry.is_file(follow_symlinks=False) and _same(upper, path, below))
-            ):  # fmt: skip
+            ):
                 path.unlink()
         bare = next(folder.iterdir(), None) is None
         if inner == ".":
             kept = not bare
         elif bare and (
-            _same(upper, folder, below) or _is_point(folder, inner, empty)
+            _same(upper, folder, below)
+            or _is_point(folder, inner, empty)
             or folder.name == "__pycache__"
-        ):  # fmt: skip
+        ):
             folder.rmdir()
     return kept
 

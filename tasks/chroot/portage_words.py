@@ -21,8 +21,13 @@ from portage.exception import (  # type: ignore[import-not-found,unused-ignore]
     InvalidAtom,
 )
 
-ATOM_KEYS = ("package_use", "package_accept_keywords", "package_license", "package_mask",
-             "package_unmask")  # fmt: skip
+ATOM_KEYS = (
+    "package_use",
+    "package_accept_keywords",
+    "package_license",
+    "package_mask",
+    "package_unmask",
+)
 ANY_KEYWORD = ("*", "~*", "**")  # portage(5), package.accept_keywords
 
 Problem = dict[str, Any]
@@ -76,8 +81,10 @@ class Asked:
         """Every USE flag that a description or a package has; packages are read if need be."""
         wanted = {word.lstrip("-") for word in self.request["use"]}
         known = {line.split(" - ")[0] for line in self._lines("profiles/use.desc")}
-        known |= {line.split(" - ")[0].partition(":")[2]
-                  for line in self._lines("profiles/use.local.desc")}  # fmt: skip
+        known |= {
+            line.split(" - ")[0].partition(":")[2]
+            for line in self._lines("profiles/use.local.desc")
+        }
         known |= self._implicit()
         for place in self.places:
             for file in place.glob("profiles/desc/*.desc"):
@@ -107,7 +114,8 @@ class Asked:
         try:
             if key == "packages" and "/" not in word:
                 atom = portage.dbapi.dep_expand.dep_expand(
-                    word, mydb=self.db, settings=self.settings)  # fmt: skip
+                    word, mydb=self.db, settings=self.settings
+                )
             else:
                 atom = Atom(word.removeprefix("-"), allow_wildcard=True, allow_repo=True)
         except AmbiguousPackageName as error:
@@ -126,8 +134,9 @@ class Asked:
         elif not self._matched(atom):
             have = ", ".join(c[len(atom.cp) + 1 :] for c in self.db.cp_list(atom.cp)[-4:])
             # a mask may stand there for a version that is still to come
-            yield problem(key, word, f"no version fits; the newest are {have}",
-                          fatal=key == "packages")  # fmt: skip
+            yield problem(
+                key, word, f"no version fits; the newest are {have}", fatal=key == "packages"
+            )
 
     def _matched(self, atom: Any) -> Sequence[Any]:
         if atom.extended_syntax:
@@ -152,23 +161,33 @@ class Asked:
                 continue
             name = prefix + flag.lstrip("-")
             if not name.endswith("*") and name not in known:
-                yield problem("package_use", f"{word} {flag}",
-                              f"{atom.cp} has no such flag{near(name, known)}")  # fmt: skip
+                yield problem(
+                    "package_use",
+                    f"{word} {flag}",
+                    f"{atom.cp} has no such flag{near(name, known)}",
+                )
 
     def _iuse(self, packages: Sequence[Any]) -> set[str]:
-        return {flag.lstrip("+-") for each in packages
-                for flag in self.db.aux_get(each, ["IUSE"])[0].split()}  # fmt: skip
+        return {
+            flag.lstrip("+-")
+            for each in packages
+            for flag in self.db.aux_get(each, ["IUSE"])[0].split()
+        }
 
     def _implicit(self) -> set[str]:
         return set(getattr(self.settings, "_iuse_effective", ()))
 
-    def _keywords(self, key: str, words: list[str], arches: set[str],
-                  atom: str = "") -> Iterator[Problem]:  # fmt: skip
+    def _keywords(
+        self, key: str, words: list[str], arches: set[str], atom: str = ""
+    ) -> Iterator[Problem]:
         for word in words:
             plain = word.removeprefix("-")
             if plain not in ANY_KEYWORD and plain.removeprefix("~") not in arches:
-                yield problem(key, f"{atom} {word}".strip(),
-                              "no architecture of the tree" + near(plain, arches))  # fmt: skip
+                yield problem(
+                    key,
+                    f"{atom} {word}".strip(),
+                    "no architecture of the tree" + near(plain, arches),
+                )
 
     def _licences(self) -> set[str]:
         found = {f"@{line.split()[0]}" for line in self._lines("profiles/license_groups")}
@@ -176,8 +195,9 @@ class Asked:
         found |= {f"@{line.split()[0]}" for line in read(own)}
         return found | {file.name for place in self.places for file in place.glob("licenses/*")}
 
-    def _licence_words(self, key: str, words: list[str], known: set[str],
-                       atom: str = "") -> Iterator[Problem]:  # fmt: skip
+    def _licence_words(
+        self, key: str, words: list[str], known: set[str], atom: str = ""
+    ) -> Iterator[Problem]:
         for word in " ".join(words).split():
             plain = word.removeprefix("-")
             if plain != "*" and plain not in known:

@@ -47,16 +47,22 @@ def resolve(
     name = Path(path).name
     try:
         digest, listing = _accepted(
-            role, _urls(mirrors, seed, f"{path}.DIGESTS"), downloads / f"{name}.DIGESTS",
+            role,
+            _urls(mirrors, seed, f"{path}.DIGESTS"),
+            downloads / f"{name}.DIGESTS",
             lambda text: (digest_of(text, name), listed(text, name)),
-        )  # fmt: skip
+        )
     except Missing:
         digest, listing = _signed_itself(role, mirrors, seed, path, downloads), None
     return SeedPin(
-        arch=seed.arch, flavour=seed.flavour, path=path, size=size, sha512=digest,
+        arch=seed.arch,
+        flavour=seed.flavour,
+        path=path,
+        size=size,
+        sha512=digest,
         contents=f"{Path(path).parent}/{listing[0]}" if listing else None,
         contents_sha512=listing[1] if listing else None,
-    )  # fmt: skip
+    )
 
 
 def newest(
@@ -68,9 +74,11 @@ def newest(
     """
     pointer = f"latest-{_stem(seed)}.txt"
     return _accepted(
-        role, _urls(mirrors, seed, pointer), downloads / pointer,
+        role,
+        _urls(mirrors, seed, pointer),
+        downloads / pointer,
         lambda text: pointed(text, _stem(seed), not_before),
-    )  # fmt: skip
+    )
 
 
 def _stem(seed: Seed) -> str:

@@ -42,9 +42,17 @@ _UNPACK = {
     ".gz": ("gzip", "-dc"),
 }
 _TAR = (
-    "tar", "--extract", "--file=-", "--preserve-permissions", "--same-owner", "--numeric-owner",
-    "--xattrs", "--xattrs-include=*.*", "--warning=no-timestamp", "--blocking-factor=2048",
-)  # fmt: skip
+    "tar",
+    "--extract",
+    "--file=-",
+    "--preserve-permissions",
+    "--same-owner",
+    "--numeric-owner",
+    "--xattrs",
+    "--xattrs-include=*.*",
+    "--warning=no-timestamp",
+    "--blocking-factor=2048",
+)
 # What hardly any archive needs, and tar is slower with: it looks for access lists of every file,
 # and through all directories at each of them.
 _ACCESS_LISTS = "--acls"
@@ -151,11 +159,17 @@ def _write(archive: Archive, scratch: Path, options: Sequence[str]) -> tuple[Adm
         os.fdopen(os.memfd_create("binmill-tar"), "w+b") as complaints,
         _Feeder(archive) as feeder,
         # without TAR_OPTIONS, XZ_OPT and the like of the caller
-        started(*unpack, env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL) as unpacker,
-        started(*_TAR, *options, "-C", scratch, env=clean, stdin=subprocess.PIPE,
-                stderr=complaints) as tar,
-    ):  # fmt: skip
+        started(
+            *unpack,
+            env=clean,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as unpacker,
+        started(
+            *_TAR, *options, "-C", scratch, env=clean, stdin=subprocess.PIPE, stderr=complaints
+        ) as tar,
+    ):
         feeder.feed(cast(IO[bytes], unpacker.stdin))
         try:
             with (

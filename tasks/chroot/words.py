@@ -17,9 +17,19 @@ from tasks.errors import BinmillError
 PROGRAM = Path(__file__).with_name("portage_words.py")
 INSIDE = "/run/binmill"  # where the program and the request are mounted
 COMMAND = ("python3", "-I", f"{INSIDE}/{PROGRAM.name}", f"{INSIDE}/request.json")
-KEYS = ("profile", "features", "packages", "use", "package_use", "accept_keywords",
-        "package_accept_keywords", "accept_license", "package_license", "package_mask",
-        "package_unmask")  # fmt: skip
+KEYS = (
+    "profile",
+    "features",
+    "packages",
+    "use",
+    "package_use",
+    "accept_keywords",
+    "package_accept_keywords",
+    "accept_license",
+    "package_license",
+    "package_mask",
+    "package_unmask",
+)
 _ANSWER_LIMIT = 1 << 20
 _SAID_LIMIT = 300
 

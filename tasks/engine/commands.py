@@ -54,11 +54,14 @@ class _Truthful:
         try:
             super().process_task_result(node, fail)  # type: ignore[misc]
         except sqlite3.Error as error:  # what was made is there, and is made again
-            self._handle_task_error(node, TaskFailed(
-                f"{self.dep_manager.name} could not be written ({error})\n"
-                "  next: check the disk (df -h, df -i): is there no space left on device? "
-                "then run it again"
-            ))  # fmt: skip
+            self._handle_task_error(
+                node,
+                TaskFailed(
+                    f"{self.dep_manager.name} could not be written ({error})\n"
+                    "  next: check the disk (df -h, df -i): is there no space left on device? "
+                    "then run it again"
+                ),
+            )
 
     def _handle_task_error(self, node: Any, fail: BaseFail) -> None:
         before = self.final_result

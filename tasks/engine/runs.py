@@ -58,8 +58,16 @@ def ended(layout: Layout, task: str, outcome: str, seconds: float, message: str 
     """
     message = _masked(message.encode()).decode("utf-8", "replace")
     with contextlib.suppress(OSError):
-        _append(layout, {"task": task, "ended": int(time.time()), "outcome": outcome,
-                         "seconds": round(seconds, 1), "message": message})  # fmt: skip
+        _append(
+            layout,
+            {
+                "task": task,
+                "ended": int(time.time()),
+                "outcome": outcome,
+                "seconds": round(seconds, 1),
+                "message": message,
+            },
+        )
         log = layout.log(task)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"{outcome} after {seconds:.1f} s\n" + (f"{message}\n" if message else ""))

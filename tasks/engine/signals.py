@@ -29,8 +29,10 @@ def end_cleanly() -> None:
     and that of a worker then ends the run.
     """
     for number, handler in (
-        (signal.SIGTERM, _leave), (signal.SIGHUP, _leave), (signal.SIGINT, _interrupt),
-    ):  # fmt: skip
+        (signal.SIGTERM, _leave),
+        (signal.SIGHUP, _leave),
+        (signal.SIGINT, _interrupt),
+    ):
         if signal.getsignal(number) != signal.SIG_IGN:  # by nohup, or a shell's `&`
             signal.signal(number, handler)
     signal.signal(signal.SIGALRM, _remind)

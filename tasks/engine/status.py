@@ -26,9 +26,14 @@ class Status(DoitCmdBase):  # type: ignore[misc]
     doc_usage = "[--json]"
     doc_description = "One screen about the site. Changes nothing; needs neither root nor network."
     cmd_options = (
-        {"name": "json", "long": "json", "type": bool, "default": False,
-         "help": "as JSON, for a program"},
-    )  # fmt: skip
+        {
+            "name": "json",
+            "long": "json",
+            "type": bool,
+            "default": False,
+            "help": "as JSON, for a program",
+        },
+    )
     execute_tasks = False
 
     def _execute(self, json: bool) -> int:

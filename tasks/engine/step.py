@@ -271,8 +271,10 @@ def told(action: Callable[[], None], what: str) -> TaskFailed | None:
         return TaskFailed(str(error))
     except PermissionError as error:
         need = "be root" if os.geteuid() else "check who may write there"
-        return TaskFailed(f"{what}: Permission denied: {error.filename}\n"
-                          f"  next: {need}; README, 'What root means here'")  # fmt: skip
+        return TaskFailed(
+            f"{what}: Permission denied: {error.filename}\n"
+            f"  next: {need}; README, 'What root means here'"
+        )
     except OSError as error:
         where = f": {error.filename}" if error.filename is not None else ""
         return TaskFailed(

@@ -78,7 +78,11 @@ def admitting(
     groups = sorted({door.group for door in doors})
     users.write_password_files(known, groups, space / "passwords", worker_uid(site))
     with serving(
-        doors, site.layout.state, space / "nginx", tls=tls, passwords=space / "passwords",
+        doors,
+        site.layout.state,
+        space / "nginx",
+        tls=tls,
+        passwords=space / "passwords",
         worker=site.config.serve.worker,
-    ) as url:  # fmt: skip
+    ) as url:
         yield Admission(url, tls.certificate.read_text(), passwords)

@@ -48,8 +48,7 @@ def bundles(site: Site, name: str, views: Iterable[str]) -> dict[str, bytes]:
     key = str(config.binhost.signing_key)
     exported = sign.public_key(site.signing_home, key)
     tree = records.read(site.layout, "tree")
-    repos = [bundle.Repo(config.tree.name, tree["commit"], tree["tag"],
-                         told["tree"])]  # fmt: skip
+    repos = [bundle.Repo(config.tree.name, tree["commit"], tree["tag"], told["tree"])]
     for other in config.effective(name).overlays:
         commit = records.read(site.layout, f"overlay:{other}")["commit"]
         repos.append(bundle.Repo(other, commit, url=told["overlays"][other]))
@@ -61,9 +60,12 @@ def bundles(site: Site, name: str, views: Iterable[str]) -> dict[str, bytes]:
     for view in views:
         group = policy.as_group(view)
         place = bundle.Place(
-            name, group, policy.path_of(config.access, name, group), address(group),
+            name,
+            group,
+            policy.path_of(config.access, name, group),
+            address(group),
             {channel: address(group, channel) for channel in config.binhost.channels},
-        )  # fmt: skip
+        )
         files = bundle.files(place, repos, str(config.effective(name).profile), exported, key)
         made[view] = bundle.packed(files, tree["timestamp"])
     return made

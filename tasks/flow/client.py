@@ -48,8 +48,9 @@ def client(site: Site, name: str) -> Record:
         room = room_of(site, name, given, here, space)
         clients.check(room, f"{here}/{path}", name, group, given["fingerprint"].decode().strip())
         done = clients.install(room, site.config.chroots[name].packages, log)
-    say(f"  a fresh client of {group} installed {len(done)} packages of {name}, "
-        f"generation {number}")  # fmt: skip
+    say(
+        f"  a fresh client of {group} installed {len(done)} packages of {name}, generation {number}"
+    )
     return {"generation": number, "installed": done}
 
 
@@ -66,23 +67,31 @@ def room_of(site: Site, name: str, given: Mapping[str, bytes], here: str, space:
     layout = site.layout
     own = etc.portage_files(site, name, features=clients.FEATURES, variables=clients.VARIABLES)
     made = {
-        path: text for path, text in own.items()
+        path: text
+        for path, text in own.items()
         if not path.startswith(("binrepos.conf", "repos.conf"))
     } | {
         path.removeprefix(bundle.PORTAGE): data.decode().replace(bundles.url(site), here)
-        for path, data in given.items() if path.startswith(bundle.PORTAGE)
-    }  # fmt: skip
-    etc_portage.write(made, etc_portage.profile_link(site.config, name), space / "etc",
-                      layout.trash)  # fmt: skip
+        for path, data in given.items()
+        if path.startswith(bundle.PORTAGE)
+    }
+    etc_portage.write(
+        made, etc_portage.profile_link(site.config, name), space / "etc", layout.trash
+    )
     key = given["fingerprint"].decode().strip()
     clients.keyring(given["key.asc"], key, space / "etc" / clients.GNUPG)
     for file, data in given.items():
         write_atomic(space / "bundle" / file, data)
     seed = records.read(layout, f"seed:{site.config.seed_of(name)}")
     room: Sandbox = chroots.plan(
-        site, name, space, network=True, etc=space / "etc", layers=[layout.seed(seed["sha512"])],
+        site,
+        name,
+        space,
+        network=True,
+        etc=space / "etc",
+        layers=[layout.seed(seed["sha512"])],
         binds=(Bind(str(space / "bundle"), clients.BUNDLE),),
-    )  # fmt: skip
+    )
     return room
 
 

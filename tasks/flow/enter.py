@@ -70,10 +70,17 @@ def _enter(site: Site, name: str, command: list[str], scratch: bool) -> int:
         if before:
             hand.begin(space / "upper", site.layout.state / before.layer)
         inside = chroots.plan(
-            site, name, space, network=True, layers=[site.layout.state / part for part in made],
-            variables={"TERM": os.environ.get("TERM", "dumb"), "PS1": f"[{name}] \\w \\$ ",
-                       "HISTFILE": ""},
-        )  # fmt: skip
+            site,
+            name,
+            space,
+            network=True,
+            layers=[site.layout.state / part for part in made],
+            variables={
+                "TERM": os.environ.get("TERM", "dumb"),
+                "PS1": f"[{name}] \\w \\$ ",
+                "HISTFILE": "",
+            },
+        )
         if shell:
             say(_greeting(name, scratch=scratch, touched=before is not None))
         ended = False
@@ -92,8 +99,10 @@ def _keep(site: Site, name: str, inside: Any, made: list[str]) -> None:
 
     mounts = [bind.target for bind in inside.binds]
     if hand.keep(site.layout, name, inside.upper, made, mounts):
-        say(f"chroot {name} is touched by hand: what depends on it is made again with what you did "
-            f"there\n  next: to throw it away: doit enter {name} --reset")  # fmt: skip
+        say(
+            f"chroot {name} is touched by hand: what depends on it is made again with what you did "
+            f"there\n  next: to throw it away: doit enter {name} --reset"
+        )
 
 
 def _greeting(name: str, *, scratch: bool, touched: bool) -> str:

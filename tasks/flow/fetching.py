@@ -62,7 +62,11 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
         server.hand_over(name, space / "access")
         _write_etc(site, name, [f"{server.url}/{door.path}" for door in doors], space / "etc")
         inside = chroots.plan(
-            site, name, space, network=True, etc=space / "etc",
+            site,
+            name,
+            space,
+            network=True,
+            etc=space / "etc",
             binds=(*binds, Bind(str(space / "access"), admission.ACCESS)),
             variables={
                 **distdir(site, name).variables,
@@ -71,11 +75,14 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
                 "FETCHCOMMAND": admission.FETCH,
                 "RESUMECOMMAND": admission.RESUME,
             },
-        )  # fmt: skip
+        )
         emerge.fetch(
-            inside, site.config.chroots[name].packages, site.config.build, log,
+            inside,
+            site.config.chroots[name].packages,
+            site.config.build,
+            log,
             f"a restricted file is given to it by: doit distfile add FILE --group {groups[0]}",
-        )  # fmt: skip
+        )
 
 
 def _write_etc(site: Site, name: str, local: Sequence[str], target: Path) -> None:

@@ -49,8 +49,10 @@ def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:
     from tasks.build.collect import INDEX
     from tasks.publish import index, ledger
 
-    return {view: list(index.read(folder / view / INDEX))[1:]
-            for view in ledger.facts_in(folder)["views"]}  # fmt: skip
+    return {
+        view: list(index.read(folder / view / INDEX))[1:]
+        for view in ledger.facts_in(folder)["views"]
+    }
 
 
 def licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
@@ -90,9 +92,9 @@ def _clashes(
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
     stanzas = list(every.values())
     wrong = gates.unmet(stanzas, gates.of_seed(site.layout.seed(seed["sha512"]), stanzas))
-    found = gates.collisions({
-        stanza["CPV"]: gpkg.files(folder / where[path] / path) for path, stanza in every.items()
-    })  # fmt: skip
+    found = gates.collisions(
+        {stanza["CPV"]: gpkg.files(folder / where[path] / path) for path, stanza in every.items()}
+    )
     asked = room.workspace / "asked"
     left = gates.not_blocked(found, stanzas, lambda words: gates.blockers(room, asked, words))
     return wrong + [gates.worded(each) for each in left]
@@ -110,19 +112,27 @@ def _room(site: Site, name: str, folder: Path, views: list[str], space: Path) ->
     public = sign.public_key(site.signing_home, key)
     seed = records.read(layout, f"seed:{site.config.seed_of(name)}")
     made = etc.portage_files(
-        site, name, features=clients.FEATURES, variables=clients.VARIABLES,
+        site,
+        name,
+        features=clients.FEATURES,
+        variables=clients.VARIABLES,
         binrepos=gates.binrepos(views),
-    )  # fmt: skip
-    etc_portage.write(made, etc_portage.profile_link(site.config, name), space / "etc",
-                      layout.trash)  # fmt: skip
+    )
+    etc_portage.write(
+        made, etc_portage.profile_link(site.config, name), space / "etc", layout.trash
+    )
     clients.keyring(public, str(key), space / "etc" / clients.GNUPG)
     (space / "asked").mkdir()
     shutil.copy(gates.PROGRAM, space / "asked")
     room: Sandbox = chroots.plan(
-        site, name, space, etc=space / "etc", layers=[layout.seed(seed["sha512"])],
+        site,
+        name,
+        space,
+        etc=space / "etc",
+        layers=[layout.seed(seed["sha512"])],
         binds=(
             Bind(str(folder), gates.CANDIDATE),
             Bind(str(space / "asked"), gates.INSIDE),
         ),
-    )  # fmt: skip
+    )
     return room

@@ -50,8 +50,10 @@ def members(site: Site, name: str) -> Record:
                 clients.refused(room, who, wanted, log)
         with _client(site, name, door, server, "member") as room:
             done = clients.install(room, wanted, log)
-    say(f"  a member of {group} installed {len(done)} packages of {name} over TLS; "
-        f"refused: {', '.join(tried)}")  # fmt: skip
+    say(
+        f"  a member of {group} installed {len(done)} packages of {name} over TLS; "
+        f"refused: {', '.join(tried)}"
+    )
     return {**told, "installed": done, "refused": tried}
 
 
@@ -65,10 +67,14 @@ def _client(site: Site, name: str, door: Door, server: Admission, who: str) -> I
         server.hand_over(who, space / "access", _PORTAGE)
         _write_etc(site, name, f"{server.url}/{door.path}", space / "etc")
         yield chroots.plan(
-            site, name, space, network=True, etc=space / "etc",
+            site,
+            name,
+            space,
+            network=True,
+            etc=space / "etc",
             layers=[site.layout.seed(seed["sha512"])],
             binds=(Bind(str(space / "access"), admission.ACCESS),),
-        )  # fmt: skip
+        )
 
 
 def _write_etc(site: Site, name: str, url: str, target: Path) -> None:
@@ -79,9 +85,12 @@ def _write_etc(site: Site, name: str, url: str, target: Path) -> None:
 
     key = site.config.binhost.signing_key
     made = etc.portage_files(
-        site, name, features=(), variables=clients.VARIABLES,
+        site,
+        name,
+        features=(),
+        variables=clients.VARIABLES,
         binrepos=clients.binrepos(name, url, admission.FETCH, admission.RESUME),
-    )  # fmt: skip
+    )
     link = etc_portage.profile_link(site.config, name)
     etc_portage.write(made, link, target, site.layout.trash)
     clients.keyring(sign.public_key(site.signing_home, key), str(key), target / clients.GNUPG)

@@ -62,9 +62,17 @@ def _asked(site: Site, name: str, made: Record) -> str:
     from tasks.publish.release import FORMAT
 
     binhost, access = site.config.binhost, site.config.access
-    return identity([made["set"], binhost.signing_key, binhost.valid_days, access.model_dump(),
-                     {**_pins(site, name), **_touched(made)}, FORMAT,
-                     bundles.inputs(site, name)])  # fmt: skip
+    return identity(
+        [
+            made["set"],
+            binhost.signing_key,
+            binhost.valid_days,
+            access.model_dump(),
+            {**_pins(site, name), **_touched(made)},
+            FORMAT,
+            bundles.inputs(site, name),
+        ]
+    )
 
 
 def _pins(site: Site, name: str) -> dict[str, Any]:
@@ -114,9 +122,14 @@ def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Co
         },
         valid_days=site.config.binhost.valid_days,
         bundles=bundles.bundles(site, name, map(policy.as_path, groups)),
-        about={"set": made["set"], "signer": key, "withheld": len(nobodys), "asked": asked,
-               **_touched(made)},
-    )  # fmt: skip
+        about={
+            "set": made["set"],
+            "signer": key,
+            "withheld": len(nobodys),
+            "asked": asked,
+            **_touched(made),
+        },
+    )
 
 
 def _touched(made: Record) -> dict[str, Any]:
@@ -174,8 +187,10 @@ def _views(
     metadata = {path: policy.metadata(stanza) for path, stanza in stanzas.items()}
     groups, nobodys = policy.views(metadata, site.config.access, name)
     if nobodys:
-        say(f"  {name}: nobody may have {len(nobodys)} packages, by [access]: "
-            + _few(stanzas[path]["CPV"] for path in nobodys))  # fmt: skip
+        say(
+            f"  {name}: nobody may have {len(nobodys)} packages, by [access]: "
+            + _few(stanzas[path]["CPV"] for path in nobodys)
+        )
     return groups, nobodys
 
 
@@ -249,17 +264,22 @@ def _signing_room(site: Site, name: str, packages: Path, space: Path) -> Sandbox
 
     variables = sign.variables(str(site.config.binhost.signing_key))
     conf = etc_portage.files(site.config, name, features=(), variables=variables)
-    etc_portage.write(conf, etc_portage.profile_link(site.config, name), space / "etc",
-                      site.layout.trash)  # fmt: skip
+    etc_portage.write(
+        conf, etc_portage.profile_link(site.config, name), space / "etc", site.layout.trash
+    )
     seed = records.read(site.layout, f"seed:{site.config.seed_of(name)}")
     room: Sandbox = chroots.plan(
-        site, name, space, etc=space / "etc", layers=[site.layout.seed(seed["sha512"])],
+        site,
+        name,
+        space,
+        etc=space / "etc",
+        layers=[site.layout.seed(seed["sha512"])],
         binds=(
             Bind(str(site.signing_home), sign.KEY_HOME, writable=True),
             Bind(str(packages), sign.PACKAGES, writable=True),
             Bind(str(sign.PROGRAM), sign.PROGRAM_INSIDE),
         ),
-    )  # fmt: skip
+    )
     return room
 
 

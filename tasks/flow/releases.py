@@ -43,8 +43,10 @@ def rollback(site: Site, words: list[str]) -> None:
         new = switching.again(
             site, name, target, rollback=target, instead_of=_newest_set(site, name, now)
         )
-    say(f"{name}: generation {new} is current, with the packages of {target}; it is held until the "
-        f"set changes, or until doit publish:{name}")  # fmt: skip
+    say(
+        f"{name}: generation {new} is current, with the packages of {target}; it is held until the "
+        f"set changes, or until doit publish:{name}"
+    )
 
 
 def promote(site: Site, words: list[str]) -> None:
@@ -128,10 +130,12 @@ def _released(site: Site, name: str, number: int) -> Released:
     stanzas = {s["PATH"]: s for found in gate.stanzas_of(folder).values() for s in found}
     return Released(
         number,
-        [{**stanza, **provenance.built_from(files[path].origin, stanza.get("REPO", ""))}
-         for path, stanza in stanzas.items()],
+        [
+            {**stanza, **provenance.built_from(files[path].origin, stanza.get("REPO", ""))}
+            for path, stanza in stanzas.items()
+        ],
         ledger.facts_in(folder)["revisions"],
-    )  # fmt: skip
+    )
 
 
 def _number(site: Site, name: str, word: str, otherwise: int | None) -> int:
@@ -145,10 +149,11 @@ def _number(site: Site, name: str, word: str, otherwise: int | None) -> int:
     if not word and otherwise is not None:
         return otherwise
     raise BinmillError(
-        f"there is no generation {word[:40]!r} of {name}" if word
+        f"there is no generation {word[:40]!r} of {name}"
+        if word
         else f"{name} has no other generation to take",
         f"doit generations {name} lists them: {', '.join(map(str, known)) or 'none'}",
-    )  # fmt: skip
+    )
 
 
 def _stamp(site: Site, name: str, number: int) -> int:

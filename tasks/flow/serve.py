@@ -41,16 +41,31 @@ def serve(site: Site, words: list[str]) -> None:
     doors, tls, clients = _doors(site), _tls(site), _clients(site)
     _update_passwords(site)
     if asked.show:
-        say(nginx.server(doors, str(layout.state), str(layout.passwords), config.binhost.listen,
-                         tls, clients=clients))  # fmt: skip
+        say(
+            nginx.server(
+                doors,
+                str(layout.state),
+                str(layout.passwords),
+                config.binhost.listen,
+                tls,
+                clients=clients,
+            )
+        )
         return
     with (
         contextlib.suppress(KeyboardInterrupt),
         running(
-            doors, layout.state, layout.serve, config.binhost.listen, tls=tls, clients=clients,
-            passwords=layout.passwords, worker=config.serve.worker, log=layout.access_log,
+            doors,
+            layout.state,
+            layout.serve,
+            config.binhost.listen,
+            tls=tls,
+            clients=clients,
+            passwords=layout.passwords,
+            worker=config.serve.worker,
+            log=layout.access_log,
         ) as server,
-    ):  # fmt: skip
+    ):
         for door in doors:
             if (layout.state / door.folder).is_dir():
                 say(f"  {server.url}/{door.path}/  {door.group}")
@@ -142,8 +157,10 @@ def _add_user(site: Site, asked: argparse.Namespace) -> None:
             file, asked.name, asked.group, known, folder=folder, days=asked.days
         )
         _update_passwords(site)
-        say(f"{folder / asked.name}.pem is {asked.name}'s key and certificate, until {until};\n"
-            "move it to the client: it is not needed here")  # fmt: skip
+        say(
+            f"{folder / asked.name}.pem is {asked.name}'s key and certificate, until {until};\n"
+            "move it to the client: it is not needed here"
+        )
     else:
         password = users.add(file, asked.name, asked.group, known, folder)
         _update_passwords(site)

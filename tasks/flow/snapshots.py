@@ -42,8 +42,13 @@ def snapshot(site: Site, *, asked: bool, day: str = "") -> Record:  # noqa: ARG0
         freeze.tidy(site.layout.tree)
     except BinmillError as failed:  # all that was wanted is done
         say(f"  {failed.message}")
-    return {"tag": newest.tag, "commit": newest.commit, "timestamp": newest.timestamp,
-            "sha512": newest.sha512, "signer": newest.signer}  # fmt: skip
+    return {
+        "tag": newest.tag,
+        "commit": newest.commit,
+        "timestamp": newest.timestamp,
+        "sha512": newest.sha512,
+        "signer": newest.signer,
+    }
 
 
 def frozen_day(site: Site, day: date) -> Freeze:
@@ -84,9 +89,10 @@ def _newest(site: Site) -> str:
     held = freeze.newest(site.layout.tree)
     pinned = _locked(site)  # a lost state must not make us fall behind
     days = [
-        day for day in _days(tree.lookback_days)
+        day
+        for day in _days(tree.lookback_days)
         if f"{day:%Y%m%d}" >= pinned and (held is None or f"{day:%Y%m%d}" > held.tag)
-    ]  # fmt: skip
+    ]
     least = _earliest(day_of(pinned, site.layout.lock.name)) - 1 if pinned else 0
     floor = max(held.timestamp if held else 0, least)
     refused: list[BinmillError] = []
@@ -141,8 +147,9 @@ def _take(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Free
 
         def accept(tarball: Tarball) -> Freeze:
             _follow(site)
-            return freeze.freeze(site.layout.tree, tarball, day, tree.name, exact=exact,
-                                 floor=floor, check=check)  # fmt: skip
+            return freeze.freeze(
+                site.layout.tree, tarball, day, tree.name, exact=exact, floor=floor, check=check
+            )
 
         return mirror.take(_source(site), day, accept)
 
@@ -188,8 +195,10 @@ def _told(site: Site, done: Freeze) -> str:
     count = f"{done.changed:,} file{'s' * (done.changed != 1)}"
     if done.since:
         count += f" {'changed since' if done.since < frozen.tag else 'unlike'} {done.since}"
-    return (f"frozen {site.config.tree.name} {frozen.tag} as {frozen.commit[:7]} "
-            f"(tag {frozen.tag}, {count})")  # fmt: skip
+    return (
+        f"frozen {site.config.tree.name} {frozen.tag} as {frozen.commit[:7]} "
+        f"(tag {frozen.tag}, {count})"
+    )
 
 
 def _nothing_newer(site: Site, held: Frozen, *, asked: bool) -> str:
@@ -200,8 +209,7 @@ def _nothing_newer(site: Site, held: Frozen, *, asked: bool) -> str:
     count = len(site.mirrors)
     told = mirror.seen(_source(site), day_of(held.tag, "tag"))
     says = f"mirror says {told:%Y-%m-%dT%H:%MZ}, " if told else ""
-    return (f"no newer snapshot than {held.tag} "
-            f"({says}{count} mirror{'s' * (count > 1)} asked)")  # fmt: skip
+    return f"no newer snapshot than {held.tag} ({says}{count} mirror{'s' * (count > 1)} asked)"
 
 
 def _not_too_old(site: Site, held: Frozen) -> None:

@@ -35,8 +35,10 @@ def publish(site: Site, name: str, *, asked: bool) -> Record:
     now = generation.current(binhost)
     assert now is not None  # noqa: S101 - the candidate has been let out, or there was one
     gone = tidy(site, name)
-    say(f"  {name}: generation {now} is current"
-        + (f"; {len(gone)} old ones deleted" if gone else ""))  # fmt: skip
+    say(
+        f"  {name}: generation {now} is current"
+        + (f"; {len(gone)} old ones deleted" if gone else "")
+    )
     facts = ledger.facts(binhost, now)
     return {"generation": now, "set": facts["set"], "views": facts["views"]}
 
@@ -63,8 +65,10 @@ def _renew(site: Site, name: str, channel: str) -> None:
     if number is not None:
         facts = ledger.facts(binhost, number)
         if facts["signer"] != site.config.binhost.signing_key:
-            say(f"  {name}: generation {number} of {channel or 'a rollback'} is signed by another "
-                "key, and its manifest is not renewed; give it a newer one")  # fmt: skip
+            say(
+                f"  {name}: generation {number} of {channel or 'a rollback'} is signed by another "
+                "key, and its manifest is not renewed; give it a newer one"
+            )
             return
         held = {key: facts[key] for key in ("rollback", "instead_of") if key in facts}
         again(site, name, number, channel, **held)
@@ -128,9 +132,12 @@ def tidy(site: Site, name: str) -> list[int]:
     }
     table = site.config.binhost
     return generation.prune(
-        site.layout.binhost(name), pinned, keep=table.keep, keep_days=table.keep_days,
+        site.layout.binhost(name),
+        pinned,
+        keep=table.keep,
+        keep_days=table.keep_days,
         trash=site.layout.trash,
-    )  # fmt: skip
+    )
 
 
 def place(site: Site, name: str, record: Record) -> Path:

@@ -32,15 +32,20 @@ def lock(site: Site, *, asked: bool, tree: str = "") -> Record:
     made = Lock(
         tree=old.tree if old and not tree else _frozen(site, tree),
         overlays={
-            name: keep("overlay", name, lambda n=name, o=entry: overlays.head(  # type: ignore[misc]
-                site.layout.overlay(n), o))
+            name: keep(
+                "overlay",
+                name,
+                lambda n=name, o=entry: overlays.head(  # type: ignore[misc]
+                    site.layout.overlay(n), o
+                ),
+            )
             for name, entry in site.config.overlays.items()
         },
         seeds={
             name: keep("seed", name, lambda n=name: _stage(site, n, held))  # type: ignore[misc]
             for name in site.config.seeds
         },
-    )  # fmt: skip
+    )
     if made == held:
         say(f"  {site.layout.lock.name} is unchanged (tree {made.tree.tag})")
     else:

@@ -53,8 +53,17 @@ def signing_key(home: Path) -> str:
     if not marker.exists():
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         gpg = ("gpg", "--homedir", home, "--batch", "--no-tty")
-        run(*gpg, "--passphrase", "", "--quick-gen-key", "binmill lab binhost", "ed25519", "sign",
-            "never", timeout=600)  # fmt: skip
+        run(
+            *gpg,
+            "--passphrase",
+            "",
+            "--quick-gen-key",
+            "binmill lab binhost",
+            "ed25519",
+            "sign",
+            "never",
+            timeout=600,
+        )
         listed = run(*gpg, "--with-colons", "--list-secret-keys", timeout=60).stdout
         run("gpgconf", "--homedir", home, "--kill", "all", timeout=60)
         write_atomic(marker, next(x for x in listed.splitlines() if x[:3] == "fpr").split(":")[9])
@@ -70,16 +79,41 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
     if not certificate.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("ca.key", "server.key"):
-            made = run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
-                       "ec_paramgen_curve:P-256", timeout=60)  # fmt: skip
+            made = run(
+                "openssl",
+                "genpkey",
+                "-algorithm",
+                "EC",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                timeout=60,
+            )
             write_atomic(folder / name, made.stdout, mode=0o600)
         request = ("openssl", "req", "-config", "/dev/null", "-x509", "-sha256", "-days", "3650")
-        authority = run(*request, "-key", folder / "ca.key", "-subj", "/CN=binmill lab CA",
-                        "-addext", "basicConstraints=critical,CA:TRUE", timeout=60)  # fmt: skip
+        authority = run(
+            *request,
+            "-key",
+            folder / "ca.key",
+            "-subj",
+            "/CN=binmill lab CA",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            timeout=60,
+        )
         write_atomic(folder / "ca.pem", authority.stdout)
         made = run(
-            *request, "-key", key, "-subj", "/CN=binmill lab", "-CA", folder / "ca.pem",
-            "-CAkey", folder / "ca.key", "-addext", "subjectAltName=IP:127.0.0.1", timeout=60,
-        )  # fmt: skip
+            *request,
+            "-key",
+            key,
+            "-subj",
+            "/CN=binmill lab",
+            "-CA",
+            folder / "ca.pem",
+            "-CAkey",
+            folder / "ca.key",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            timeout=60,
+        )
         write_atomic(certificate, made.stdout)
     return certificate, key

@@ -67,8 +67,9 @@ def files(
         "check": _CHECK.read_text(encoding="utf-8"),
     }
     return {path: text.encode() for path, text in made.items()} | {
-        "key.asc": key, "key.gpg": dearmored(key),
-    }  # fmt: skip
+        "key.asc": key,
+        "key.gpg": dearmored(key),
+    }
 
 
 def packed(made: Mapping[str, bytes], when: int) -> bytes:
@@ -140,9 +141,11 @@ def _readme(place: Place, repos: Sequence[Repo], profile: str, fingerprint: str)
     for repo in repos:
         folder, wanted = f"{_REPOS}/{repo.name}", repo.tag or repo.commit
         url = repo.url or f"URL-OF-{repo.name.upper()}"
-        trees.append(f"   test -d {folder}/.git || git clone --no-checkout {url} {folder}\n"
-                     f"   git -C {folder} fetch {url} {f'tag {wanted}' if repo.tag else wanted}\n"
-                     f"   git -C {folder} checkout --detach {wanted}\n")  # fmt: skip
+        trees.append(
+            f"   test -d {folder}/.git || git clone --no-checkout {url} {folder}\n"
+            f"   git -C {folder} fetch {url} {f'tag {wanted}' if repo.tag else wanted}\n"
+            f"   git -C {folder} checkout --detach {wanted}\n"
+        )
     return f"""\
 Packages of {place.binhost} for {place.group}, at {place.url}
 Profile {profile}. They are signed by {fingerprint}:

@@ -50,9 +50,17 @@ def keyring(public_key: bytes, fingerprint: str, home: Path) -> None:
 def command(packages: Sequence[str]) -> list[str]:
     """The emerge(1) call of a client: binary packages from the binhost, and nothing else."""
     return [
-        "emerge", "--verbose", "--color=n", "--nospinner", "--getbinpkg", "--usepkgonly",
-        "--with-bdeps=n", f"--jobs={os.cpu_count()}", "@world", *sorted(packages),
-    ]  # fmt: skip
+        "emerge",
+        "--verbose",
+        "--color=n",
+        "--nospinner",
+        "--getbinpkg",
+        "--usepkgonly",
+        "--with-bdeps=n",
+        f"--jobs={os.cpu_count()}",
+        "@world",
+        *sorted(packages),
+    ]
 
 
 def check(room: Sandbox, url: str, name: str, group: str, fingerprint: str) -> None:
@@ -89,5 +97,6 @@ def refused(room: Sandbox, who: str, packages: Sequence[str], log: Path) -> None
             f"stop serving it; read {log}",
         )
     if " 401 " not in said_since(log, start):
-        raise BinmillError(f"{who} got nothing of {room.hostname}, but not because it was refused",
-                           f"read {log}")  # fmt: skip
+        raise BinmillError(
+            f"{who} got nothing of {room.hostname}, but not because it was refused", f"read {log}"
+        )

@@ -163,9 +163,10 @@ def _why(
     causes = []
     if use := _signed(_use(before), _use(after)):
         causes.append(f"USE {' '.join(use)}")
-    was, now = ({w for key in _DEPENDENCIES for w in s.get(key, "").split()
-                 if "/" in w}
-                for s in (before, after))  # fmt: skip
+    was, now = (
+        {w for key in _DEPENDENCIES for w in s.get(key, "").split() if "/" in w}
+        for s in (before, after)
+    )
     if was != now:
         causes.append(f"its dependencies: {' '.join(_signed(was, now))}")
     if below := sorted(set(map(_needed, now)) & changed - {_split(after)[0]}):

@@ -152,8 +152,9 @@ def not_blocked(
 def worded(collision: Collision) -> str:
     """One line about a collision."""
     more = len(collision.paths) - 1
-    return (f"collision: {collision.one} and {collision.other} both install {collision.paths[0]}"
-            + (f" and {more} more" if more else ""))  # fmt: skip
+    return f"collision: {collision.one} and {collision.other} both install {collision.paths[0]}" + (
+        f" and {more} more" if more else ""
+    )
 
 
 def binrepos(views: Iterable[str]) -> str:
@@ -171,10 +172,19 @@ def command(packages: Sequence[str], cpvs: Iterable[str]) -> list[str]:
     --emptytree, since what the seed has would hide that a package of the set is missing.
     """
     return [
-        "emerge", "--verbose", "--color=n", "--nospinner", "--getbinpkg", "--usepkgonly",
-        "--emptytree", "--with-bdeps=n", f"--jobs={os.cpu_count()}", "@world", *sorted(packages),
+        "emerge",
+        "--verbose",
+        "--color=n",
+        "--nospinner",
+        "--getbinpkg",
+        "--usepkgonly",
+        "--emptytree",
+        "--with-bdeps=n",
+        f"--jobs={os.cpu_count()}",
+        "@world",
+        *sorted(packages),
         *(f"={cpv}" for cpv in sorted(cpvs)),
-    ]  # fmt: skip
+    ]
 
 
 def install(room: Sandbox, packages: Sequence[str], cpvs: Sequence[str], log: Path) -> list[str]:
@@ -200,8 +210,10 @@ def blockers(room: Sandbox, folder: Path, questions: list[dict[str, str]]) -> li
         if not all(isinstance(a, bool) for a in answers) or len(answers) != len(questions):
             raise ValueError
     except (ValueError, TypeError, RecursionError) as error:
-        raise BinmillError("the chroot's Portage gave no answer about blockers that can be read",
-                           "look at portage_blockers.py") from error  # fmt: skip
+        raise BinmillError(
+            "the chroot's Portage gave no answer about blockers that can be read",
+            "look at portage_blockers.py",
+        ) from error
     return list(answers)
 
 

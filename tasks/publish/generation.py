@@ -34,10 +34,22 @@ _PACKED = f"{INDEX}.gz"
 # portage/util/_urlopen.py): to a server, one that is five seconds later is the same.
 _APART = 6
 # What a generation says of itself that one which has its packages again says anew.
-_MADE_ANEW = frozenset({
-    "timestamp", "created", "packages", "views", "revisions", "rollback", "instead_of", "group",
-    "generation", "format", "valid_until", "files",
-})  # fmt: skip
+_MADE_ANEW = frozenset(
+    {
+        "timestamp",
+        "created",
+        "packages",
+        "views",
+        "revisions",
+        "rollback",
+        "instead_of",
+        "group",
+        "generation",
+        "format",
+        "valid_until",
+        "files",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -158,14 +170,21 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
     for path in stanzas:
         file = files.get(path)
         if file is None or not file.place.is_file():
-            raise BinmillError(f"{folder} is damaged: it has no {path} any more",
-                               "take another generation; doit fsck has more")  # fmt: skip
+            raise BinmillError(
+                f"{folder} is damaged: it has no {path} any more",
+                "take another generation; doit fsck has more",
+            )
     return Content(
-        header=header, stanzas=stanzas, files=files, views=views,
-        revisions=facts["revisions"], valid_days=valid_days,
+        header=header,
+        stanzas=stanzas,
+        files=files,
+        views=views,
+        revisions=facts["revisions"],
+        valid_days=valid_days,
         release={key: value for key, value in told.items() if key not in _MADE_ANEW},
-        about={k: v for k, v in facts.items() if k not in _MADE_ANEW} | about, bundles=bundles,
-    )  # fmt: skip
+        about={k: v for k, v in facts.items() if k not in _MADE_ANEW} | about,
+        bundles=bundles,
+    )
 
 
 def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Signing) -> None:
@@ -180,9 +199,12 @@ def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Sig
             write_atomic(folder / bundle.NAME, content.bundles[view])
             names.append(bundle.NAME)
         told = {
-            **content.release, "group": view.replace(".", ":", 1), "generation": number,
-            "timestamp": timestamp, "packages": len(paths),
-        }  # fmt: skip
+            **content.release,
+            "group": view.replace(".", ":", 1),
+            "generation": number,
+            "timestamp": timestamp,
+            "packages": len(paths),
+        }
         release.write(folder, names, told, created=created, valid_days=content.valid_days)
         to_sign += [folder / name for name in (INDEX, _PACKED, release.NAME)]
     _write_facts(scratch, content, timestamp, created)
@@ -226,11 +248,17 @@ def kept(binhost: Path) -> list[Generation]:
     for where in ("gen", ledger.CANDIDATES):
         for number in ledger.numbers(binhost, where):
             facts = ledger.facts_in(binhost / where / str(number))
-            found.append(Generation(
-                number, facts["timestamp"], facts["set"], facts["packages"],
-                () if where != "gen" else history.pointing(links, number),
-                facts.get("rollback"), where != "gen",
-            ))  # fmt: skip
+            found.append(
+                Generation(
+                    number,
+                    facts["timestamp"],
+                    facts["set"],
+                    facts["packages"],
+                    () if where != "gen" else history.pointing(links, number),
+                    facts.get("rollback"),
+                    where != "gen",
+                )
+            )
     return found
 
 
@@ -241,8 +269,9 @@ def prune(
 
     A download that has begun has its file open, and goes on.
     """
-    gone = history.expendable(kept(binhost), pinned, keep=keep, keep_days=keep_days,
-                              now=time.time())  # fmt: skip
+    gone = history.expendable(
+        kept(binhost), pinned, keep=keep, keep_days=keep_days, now=time.time()
+    )
     for number in gone:
         remove_tree(binhost / "gen" / str(number), trash)
     return gone
@@ -294,9 +323,12 @@ def _write_documents(
     ordered = sorted(paths)
     provenance.write(folder, ordered, content.stanzas, content.files)
     sbom.write(
-        folder, (content.files[path].component for path in ordered),
-        name=f"{content.release['name']}/{folder.name}", told=str(number), created=created,
-    )  # fmt: skip
+        folder,
+        (content.files[path].component for path in ordered),
+        name=f"{content.release['name']}/{folder.name}",
+        told=str(number),
+        created=created,
+    )
     return [provenance.NAME, sbom.NAME]
 
 

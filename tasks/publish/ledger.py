@@ -144,10 +144,15 @@ def file_of(place: Path, collected: str) -> File:
     sums = digests(place, "md5", "sha1", "sha512")
     return File(
         place,
-        Sums(size=status.st_size, md5=sums["md5"], sha1=sums["sha1"], sha512=sums["sha512"],
-             mtime=int(status.st_mtime)),
+        Sums(
+            size=status.st_size,
+            md5=sums["md5"],
+            sha1=sums["sha1"],
+            sha512=sums["sha512"],
+            mtime=int(status.st_mtime),
+        ),
         collected,
-    )  # fmt: skip
+    )
 
 
 def files(folder: Path) -> dict[str, File]:
@@ -155,11 +160,14 @@ def files(folder: Path) -> dict[str, File]:
     kept = _read(folder / LEDGER)
     return {
         path: File(
-            folder / entry["view"] / path, _sums(entry), entry["collected"],
-            kept["origins"][entry["origin"]], entry["component"],
+            folder / entry["view"] / path,
+            _sums(entry),
+            entry["collected"],
+            kept["origins"][entry["origin"]],
+            entry["component"],
         )
         for path, entry in kept["packages"].items()
-    }  # fmt: skip
+    }
 
 
 def packages(folder: Path) -> dict[str, Any] | None:
@@ -187,8 +195,9 @@ def forget(folder: Path, paths: Collection[str]) -> None:
         return  # of a release that had no such file: what is not there is not held
     read = {"origins": [], "packages": {}} if kept is None else _read(folder / LEDGER)
     left = {path: entry for path, entry in (kept or {}).items() if path not in paths}
-    write_atomic(folder / LEDGER, json.dumps({**read, "packages": left}, indent=0, sort_keys=True)
-                 + "\n")  # fmt: skip
+    write_atomic(
+        folder / LEDGER, json.dumps({**read, "packages": left}, indent=0, sort_keys=True) + "\n"
+    )
 
 
 def views(folder: Path) -> list[str]:
@@ -207,9 +216,12 @@ def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, 
     def line(path: str) -> str:
         file = files[path]
         entry = {
-            **file.sums, "collected": file.collected, "component": file.component,
-            "origin": numbers[file.origin], "view": views[path],
-        }  # fmt: skip
+            **file.sums,
+            "collected": file.collected,
+            "component": file.component,
+            "origin": numbers[file.origin],
+            "view": views[path],
+        }
         return f"{json.dumps(path)}: {json.dumps(entry, sort_keys=True)}"
 
     head = f'"origins": {json.dumps(origins)},\n"packages": '

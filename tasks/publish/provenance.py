@@ -32,17 +32,26 @@ def origin(*, chroot: str, etc: str, builder: str, version: str, pins: Mapping[s
     """
     tree, seed = pins["tree"], pins["seed"]
     sources = [
-        {"name": tree["name"], "digest": {"gitCommit": tree["commit"]},
-         "annotations": {"tag": tree["tag"]}},
-        *({"name": name, "digest": {"gitCommit": commit}}
-          for name, commit in sorted(pins["overlays"].items())),
+        {
+            "name": tree["name"],
+            "digest": {"gitCommit": tree["commit"]},
+            "annotations": {"tag": tree["tag"]},
+        },
+        *(
+            {"name": name, "digest": {"gitCommit": commit}}
+            for name, commit in sorted(pins["overlays"].items())
+        ),
         {"name": seed["path"], "digest": {"sha512": seed["sha512"]}},
-    ]  # fmt: skip
+    ]
     return json.dumps(
-        {"chroot": chroot, "etc": etc, "builder": {"id": builder, "version": {"binmill": version}},
-         "sources": sources},
+        {
+            "chroot": chroot,
+            "etc": etc,
+            "builder": {"id": builder, "version": {"binmill": version}},
+            "sources": sources,
+        },
         sort_keys=True,
-    )  # fmt: skip
+    )
 
 
 def write(

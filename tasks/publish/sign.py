@@ -47,8 +47,9 @@ def public_key(home: Path, key: str | None) -> bytes:
     if not home.is_dir():
         raise HostLacks(f"the signing key's home {home} does not exist", hint)
     options = ("gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart")
-    listed = run(*options, "--with-colons", "--with-keygrip", "--list-keys", key,
-                 check=False, timeout=60)  # fmt: skip
+    listed = run(
+        *options, "--with-colons", "--with-keygrip", "--list-keys", key, check=False, timeout=60
+    )
     grips = signing_grips(listed.stdout)
     if not any((home / "private-keys-v1.d" / f"{grip}.key").is_file() for grip in grips):
         raise HostLacks(f"the signing key {key} is missing in {home}, expired or revoked", hint)
@@ -87,9 +88,19 @@ def detached(room: Sandbox, folder: Path, files: Sequence[str], key: str, log: P
     `room` mounts the folder at PACKAGES. gpg's agent ends with the sandbox, whatever ends that.
     """
     command = [
-        "gpg", "--homedir", KEY_HOME, "--batch", "--no-tty", "--yes", "--digest-algo", "SHA512",
-        "--local-user", key, "--armor", "--detach-sign",
-    ]  # fmt: skip
+        "gpg",
+        "--homedir",
+        KEY_HOME,
+        "--batch",
+        "--no-tty",
+        "--yes",
+        "--digest-algo",
+        "SHA512",
+        "--local-user",
+        key,
+        "--armor",
+        "--detach-sign",
+    ]
     with _listed(folder, files, log) as listing:
         command = ["xargs", "-0", "-n", "1", "-a", listing, *command]
         sandbox.run(room, command, log=log, timeout=_TIME)

@@ -79,8 +79,9 @@ def _listed(manifest: Path, seen: Seen) -> Iterator[tuple[Path, str]]:
     view = manifest.parent.name
     try:
         files = json.loads(manifest.read_bytes())["files"]
-        wanted = {manifest.with_name(Path(name).name): entry["sha512"] for name, entry in
-                  files.items()}  # fmt: skip
+        wanted = {
+            manifest.with_name(Path(name).name): entry["sha512"] for name, entry in files.items()
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         yield manifest, f"{view}/{manifest.name} cannot be read"
         return
@@ -140,12 +141,17 @@ def withdraw(binhost: Path, number: int, spoilt: Sequence[Path], trash: Path) ->
         indexes = {p.parent.name: index.parse(_text(p) or "") for p in folder.glob(f"*/{INDEX}")}
         stamps = [int(header.get("TIMESTAMP", "0")) for header, _ in indexes.values()]
         facts = {
-            "set": "", "signer": "", "revisions": {}, "packages": 0,
+            "set": "",
+            "signer": "",
+            "revisions": {},
+            "packages": 0,
             "views": {view: len(stanzas) for view, (_, stanzas) in indexes.items()},
             "timestamp": max(stamps, default=0),
-        }  # fmt: skip
-    write_atomic(folder / ledger.FACTS, json.dumps({**facts, "asked": "", _DAMAGED: True}, indent=1,
-                                                   sort_keys=True) + "\n")  # fmt: skip
+        }
+    write_atomic(
+        folder / ledger.FACTS,
+        json.dumps({**facts, "asked": "", _DAMAGED: True}, indent=1, sort_keys=True) + "\n",
+    )
 
 
 def remember(binhost: Path) -> None:

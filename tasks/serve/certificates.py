@@ -45,13 +45,27 @@ def issue(folder: Path, name: str, days: int) -> tuple[str, str]:
     try:
         write_atomic(request, key, mode=0o600)
         write_atomic(extensions, _EXTENSIONS)
-        asked = run("openssl", "req", *_BARE, "-new", "-key", request, "-subj", f"/CN={name}",
-                    timeout=60)  # fmt: skip
+        asked = run(
+            "openssl", "req", *_BARE, "-new", "-key", request, "-subj", f"/CN={name}", timeout=60
+        )
         made = run(
-            "openssl", "x509", "-req", "-sha256", "-days", str(days), "-set_serial", f"0x{serial}",
-            "-CA", folder / AUTHORITY, "-CAkey", folder / _KEY, "-extfile", extensions,
-            input=asked.stdout.encode(), timeout=60,
-        )  # fmt: skip
+            "openssl",
+            "x509",
+            "-req",
+            "-sha256",
+            "-days",
+            str(days),
+            "-set_serial",
+            f"0x{serial}",
+            "-CA",
+            folder / AUTHORITY,
+            "-CAkey",
+            folder / _KEY,
+            "-extfile",
+            extensions,
+            input=asked.stdout.encode(),
+            timeout=60,
+        )
         write_atomic(target, key + made.stdout, mode=0o600)
     finally:
         for scratch in (request, extensions):
@@ -69,9 +83,21 @@ def throwaway(folder: Path) -> Tls:
     key, certificate = folder / "server.key", folder / "server.pem"
     write_atomic(key, _private_key(), mode=0o600)
     made = run(
-        "openssl", "req", *_BARE, "-x509", "-sha256", "-key", key, "-days", "30",
-        "-subj", "/CN=binmill", "-addext", "subjectAltName=IP:127.0.0.1", timeout=60,
-    )  # fmt: skip
+        "openssl",
+        "req",
+        *_BARE,
+        "-x509",
+        "-sha256",
+        "-key",
+        key,
+        "-days",
+        "30",
+        "-subj",
+        "/CN=binmill",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        timeout=60,
+    )
     write_atomic(certificate, made.stdout)
     return Tls(certificate, key)
 
@@ -84,16 +110,38 @@ def _have_authority(folder: Path, days: int) -> None:
         write_atomic(key, _private_key(), mode=0o600)
         # twice as long as any of a client, so that it is in nobody's way
         made = run(
-            "openssl", "req", *_BARE, "-x509", "-sha256", "-key", key, "-days", str(2 * MOST_DAYS),
-            "-subj", f"/CN=binmill clients {secrets.token_hex(4)}",
-            "-addext", "basicConstraints=critical,CA:TRUE,pathlen:0",
-            "-addext", "keyUsage=critical,keyCertSign", "-addext", "subjectKeyIdentifier=hash",
+            "openssl",
+            "req",
+            *_BARE,
+            "-x509",
+            "-sha256",
+            "-key",
+            key,
+            "-days",
+            str(2 * MOST_DAYS),
+            "-subj",
+            f"/CN=binmill clients {secrets.token_hex(4)}",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE,pathlen:0",
+            "-addext",
+            "keyUsage=critical,keyCertSign",
+            "-addext",
+            "subjectKeyIdentifier=hash",
             timeout=60,
-        )  # fmt: skip
+        )
         write_atomic(certificate, made.stdout)
         return
-    lasts = run("openssl", "x509", "-noout", "-checkend", str(max(days, 1) * _DAY),
-                "-in", certificate, check=False, timeout=60)  # fmt: skip
+    lasts = run(
+        "openssl",
+        "x509",
+        "-noout",
+        "-checkend",
+        str(max(days, 1) * _DAY),
+        "-in",
+        certificate,
+        check=False,
+        timeout=60,
+    )
     if lasts.returncode != 0 or not key.exists():
         raise BinmillError(
             f"{certificate} is damaged, its key is gone, or it expires within {days} days",
@@ -103,5 +151,6 @@ def _have_authority(folder: Path, days: int) -> None:
 
 def _private_key() -> str:
     """A key as PEM; through a pipe, so that it is never in a file that others may read."""
-    return run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256",
-               timeout=60).stdout  # fmt: skip
+    return run(
+        "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", timeout=60
+    ).stdout

@@ -112,9 +112,10 @@ def held(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     return {
-        entry.name for entry in folder.iterdir()
+        entry.name
+        for entry in folder.iterdir()
         if entry.is_file() and entry.name != "layout.conf" and not entry.name.startswith(".")
-    }  # fmt: skip
+    }
 
 
 def drop(folder: Path, name: str) -> None:

@@ -78,9 +78,12 @@ def binhost(chroot: str, group: str, path: str = "", channel: str = "") -> Door:
     top, view = f"binhost/{chroot}", as_path(group)
     name = f"{chroot}.{channel}" if channel else chroot
     return Door(
-        path or binhost_name(name, group), f"{top}/{pointer(channel)}/{view}", group,
-        BINHOST_FILES, earlier=f"{top}/{pointer(channel, previous=True)}/{view}",
-    )  # fmt: skip
+        path or binhost_name(name, group),
+        f"{top}/{pointer(channel)}/{view}",
+        group,
+        BINHOST_FILES,
+        earlier=f"{top}/{pointer(channel, previous=True)}/{view}",
+    )
 
 
 def doors(access: Access, chroots: Sequence[str], channels: Sequence[str] = ()) -> list[Door]:

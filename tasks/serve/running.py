@@ -49,12 +49,24 @@ class Server:
         file = self.scratch / "nginx.conf"
         candidate = self.scratch / "next.conf"
         write_atomic(candidate, self._text(doors, clients))
-        asked = run("nginx", "-t", "-q", "-e", self.scratch / "test.log", "-p", self.scratch,
-                    "-c", candidate, check=False, timeout=60)  # fmt: skip
+        asked = run(
+            "nginx",
+            "-t",
+            "-q",
+            "-e",
+            self.scratch / "test.log",
+            "-p",
+            self.scratch,
+            "-c",
+            candidate,
+            check=False,
+            timeout=60,
+        )
         if asked.returncode != 0:
             said = asked.stderr.strip().splitlines() or ["no reason given"]
-            raise BinmillError(f"nginx does not take the change: {said[0]}",
-                               "it goes on with what it had")  # fmt: skip
+            raise BinmillError(
+                f"nginx does not take the change: {said[0]}", "it goes on with what it had"
+            )
         candidate.replace(file)
         self._process.send_signal(signal.SIGHUP)
 
@@ -126,12 +138,20 @@ def running(
         pid_file.unlink(missing_ok=True)  # of a killed run
         process = stack.enter_context(
             started(
-                "nginx", "-p", scratch, "-e", scratch / "error.log", "-c", scratch / "nginx.conf",
+                "nginx",
+                "-p",
+                scratch,
+                "-e",
+                scratch / "error.log",
+                "-c",
+                scratch / "nginx.conf",
                 # nginx's own way to take over a socket, made for its upgrades
                 env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "NGINX": f"{ours.fileno()};"},
-                stderr=subprocess.PIPE, pass_fds=(ours.fileno(), *shown), orphaned="TERM",
+                stderr=subprocess.PIPE,
+                pass_fds=(ours.fileno(), *shown),
+                orphaned="TERM",
             )
-        )  # fmt: skip
+        )
         _wait(process, address, pid_file)
         ours.close()
         yield Server(f"{'https' if tls else 'http'}://{address}", scratch, text, process)
@@ -147,15 +167,25 @@ def check_tls(tls: Tls) -> None:
                 f"{file} cannot be read: {error.strerror}", f"set [serve] {what} in config.toml"
             ) from error
     asked = run(
-        "openssl", "x509", "-noout", "-enddate", "-checkend", "0", "-in", tls.certificate,
-        check=False, timeout=60,
-    )  # fmt: skip
+        "openssl",
+        "x509",
+        "-noout",
+        "-enddate",
+        "-checkend",
+        "0",
+        "-in",
+        tls.certificate,
+        check=False,
+        timeout=60,
+    )
     dated = [line.partition("=")[2] for line in asked.stdout.splitlines() if "notAfter=" in line]
     if not dated:
         raise BinmillError(f"{tls.certificate} is no certificate in PEM", "see [serve] certificate")
     if asked.returncode != 0:
-        raise BinmillError(f"the certificate {tls.certificate} has expired ({dated[0]})",
-                           "renew it; clients would refuse it")  # fmt: skip
+        raise BinmillError(
+            f"the certificate {tls.certificate} has expired ({dated[0]})",
+            "renew it; clients would refuse it",
+        )
 
 
 def _listening(listen: str) -> socket.socket:

@@ -107,8 +107,9 @@ def hashed(password: str) -> str:
 
     The password goes through a pipe: a command line can be seen by everybody.
     """
-    return run("openssl", "passwd", "-6", "-stdin", input=f"{password}\n".encode(),
-               timeout=60).stdout.strip()  # fmt: skip
+    return run(
+        "openssl", "passwd", "-6", "-stdin", input=f"{password}\n".encode(), timeout=60
+    ).stdout.strip()
 
 
 def password_file(users: dict[str, User], group: str) -> str:

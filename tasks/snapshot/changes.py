@@ -133,8 +133,10 @@ def _listed(repository: Path, command: str, *commits: str) -> list[str]:
         if name not in known and not _COMMIT.fullmatch(name):
             raise BinmillError(f"there is no frozen day {name!r}", "`doit log` takes the last two")
     asked = [f"refs/tags/{name}" if name in known else name for name in commits]
-    with explained(f"{' and '.join(commits)} could not be read from {repository.name}",
-                   f"git -C {repository} fsck looks for damage"):  # fmt: skip
+    with explained(
+        f"{' and '.join(commits)} could not be read from {repository.name}",
+        f"git -C {repository} fsck looks for damage",
+    ):
         out = bare(repository).git.execute(["git", *command.split(), "-z", *asked, "--"])
     return str(out).split("\0")[:-1]
 
@@ -232,8 +234,9 @@ def text(changes: Changes, *, name: str = "gentoo", width: int = 100, rows: int 
     counts = _counts(changes, lists)
     counts[0] = f"{name} {changes.since} -> {changes.until}: {counts[0]}"
     head = _rows(counts, width, len(counts)).strip()
-    parts = [f"{kind} ({len(items):,})\n{_rows(items, width, rows)}"
-             for kind, items in lists.items()]  # fmt: skip
+    parts = [
+        f"{kind} ({len(items):,})\n{_rows(items, width, rows)}" for kind, items in lists.items()
+    ]
     return "\n\n".join([head, *parts])
 
 

@@ -126,8 +126,13 @@ def alone(repository: Path) -> Iterator[Repo]:
 
     def sweep() -> None:
         # git's own locks are files, and outlive it; no reference's name can end so
-        for pattern in ("objects/pack/tmp_*", "objects/pack/.tmp-*", "fast_import_*",
-                        "*.lock", "refs/**/*.lock"):  # fmt: skip
+        for pattern in (
+            "objects/pack/tmp_*",
+            "objects/pack/.tmp-*",
+            "fast_import_*",
+            "*.lock",
+            "refs/**/*.lock",
+        ):
             for left in repository.glob(pattern):
                 left.unlink(missing_ok=True)
 
@@ -149,9 +154,10 @@ def tidy(repository: Path) -> None:
     """
     with (
         alone(repository) as repo,
-        explained(f"{repository.name} could not be packed", "nothing is lost; check the disk",
-                  repository),
-    ):  # fmt: skip
+        explained(
+            f"{repository.name} could not be packed", "nothing is lost; check the disk", repository
+        ),
+    ):
         repo.git.repack("--geometric=2", "-d", "-q")
 
 
@@ -274,8 +280,7 @@ def _reference(repo: Repo, frozen: Frozen, name: str, url: str, last: Frozen | N
             message = f"freeze {name} {frozen.tag}\n\nmirror: {url}\nsha512: {frozen.sha512}\n"
             head = _strung(repo, frozen, before, message)
             changes.insert(0, f"update refs/heads/main {head} {before or _NOTHING}")
-        _fed(repo, "\n".join(["start", *changes, "prepare", "commit", ""]),
-             "update-ref", "--stdin")  # fmt: skip
+        _fed(repo, "\n".join(["start", *changes, "prepare", "commit", ""]), "update-ref", "--stdin")
 
 
 def _strung(repo: Repo, frozen: Frozen, before: str | None, message: str) -> str:
@@ -284,11 +289,12 @@ def _strung(repo: Repo, frozen: Frozen, before: str | None, message: str) -> str
         return before  # a kill came between the two references
     zone = f"{frozen.timestamp} +0000"
     repo.git.update_environment(
-        **{f"GIT_{who}_{key}": value
-           for who in ("AUTHOR", "COMMITTER")
-           for key, value in (("NAME", "binmill"), ("EMAIL", "binmill@localhost"),
-                              ("DATE", zone))}
-    )  # fmt: skip
+        **{
+            f"GIT_{who}_{key}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for key, value in (("NAME", "binmill"), ("EMAIL", "binmill@localhost"), ("DATE", zone))
+        }
+    )
     parents = [word for each in (before, frozen.commit) if each for word in ("-p", each)]
     return str(repo.git.commit_tree(f"{frozen.commit}^{{tree}}", *parents, "-m", message))
 

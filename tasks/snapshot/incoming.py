@@ -97,10 +97,20 @@ class Importer:
                 lambda: set(self._lines("ls-tree", "-r", "--full-tree", str(self._before)))
             )
         self._process = self._repo.git.execute(
-            ["git", *_SETTINGS, *_SMALL, "fast-import", "--quiet", "--done", "--depth=0",
-             "--date-format=raw"],
-            as_process=True, istream=-1, env=_MEMORY,
-        )  # fmt: skip
+            [
+                "git",
+                *_SETTINGS,
+                *_SMALL,
+                "fast-import",
+                "--quiet",
+                "--done",
+                "--depth=0",
+                "--date-format=raw",
+            ],
+            as_process=True,
+            istream=-1,
+            env=_MEMORY,
+        )
         stdin = self._process.stdin
         widen(stdin, _PIPE_BYTES)
         self._pipe = io.BufferedWriter(io.FileIO(os.dup(stdin.fileno()), "wb"), _PIPE_BYTES)
@@ -148,8 +158,10 @@ class Importer:
         who, text = f"{WHO} {timestamp} +0000".encode(), message.encode()
         write = self._pipe.write
         mark = self._stored + 1
-        write(b"commit %b\nmark :%d\nauthor %b\ncommitter %b\ndata %d\n%b\n"
-              % (_BRANCH, mark, who, who, len(text), text))  # fmt: skip
+        write(
+            b"commit %b\nmark :%d\nauthor %b\ncommitter %b\ndata %d\n%b\n"
+            % (_BRANCH, mark, who, who, len(text), text)
+        )
         if self._before:
             tree = str(self._repo.git.rev_parse(f"{self._before}^{{tree}}"))
             write(b'M 040000 %b ""\n' % tree.encode())
@@ -166,8 +178,9 @@ class Importer:
 
     def _counted(self, commit: str) -> Import:
         if self._before:
-            told = self._lines("diff-tree", "-r", "--no-renames", "--name-status",
-                               self._before, commit)  # fmt: skip
+            told = self._lines(
+                "diff-tree", "-r", "--no-renames", "--name-status", self._before, commit
+            )
             status = [letter for letter, _path in zip(told, told, strict=True)]
             changed, files = len(status), status.count(b"A") - status.count(b"D")
             files += self._count_before
@@ -186,8 +199,12 @@ class Importer:
             yield from whole
         process.wait()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             if self._before:
                 self._reader.shutdown()

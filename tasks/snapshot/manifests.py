@@ -119,8 +119,12 @@ def _misfits(tree: Path, hidden: list[str], made: int) -> list[str]:
 
 def _listed(top: Mapping[str, Any]) -> list[Any]:
     """What the Manifests at the top name (Gentoo's tree has two of them there)."""
-    return [entry for manifest in top.values() for entry in manifest.entries
-            if entry.tag not in ("TIMESTAMP", "DIST", "IGNORE")]  # fmt: skip
+    return [
+        entry
+        for manifest in top.values()
+        for entry in manifest.entries
+        if entry.tag not in ("TIMESTAMP", "DIST", "IGNORE")
+    ]
 
 
 def _verify(tree: Path, name: str, loader: Any, misfit: Callable[[Any], None]) -> None:

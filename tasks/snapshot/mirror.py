@@ -78,8 +78,10 @@ def take(source: Source, day: date, accept: Callable[[Tarball], Taken]) -> Taken
                         if isinstance(refused, NotTrusted):
                             say(f"  passed over: {refused.message}")
                     return taken
-                say(f"  {public(mirror)}: the .md5sum beside {tarball.path.name} does not fit; "
-                    "asking another mirror")  # fmt: skip
+                say(
+                    f"  {public(mirror)}: the .md5sum beside {tarball.path.name} does not fit; "
+                    "asking another mirror"
+                )
                 doubtful.append(mirror)
         except (NotTrusted, DownloadFailed) as failed:
             refusals.append(failed)

@@ -131,8 +131,14 @@ def explained(what: str, hint: str, repository: Path | None = None) -> Iterator[
     from tasks.system.http import public
 
     # what GitPython, which reads references, tags and settings itself, makes of damage in them
-    odd = (InvalidGitRepositoryError, ODBError, ValueError, LookupError, AssertionError,
-           configparser.Error)  # fmt: skip
+    odd = (
+        InvalidGitRepositoryError,
+        ODBError,
+        ValueError,
+        LookupError,
+        AssertionError,
+        configparser.Error,
+    )
     try:
         yield
     except (GitError, *odd) as error:
@@ -168,17 +174,19 @@ def _in_gitpython(error: BaseException) -> bool:
 def _damage(repository: Path) -> str:
     """What `git fsck` finds first, nothing if all is well; reads every object, so it takes long."""
     with _environment():
-        done = run("git", "--git-dir", repository, "fsck", "--no-dangling", "--no-progress",
-                   check=False)  # fmt: skip
+        done = run(
+            "git", "--git-dir", repository, "fsck", "--no-dangling", "--no-progress", check=False
+        )
     return _telling(done.stderr + done.stdout) if done.returncode != 0 else ""
 
 
 def _telling(said: str) -> str:
     """The one line of git's that says why, fit to be printed: a remote may have written it."""
     lines = [
-        line.strip() for line in said.splitlines()
+        line.strip()
+        for line in said.splitlines()
         if line.strip() and not line.startswith(("hint:", "To ", "notice:"))
-    ]  # fmt: skip
+    ]
     words = ("rejected", "fatal:|error:|timeout", "")
     telling = (line for word in words for line in lines if re.search(word, line))
     reason = next(telling, "git gave no reason")

@@ -91,13 +91,23 @@ def _gpgv(role: Role, descriptors: Sequence[int], what: str) -> tuple[Signature,
     ):
         clear = [] if len(descriptors) > 1 else ["--output", "-"]
         done = run(
-            "gpgv", "--homedir", home, "--keyring", ring, "--weak-digest", "SHA1",
-            "--enable-special-filenames", "--status-fd", str(answers.fileno()), *clear, "--",
+            "gpgv",
+            "--homedir",
+            home,
+            "--keyring",
+            ring,
+            "--weak-digest",
+            "SHA1",
+            "--enable-special-filenames",
+            "--status-fd",
+            str(answers.fileno()),
+            *clear,
+            "--",
             *(f"-&{number}" for number in descriptors),
             check=False,
             pass_fds=(*descriptors, answers.fileno()),
             timeout=600,
-        )  # fmt: skip
+        )
         answers.seek(0)
         status = answers.read().decode("utf-8", "replace")
         keys = _listing(home, ring) if role.accept_expired_before else ""
@@ -133,8 +143,10 @@ def judge(
             raise refuse(_meaning(word, lines[word]))
     for word in ("NEWSIG", "GOODSIG", "VALIDSIG"):
         if len(lines.get(word, [])) != 1:
-            raise refuse(f"exactly one good signature is wanted, gpgv saw {word} "
-                         f"{len(lines.get(word, []))} times")  # fmt: skip
+            raise refuse(
+                f"exactly one good signature is wanted, gpgv saw {word} "
+                f"{len(lines.get(word, []))} times"
+            )
     if returncode != 0:
         raise refuse(f"gpgv ended with {returncode}")
     valid, good = lines["VALIDSIG"][0], lines["GOODSIG"][0]
@@ -194,8 +206,18 @@ def _listed(keys: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _listing(home: str, ring: str) -> str:
-    return run("gpg", "--homedir", home, "--batch", "--no-options", "--with-colons",
-               "--show-keys", ring, check=False, timeout=60).stdout  # fmt: skip
+    return run(
+        "gpg",
+        "--homedir",
+        home,
+        "--batch",
+        "--no-options",
+        "--with-colons",
+        "--show-keys",
+        ring,
+        check=False,
+        timeout=60,
+    ).stdout
 
 
 @contextlib.contextmanager
@@ -210,8 +232,18 @@ def _keyring(role: Role) -> Iterator[tuple[str, str]]:
         ) from error
     with tempfile.TemporaryDirectory(prefix="binmill-gpg-") as home:
         if keys.lstrip().startswith(b"-----BEGIN"):
-            run("gpg", "--homedir", home, "--batch", "--no-options", "--dearmor",
-                "--output", f"{home}/ring.gpg", input=keys, timeout=60)  # fmt: skip
+            run(
+                "gpg",
+                "--homedir",
+                home,
+                "--batch",
+                "--no-options",
+                "--dearmor",
+                "--output",
+                f"{home}/ring.gpg",
+                input=keys,
+                timeout=60,
+            )
         else:
             Path(home, "ring.gpg").write_bytes(keys)
         yield home, f"{home}/ring.gpg"

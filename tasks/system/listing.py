@@ -64,8 +64,9 @@ def texts(root: Path) -> dict[str, str]:
     """Every plain file of a small tree by its path below it; bytes that are no UTF-8 are kept."""
     return {
         str(path.relative_to(root)): path.read_bytes().decode("utf-8", "surrogateescape")
-        for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()
-    }  # fmt: skip
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
 
 
 def _read(listing: Path) -> dict[str, list[Any]]:
@@ -103,8 +104,15 @@ def entry(path: Path, name: str, seen: Seen = lambda _size: None) -> list[Any]:
         content = os.readlink(path)  # noqa: PTH115 - as it is written, not as a path
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
         content = status.st_rdev
-    return [name, kind, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode), content,
-            _capability(path) if kind == stat.S_IFREG else ""]  # fmt: skip
+    return [
+        name,
+        kind,
+        status.st_uid,
+        status.st_gid,
+        stat.S_IMODE(status.st_mode),
+        content,
+        _capability(path) if kind == stat.S_IFREG else "",
+    ]
 
 
 def _digest(path: Path) -> str:

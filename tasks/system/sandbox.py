@@ -27,10 +27,21 @@ from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
 from tasks.system.terminal import PseudoTerminal, say
 
 # Imported, not run as a script: a script is compiled anew each time.
-_INIT = (f"import sys; sys.path.append({str(Path(__file__).parent)!r}); "
-         "import sandbox_init; sys.exit(sandbox_init.main())")  # fmt: skip
-_NAMESPACES = ("--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL",
-               "--ipc", "--uts", "--cgroup")  # fmt: skip
+_INIT = (
+    f"import sys; sys.path.append({str(Path(__file__).parent)!r}); "
+    "import sandbox_init; sys.exit(sandbox_init.main())"
+)
+_NAMESPACES = (
+    "--mount",
+    "--propagation",
+    "private",
+    "--pid",
+    "--fork",
+    "--kill-child=KILL",
+    "--ipc",
+    "--uts",
+    "--cgroup",
+)
 
 
 @dataclass(frozen=True)
@@ -109,8 +120,9 @@ def run(
     if _copies(sandbox, done.returncode, stands):
         done, stands = _run(sandbox, argv, log, timeout)
     if not stands:
-        raise BinmillError(f"the sandbox {sandbox.hostname} could not be set up: "
-                           f"{_last(done.stderr, log)}")  # fmt: skip
+        raise BinmillError(
+            f"the sandbox {sandbox.hostname} could not be set up: {_last(done.stderr, log)}"
+        )
     if check and done.returncode != 0:
         killed = _out_of_memory() > before
         failure = OutOfMemory if killed else CommandFailed
@@ -175,9 +187,15 @@ def _enter(sandbox: Sandbox, argv: Sequence[str]) -> tuple[int, bool]:
         inner = stack.enter_context(PseudoTerminal()) if terminal else None
         stream = inner.inside if inner else None
         process = stack.enter_context(
-            started(*_entry(sandbox, plan), env={}, stdin=stream, stdout=stream, stderr=stream,
-                    pass_fds=(plan,))
-        )  # fmt: skip
+            started(
+                *_entry(sandbox, plan),
+                env={},
+                stdin=stream,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=(plan,),
+            )
+        )
         try:
             if inner:
                 inner.relay()
@@ -198,8 +216,10 @@ def _copies(sandbox: Sandbox, code: int, stands: bool) -> bool:
     """Copy the layers where overlayfs was refused; whether it was. It is said, and remembered."""
     if stands or code != NO_OVERLAY:
         return False
-    say(f"  {sandbox.hostname}: no overlayfs for {sandbox.workspace}; its layers are copied, which "
-        "takes time and disk")  # fmt: skip
+    say(
+        f"  {sandbox.hostname}: no overlayfs for {sandbox.workspace}; its layers are copied, which "
+        "takes time and disk"
+    )
     copied.spread(sandbox.layers, sandbox.workspace)
     return True
 
@@ -209,8 +229,18 @@ def _entry(sandbox: Sandbox, plan: int) -> list[str]:
     network = () if sandbox.network else ("--net",)
     # -I -S: no site packages, no PYTHON* variables; the first process needs neither. Nor does it
     # get the caller's environment (env={} where it is started): /proc/1/environ is open to a guest
-    return ["unshare", *_NAMESPACES, *network, "--", sys.executable, "-I", "-S", "-c", _INIT,
-            str(plan)]  # fmt: skip
+    return [
+        "unshare",
+        *_NAMESPACES,
+        *network,
+        "--",
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        _INIT,
+        str(plan),
+    ]
 
 
 @contextlib.contextmanager

@@ -39,8 +39,13 @@ DEVICES = {
     "urandom": (1, 9),
     "tty": (5, 0),
 }
-LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
-         "ptmx": "pts/ptmx"}  # fmt: skip
+LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "fd/0",
+    "stdout": "fd/1",
+    "stderr": "fd/2",
+    "ptmx": "pts/ptmx",
+}
 # Places for what is soon gone, on the workspace's own file system instead of the overlay, which
 # makes work there slower; by the name of the workspace's folder.
 TEMPORARY = {"tmp": "/tmp", "var-tmp": "/var/tmp"}
@@ -162,8 +167,14 @@ def make_dev(root: str) -> None:
     for name, target in LINKS.items():
         os.symlink(target, name, dir_fd=dev)
     os.close(dev)
-    mount_beneath(root, "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
-                  "newinstance,ptmxmode=0666,mode=620,gid=5")  # fmt: skip
+    mount_beneath(
+        root,
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MS_NOSUID | MS_NOEXEC,
+        "newinstance,ptmxmode=0666,mode=620,gid=5",
+    )
     mount_beneath(root, "tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
 
 

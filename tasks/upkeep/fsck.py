@@ -70,8 +70,10 @@ def fsck(site: Site, artifacts: Artifacts, memory: Memory, words: Sequence[str])
     for damage in _all(site, artifacts, memory, sight):
         found += 1
         more = len(damage.flaws) - _LINES
-        say(f"{damage.artifact}: damaged: {'; '.join(damage.flaws[:_LINES])}"
-            + (f"; and {more} more" if more > 0 else ""))  # fmt: skip
+        say(
+            f"{damage.artifact}: damaged: {'; '.join(damage.flaws[:_LINES])}"
+            + (f"; and {more} more" if more > 0 else "")
+        )
         done = ""
         if repair and damage.mend is not None:
             try:
@@ -91,8 +93,11 @@ def fsck(site: Site, artifacts: Artifacts, memory: Memory, words: Sequence[str])
     elif repair and not left:
         say(f"{found} damaged, all marked: {read}; now run the same command as always")
     else:
-        say(f"{found} damaged, {read}; `doit fsck --repair` marks what can be made again"
-            if not repair else f"{left} of {found} are left: {read}")  # fmt: skip
+        say(
+            f"{found} damaged, {read}; `doit fsck --repair` marks what can be made again"
+            if not repair
+            else f"{left} of {found} are left: {read}"
+        )
     return 1 if left else 0
 
 
@@ -102,8 +107,12 @@ def _all(site: Site, artifacts: Artifacts, memory: Memory, sight: Sight) -> Iter
     try:
         remembered = memory(site.layout.database)
     except BinmillError as error:
-        yield Damage("doit.db", [error.message], "the next run makes everything again, with what "
-                     "lies below state/", partial(_forget, site.layout.database))  # fmt: skip
+        yield Damage(
+            "doit.db",
+            [error.message],
+            "the next run makes everything again, with what lies below state/",
+            partial(_forget, site.layout.database),
+        )
     try:
         lock_file.load(site.layout)
     except BinmillError as error:
@@ -138,8 +147,12 @@ def _artifact(
             try:
                 flaws = flaws or list(checks.flaws(site, task, record, sight.seen))
             except BinmillError as error:
-                yield Damage(task, [f"it cannot be checked: {error.message}"],
-                             f"doit clean {task}; doit {task}", None)  # fmt: skip
+                yield Damage(
+                    task,
+                    [f"it cannot be checked: {error.message}"],
+                    f"doit clean {task}; doit {task}",
+                    None,
+                )
             # what a build had finished is taken up again; Portage looks at that itself
             named = [path for path in own if not path.is_relative_to(site.layout.inside)]
     aside = place.with_suffix(".before")
@@ -167,23 +180,34 @@ def _published(site: Site, sight: Sight) -> Iterator[Damage]:
         try:
             ledger.published(binhost)
         except BinmillError as error:
-            yield Damage(f"binhost {name}", [error.message],
-                         "written again from the kept generations",
-                         partial(soundness.remember, binhost), lock=task)  # fmt: skip
+            yield Damage(
+                f"binhost {name}",
+                [error.message],
+                "written again from the kept generations",
+                partial(soundness.remember, binhost),
+                lock=task,
+            )
         now = generation.current(binhost)
         for number in ledger.numbers(binhost):
             sight.at(f"binhost {name} generation {number}")
             found = list(soundness.flaws(binhost, number, sight.seen))
             if number == now and not found and soundness.damaged(binhost, number):
-                yield Damage(sight.artifact, ["something was taken out of it"],
-                             f"`doit {task}` replaces it", None)  # fmt: skip
+                yield Damage(
+                    sight.artifact,
+                    ["something was taken out of it"],
+                    f"`doit {task}` replaces it",
+                    None,
+                )
             if found:
                 yield Damage(
-                    sight.artifact, [line for _, line in found],
-                    f"`doit {task}` makes a new generation" if number == now
+                    sight.artifact,
+                    [line for _, line in found],
+                    f"`doit {task}` makes a new generation"
+                    if number == now
                     else "the rest of it goes on being served until it is pruned",
-                    partial(_withdraw, site, name, number, [path for path, _ in found]), lock=task,
-                )  # fmt: skip
+                    partial(_withdraw, site, name, number, [path for path, _ in found]),
+                    lock=task,
+                )
 
 
 def _withdraw(site: Site, name: str, number: int, spoilt: Sequence[Path]) -> None:
@@ -204,17 +228,26 @@ def _repositories(site: Site, sight: Sight) -> Iterator[Damage]:
     if tree.exists():
         sight.at("tree.git")
         if said := git.damage(tree):
-            yield Damage("tree.git", [said], "put aside with its whole days taken over; `doit "
-                         "snapshot` gets the others from the remote and the mirrors",
-                         partial(_salvage, site), lock="snapshot")  # fmt: skip
+            yield Damage(
+                "tree.git",
+                [said],
+                "put aside with its whole days taken over; `doit "
+                "snapshot` gets the others from the remote and the mirrors",
+                partial(_salvage, site),
+                lock="snapshot",
+            )
     for name in site.config.overlays:
         place = site.layout.overlay(name)
         if place.exists():
             sight.at(f"overlays/{name}.git")
             if said := git.damage(place):
-                yield Damage(sight.artifact, [said], "put aside; it is fetched again when its "
-                             "commit is wanted", partial(_aside, place),
-                             lock=f"overlay:{name}")  # fmt: skip
+                yield Damage(
+                    sight.artifact,
+                    [said],
+                    "put aside; it is fetched again when its commit is wanted",
+                    partial(_aside, place),
+                    lock=f"overlay:{name}",
+                )
 
 
 def _salvage(site: Site) -> None:
@@ -246,11 +279,14 @@ def _mirror(site: Site, sight: Sight) -> Iterator[Damage]:
         folder = site.layout.mirror(group)
         for name, line in checks.mirror(site, group, sight.seen):
             yield Damage(
-                f"mirror {group}", [line],
-                "`doit distfile sync` lets it in again" if group == "public"
+                f"mirror {group}",
+                [line],
+                "`doit distfile sync` lets it in again"
+                if group == "public"
                 else f"`doit distfile add {name} --group {group}` with a whole one",
-                partial(distfiles.drop, folder, name), lock="distfile",
-            )  # fmt: skip
+                partial(distfiles.drop, folder, name),
+                lock="distfile",
+            )
 
 
 def _aside(path: Path) -> Path:

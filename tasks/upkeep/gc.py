@@ -40,8 +40,10 @@ def gc(site: Site, artifacts: Artifacts, words: Sequence[str]) -> None:
         found = plan(site, artifacts)
         total = sum(_told(layout, each, each.path) for each in found)
         if found:
-            say(f"{_count(found)}, {_size(total)}; `doit gc --yes` deletes "
-                f"{'it' if len(found) == 1 else 'them'}")  # fmt: skip
+            say(
+                f"{_count(found)}, {_size(total)}; `doit gc --yes` deletes "
+                f"{'it' if len(found) == 1 else 'them'}"
+            )
         else:
             say("nothing to delete: all that is there is wanted")
         return
@@ -108,9 +110,10 @@ def _unfinished(site: Site, known: Known) -> Iterator[Leftover]:
     """What killed runs left, and what fsck has put aside."""
     layout = site.layout
     pinned = {
-        Path(pin.path).name for pin in (known.lock.seeds.values() if known.lock else ())
+        Path(pin.path).name
+        for pin in (known.lock.seeds.values() if known.lock else ())
         if not layout.seed(pin.sha512).is_dir()
-    }  # fmt: skip
+    }
     for path in _entries(layout.downloads):
         if path.name.removeprefix(".").removesuffix(".partial") not in pinned:
             yield Leftover(path, "half a download")

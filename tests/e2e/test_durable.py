@@ -33,8 +33,20 @@ from tests.boundaries import POINTS
 from tests.e2e.conftest import BASE_SET, PROJECT, Factory, left_by_a_kill, ran
 
 SMALL = {"base": {"packages": ["app-misc/figlet"], "overlays": ["java"], "package_use": {}}}
-KINDS = {"snapshot", "lock", "tree", "overlay", "seed", "chroot", "etc", "mount", "check",
-         "binpkgs", "publish", "client"}  # fmt: skip
+KINDS = {
+    "snapshot",
+    "lock",
+    "tree",
+    "overlay",
+    "seed",
+    "chroot",
+    "etc",
+    "mount",
+    "check",
+    "binpkgs",
+    "publish",
+    "client",
+}
 # Packages that do not come out the same twice, whatever is done to the run: what differs in each.
 NOT_REPRODUCIBLE: dict[str, str] = {}
 # In records after a build: digests of packages, which have the time of their build in them.
@@ -68,11 +80,16 @@ def killed(site: Factory, *words: str) -> tuple[str, int, str]:
     passed = site.layout.site / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     done = subprocess.run(
-        [sys.executable, "-m", "tests.boundaries", passed, *words], cwd=PROJECT, text=True,
+        [sys.executable, "-m", "tests.boundaries", passed, *words],
+        cwd=PROJECT,
+        text=True,
         env={**os.environ, "A_TOKEN": SECRET, CONFIG_VARIABLE: str(site.layout.config)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
         timeout=1500,
-    )  # fmt: skip
+    )
     after = passed.read_text().splitlines()
     return (after[-1] if len(after) > len(before) else ""), done.returncode, done.stdout
 
@@ -166,8 +183,9 @@ def with_overlay(factory: Factory) -> None:
     """The overlay over HTTP, as plain files (gitprotocol-http(5), the dumb one)."""
     lab = upstream.Upstream(factory.lab)
     if not (lab.mirror / "java.git").exists():
-        subprocess.run(["git", "clone", "-q", "--bare", lab.overlay, lab.mirror / "java.git"],
-                       check=True)  # fmt: skip
+        subprocess.run(
+            ["git", "clone", "-q", "--bare", lab.overlay, lab.mirror / "java.git"], check=True
+        )
         subprocess.run(["git", "-C", lab.mirror / "java.git", "update-server-info"], check=True)
 
 
@@ -191,9 +209,10 @@ def test_no_secret_is_left(pair: tuple[Factory, Factory]) -> None:
         assert (state / folder).stat().st_mode & 0o077 == 0
     found = leaks.leaks(state, SECRET)
     assert {name for name in found if not name.startswith("inside/")} == {
-        f"etc/base/{path.name}/{file}" for path in (state / "etc/base").iterdir()
+        f"etc/base/{path.name}/{file}"
+        for path in (state / "etc/base").iterdir()
         for file in ("make.conf", "mirrors")
-    }  # fmt: skip
+    }
     for name in found:
         assert not name.endswith((".log", ".gpkg.tar")) and ".gpkg.tar " not in name, name
     assert SECRET not in leaks.remembered(quiet.layout.database)

@@ -174,18 +174,26 @@ def holder(made: site.Site, url: str, pem: Path) -> Iterator[Sandbox]:
         admission.Admission(url, trusted, {}).hand_over("", space / "access")
         shutil.copy(pem, space / "access")
         conf = etc.portage_files(
-            made, "java", features=(), variables=clients.VARIABLES,
+            made,
+            "java",
+            features=(),
+            variables=clients.VARIABLES,
             binrepos=clients.binrepos("java", f"{url}/java@role.java", fetch, fetch),
-        )  # fmt: skip
+        )
         link = etc_portage.profile_link(made.config, "java")
         etc_portage.write(conf, link, space / "etc", made.layout.trash)
         key = made.config.binhost.signing_key
         clients.keyring(sign.public_key(made.signing_home, key), str(key), space / "etc/gnupg")
         seed = records.read(made.layout, "seed:lab")["sha512"]
         yield chroots.plan(
-            made, "java", space, network=True, etc=space / "etc",
-            layers=[made.layout.seed(seed)], binds=(Bind(str(space / "access"), admission.ACCESS),),
-        )  # fmt: skip
+            made,
+            "java",
+            space,
+            network=True,
+            etc=space / "etc",
+            layers=[made.layout.seed(seed)],
+            binds=(Bind(str(space / "access"), admission.ACCESS),),
+        )
 
 
 def status(factory: Factory, url: str, pem: Path) -> int:

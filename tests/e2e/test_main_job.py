@@ -81,8 +81,10 @@ def test_the_whole_job(factory: Factory) -> None:
     assert f'tag = "{days[0]}"' in lock
     remote = subprocess.run(
         ["git", "--git-dir", upstream.Upstream(factory.lab).tree, "tag"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert remote.stdout.split() == [days[0]]
 
 
@@ -161,9 +163,11 @@ def test_words_that_portage_does_not_know(factory: Factory) -> None:
             "package_license": {"dev-java/jattach": ["Apache-22"]},
         },
         "chroots.java.package_use": {
-            "dev-java/jattach": ["shard"], "dev-libs/libyam": ["static-libs"], "hello": ["x"],
+            "dev-java/jattach": ["shard"],
+            "dev-libs/libyam": ["static-libs"],
+            "hello": ["x"],
         },
-    }  # fmt: skip
+    }
     try:
         factory.change(**wrong)
         printed = factory.doit("check:java", code=1)
@@ -202,14 +206,14 @@ def test_a_use_flag_rebuilds_that_chroot_only(factory: Factory) -> None:
     printed = factory.doit()
     stacks = ("java", "appliance")  # the second is made on top of the first
     assert ran(printed) == {
-        f"{task}:{name}" for name in stacks
+        f"{task}:{name}"
+        for name in stacks
         for task in ("etc", "mount", "check", "binpkgs", *RELEASED)
-    }  # fmt: skip
+    }
     after = factory.records()
     assert {task for task in after if after[task] != before[task]} == {
-        f"{task}.{name}" for name in stacks
-        for task in ("etc", "check", "binpkgs", *RELEASED)
-    }  # fmt: skip
+        f"{task}.{name}" for name in stacks for task in ("etc", "check", "binpkgs", *RELEASED)
+    }
     assert ran(factory.doit()) == set()
 
 
@@ -290,16 +294,20 @@ def test_only_root_makes_chroots_and_anybody_may_look(factory: Factory) -> None:
                 ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(DOIT), *words],
                 cwd=PROJECT,
                 env={"PATH": os.environ["PATH"], CONFIG_VARIABLE: str(place / "config.toml")},
-                check=False, capture_output=True, text=True,
-            )  # fmt: skip
+                check=False,
+                capture_output=True,
+                text=True,
+            )
 
         if "Permission denied" in as_nobody("list").stderr:
             pytest.skip(f"{PROJECT} or its Python is closed to other users")
         # `doit info` itself ends with 1 for a task that would run
         for code, words in [
-            (0, ["list", "--all", "--status"]), (0, ["why"]), (0, ["status"]),
+            (0, ["list", "--all", "--status"]),
+            (0, ["why"]),
+            (0, ["status"]),
             (1, ["info", "chroot:java"]),
-        ]:  # fmt: skip
+        ]:
             looked = as_nobody(*words)
             assert looked.returncode == code, looked.stdout + looked.stderr
             assert "Traceback" not in looked.stdout + looked.stderr

@@ -66,11 +66,18 @@ class Binhost:
             path = f"app-misc/{name}/{name}-1-{build_id}.gpkg.tar"
             values = {**VALUES, "PF": f"{name}-1", "BUILD_ID": str(build_id)}
             gpkg(scratch / path, values=values)
-            packages.append({
-                "cpv": f"app-misc/{name}-1", "build_id": build_id, "path": path, "slot": "0",
-                "use": "", "repo": "gentoo", "size": (scratch / path).stat().st_size,
-                "sha512": sha512(scratch / path),
-            })  # fmt: skip
+            packages.append(
+                {
+                    "cpv": f"app-misc/{name}-1",
+                    "build_id": build_id,
+                    "path": path,
+                    "slot": "0",
+                    "use": "",
+                    "repo": "gentoo",
+                    "size": (scratch / path).stat().st_size,
+                    "sha512": sha512(scratch / path),
+                }
+            )
             text += (
                 f"BUILD_ID: {build_id}\nBUILD_TIME: 1795622179\nCPV: app-misc/{name}-1\n"
                 f"LICENSE: {licence}\nPATH: {path}\nREPO: gentoo\nSIZE: 1\nUSE: nls\n\n"
@@ -221,11 +228,17 @@ class Client:
         client.keyring(sign.public_key(binhost.home, key), key, space / "etc" / client.GNUPG)
         seed = records.read(site.layout, "seed:lab")["sha512"]
         self.room = chroots.plan(
-            site, "base", space, etc=space / "etc", layers=[site.layout.seed(seed)],
-            binds=(Bind(str(self.work), INSIDE),
-                   Bind(str(PROGRAM), f"{INSIDE}.py"),
-                   Bind(str(binhost.place), "/binhost")),
-        )  # fmt: skip
+            site,
+            "base",
+            space,
+            etc=space / "etc",
+            layers=[site.layout.seed(seed)],
+            binds=(
+                Bind(str(self.work), INSIDE),
+                Bind(str(PROGRAM), f"{INSIDE}.py"),
+                Bind(str(binhost.place), "/binhost"),
+            ),
+        )
 
     def asked(self, flips: int, *packages: str) -> dict[str, Any]:
         """What becomes of packages, and of one of the binhost's with single bits flipped."""
@@ -233,9 +246,12 @@ class Client:
         stanza = index.parse((view / "Packages").read_text())[1][0]
         inside = f"/binhost/gen/{view.parent.name}/role.java/{stanza['PATH']}"
         request = {
-            "package": inside, "seed": 1, "flips": flips, "packages": [inside, *packages],
+            "package": inside,
+            "seed": 1,
+            "flips": flips,
+            "packages": [inside, *packages],
             "digests": {"size": int(stanza["SIZE"]), "MD5": stanza["MD5"], "SHA1": stanza["SHA1"]},
-        }  # fmt: skip
+        }
         (self.work / "request.json").write_text(json.dumps(request))
         command = ["python3", "-I", f"{INSIDE}.py", f"{INSIDE}/request.json"]
         printed = sandbox.run(self.room, command, timeout=900).stdout

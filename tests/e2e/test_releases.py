@@ -116,14 +116,16 @@ def test_a_client_sees_a_rollback(site: Site, factory: Factory, portage: Client)
 
 def test_a_channel_moves_only_when_told(site: Site, factory: Factory) -> None:
     binhost = site.layout.binhost("base")
-    assert "there is no channel 'stabel'" in factory.doit("promote", "base", "--to", "stabel",
-                                                         code=1)  # fmt: skip
+    assert "there is no channel 'stabel'" in factory.doit(
+        "promote", "base", "--to", "stabel", code=1
+    )
     assert "no other generation" in factory.doit("promote", "base", "--to", "stable", code=1)
     factory.doit("promote", "base", "2")
     factory.doit("promote", "base", "--to", "stable")
     assert generation.current(binhost, "testing") == generation.current(binhost, "stable") == 2
-    assert "stable has generation 2 already" in factory.doit("promote", "base", "--to", "stable",
-                                                            code=1)  # fmt: skip
+    assert "stable has generation 2 already" in factory.doit(
+        "promote", "base", "--to", "stable", code=1
+    )
     factory.doit("promote", "base", "1", "--to", "stable")  # older: made again
     assert generation.current(binhost, "stable") == 5
     assert generation.current(binhost, "stable", previous=True) == 2

@@ -63,12 +63,13 @@ def test_a_package_that_tries_the_network_is_denied_and_told(
     write_atomic(overlay / "profiles/repo_name", "phones\n")
     conf = tmp_path / "phones.conf"
     conf.write_text("[phones]\nlocation = /var/db/repos/phones\n")
-    monkeypatch.setattr(emerge, "command", lambda *_: ["emerge", "--quiet-build=y", "-1",
-                                                        "app-misc/phones"])  # fmt: skip
+    monkeypatch.setattr(
+        emerge, "command", lambda *_: ["emerge", "--quiet-build=y", "-1", "app-misc/phones"]
+    )
     with chroots.workspace(made, "phones") as space:
-        box = chroots.plan(made, "base", space, network=True, binds=(
-            Bind(str(overlay), "/var/db/repos/phones"),
-        ))  # fmt: skip
+        box = chroots.plan(
+            made, "base", space, network=True, binds=(Bind(str(overlay), "/var/db/repos/phones"),)
+        )
         etc = space / "etc"
         subprocess.run(["cp", "-a", _etc(box), etc], check=True)
         subprocess.run(["cp", conf, etc / "repos.conf"], check=True)
@@ -125,17 +126,22 @@ def test_kills_during_real_builds(made: Site) -> None:
         Work(["binpkgs:base"], then=["mount:base"], seconds=40.0),
         Work(["check:appliance"], then=["mount:appliance"], again=["check:appliance"], seconds=6.0),
         Work(["mount:appliance"], then=["mount:appliance"], again=["mount:appliance"]),
-        Work(["enter", "appliance", "--", "emerge", "-1", "app-misc/figlet"],
-             then=["enter", "appliance", "--", "true"], seconds=15.0),
-    ]  # fmt: skip
+        Work(
+            ["enter", "appliance", "--", "emerge", "-1", "app-misc/figlet"],
+            then=["enter", "appliance", "--", "true"],
+            seconds=15.0,
+        ),
+    ]
     seed = int(os.environ.get("BINMILL_SEED", time.time()))
     count = int(os.environ.get("BINMILL_KILLS", "200"))
     found = on_a_host_of_its_own(made.layout.config, works, count, seed)
     assert len(found) == count
     assert not [line for line in found if "wrong" in line], f"BINMILL_SEED={seed}"
     done = subprocess.run(
-        [sys.executable, "-m", "doit", "binpkgs:base"], cwd=PROJECT, check=False,
+        [sys.executable, "-m", "doit", "binpkgs:base"],
+        cwd=PROJECT,
+        check=False,
         env={**os.environ, site.CONFIG_VARIABLE: str(made.layout.config)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0
     assert names(made.layout.work) == names(made.layout.trash) == []

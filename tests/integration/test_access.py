@@ -39,9 +39,17 @@ HOLDERS = {"cara": ["site:acme"], "jill": ["role:java"], "each": ["site:acme", "
 # path -> group and content, of all that is to be had; by hand
 PACKAGE = "app-misc/one/one-1-1.gpkg.tar"
 SIGNED = (
-    "Packages", "Packages.gz", "Packages.asc", "Packages.gz.asc", "release.json",
-    "release.json.asc", "provenance.jsonl", "sbom.cdx.json", "client.tar", "client.tar",
-)  # fmt: skip
+    "Packages",
+    "Packages.gz",
+    "Packages.asc",
+    "Packages.gz.asc",
+    "release.json",
+    "release.json.asc",
+    "provenance.jsonl",
+    "sbom.cdx.json",
+    "client.tar",
+    "client.tar",
+)
 # What is asked for in many ways; all else of a view is asked for as it is.
 TWISTED = ("Packages", "one-1-1.gpkg.tar", "layout.conf", "one-1.tar.gz")
 PUBLISHED = {
@@ -92,11 +100,28 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 def certificate(folder: Path, *dates: str) -> Tls:
     made = Tls(folder / "cert.pem", folder / "key.pem")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-         *dates, "-keyout", made.key, "-out", made.certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            *dates,
+            "-keyout",
+            made.key,
+            "-out",
+            made.certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return made
 
 
@@ -109,16 +134,43 @@ def expired(folder: Path) -> Tls:
         "rand_serial=yes\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n"
     )
     subprocess.run(
-        ["openssl", "req", "-new", "-key", made.key, "-subj", "/CN=localhost",
-         "-out", folder / "request.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-new",
+            "-key",
+            made.key,
+            "-subj",
+            "/CN=localhost",
+            "-out",
+            folder / "request.pem",
+        ],
+        check=True,
+        capture_output=True,
+    )
     subprocess.run(
-        ["openssl", "ca", "-batch", "-selfsign", "-config", folder / "ca.conf", "-keyfile",
-         made.key, "-in", folder / "request.pem", "-startdate", "20200101000000Z",
-         "-enddate", "20200102000000Z", "-notext", "-out", made.certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "ca",
+            "-batch",
+            "-selfsign",
+            "-config",
+            folder / "ca.conf",
+            "-keyfile",
+            made.key,
+            "-in",
+            folder / "request.pem",
+            "-startdate",
+            "20200101000000Z",
+            "-enddate",
+            "20200102000000Z",
+            "-notext",
+            "-out",
+            made.certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return made
 
 
@@ -153,9 +205,15 @@ class Server:
         self.lines.clear()
 
     def ask(
-        self, path: str, user: str = "", password: str | None = None, method: str = "GET",
-        *, part: str = "", certificate: str = "",
-    ) -> tuple[int, bytes, dict[str, str]]:  # fmt: skip
+        self,
+        path: str,
+        user: str = "",
+        password: str | None = None,
+        method: str = "GET",
+        *,
+        part: str = "",
+        certificate: str = "",
+    ) -> tuple[int, bytes, dict[str, str]]:
         """One request, its path sent as it is."""
         line = self.line(certificate)
         line.putrequest(method, path, skip_accept_encoding=True)
@@ -176,8 +234,9 @@ def clients(folder: Path) -> Clients:
 
 
 def hold(folder: Path, name: str, groups: list[str]) -> None:
-    users.add_certificate(folder / "secrets/users.json", name, groups, ACCESS.groups,
-                          folder=folder / "ours", days=9)  # fmt: skip
+    users.add_certificate(
+        folder / "secrets/users.json", name, groups, ACCESS.groups, folder=folder / "ours", days=9
+    )
 
 
 def bad_certificates(folder: Path) -> None:
@@ -215,9 +274,14 @@ def server(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     write_passwords(register, store)
     doors = policy.doors(ACCESS, ["base", "java"])
     with running(
-        doors, folder / "state", folder / "nginx", tls=tls, passwords=store,
-        clients=clients(folder), log=folder / "requests.log",
-    ) as made:  # fmt: skip
+        doors,
+        folder / "state",
+        folder / "nginx",
+        tls=tls,
+        passwords=store,
+        clients=clients(folder),
+        log=folder / "requests.log",
+    ) as made:
         server = Server(made, there, passwords, tls, folder)
         yield server
         server.hang_up()
@@ -396,11 +460,18 @@ def test_the_matrix(server: Server, who: Who) -> None:
 
 
 PARTS = {
-    "bytes=2-4": 206, "bytes=3-": 206, "bytes=-2": 206, "bytes=2-99999": 206,
+    "bytes=2-4": 206,
+    "bytes=3-": 206,
+    "bytes=-2": 206,
+    "bytes=2-99999": 206,
     "bytes=0-0,2-2": 200,  # of many parts at once: the whole, not a bomb
-    "lines=1-2": 200, "bytes=": 200,
-    "bytes=99999-": 404, "bytes=5-2": 404, "bytes=x": 404, "bytes=-": 404,
-}  # fmt: skip
+    "lines=1-2": 200,
+    "bytes=": 200,
+    "bytes=99999-": 404,
+    "bytes=5-2": 404,
+    "bytes=x": 404,
+    "bytes=-": 404,
+}
 
 
 @pytest.mark.parametrize("who", ROLES.values(), ids=list(ROLES))
@@ -544,10 +615,20 @@ def test_a_fetcher_with_a_netrc(server: Server, tmp_path: Path) -> None:
         netrc.write_text(f"machine 127.0.0.1 login {user} password {server.passwords[user]}\n")
         (tmp_path / "got").unlink(missing_ok=True)
         return subprocess.run(
-            ["wget", "-q", "-t", "1", f"--ca-certificate={server.tls.certificate}",
-             "-O", tmp_path / "got", server.url + path],
-            env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, check=False, timeout=60,
-        ).returncode  # fmt: skip
+            [
+                "wget",
+                "-q",
+                "-t",
+                "1",
+                f"--ca-certificate={server.tls.certificate}",
+                "-O",
+                tmp_path / "got",
+                server.url + path,
+            ],
+            env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+            check=False,
+            timeout=60,
+        ).returncode
 
     path = "/mirror/role.java/distfiles/one-1.tar.gz"
     assert fetch("jan", path) == 0
@@ -648,14 +729,16 @@ def test_an_administrator_can_include_it(tmp_path: Path, tls: Tls) -> None:
     doors = policy.doors(ACCESS, ["base", "java"])
     holders = Clients(tls.certificate, {"role:java": ["1F", "2F"], "site:acme": []})
     block = nginx.server(doors, str(tmp_path), str(tmp_path / "users"), "127.0.0.1:8443", tls)
-    more = nginx.server(doors, str(tmp_path / "b"), str(tmp_path / "users"), "127.0.0.1:8444", tls,
-                        clients=holders)  # fmt: skip
+    more = nginx.server(
+        doors, str(tmp_path / "b"), str(tmp_path / "users"), "127.0.0.1:8444", tls, clients=holders
+    )
     assert more.count('"1F" off; "2F" off;') == 1
     whole = f"pid {tmp_path}/pid; events {{ }} http {{ {block} {more} }}"
     (tmp_path / "nginx.conf").write_text(whole)
     from tasks.system.command import run
 
-    done = run("nginx", "-t", "-q", "-e", tmp_path / "log", "-c", tmp_path / "nginx.conf",
-               timeout=60)  # fmt: skip
+    done = run(
+        "nginx", "-t", "-q", "-e", tmp_path / "log", "-c", tmp_path / "nginx.conf", timeout=60
+    )
     assert done.returncode == 0
     assert "user root" not in block

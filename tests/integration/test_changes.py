@@ -30,8 +30,11 @@ BEFORE = {
     "run.sh": b"#!/bin/sh\n",
 }
 AFTER = {
-    **{path: data for path, data in BEFORE.items()
-       if not path.startswith(("dev-libs/gone/", "metadata/md5-cache/", "dev-lang/two/two-1.9."))},
+    **{
+        path: data
+        for path, data in BEFORE.items()
+        if not path.startswith(("dev-libs/gone/", "metadata/md5-cache/", "dev-lang/two/two-1.9."))
+    },
     "app-misc/one/one-1.ebuild": b"EAPI=8\nKEYWORDS=amd64\n",
     "app-misc/one/Manifest": b"DIST 1\nDIST 2\n",
     "dev-lang/two/two-1.11.ebuild": b"EAPI=8\n",
@@ -41,7 +44,7 @@ AFTER = {
     "metadata/md5-cache/dev-lang/two-1.11": b"x\n",
     "metadata/timestamp.x": b"1768610700\n",
     "profiles/package.mask": b"dev-libs/same\n",
-}  # fmt: skip
+}
 
 
 def put(repository: Path, day: str, files: Mapping[str, bytes], *scripts: str) -> str:
@@ -87,8 +90,13 @@ def names(found: Changes) -> list[list[str]]:
 def test_a_day(two: Path) -> None:
     found = changes(two, "20260115", "20260116")
     assert names(found) == [
-        ["dev-util/gone"], ["dev-libs/gone"], ["dev-lang/two"], [], ["app-misc/one"], []
-    ]  # fmt: skip
+        ["dev-util/gone"],
+        ["dev-libs/gone"],
+        ["dev-lang/two"],
+        [],
+        ["app-misc/one"],
+        [],
+    ]
     assert found.bumped[0].before == ("1.9", "1.10")
     assert found.bumped[0].after == ("1.10", "1.11")
     assert found.changed[0].changed == ("1",)
@@ -104,8 +112,13 @@ def test_a_day(two: Path) -> None:
 def test_backwards_and_standing_still(two: Path) -> None:
     found = changes(two, "20260116", "20260115")
     assert names(found) == [
-        ["dev-libs/gone"], ["dev-util/gone"], ["dev-lang/two"], [], ["app-misc/one"], []
-    ]  # fmt: skip
+        ["dev-libs/gone"],
+        ["dev-util/gone"],
+        ["dev-lang/two"],
+        [],
+        ["app-misc/one"],
+        [],
+    ]
     assert found.bumped[0].added == ["1.9"]
     assert found.licenses == {"MIT": "gone"}
     still = changes(two, "20260115", "20260115")
@@ -179,16 +192,26 @@ def test_a_damaged_repository(two: Path) -> None:
 def test_names_that_only_a_remote_can_bring(two: Path) -> None:
     """What freezing refuses, fetching a tag may bring: bytes that are no text, control codes."""
     odd = [
-        "a/b/b-1\udcff.ebuild", "eclass/\x1b[2J.eclass", "licenses/a\nb", "x\u202e", "profiles/ ",
-        "\udcffa/b/b-1.ebuild", "metadata/md5-cache/\n", "ü/b/b-1.ebuild",
-    ]  # fmt: skip
+        "a/b/b-1\udcff.ebuild",
+        "eclass/\x1b[2J.eclass",
+        "licenses/a\nb",
+        "x\u202e",
+        "profiles/ ",
+        "\udcffa/b/b-1.ebuild",
+        "metadata/md5-cache/\n",
+        "ü/b/b-1.ebuild",
+    ]
     put(two, "20260117", dict.fromkeys(odd, b"x"))
     found = changes(two, "20260116", "20260117")
     assert found.eclasses == {"cmake": "gone", r"'\x1b[2J'": "new"}
     assert found.licenses == {"MIT": "gone", r"'a\nb'": "new"}
     assert found.profiles.keys() == {" ", "package.mask", "repo_name"}
-    assert found.other == {"run.sh": "gone", r"'x\u202e'": "new", r"'\udcffa/b/b-1.ebuild'": "new",
-                           r"'\xfc/b/b-1.ebuild'": "new"}  # fmt: skip
+    assert found.other == {
+        "run.sh": "gone",
+        r"'x\u202e'": "new",
+        r"'\udcffa/b/b-1.ebuild'": "new",
+        r"'\xfc/b/b-1.ebuild'": "new",
+    }
     assert [package.name for package in found.touched] == ["a/b"]
     assert text(found).isascii()
     assert all(line.isprintable() for line in text(found, rows=None).splitlines())

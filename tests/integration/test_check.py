@@ -20,8 +20,9 @@ from tasks.publish import release
 from tests.integration.test_gpgv import YEAR, Gpg
 
 SCRIPT = Path(release.__file__).with_name("check.sh")
-SHELLS = [shell for shell in (["dash"], ["busybox", "sh"], ["bash", "--posix"])
-          if shutil.which(shell[0])]  # fmt: skip
+SHELLS = [
+    shell for shell in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])
+]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -54,18 +55,34 @@ class Binhost:
         self.publish(1000)
 
     def publish(
-        self, timestamp: int, /, *, text: str = "", who: str = "good", age: int = 0,
-        how: tuple[str, ...] = ("--detach-sign", "--armor"), at: float = 0, **told: Any,
-    ) -> None:  # fmt: skip
+        self,
+        timestamp: int,
+        /,
+        *,
+        text: str = "",
+        who: str = "good",
+        age: int = 0,
+        how: tuple[str, ...] = ("--detach-sign", "--armor"),
+        at: float = 0,
+        **told: Any,
+    ) -> None:
         raw = (text or f"TIMESTAMP: {timestamp}\n\n").encode()
         (self.view / "Packages").write_bytes(raw)
         (self.view / "Packages.gz").write_bytes(gzip.compress(raw, mtime=0))
         facts = {
-            "name": "base", "group": "public", "generation": timestamp // 1000,
-            "timestamp": timestamp, "lock": {"tree": {"name": "gentoo", "tag": "x"}},
-        }  # fmt: skip
-        release.write(self.view, ["Packages", "Packages.gz"], {**facts, **told},
-                      created=int(time.time()) - age * 86400, valid_days=30)  # fmt: skip
+            "name": "base",
+            "group": "public",
+            "generation": timestamp // 1000,
+            "timestamp": timestamp,
+            "lock": {"tree": {"name": "gentoo", "tag": "x"}},
+        }
+        release.write(
+            self.view,
+            ["Packages", "Packages.gz"],
+            {**facts, **told},
+            created=int(time.time()) - age * 86400,
+            valid_days=30,
+        )
         manifest = (self.view / "release.json").read_bytes()
         proof = self.keys.sign(*how, who=who, data=manifest, at=at)
         (self.view / "release.json.asc").write_bytes(proof)
@@ -76,21 +93,37 @@ class Binhost:
         (self.view / name).write_bytes(raw)
 
     def check(
-        self, *, code: int = 0, name: str = "base", group: str = "public", key: str = "good",
-        shell: tuple[str, ...] = ("dash",), fingerprint: str = "",
-    ) -> str:  # fmt: skip
+        self,
+        *,
+        code: int = 0,
+        name: str = "base",
+        group: str = "public",
+        key: str = "good",
+        shell: tuple[str, ...] = ("dash",),
+        fingerprint: str = "",
+    ) -> str:
         serve = partial(Quiet, directory=str(self.view))
         with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
             try:
                 done = subprocess.run(
-                    [*shell, SCRIPT, f"http://127.0.0.1:{server.server_port}/", name, group,
-                     fingerprint or self.keys.fingerprint(key), self.keys.home / f"{key}.gpg",
-                     self.seen],
-                    capture_output=True, text=True, timeout=60, check=False,
+                    [
+                        *shell,
+                        SCRIPT,
+                        f"http://127.0.0.1:{server.server_port}/",
+                        name,
+                        group,
+                        fingerprint or self.keys.fingerprint(key),
+                        self.keys.home / f"{key}.gpg",
+                        self.seen,
+                    ],
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
                     env={k: os.environ[k] for k in ("PATH", "TMPDIR") if k in os.environ},
-                )  # fmt: skip
+                )
             finally:
                 server.shutdown()
                 thread.join()
@@ -163,7 +196,7 @@ def test_an_empty_signature(binhost: Binhost) -> None:
         {"who": "good", "at": time.time() + 3600},
     ],
     ids=["another key", "two signatures", "SHA-1", "in the future"],
-)  # fmt: skip
+)
 def test_a_signature_that_does_not_count(binhost: Binhost, more: dict[str, Any]) -> None:
     binhost.publish(1000, **more)
     assert "refused: the manifest is not signed" in binhost.check(code=1)
@@ -193,9 +226,12 @@ def test_a_name_deeper_inside_is_not_the_manifests(binhost: Binhost) -> None:
 
 @pytest.mark.parametrize(
     ("told", "said"),
-    [({"timestamp": "1000"}, ""), ({"timestamp": "soon"}, "no timestamp that can be read"),
-     ({"timestamp": 10**20}, "no timestamp that can be read")],
-)  # fmt: skip
+    [
+        ({"timestamp": "1000"}, ""),
+        ({"timestamp": "soon"}, "no timestamp that can be read"),
+        ({"timestamp": 10**20}, "no timestamp that can be read"),
+    ],
+)
 def test_odd_numbers(binhost: Binhost, told: dict[str, Any], said: str) -> None:
     binhost.publish(1000, **told)
     assert said in binhost.check(code=1 if said else 0)
@@ -223,6 +259,7 @@ def test_nothing_is_left_behind(binhost: Binhost, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say() -> None:
-    done = subprocess.run(["shellcheck", "-s", "sh", SCRIPT], capture_output=True, text=True,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        ["shellcheck", "-s", "sh", SCRIPT], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")

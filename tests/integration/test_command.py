@@ -66,8 +66,24 @@ def test_exit_codes(script: str, code: int, told: str) -> None:
     assert told in failed.value.message
 
 
-HOSTILE = ["; touch x", "$(touch x)", "`touch x`", "a b", "*", "-n", "--", "'", '"', "\n", "\\",
-           "caf\u00e9", "", "~", "$HOME", "a" * 100_000]  # fmt: skip
+HOSTILE = [
+    "; touch x",
+    "$(touch x)",
+    "`touch x`",
+    "a b",
+    "*",
+    "-n",
+    "--",
+    "'",
+    '"',
+    "\n",
+    "\\",
+    "caf\u00e9",
+    "",
+    "~",
+    "$HOME",
+    "a" * 100_000,
+]
 
 
 def test_arguments_are_not_interpreted(tmp_path: Path) -> None:

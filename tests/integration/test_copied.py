@@ -89,8 +89,13 @@ def test_what_is_seen_and_what_is_left_is_the_same(
             assert run(box, ["cat", "/opt/begun"]).stdout == "before"
             seen.append([line for line in "".join(lines).splitlines() if "total" not in line])
             left.append(shape(box.upper))
-    dates = [[" ".join(word for n, word in enumerate(line.split()) if n not in (1, 4, 5, 6, 7))
-              for line in lines] for lines in seen]  # fmt: skip
+    dates = [
+        [
+            " ".join(word for n, word in enumerate(line.split()) if n not in (1, 4, 5, 6, 7))
+            for line in lines
+        ]
+        for lines in seen
+    ]
     assert dates[1] == dates[0]
     assert "srv/doomed" in left[0]
     # overlayfs calls a folder that was made anew opaque; here each that is gone from it is told
@@ -121,8 +126,13 @@ def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> Non
     before = [shape(layer) for layer in layers]
     with workspace(tmp_path, "box", tmp_path / "trash") as space:
         copied.spread(layers, space)
-        box = Sandbox("box", layers, space, environment=PATH,
-                      binds=(Bind(str(PROJECT / "docs"), "/mnt/docs"),))  # fmt: skip
+        box = Sandbox(
+            "box",
+            layers,
+            space,
+            environment=PATH,
+            binds=(Bind(str(PROJECT / "docs"), "/mnt/docs"),),
+        )
         run(box, ["sh", "-ec", CHANGES])
         assert run(box, ["sh", "-c", ": > /mnt/docs/x"], check=False).returncode != 0
         assert run(replace(box, network=True), ["cat", "/srv/new"]).stdout == "new\n"
@@ -158,10 +168,25 @@ assert list(layout.work.iterdir()) == []
 def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
     """The kernel refuses an upper layer that is itself on an overlay, as in many containers."""
     done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ON_AN_OVERLAY, tmp_path,
-         sys.executable, "-c", _STORY, tmp_path / "site"],
-        cwd=PROJECT, text=True, capture_output=True, check=False,
-    )  # fmt: skip
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            _ON_AN_OVERLAY,
+            tmp_path,
+            sys.executable,
+            "-c",
+            _STORY,
+            tmp_path / "site",
+        ],
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "appliance: no overlayfs for" in done.stdout
     assert "its layers are copied, which takes time and disk" in done.stdout

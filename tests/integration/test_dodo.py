@@ -39,10 +39,15 @@ def config(tmp_path: Path) -> Path:
 
 def doit(config: Path, *words: str, code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *words], cwd=PROJECT, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        [sys.executable, "-m", "doit", *words],
+        cwd=PROJECT,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
         env={**os.environ, "BINMILL_CONFIG": str(config)},
-    )  # fmt: skip
+    )
     assert done.returncode == code, done.stdout
     return done.stdout
 
@@ -119,9 +124,12 @@ def test_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
     hide = "import importlib.metadata as m; m.entry_points = lambda **_: ()"
     run = "import sys; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(['list']))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{hide}\n{run}"], cwd=tmp_path, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", f"{hide}\n{run}"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 3
     assert "pip install -e" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -130,9 +138,16 @@ def test_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
 def test_status_for_a_program(config: Path) -> None:
     found = json.loads(doit(config, "status", "--json"))
     assert set(found) == {
-        "chroots", "disk", "generations", "last_run", "lock", "newer", "problems", "tasks",
+        "chroots",
+        "disk",
+        "generations",
+        "last_run",
+        "lock",
+        "newer",
+        "problems",
+        "tasks",
         "version",
-    }  # fmt: skip
+    }
     assert found["version"] == 1
     assert sorted(found["chroots"]) == ["base", "java"]
 
@@ -165,9 +180,13 @@ def test_looking_imports_nothing_slow(config: Path, words: list[str]) -> None:
         "print('imported:', *sorted(sys.modules)); sys.exit(code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *words], cwd=PROJECT, check=True, capture_output=True,
-        text=True, env={**os.environ, "BINMILL_CONFIG": str(config)},
-    )  # fmt: skip
+        [sys.executable, "-c", script, *words],
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "BINMILL_CONFIG": str(config)},
+    )
     imported = set(done.stdout.rpartition("imported: ")[2].split())
     assert "tasks.graph" in imported
     assert not imported & slow

@@ -19,8 +19,13 @@ from tests.integration.test_step import PROJECT, Site, write
 
 TASKS = ("one", "two:x", "three", "looks", "locks")
 WORDS = ("three", "looks", "locks")
-RUNS = {"one": "one", "two:x": "two", "three": "three", "looks": "looks asked",
-        "locks": "locks asked"}  # fmt: skip
+RUNS = {
+    "one": "one",
+    "two:x": "two",
+    "three": "three",
+    "looks": "looks asked",
+    "locks": "locks asked",
+}
 
 
 def made(folder: Path) -> Site:
@@ -42,9 +47,13 @@ def killed(site: Site, words: tuple[str, ...]) -> tuple[str, int]:
     passed = site.folder / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     done = subprocess.run(
-        [sys.executable, "-m", "tests.boundaries", passed, *words], cwd=site.folder, check=False,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.boundaries", passed, *words],
+        cwd=site.folder,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        timeout=120,
+    )
     after = passed.read_text().splitlines()
     return (after[-1] if len(after) > len(before) else ""), done.returncode
 

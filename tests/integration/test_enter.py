@@ -51,10 +51,16 @@ def site(entered: Site) -> Site:
 
 def doit(layout: Layout, *words: str, code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *words], cwd=PROJECT, text=True, check=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        [sys.executable, "-m", "doit", *words],
+        cwd=PROJECT,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
         env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
-    )  # fmt: skip
+    )
     assert done.returncode == code, done.stdout
     return done.stdout
 
@@ -179,8 +185,11 @@ def test_a_second_visit_goes_on_and_writes_no_committed_layer(site: Site) -> Non
         "one\nbinmill-chroot\n"
     )
     assert sorted((path, path.lstat().st_mtime_ns) for path in first.rglob("*")) == was
-    assert sh(layout, "ls /root /etc", "--scratch").split()[:3] == ["/etc:", "binmill-chroot",
-                                                                    "portage"]  # fmt: skip
+    assert sh(layout, "ls /root /etc", "--scratch").split()[:3] == [
+        "/etc:",
+        "binmill-chroot",
+        "portage",
+    ]
     assert sh(layout, "ls /root", "--scratch") == "two\n"
     assert len(names(layout.state / "layers/java")) == 3  # its own, and one for each visit
     doit(layout, "mount:java")
@@ -230,11 +239,22 @@ def test_a_failed_command_s_changes_are_kept_too(site: Site) -> None:
 def test_a_command_that_was_ended_leaves_nothing(site: Site, number: int) -> None:
     layout = site.layout
     with subprocess.Popen(
-        [sys.executable, "-m", "doit", "enter", "java", "--", "sh", "-c",
-         ": > /root/x; echo here; sleep 600"],
-        cwd=PROJECT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        [
+            sys.executable,
+            "-m",
+            "doit",
+            "enter",
+            "java",
+            "--",
+            "sh",
+            "-c",
+            ": > /root/x; echo here; sleep 600",
+        ],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"here\n"
         process.send_signal(number)
@@ -250,10 +270,13 @@ def test_words_of_a_command_are_its_own(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("enter",), "there is no chroot ''"), (("enter", "jva"), "there is no chroot 'jva'"),
-     (("enter", "java", "--scrach"), "unrecognized arguments: --scrach"),
-     (("enter", "java", "--reset", "ls"), "--reset takes neither")],
-)  # fmt: skip
+    [
+        (("enter",), "there is no chroot ''"),
+        (("enter", "jva"), "there is no chroot 'jva'"),
+        (("enter", "java", "--scrach"), "unrecognized arguments: --scrach"),
+        (("enter", "java", "--reset", "ls"), "--reset takes neither"),
+    ],
+)
 def test_wrong_words(site: Site, words: tuple[str, ...], said: str) -> None:
     told = doit(site.layout, *words, code=1)
     assert said in told
@@ -299,9 +322,12 @@ class Terminal:
         self.resize(40, 100)
         self.process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", sys.executable, "-m", "doit", "enter", *words],
-            cwd=PROJECT, stdin=inside, stdout=inside, stderr=inside,
+            cwd=PROJECT,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
             env={**os.environ, "BINMILL_CONFIG": str(layout.config), "TERM": "vt100"},
-        )  # fmt: skip
+        )
         os.close(inside)
         self.screen = ""
 

@@ -72,9 +72,13 @@ def layout(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Lay
 def doit(layout: Layout, more: dict[bytes, bytes], *words: str) -> bytes:
     environment = {**os.environb, **more, b"BINMILL_CONFIG": os.fsencode(layout.config)}
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *words], cwd=PROJECT, env=environment, check=False,
-        stdin=subprocess.DEVNULL, capture_output=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "doit", *words],
+        cwd=PROJECT,
+        env=environment,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -175,6 +179,15 @@ def test_a_host_without_a_resolver_mounts_none(
 
 
 def test_names_and_time_do_not_depend_on_the_host(layout: Layout) -> None:
-    told = doit(layout, HOSTILE, "enter", "java", "--scratch", "--", "sh", "-c",
-                "cat /etc/hosts /etc/binmill-chroot").decode()  # fmt: skip
+    told = doit(
+        layout,
+        HOSTILE,
+        "enter",
+        "java",
+        "--scratch",
+        "--",
+        "sh",
+        "-c",
+        "cat /etc/hosts /etc/binmill-chroot",
+    ).decode()
     assert told == "127.0.0.1 localhost java\n::1 localhost\nbase > java\n"

@@ -146,10 +146,25 @@ print(json.dumps({"said": said, "held": held, "outside": [p.name for p in outsid
 def test_a_tree_with_a_mount_in_it_is_not_deleted(tmp_path: Path, how: str, site: str) -> None:
     (tmp_path / site).mkdir()
     done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", sys.executable, "-X", "utf8", "-c",
-         _WITH_MOUNTS, tmp_path / site, how],
-        cwd=ROOT, check=True, capture_output=True, text=True, encoding="utf-8",
-    )  # fmt: skip
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            sys.executable,
+            "-X",
+            "utf8",
+            "-c",
+            _WITH_MOUNTS,
+            tmp_path / site,
+            how,
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
     told = json.loads(done.stdout)
     assert len(told["held"]) == 1
     assert f"something is mounted at {told['held'][0]}" in told["said"]

@@ -48,9 +48,11 @@ def references(repository: Path) -> dict[str, str]:
 
 def leftovers(repository: Path) -> list[Path]:
     return [
-        *repository.glob("objects/pack/tmp_*"), *repository.glob("fast_import_*"),
-        *repository.glob("incoming.git"), *repository.glob("incoming.trash/*"),
-    ]  # fmt: skip
+        *repository.glob("objects/pack/tmp_*"),
+        *repository.glob("fast_import_*"),
+        *repository.glob("incoming.git"),
+        *repository.glob("incoming.trash/*"),
+    ]
 
 
 def objects(repository: Path) -> int:
@@ -67,9 +69,12 @@ def test_what_is_frozen(repository: Path, tmp_path: Path) -> None:
     archive = snapshot(tmp_path, scripts=("profiles/repo_name",))
     frozen = put(repository, archive)
     assert frozen == Frozen(
-        "20260115", git(repository, "rev-parse", "20260115^{commit}"), made_at(DAY),
-        sha512(archive), SIGNER,
-    )  # fmt: skip
+        "20260115",
+        git(repository, "rev-parse", "20260115^{commit}"),
+        made_at(DAY),
+        sha512(archive),
+        SIGNER,
+    )
     assert references(repository).keys() == {"refs/heads/main", "refs/tags/20260115"}
     listed = git(repository, "ls-tree", "-r", "20260115").splitlines()
     modes = {line.split("\t")[1]: line.split()[0] for line in listed}
@@ -143,9 +148,26 @@ def test_tag_date(moment: datetime, tag: str) -> None:
 
 
 ODD_NAMES = [
-    'quote"quote', "'", "a b", " leading", "trailing ", "-rf", "--output=x", "ümläut", "日本/語",
-    "$(id)", "`id`", "*", "a:b", "~", "#x", "%s", "!x", "x.lock", "e\u0301",
-]  # fmt: skip
+    'quote"quote',
+    "'",
+    "a b",
+    " leading",
+    "trailing ",
+    "-rf",
+    "--output=x",
+    "ümläut",
+    "日本/語",
+    "$(id)",
+    "`id`",
+    "*",
+    "a:b",
+    "~",
+    "#x",
+    "%s",
+    "!x",
+    "x.lock",
+    "e\u0301",
+]
 CRLF = b"one\r\ntwo\r\n"
 FORMATS = b"$Format:%H$ $Id$ $Id: x $\n"
 ATTRIBUTES = (
@@ -180,8 +202,9 @@ def test_bytes_come_out_as_they_went_in(repository: Path, tmp_path: Path) -> Non
     export(repository, frozen.commit, tmp_path / "out", tmp_path / "trash")
     made = {
         str(path.relative_to(tmp_path / "out")): path.read_bytes()
-        for path in (tmp_path / "out").rglob("*") if path.is_file()
-    }  # fmt: skip
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
     assert made.pop("metadata/timestamp.x").startswith(b"17")
     assert made == HOSTILE
     assert (tmp_path / "out" / "secret").stat().st_mode & 0o777 == 0o755
@@ -324,9 +347,12 @@ def test_killed_in_the_middle(repository: Path, tmp_path: Path, number: signal.S
     """Nothing is referenced, and the next run ends as if nothing had happened."""
     archive = snapshot(tmp_path, files={f"f{n}": os.urandom(500) for n in range(300)})
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED, repository, archive], cwd=Path(__file__).parents[2],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as child:  # fmt: skip
+        [sys.executable, "-c", KILLED, repository, archive],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"half way\n"
         started = _descendants(child.pid)
@@ -386,13 +412,31 @@ def test_newest_and_read(repository: Path, tmp_path: Path) -> None:
     [
         ("tag", "20260115", "main"),
         ("-c", "user.name=x", "-c", "user.email=x", "tag", "-m", "mine", "20260115", "main"),
-        ("-c", "user.name=x", "-c", "user.email=x", "tag", "-m",
-         "timestamp: soon\nsha512: x\nsigner: y", "20260115", "main"),
-        ("-c", "user.name=x", "-c", "user.email=x", "tag", "-m",
-         "timestamp: 1\nsha512: x\nsigner: y", "20260115", "main:profiles/repo_name"),
+        (
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x",
+            "tag",
+            "-m",
+            "timestamp: soon\nsha512: x\nsigner: y",
+            "20260115",
+            "main",
+        ),
+        (
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x",
+            "tag",
+            "-m",
+            "timestamp: 1\nsha512: x\nsigner: y",
+            "20260115",
+            "main:profiles/repo_name",
+        ),
     ],
     ids=["light", "annotated", "no number", "of a file"],
-)  # fmt: skip
+)
 def test_somebody_else_s_tag(repository: Path, tmp_path: Path, make: tuple[str, ...]) -> None:
     put(repository, snapshot(tmp_path, NEXT), NEXT)
     git(repository, *make)

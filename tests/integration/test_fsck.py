@@ -184,8 +184,9 @@ def test_a_damaged_lock_is_for_a_person(made: Small) -> None:
 
 
 def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(["git", "--git-dir", repository, *words], check=True, input=stdin,
-                          capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        ["git", "--git-dir", repository, *words], check=True, input=stdin, capture_output=True
+    )
     return done.stdout.decode().strip()
 
 

@@ -195,8 +195,11 @@ def trial(disk: Disk, begun: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return copied
 
 
-ACTIONS = {"made and published": Trial.both, "rolled back": Trial.rollback,
-           "collected": Trial.collect}  # fmt: skip
+ACTIONS = {
+    "made and published": Trial.both,
+    "rolled back": Trial.rollback,
+    "collected": Trial.collect,
+}
 
 
 def stands(site: Trial, before: dict[str, bytes | str], wanted: Any) -> bool:
@@ -211,14 +214,21 @@ def stands(site: Trial, before: dict[str, bytes | str], wanted: Any) -> bool:
 @pytest.mark.parametrize(
     ("action", "signing"),
     [
-        (Trial.both, sign), (Trial.both, sign_by_a_program), (Trial.rollback, sign),
-        (Trial.rollback, sign_by_a_program), (Trial.collect, sign),
+        (Trial.both, sign),
+        (Trial.both, sign_by_a_program),
+        (Trial.rollback, sign),
+        (Trial.rollback, sign_by_a_program),
+        (Trial.collect, sign),
     ],
-)  # fmt: skip
+)
 def test_full_at_every_moment(  # noqa: PLR0917
-    disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str], signing: Signing,
-    fill: Fill, step: int,
-) -> None:  # fmt: skip
+    disk: Disk,
+    trial: Callable[..., Trial],
+    action: Callable[[Trial], str],
+    signing: Signing,
+    fill: Fill,
+    step: int,
+) -> None:
     """One line, the old generation as it was, nothing left behind; then the same call succeeds."""
     undisturbed = trial(signing)
     assert action(undisturbed) == ""
@@ -260,9 +270,15 @@ WAYS.append(pytest.param(Trial.both, records, "write", 2, False, id="published, 
 
 @pytest.mark.parametrize(("action", "module", "name", "call", "old"), WAYS)
 def test_full_from_a_moment_on(  # noqa: PLR0917
-    disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str], module: Any,
-    name: str, call: int, old: bool, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    disk: Disk,
+    trial: Callable[..., Trial],
+    action: Callable[[Trial], str],
+    module: Any,
+    name: str,
+    call: int,
+    old: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The same where somebody else fills the disk meanwhile."""
     undisturbed = trial()
     assert action(undisturbed) == ""
@@ -309,9 +325,7 @@ def test_room_is_made_on_a_full_disk(disk: Disk, trial: Callable[..., Trial]) ->
 
 
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
-def test_read_only(
-    disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str]
-) -> None:  # fmt: skip
+def test_read_only(disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str]) -> None:
     """Fault 44."""
     undisturbed = trial()
     assert action(undisturbed) == ""

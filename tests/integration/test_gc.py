@@ -29,24 +29,54 @@ def leave(site: Small) -> set[str]:
     """What earlier locks, killed runs and other configs leave behind; returns its paths."""
     state = site.layout.state
     for path in (
-        f"exports/{COMMIT}/x/y.ebuild", f"exports/.{COMMIT}.tmp/x", f"seeds/{'d' * 32}/bin/sh",
-        f"seeds/{'d' * 32}.listing", f"layers/base/{'1' * 32}/etc/hosts", "layers/old/2/etc/hosts",
-        "etc/base/.3.tmp/make.conf", "etc/old/4/make.conf", "sets/base/.incoming/Packages",
-        "overlays/old.git/HEAD", "inside/builds/old/5/Packages", "inside/builds/base/.6.tmp/x",
-        "downloads/.stage3-old.tar.xz.partial", "downloads/stage3-old.tar.xz", "work/enter-base/x",
-        "records/publish.old.json", "records/.tree.json.0123.tmp", "locks/publish.old",
-        "binhost/base/gen/.7.tmp/Packages", "tree.git.damaged/HEAD", "touched/old", "trash/x",
-    ):  # fmt: skip
+        f"exports/{COMMIT}/x/y.ebuild",
+        f"exports/.{COMMIT}.tmp/x",
+        f"seeds/{'d' * 32}/bin/sh",
+        f"seeds/{'d' * 32}.listing",
+        f"layers/base/{'1' * 32}/etc/hosts",
+        "layers/old/2/etc/hosts",
+        "etc/base/.3.tmp/make.conf",
+        "etc/old/4/make.conf",
+        "sets/base/.incoming/Packages",
+        "overlays/old.git/HEAD",
+        "inside/builds/old/5/Packages",
+        "inside/builds/base/.6.tmp/x",
+        "downloads/.stage3-old.tar.xz.partial",
+        "downloads/stage3-old.tar.xz",
+        "work/enter-base/x",
+        "records/publish.old.json",
+        "records/.tree.json.0123.tmp",
+        "locks/publish.old",
+        "binhost/base/gen/.7.tmp/Packages",
+        "tree.git.damaged/HEAD",
+        "touched/old",
+        "trash/x",
+    ):
         put(state / path)
     return {
-        f"exports/{COMMIT}", f"exports/.{COMMIT}.tmp", f"seeds/{'d' * 32}",
-        f"seeds/{'d' * 32}.listing", f"layers/base/{'1' * 32}", "layers/old", "etc/base/.3.tmp",
-        "etc/old", "sets/base/.incoming", "overlays/old.git", "inside/builds/old",
-        "inside/builds/base/.6.tmp", "downloads/.stage3-old.tar.xz.partial",
-        "downloads/stage3-old.tar.xz", "work/enter-base", "records/publish.old.json",
-        "records/.tree.json.0123.tmp", "locks/publish.old", "binhost/base/gen/.7.tmp",
-        "tree.git.damaged", "touched/old", "trash",
-    }  # fmt: skip
+        f"exports/{COMMIT}",
+        f"exports/.{COMMIT}.tmp",
+        f"seeds/{'d' * 32}",
+        f"seeds/{'d' * 32}.listing",
+        f"layers/base/{'1' * 32}",
+        "layers/old",
+        "etc/base/.3.tmp",
+        "etc/old",
+        "sets/base/.incoming",
+        "overlays/old.git",
+        "inside/builds/old",
+        "inside/builds/base/.6.tmp",
+        "downloads/.stage3-old.tar.xz.partial",
+        "downloads/stage3-old.tar.xz",
+        "work/enter-base",
+        "records/publish.old.json",
+        "records/.tree.json.0123.tmp",
+        "locks/publish.old",
+        "binhost/base/gen/.7.tmp",
+        "tree.git.damaged",
+        "touched/old",
+        "trash",
+    }
 
 
 def listed(printed: str) -> set[str]:
@@ -69,8 +99,19 @@ def test_what_nothing_names_goes_and_nothing_else(made: Small) -> None:
     assert re.search(rf"\n{len(wanted)} things, 0\.[1-9] MB; `doit gc --yes` deletes them", printed)
     assert files(state) == everything
     assert listed(made.doit("gc", "--yes")) == wanted
-    folders = {"inside", "inside/builds", "inside/builds/base", "downloads", "work", "touched",
-               "sets", "sets/base", "binhost", "binhost/base", "binhost/base/gen"}  # fmt: skip
+    folders = {
+        "inside",
+        "inside/builds",
+        "inside/builds/base",
+        "downloads",
+        "work",
+        "touched",
+        "sets",
+        "sets/base",
+        "binhost",
+        "binhost/base",
+        "binhost/base/gen",
+    }
     left = files(state) - before
     assert {str(path.relative_to(state)) for path in left} <= folders | set(_locks(made))
     assert before - files(state) == set()
@@ -102,9 +143,14 @@ def test_days_go_by(made: Small, small_upstream: Upstream) -> None:
     assert made.layout.export(old).is_dir()
     subprocess.run(["rm", "-r", made.layout.binhost("base")], check=True)
     assert listed(made.doit("gc", "--yes")) == {f"exports/{old}", f"sets/base/{'5' * 32}"}
-    assert set(subprocess.run(
-        ["git", "--git-dir", made.layout.tree, "tag"], check=True, capture_output=True, text=True
-    ).stdout.split()) == {day, f"{YESTERDAY:%Y%m%d}"}  # fmt: skip
+    assert set(
+        subprocess.run(
+            ["git", "--git-dir", made.layout.tree, "tag"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+    ) == {day, f"{YESTERDAY:%Y%m%d}"}
 
 
 def test_a_chroot_that_is_no_longer_wanted(made: Small) -> None:
@@ -112,9 +158,17 @@ def test_a_chroot_that_is_no_longer_wanted(made: Small) -> None:
     del config["chroots"]["java"], config["overlays"]["java"]
     made.write(config)
     commit = json.loads(made.layout.record("overlay:java").read_text())["commit"]
-    gone = {"layers/java", "etc/java", "overlays/java.git", "records/chroot.java.json",
-            "records/etc.java.json", "records/overlay.java.json", "locks/chroot.java",
-            "locks/etc.java", "locks/overlay.java"}  # fmt: skip
+    gone = {
+        "layers/java",
+        "etc/java",
+        "overlays/java.git",
+        "records/chroot.java.json",
+        "records/etc.java.json",
+        "records/overlay.java.json",
+        "locks/chroot.java",
+        "locks/etc.java",
+        "locks/overlay.java",
+    }
     assert listed(made.doit("gc", "--yes")) == gone
     made.doit("lock")  # pins it no more
     assert listed(made.doit("gc", "--yes")) == {f"exports/{commit}"}
@@ -154,8 +208,17 @@ def test_what_is_mounted_is_not_walked_into(made: Small, tmp_path: Path) -> None
     """Fault 38: the deletion is refused, and what was behind the mount is intact."""
     behind = put(tmp_path / "behind/precious")
     point = put(made.layout.export(COMMIT) / "x/y").parent
-    mounted = ("unshare", "--mount", "--propagation", "private", "sh", "-c",
-               'mount --bind "$0" "$1" && shift && exec "$@"', behind.parent, point)  # fmt: skip
+    mounted = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        'mount --bind "$0" "$1" && shift && exec "$@"',
+        behind.parent,
+        point,
+    )
     printed = made.doit("gc", "--yes", code=1, prefix=mounted)
     assert f"something is mounted at {point}" in printed
     assert behind.exists()

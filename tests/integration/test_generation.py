@@ -27,13 +27,16 @@ SIGNED = ("Packages", "Packages.gz", "release.json")
 TOLD = ("provenance.jsonl", "sbom.cdx.json")
 BESIDE = {*SIGNED, *TOLD, *(f"{name}.asc" for name in SIGNED)}
 ORIGIN = provenance.origin(
-    chroot="base", etc="f" * 32, builder="https://factory.example", version="1",
+    chroot="base",
+    etc="f" * 32,
+    builder="https://factory.example",
+    version="1",
     pins={
         "tree": {"name": "gentoo", "tag": "20260301", "commit": "c" * 40},
         "overlays": {"java": "b" * 40},
         "seed": {"name": "lab", "path": "x/stage3.tar.xz", "sha512": "d" * 128},
     },
-)  # fmt: skip
+)
 
 
 def sign(files: Sequence[Path]) -> None:
@@ -60,8 +63,15 @@ class Site:
             (folder / path).write_bytes(content + b" signed %d" % self.count)
             (folder.with_suffix(".raw")).write_bytes(content)
             digest = sha512(folder.with_suffix(".raw"))
-            listed.append({"cpv": f"a-b/{name}-1", "build_id": build_id, "path": path,
-                           "size": 1, "sha512": digest})  # fmt: skip
+            listed.append(
+                {
+                    "cpv": f"a-b/{name}-1",
+                    "build_id": build_id,
+                    "path": path,
+                    "size": 1,
+                    "sha512": digest,
+                }
+            )
         return {"set": identity or f"set{self.count}", "packages": listed}, folder
 
     def content(
@@ -88,11 +98,15 @@ class Site:
         }
         seen = views or {"public": [path.split("/")[1] for path in paths]}
         return Content(
-            header, of_set(stanzas, packages), files,
+            header,
+            of_set(stanzas, packages),
+            files,
             {view: [p for p in paths if p.split("/")[1] in names] for view, names in seen.items()},
-            {"gentoo": "c" * 40}, {"name": "base", "lock": {"sha256": "d" * 64}},
-            {"set": record["set"], "signer": signer}, 10,
-        )  # fmt: skip
+            {"gentoo": "c" * 40},
+            {"name": "base", "lock": {"sha256": "d" * 64}},
+            {"set": record["set"], "signer": signer},
+            10,
+        )
 
     def publish(self, made: tuple[Any, Path], signer: str = SIGNER) -> int:
         return self.make(self.content(made, signer))
@@ -131,9 +145,14 @@ def test_the_first(site: Site) -> None:
     assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
     facts = ledger.facts(site.binhost, 1)
     assert facts.pop("created") <= time.time()
-    assert facts == {"set": "set1", "timestamp": int(header["TIMESTAMP"]), "packages": 2,
-                     "views": {"public": 2}, "signer": SIGNER,
-                     "revisions": {"gentoo": "c" * 40}}  # fmt: skip
+    assert facts == {
+        "set": "set1",
+        "timestamp": int(header["TIMESTAMP"]),
+        "packages": 2,
+        "views": {"public": 2},
+        "signer": SIGNER,
+        "revisions": {"gentoo": "c" * 40},
+    }
     top = site.binhost / "current/public"
     for name in ("Packages", "Packages.gz"):
         assert (top / name).stat().st_mtime == facts["timestamp"]
@@ -287,10 +306,16 @@ def test_the_release_manifest(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
         manifest = json.loads(seen["release.json"])
         files = manifest.pop("files")
         assert manifest == {
-            "name": "base", "lock": {"sha256": "d" * 64}, "format": 1, "generation": 2,
-            "group": view.replace(".", ":"), "packages": len(wanted), "timestamp": 1006,
-            "created": 1000, "valid_until": 1000 + 10 * 86400,
-        }  # fmt: skip
+            "name": "base",
+            "lock": {"sha256": "d" * 64},
+            "format": 1,
+            "generation": 2,
+            "group": view.replace(".", ":"),
+            "packages": len(wanted),
+            "timestamp": 1006,
+            "created": 1000,
+            "valid_until": 1000 + 10 * 86400,
+        }
         assert set(files) == {"Packages", "Packages.gz", *TOLD}
         for name, told in files.items():
             assert told == {

@@ -34,10 +34,25 @@ class Gpg:
     def __call__(self, *arguments: str | Path, stdin: bytes = b"", at: float = 0) -> bytes:
         clock = ["--faked-system-time", f"{int(at)}!"] if at else []
         return subprocess.run(
-            ["gpg", "--homedir", self.home, "--batch", "--quiet", "--no-options", "--yes",
-             "--pinentry-mode", "loopback", "--passphrase", "", *clock, *arguments],
-            input=stdin, capture_output=True, check=True,
-        ).stdout  # fmt: skip
+            [
+                "gpg",
+                "--homedir",
+                self.home,
+                "--batch",
+                "--quiet",
+                "--no-options",
+                "--yes",
+                "--pinentry-mode",
+                "loopback",
+                "--passphrase",
+                "",
+                *clock,
+                *arguments,
+            ],
+            input=stdin,
+            capture_output=True,
+            check=True,
+        ).stdout
 
     def new(self, name: str, *, expires: str = "never", at: float = 0) -> None:
         self("--quick-gen-key", f"{name} <{name}@test.example>", "ed25519", "sign", expires, at=at)
@@ -74,8 +89,16 @@ class Keys(Gpg):
             self.new(name, at=BEGUN)
         for name in ("expired", "lapsed"):
             self.new(name, expires=f"seconds={ENDED - BEGUN}", at=BEGUN)
-        self("--cert-digest-algo", "SHA1", "--quick-gen-key", "weak <weak@test.example>",
-             "ed25519", "sign", "never", at=BEGUN)  # fmt: skip
+        self(
+            "--cert-digest-algo",
+            "SHA1",
+            "--quick-gen-key",
+            "weak <weak@test.example>",
+            "ed25519",
+            "sign",
+            "never",
+            at=BEGUN,
+        )
         known = ("good", "other", "revoked", "expired", "lapsed", "weak")
         public("--import", stdin=self("--export", *map(self.fingerprint, known)))
         for name in ("revoked", "lapsed"):
@@ -234,13 +257,28 @@ Make = Callable[[Gpg, float], bytes]
         (lambda gpg, _: gpg.sign(who="good")[:-9], "not trusted"),
     ],
     ids=[
-        "unknown key", "expired key", "revoked key", "expired signature", "SHA-1",
-        "a key by SHA-1", "SHA-224", "future", "wrong role", "two signatures",
-        "two signatures, other first", "and a stranger's",
-        "many signatures", "empty", "HTML", "inline", "inline over other bytes", "clearsigned",
-        "clearsigned over other bytes", "truncated",
+        "unknown key",
+        "expired key",
+        "revoked key",
+        "expired signature",
+        "SHA-1",
+        "a key by SHA-1",
+        "SHA-224",
+        "future",
+        "wrong role",
+        "two signatures",
+        "two signatures, other first",
+        "and a stranger's",
+        "many signatures",
+        "empty",
+        "HTML",
+        "inline",
+        "inline over other bytes",
+        "clearsigned",
+        "clearsigned over other bytes",
+        "truncated",
     ],
-)  # fmt: skip
+)
 def test_refused(gpg: Gpg, check: Check, make: Make, reason: str) -> None:
     with pytest.raises(NotTrusted, match=reason):
         check(make(gpg, time.time()))
@@ -302,8 +340,15 @@ def test_of_several_subkeys_that_which_signed_counts(gpg: Gpg, role: Role, tmp_p
         gpg("-u", f"{key}!", "--detach-sign", stdin=DATA, at=at)
         for key, at in zip(subkeys, (BEGUN + 60, BEFORE, BEFORE), strict=True)
     ]
-    gpg("--no-tty", "--command-fd", "0", "--edit-key", primary, at=BEFORE + 60,
-        stdin=b"key 3\nrevkey\ny\n0\n\ny\nsave\n")  # fmt: skip
+    gpg(
+        "--no-tty",
+        "--command-fd",
+        "0",
+        "--edit-key",
+        primary,
+        at=BEFORE + 60,
+        stdin=b"key 3\nrevkey\ny\n0\n\ny\nsave\n",
+    )
     role.keyfile.write_bytes(gpg("--export", primary))
     role = Role(role.name, role.keyfile, (primary,), accept_expired_before=date(2026, 1, 19))
     for signature in signatures[:2]:
@@ -369,18 +414,34 @@ def test_a_changed_clearsigned_text(gpg: Gpg, role: Role, tmp_path: Path) -> Non
         lambda gpg: gpg.sign("--clear-sign", who="stranger"),
         lambda gpg: gpg.sign("--clear-sign", who="other"),
         lambda gpg: gpg.sign("--clear-sign", who="good") * 2,
-        lambda gpg: gpg.sign("--clear-sign", who="stranger", data=b"evil\n")
-        + gpg.sign("--clear-sign", who="good"),
+        lambda gpg: (
+            gpg.sign("--clear-sign", who="stranger", data=b"evil\n")
+            + gpg.sign("--clear-sign", who="good")
+        ),
         lambda gpg: gpg.sign("--clear-sign", who="good").split(b"-----BEGIN PGP SIG")[0],
         lambda gpg: gpg.sign(who="good"),
-        lambda gpg: gpg("--store", "--compress-algo", "none", "--output", "-", stdin=b"evil\n")
-        + gpg.sign("--sign", "--compress-algo", "none", who="good"),
-        lambda gpg: gpg.sign("--sign", "--compress-algo", "none", who="good")
-        + gpg("--store", "--compress-algo", "none", "--output", "-", stdin=b"evil\n"),
+        lambda gpg: (
+            gpg("--store", "--compress-algo", "none", "--output", "-", stdin=b"evil\n")
+            + gpg.sign("--sign", "--compress-algo", "none", who="good")
+        ),
+        lambda gpg: (
+            gpg.sign("--sign", "--compress-algo", "none", who="good")
+            + gpg("--store", "--compress-algo", "none", "--output", "-", stdin=b"evil\n")
+        ),
     ],
-    ids=["plain", "empty", "stranger", "wrong role", "twice", "evil and good", "no signature",
-         "detached", "unsigned then signed", "signed then unsigned"],
-)  # fmt: skip
+    ids=[
+        "plain",
+        "empty",
+        "stranger",
+        "wrong role",
+        "twice",
+        "evil and good",
+        "no signature",
+        "detached",
+        "unsigned then signed",
+        "signed then unsigned",
+    ],
+)
 def test_no_clearsigned_text(
     gpg: Gpg, role: Role, tmp_path: Path, make: Callable[[Gpg], bytes]
 ) -> None:

@@ -38,8 +38,10 @@ def test_no_link_of_a_guest_leads_out(upper: Path, tmp_path: Path, link: str) ->
     kept = pruned(upper)
     assert kept == (link not in ("proc", "tmp", "var/cache"))  # nothing at these places is kept
     assert sorted(p.name for p in outside.rglob("*") if p.is_file()) == [
-        "kept", "kept", "kept.cpython-311.pyc"
-    ]  # fmt: skip
+        "kept",
+        "kept",
+        "kept.cpython-311.pyc",
+    ]
 
 
 def test_mount_points_and_the_way_to_them_say_nothing(upper: Path) -> None:
@@ -74,8 +76,11 @@ def test_what_was_only_copied_up_is_not_kept(upper: Path, tmp_path: Path) -> Non
         elif change == "owner":
             os.chown(upper / "etc/hosts", 250, 0)
         elif change == "attribute":
-            os.setxattr(upper / "etc/hosts", "security.capability",
-                        bytes.fromhex("0100000200200000000000000000000000000000"))  # fmt: skip
+            os.setxattr(
+                upper / "etc/hosts",
+                "security.capability",
+                bytes.fromhex("0100000200200000000000000000000000000000"),
+            )
         elif change == "folder's mode":
             (upper / "etc").chmod(0o700)
         assert pruned(upper, below), change

@@ -21,10 +21,25 @@ from tests.integration.test_overlays import commit, pin
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
 ODD = [
-    "$(touch${IFS}pwned)", "`touch${IFS}pwned`", ";touch${IFS}pwned;", "|touch${IFS}pwned",
-    "a&&b>c", "--upload-pack=touch${IFS}pwned", "-", "*", "~", "a'b\"c", "a\\b", "caf\u00e9\u4e2d",
-    "x" * 200, "%s%0a", "{x,y}", "a#b", "a@b", "ext::sh",
-]  # fmt: skip
+    "$(touch${IFS}pwned)",
+    "`touch${IFS}pwned`",
+    ";touch${IFS}pwned;",
+    "|touch${IFS}pwned",
+    "a&&b>c",
+    "--upload-pack=touch${IFS}pwned",
+    "-",
+    "*",
+    "~",
+    "a'b\"c",
+    "a\\b",
+    "caf\u00e9\u4e2d",
+    "x" * 200,
+    "%s%0a",
+    "{x,y}",
+    "a#b",
+    "a@b",
+    "ext::sh",
+]
 
 
 @pytest.fixture

@@ -425,11 +425,29 @@ def certified(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path
     """A self-signed certificate, for the server or for another name."""
     pem = tmp_path / "tls.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-days", "2", "-subj", "/CN=test", "-addext", f"subjectAltName={request.param}",
-         "-keyout", pem, "-out", tmp_path / "certificate.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test",
+            "-addext",
+            f"subjectAltName={request.param}",
+            "-keyout",
+            pem,
+            "-out",
+            tmp_path / "certificate.pem",
+        ],
+        check=True,
+        capture_output=True,
+    )
     with pem.open("ab") as out:
         out.write((tmp_path / "certificate.pem").read_bytes())
     return request.param, pem

@@ -23,11 +23,13 @@ SLEEPER = "setsid sleep 600 & (sleep 600 &) ; touch /root/here; sleep 600"
 WORKS = (
     Work(["mount:java"], then=["mount:java"], again=["mount:java"]),
     Work(["enter", "java", "--", "sh", "-c", SLEEPER], then=["enter", "java", "--", "true"]),
-    Work(["enter", "java"], then=["enter", "java", "--", "true"],
-         keys="sleep 600 & sleep 600\r"),
-    Work(["-n", "2", "mount:java", "mount:appliance"], then=["mount:java", "mount:appliance"],
-         again=["chroot:java", "mount:java", "mount:appliance"]),
-)  # fmt: skip
+    Work(["enter", "java"], then=["enter", "java", "--", "true"], keys="sleep 600 & sleep 600\r"),
+    Work(
+        ["-n", "2", "mount:java", "mount:appliance"],
+        then=["mount:java", "mount:appliance"],
+        again=["chroot:java", "mount:java", "mount:appliance"],
+    ),
+)
 
 
 def kills(folder: Path, count: int, seed: int) -> None:

@@ -76,9 +76,13 @@ def unsigned(
     }
     files["metadata/Manifest.gz"] = packed(
         b"IGNORE timestamp.x\n"
-        + lines({"DATA layout.conf": files["metadata/layout.conf"],
-                 "MANIFEST news/Manifest": files["metadata/news/Manifest"]})
-    )  # fmt: skip
+        + lines(
+            {
+                "DATA layout.conf": files["metadata/layout.conf"],
+                "MANIFEST news/Manifest": files["metadata/news/Manifest"],
+            }
+        )
+    )
     listed = {
         f"MANIFEST {ONE}/Manifest": files[f"{ONE}/Manifest"],
         "MANIFEST metadata/Manifest.gz": files["metadata/Manifest.gz"],
@@ -202,23 +206,35 @@ def without(files: Files, *gone: str) -> Files:
         (lambda files: without(files, "metadata/Manifest.gz"), "'metadata/Manifest.gz' is missing"),
         (
             lambda files: {
-                **without(files, f"{ONE}/metadata.xml"), f"{ONE}/metadata.xml/x": b"",
+                **without(files, f"{ONE}/metadata.xml"),
+                f"{ONE}/metadata.xml/x": b"",
             },
             "'app-misc/one/metadata.xml' is a directory, not a regular file$",
         ),
         (
             lambda files: {
-                **{n: d for n, d in files.items() if not n.startswith(ONE)}, ONE: b"a file",
+                **{n: d for n, d in files.items() if not n.startswith(ONE)},
+                ONE: b"a file",
             },
             "Not a directory: 'app-misc/one/Manifest'$",
         ),
     ],
     ids=[
-        "changed", "longer", "missing", "stray", "stray Manifest", "many", "hidden",
-        "hidden folder", "sub-Manifest", "packed Manifest", "no sub-Manifest", "folder for file",
+        "changed",
+        "longer",
+        "missing",
+        "stray",
+        "stray Manifest",
+        "many",
+        "hidden",
+        "hidden folder",
+        "sub-Manifest",
+        "packed Manifest",
+        "no sub-Manifest",
+        "folder for file",
         "file for folder",
     ],
-)  # fmt: skip
+)
 def test_a_tree_that_was_changed(
     gpg: Gpg, repository: Path, held: Held, change: Callable[[Files], Files], said: str
 ) -> None:
@@ -247,10 +263,19 @@ def test_a_tree_that_was_changed(
         (lambda gpg, top: sealed(gpg, b"what is this\n" + top), "Invalid Manifest line"),
     ],
     ids=[
-        "other role's key", "SHA-1", "changed", "twice", "unsigned", "lines after", "lines before",
-        "newer", "older", "without time", "no Manifest",
+        "other role's key",
+        "SHA-1",
+        "changed",
+        "twice",
+        "unsigned",
+        "lines after",
+        "lines before",
+        "newer",
+        "older",
+        "without time",
+        "no Manifest",
     ],
-)  # fmt: skip
+)
 def test_a_top_that_is_not_trusted(
     gpg: Gpg, repository: Path, held: Held, sign: Callable[[Gpg, bytes], bytes], said: str
 ) -> None:

@@ -118,8 +118,10 @@ def test_nobody_has_it(
         world.publish("two", right._replace(archive=flipped(right.archive, 99)))
     else:
         world.answer(status(500), "two", NEXT, ".gpgsig")
-    urls = [each.replace("//", f"//me:{PASSWORD}@")
-            for each in (DEAD, world.url("one"), world.url("two"))]  # fmt: skip
+    urls = [
+        each.replace("//", f"//me:{PASSWORD}@")
+        for each in (DEAD, world.url("one"), world.url("two"))
+    ]
     with pytest.raises(BinmillError) as failed:
         take(source(world, *urls), NEXT, content)
     assert type(failed.value) is kind
@@ -262,8 +264,9 @@ def test_when_a_mirror_got_it(world: World) -> None:
 
 @pytest.mark.parametrize("header", ["Last-Modified: yesterday", "X: y"])
 def test_a_mirror_that_does_not_say_when(world: World, header: str) -> None:
-    world.answer(lambda handler: handler.head(200, "Content-Length: 0", header),
-                 "one", NEXT, ".gpgsig")  # fmt: skip
+    world.answer(
+        lambda handler: handler.head(200, "Content-Length: 0", header), "one", NEXT, ".gpgsig"
+    )
     assert seen(source(world, "one"), NEXT) is None
 
 

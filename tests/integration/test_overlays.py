@@ -192,8 +192,9 @@ def test_moved(upstream: Path, ours: Path) -> None:
     said = f"java: main has moved on to {later[:7]} (pinned: {at[:7]})"
     assert moved(ours, pin(upstream, at)) == said
     assert git(ours, "for-each-ref", "--format=%(refname) %(objectname)").splitlines() == [
-        f"refs/pins/{at} {at}", f"refs/remotes/origin/main {later}",
-    ]  # fmt: skip
+        f"refs/pins/{at} {at}",
+        f"refs/remotes/origin/main {later}",
+    ]
     assert between(ours, at, later) == 2
     assert between(ours, at, at) == 0
     assert between(ours, later, at) is None
@@ -362,8 +363,12 @@ def test_a_tar_that_breaks_off(upstream: Path, ours: Path, tmp_path: Path) -> No
     fake.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", BROKEN_TAR, ours, at, tmp_path / "out", tmp_path / "trash"],
-        cwd=Path(__file__).parents[2], timeout=60, check=True, capture_output=True, text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=60,
+        check=True,
+        capture_output=True,
+        text=True,
         env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
+    )
     assert at[:12] in done.stdout
     assert not (tmp_path / "out").exists()

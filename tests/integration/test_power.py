@@ -45,10 +45,20 @@ def image(path: Path) -> Path:
     with path.open("wb") as file:
         file.truncate(64 << 20)
     subprocess.run(
-        ["mkfs.ext4", "-q", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0",
-         "-N", "8192", path],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            "mkfs.ext4",
+            "-q",
+            "-J",
+            "size=4",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0",
+            "-N",
+            "8192",
+            path,
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return path
 
 
@@ -59,10 +69,19 @@ def mounted(file: Path, place: Path) -> Iterator[tuple[str | Path, ...]]:
     Nothing is written to it but what is synced: the times of the kernel are longer than a test.
     """
     process = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-         'mount -o loop,commit=600 "$0" "$1" && echo ready && exec sleep 3600', file, place],
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            'mount -o loop,commit=600 "$0" "$1" && echo ready && exec sleep 3600',
+            file,
+            place,
+        ],
         stdout=subprocess.PIPE,
-    )  # fmt: skip
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

@@ -135,8 +135,12 @@ def test_a_candidate_is_not_served(site: Site, url: str) -> None:
     assert generation.is_next(site.binhost, 2)
     assert site.seen() == before
     assert parse(get(f"{url}/base/Packages").decode())[1][0]["BUILD_ID"] == "1"
-    for path in ("/base/a-b/x/x-1-2.gpkg.tar", "/base/candidate/2/public/Packages",
-                 "/candidate/2/public/Packages", "/base/../base/candidate/2/Packages"):  # fmt: skip
+    for path in (
+        "/base/a-b/x/x-1-2.gpkg.tar",
+        "/base/candidate/2/public/Packages",
+        "/candidate/2/public/Packages",
+        "/base/../base/candidate/2/Packages",
+    ):
         with pytest.raises(OSError, match=r"40[04]"):
             get(url + path)
     assert ledger.published(site.binhost).keys() == {"a-b/x/x-1-1.gpkg.tar"}

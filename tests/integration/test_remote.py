@@ -455,8 +455,10 @@ def test_a_bug_stays_a_bug(repository: Path) -> None:
 def test_no_repository_there(repository: Path, tmp_path: Path, frozen: Frozen, where: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "dir").mkdir()
-    for act in (lambda: push(repository, str(tmp_path / where), frozen),
-                lambda: fetch(repository, str(tmp_path / where), "20260115")):  # fmt: skip
+    for act in (
+        lambda: push(repository, str(tmp_path / where), frozen),
+        lambda: fetch(repository, str(tmp_path / where), "20260115"),
+    ):
         with pytest.raises(BinmillError) as failed:
             act()
         assert "fatal" in failed.value.message

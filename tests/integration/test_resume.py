@@ -69,9 +69,7 @@ def test_a_mirror_that_breaks_off_is_asked_for_the_rest(
     url = server.url("/it", file(BODY, *headers, pieces=4000, validators=(validator,)))
     assert download([url], target, limit=len(BODY)).url == url
     assert whole(target)
-    assert server.ranges == [
-        (None, None), ("bytes=4000-", validator), ("bytes=8000-", validator)
-    ]  # fmt: skip
+    assert server.ranges == [(None, None), ("bytes=4000-", validator), ("bytes=8000-", validator)]
 
 
 def test_the_next_mirror_is_asked_by_date(server: Hostile, target: Path) -> None:
@@ -135,8 +133,9 @@ def test_a_file_that_changed_is_taken_from_the_start(
     server: Hostile, target: Path, validator: str
 ) -> None:
     url = broken_off(server, target, validator)
-    server.answers["/first"] = file(OTHER, 'ETag: "new"', f"Last-Modified: {LATER}",
-                                    validators=('"new"', LATER), pieces=6000)  # fmt: skip
+    server.answers["/first"] = file(
+        OTHER, 'ETag: "new"', f"Last-Modified: {LATER}", validators=('"new"', LATER), pieces=6000
+    )
     assert download([url], target, limit=LIMIT).modified is not None
     assert whole(target, OTHER)
     assert server.ranges[0][0] == "bytes=4000-"
@@ -216,7 +215,14 @@ def test_a_part_of_what_is_too_large_now(server: Hostile, target: Path) -> None:
 @pytest.mark.parametrize(
     "note",
     [
-        "", "{", "[]", "null", "{}", '"x"', "\0", "\udcff",
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '"x"',
+        "\0",
+        "\udcff",
         '{"url": "{url}", "etag": "\\"one\\"", "modified": null, "total": null}',
         '{"url": "{url}", "etag": "\\"one\\"", "modified": null, "total": 4000}',
         '{"url": "{url}", "etag": "\\"one\\"", "modified": null, "total": "10240"}',
@@ -226,7 +232,7 @@ def test_a_part_of_what_is_too_large_now(server: Hostile, target: Path) -> None:
         '{"url": 3, "etag": "\\"one\\"", "modified": null, "total": 10240}',
         '{"etag": "\\"one\\"", "modified": null, "total": 10240}',
     ],
-)  # fmt: skip
+)
 def test_a_note_that_does_not_fit(server: Hostile, target: Path, note: str) -> None:
     url = server.url("/it", file(BODY, *TAGGED, validators=('"one"',)))
     target.parent.mkdir()
@@ -341,8 +347,11 @@ def test_nginx_gives_the_rest(nginx: tuple[str, Path], server: Hostile, target: 
     assert got.modified is not None
     assert got.modified.isoformat() == "2026-01-15T00:45:00+00:00"
     assert [asked[0] for asked in server.ranges] == [
-        None, "bytes=3000-", "bytes=6000-", "bytes=9000-"
-    ]  # fmt: skip
+        None,
+        "bytes=3000-",
+        "bytes=6000-",
+        "bytes=9000-",
+    ]
     assert {asked[1] for asked in server.ranges[1:]} == {f'"{MADE:x}-{len(BODY):x}"'}
 
 
@@ -376,8 +385,13 @@ PATH = "releases/amd64/autobuilds/x/stage3.tar.xz"
 @pytest.fixture
 def pin(tmp_path: Path) -> SeedPin:
     (tmp_path / "right").write_bytes(BODY)
-    return SeedPin(arch="amd64", flavour="openrc", path="x/stage3.tar.xz", size=len(BODY),
-                   sha512=sha512(tmp_path / "right"))  # fmt: skip
+    return SeedPin(
+        arch="amd64",
+        flavour="openrc",
+        path="x/stage3.tar.xz",
+        size=len(BODY),
+        sha512=sha512(tmp_path / "right"),
+    )
 
 
 def mirror(server: Hostile, name: str, answer: Answer) -> str:

@@ -90,8 +90,11 @@ def test_the_devices_inside(box: Sandbox) -> None:
     assert sh(box, "ls /dev").split() == names.split()
     assert sh(box, "echo gone > /dev/null; head -c 2 /dev/zero | od -An -tx1").split() == ["00"] * 2
     assert sh(box, "stat -c %a /dev/null /dev/shm /dev /run").split() == [
-        "666", "1777", "755", "755"
-    ]  # fmt: skip
+        "666",
+        "1777",
+        "755",
+        "755",
+    ]
 
 
 def test_the_environment_is_exactly_what_was_given(
@@ -282,9 +285,16 @@ def test_namespaces_are_its_own(box: Sandbox, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("script", "code"),
-    [("exit 0", 0), ("exit 7", 7), ("exit 251", 251), ("exit 255", 255), ("kill -KILL $$", 137),
-     ("kill -TERM $$", 143), ("kill -SEGV $$", 139)],
-)  # fmt: skip
+    [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("exit 251", 251),
+        ("exit 255", 255),
+        ("kill -KILL $$", 137),
+        ("kill -TERM $$", 143),
+        ("kill -SEGV $$", 139),
+    ],
+)
 def test_exit_codes(box: Sandbox, script: str, code: int) -> None:
     assert run(box, ["sh", "-c", script], check=False).returncode == code
     if code:
@@ -362,8 +372,9 @@ def small_group(tmp_path: Path) -> Iterator[Path]:
     one, two = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
     parent, limits = (
         (one, ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"))
-        if one.is_dir() else (two, ("memory.max", "memory.swap.max"))
-    )  # fmt: skip
+        if one.is_dir()
+        else (two, ("memory.max", "memory.swap.max"))
+    )
     group = parent / f"binmill-test-{tmp_path.name}-{os.getpid()}"
     try:
         group.mkdir()
@@ -381,8 +392,11 @@ def test_out_of_memory_is_named_as_such(tmp_path: Path, small_group: Path) -> No
     """Fault 40."""
     done = subprocess.run(
         [sys.executable, "-c", _HUNGRY, tmp_path, small_group, PATH],
-        cwd=ROOT, text=True, capture_output=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert (
         "failed in box (exit code 1): out of memory, the kernel killed some of it; it failed"
@@ -417,10 +431,22 @@ enter()
 print((kept / "precious").exists(), work.exists())
 """
     done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", script, kept,
-         stale],
-        cwd=ROOT, text=True, capture_output=True, check=False,
-    )  # fmt: skip
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            sys.executable,
+            "-c",
+            script,
+            kept,
+            stale,
+        ],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     box = tmp_path / "work" / "box"
     assert done.stdout.splitlines() == [
@@ -456,10 +482,24 @@ def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         ' cat /proc/self/mountinfo > "$0/mounts"; touch "$0/over"'
     )
     with subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, tmp_path,
-         sys.executable, "-c", _KILLED, tmp_path, PATH],
-        cwd=ROOT, stderr=subprocess.DEVNULL,
-    ) as host:  # fmt: skip
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            tmp_path,
+            sys.executable,
+            "-c",
+            _KILLED,
+            tmp_path,
+            PATH,
+        ],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    ) as host:
         try:
             yield host
         finally:
@@ -551,16 +591,21 @@ def _entering(tmp_path: Path, argv: list[str]) -> list[str]:
 def test_enter_without_a_terminal_inherits_the_streams(tmp_path: Path) -> None:
     done = subprocess.run(
         _entering(tmp_path, ["sh", "-c", "cat; echo err >&2; exit 5"]),
-        cwd=ROOT, input=b"in", capture_output=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        input=b"in",
+        capture_output=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (5, b"in", b"err\n")
 
 
 def test_enter_whose_sandbox_is_killed_ends_as_a_shell_would(tmp_path: Path) -> None:
     with subprocess.Popen(
         _entering(tmp_path, ["sh", "-c", "echo here; sleep 600"]),
-        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"here\n"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -31,9 +31,14 @@ CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 # user::rw- user:1000:rw- group::r-- mask::rw- other::---, as in linux/posix_acl_xattr.h
 ACL = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", *entry)
-    for entry in ((1, 6, 2**32 - 1), (2, 6, 1000), (4, 4, 2**32 - 1), (16, 6, 2**32 - 1),
-                  (32, 0, 2**32 - 1))
-)  # fmt: skip
+    for entry in (
+        (1, 6, 2**32 - 1),
+        (2, 6, 1000),
+        (4, 4, 2**32 - 1),
+        (16, 6, 2**32 - 1),
+        (32, 0, 2**32 - 1),
+    )
+)
 PACKERS = {"xz": ("xz", "-0"), "zst": ("zstd", "-1"), "bz2": ("bzip2",), "gz": ("gzip", "-1")}
 
 
@@ -112,10 +117,22 @@ def packed(root: Path, target: Path, *options: str, packer: Sequence[str] = ()) 
     """The tarball of a tree, with all its attributes, compressed as its name says."""
     plain = target.with_suffix("")
     subprocess.run(
-        ["tar", "-cSf", plain, "--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*.*",
-         *options, "-C", root, "."],
-        check=True, env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )  # fmt: skip
+        [
+            "tar",
+            "-cSf",
+            plain,
+            "--numeric-owner",
+            "--acls",
+            "--xattrs",
+            "--xattrs-include=*.*",
+            *options,
+            "-C",
+            root,
+            ".",
+        ],
+        check=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
     command = [*(packer or PACKERS[target.suffix[1:]]), "-c"]
     with plain.open("rb") as source, target.open("wb") as out:
         subprocess.run(command, stdin=source, stdout=out, check=True)
@@ -155,13 +172,19 @@ def described(root: Path) -> dict[str, tuple[object, ...]]:
         status = path.lstat()
         kind = stat.S_IFMT(status.st_mode)
         found[str(path.relative_to(root))] = (
-            oct(status.st_mode), status.st_uid, status.st_gid, status.st_rdev, status.st_nlink,
+            oct(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_rdev,
+            status.st_nlink,
             None if kind == stat.S_IFDIR else int(status.st_mtime),
             path.read_bytes() if kind == stat.S_IFREG else None,
             path.readlink() if kind == stat.S_IFLNK else None,
-            {key: os.getxattr(path, key, follow_symlinks=False)
-             for key in os.listxattr(path, follow_symlinks=False)},
-        )  # fmt: skip
+            {
+                key: os.getxattr(path, key, follow_symlinks=False)
+                for key in os.listxattr(path, follow_symlinks=False)
+            },
+        )
     return found
 
 
@@ -224,9 +247,11 @@ ORDERS: dict[str, Callable[[list[str], list[str]], list[str]]] = {
     "usual": lambda _folders, _files: ["."],
     "files last": lambda folders, files: ["--no-recursion", *folders, *files],
     "spelled in two ways": lambda folders, files: [
-        "--no-recursion", *folders, *(each.removeprefix("./") for each in files)
+        "--no-recursion",
+        *folders,
+        *(each.removeprefix("./") for each in files),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -300,12 +325,14 @@ def test_a_damaged_archive(whole: Path, unpack: Extract, tmp_path: Path, how: st
         bad.write_bytes(pack.stdout)
     else:
         middle = len(data) // 2
-        bad.write_bytes({
-            "truncated": data[:middle],
-            "flipped": data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :],
-            "empty": b"",
-            "html": b"<html><body>Not found</body></html>",
-        }[how])  # fmt: skip
+        bad.write_bytes(
+            {
+                "truncated": data[:middle],
+                "flipped": data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :],
+                "empty": b"",
+                "html": b"<html><body>Not found</body></html>",
+            }[how]
+        )
     with pytest.raises(BinmillError) as refused:
         unpack(bad)
     assert "\n" not in refused.value.message

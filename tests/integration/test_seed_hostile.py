@@ -96,10 +96,21 @@ def test_the_good_one(attempt: Attempt) -> None:
 
 # 23: absolute names, and out by ..
 @pytest.mark.parametrize(
-    "name", ["../escaped", "usr/../../escaped", "usr/..", "{out}/escaped", "/escaped", "..",
-             "usr//escaped", "usr/./escaped", "././escaped", "./../escaped",
-             "l" * 120 + "/../../../escaped"],
-)  # fmt: skip
+    "name",
+    [
+        "../escaped",
+        "usr/../../escaped",
+        "usr/..",
+        "{out}/escaped",
+        "/escaped",
+        "..",
+        "usr//escaped",
+        "usr/./escaped",
+        "././escaped",
+        "./../escaped",
+        "l" * 120 + "/../../../escaped",
+    ],
+)
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_names_that_lead_out(attempt: Attempt, name: str, form: Form) -> None:
     filled = name.format(out=attempt.folder)
@@ -172,18 +183,38 @@ def test_devices(attempt: Attempt, kind: bytes, major: int, minor: int, told: st
 
 # 26: setuid and the like outside of where programs lie
 @pytest.mark.parametrize(
-    "place", ["tmp/x", "home/x/su", "etc/su", "var/tmp/su", "su", "usr/su", "dev/su",
-              "root/bin/su", "usr/share/su", "var/usr/bin/su"],
-)  # fmt: skip
+    "place",
+    [
+        "tmp/x",
+        "home/x/su",
+        "etc/su",
+        "var/tmp/su",
+        "su",
+        "usr/su",
+        "dev/su",
+        "root/bin/su",
+        "usr/share/su",
+        "var/usr/bin/su",
+    ],
+)
 @pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6711, 0o4000])
 def test_setuid_where_no_program_belongs(attempt: Attempt, place: str, mode: int) -> None:
     archive = attempt.with_members(member(place, mode=mode))
     attempt.refused(archive, f"/{place} is setuid or setgid, and no program belongs there")
 
 
-@pytest.mark.parametrize("place", ["usr/sbin/x", "usr/lib64/misc/x", "usr/libexec/a/b/x",
-                                   "opt/vendor/bin/x", "usr/local/bin/x", "lib/x",
-                                   "usr/x86_64-pc-linux-gnu/bin/x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "place",
+    [
+        "usr/sbin/x",
+        "usr/lib64/misc/x",
+        "usr/libexec/a/b/x",
+        "opt/vendor/bin/x",
+        "usr/local/bin/x",
+        "lib/x",
+        "usr/x86_64-pc-linux-gnu/bin/x",
+    ],
+)
 def test_setuid_where_programs_lie(attempt: Attempt, place: str) -> None:
     root = attempt.unpack(attempt.with_members(member(place, mode=0o4711)))
     assert (root / place).stat().st_mode & 0o7777 == 0o4711
@@ -216,8 +247,10 @@ def test_capabilities_where_no_program_belongs(attempt: Attempt) -> None:
     attempt.refused(archive, "/home/x has capabilities, and no program belongs there")
 
 
-@pytest.mark.parametrize("name", [b"trusted.overlay.redirect", b"trusted.overlay.opaque",
-                                  b"user.overlay.opaque", b"trusted.x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [b"trusted.overlay.redirect", b"trusted.overlay.opaque", b"user.overlay.opaque", b"trusted.x"],
+)
 def test_what_overlayfs_would_heed(attempt: Attempt, name: bytes) -> None:
     archive = attempt.with_raw(pax(b"SCHILY.xattr." + name, b"/etc") + raw(member("usr/x")))
     attempt.refused(archive, f"'usr/x' has the attribute '{name.decode()}'")
@@ -293,10 +326,14 @@ ODD: dict[str, tuple[bytes, str]] = {
     "a path in an extended header": (pax(b"path", b"../x") + ustar(), "leads out"),
     "a sparse name": (pax(b"GNU.sparse.name", b"/x", b"path", b"x") + ustar(), "leads out"),
     "a link in an extended header": (
-        pax(b"linkpath", b"/etc/passwd") + ustar("h", kind=HARD, target="usr/bin/su"), "leads out"),
+        pax(b"linkpath", b"/etc/passwd") + ustar("h", kind=HARD, target="usr/bin/su"),
+        "leads out",
+    ),
     "a long name": (extension(b"L", b"usr/../../x\0") + ustar(), "leads out"),
     "a long link": (
-        extension(b"K", b"/etc/group\0") + ustar("h", kind=HARD, target="usr/bin/su"), "leads out"),
+        extension(b"K", b"/etc/group\0") + ustar("h", kind=HARD, target="usr/bin/su"),
+        "leads out",
+    ),
     "a prefix": (damaged(ustar(), 345, b"../.."), "leads out"),
     "a global path": (pax(b"path", b"../x", kind=G) + ustar(), "a global extended header"),
     "an unknown keyword": (pax(b"SUN.x", b"1") + ustar(), "unknown keyword ('SUN.x')"),
@@ -317,13 +354,15 @@ ODD: dict[str, tuple[bytes, str]] = {
     "a negative size in base 256": (damaged(ustar(), 124, b"\xff" * 12), "no number"),
     "a folder by its name": (damaged(ustar("usr/x/"), 0, b"usr/x/"), "a directory by its name"),
     "a link with content": (
-        damaged(ustar("l", kind=LINK, target="x"), 124, b"00000000100\0"), "with content"),
+        damaged(ustar("l", kind=LINK, target="x"), 124, b"00000000100\0"),
+        "with content",
+    ),
     "an unknown type": (damaged(ustar(), 156, b"Z"), "of an unknown type ('Z')"),
     "a volume": (damaged(ustar(), 156, b"V"), "of an unknown type ('V')"),
     "a multi-volume": (damaged(ustar(), 156, b"M"), "of an unknown type ('M')"),
     "a damaged header": (damaged(ustar(), 0, b"xyz", fits=False), "a header is damaged"),
     "a second archive": (bytes(512) + ustar(), "something comes after its end"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -441,8 +480,12 @@ def listing(tree: Path, *options: str, locale: str = "C.UTF-8") -> bytes:
     """As stages' makers list a tarball."""
     archive = tree.with_name("listed.tar")
     subprocess.run(["tar", "-cSf", archive, "-C", tree, "."], check=True)
-    done = subprocess.run(["tar", "-tvf", archive, *options], capture_output=True, check=True,
-                          env={**os.environ, "LC_ALL": locale})  # fmt: skip
+    done = subprocess.run(
+        ["tar", "-tvf", archive, *options],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "LC_ALL": locale},
+    )
     return gzip.compress(done.stdout)
 
 
@@ -484,9 +527,15 @@ def test_a_listing_of_more_than_there_is(attempt: Attempt) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [b"", b"<html>", gzip.compress(b"", mtime=0), gzip.compress(b"hello\n", mtime=0),
-            gzip.compress(b"-rw-r--r-- 0/0 1 2026-01-01 00:00 ../x\n", mtime=0)],
-)  # fmt: skip
+    "odd",
+    [
+        b"",
+        b"<html>",
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"hello\n", mtime=0),
+        gzip.compress(b"-rw-r--r-- 0/0 1 2026-01-01 00:00 ../x\n", mtime=0),
+    ],
+)
 def test_a_listing_that_cannot_be_read(
     attempt: Attempt, odd: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,8 +63,9 @@ class Mirrors:
         text = f"# ts=1\n{build}/{STEM}-{build}.tar.xz {len(self.tarball)}\n"
         self.put(mirror, f"latest-{STEM}.txt", self.clear(text, who))
 
-    def publish(self, mirror: str, build: str = NEW, *, listing: bytes | None = None,
-                who: str = "good") -> None:  # fmt: skip
+    def publish(
+        self, mirror: str, build: str = NEW, *, listing: bytes | None = None, who: str = "good"
+    ) -> None:
         """A build with its digests; the pointer leads to it."""
         name = f"{STEM}-{build}.tar.xz"
         text = f"# SHA512 HASH\n{digest(self.tarball)}  {name}\n"
@@ -77,14 +78,20 @@ class Mirrors:
 
     def site(self, *mirrors: str, **seed: Any) -> Site:
         self.seed = seed or self.seed
-        config = Config.model_validate({
-            "keys": {"stages": {"file": str(self.keys.ring),
-                                "fingerprints": [self.keys.fingerprint("good")]}},
-            "mirrors": {"gentoo": [self.server.url(f"/{each}") for each in mirrors or ["one"]]},
-            "tree": {"key": "stages"},
-            "seeds": {"s": self.seed},
-            "chroots": {},
-        })  # fmt: skip
+        config = Config.model_validate(
+            {
+                "keys": {
+                    "stages": {
+                        "file": str(self.keys.ring),
+                        "fingerprints": [self.keys.fingerprint("good")],
+                    }
+                },
+                "mirrors": {"gentoo": [self.server.url(f"/{each}") for each in mirrors or ["one"]]},
+                "tree": {"key": "stages"},
+                "seeds": {"s": self.seed},
+                "chroots": {},
+            }
+        )
         return Site(Layout(self.folder, self.folder / "state"), config)
 
     def lock(self, *mirrors: str, **seed: Any) -> SeedPin:
@@ -151,9 +158,12 @@ def test_the_newest(mirrors: Mirrors, made: Path) -> None:
     mirrors.publish("one")
     pin = mirrors.lock()
     assert pin == SeedPin(
-        arch="amd64", flavour="openrc", path=f"{NEW}/{STEM}-{NEW}.tar.xz",
-        size=len(mirrors.tarball), sha512=digest(mirrors.tarball),
-    )  # fmt: skip
+        arch="amd64",
+        flavour="openrc",
+        path=f"{NEW}/{STEM}-{NEW}.tar.xz",
+        size=len(mirrors.tarball),
+        sha512=digest(mirrors.tarball),
+    )
     assert described(mirrors.make()) == described(made.parent / "root")
     assert "  extracted stage3-amd64-openrc-20260308T170000Z.tar.xz: " in mirrors.printed()
     mirrors.asked()
@@ -226,10 +236,15 @@ def test_what_is_signed_is_not_accepted(mirrors: Mirrors, which: str, how: str, 
     text = "# SHA512 HASH\n" + "a" * 128 + "  other.tar.xz\n"
     good = mirrors.clear(text)
     bad: dict[str, bytes | Answer] = {
-        "html": HTML, "altered": good.replace(b"aaa", b"abc", 1), "empty": b"", "other": good,
-        "stranger": mirrors.clear(text, "stranger"), "role": mirrors.clear(text, "other"),
-        "403": status(403), "huge": good + b"x" * (1 << 20),
-    }  # fmt: skip
+        "html": HTML,
+        "altered": good.replace(b"aaa", b"abc", 1),
+        "empty": b"",
+        "other": good,
+        "stranger": mirrors.clear(text, "stranger"),
+        "role": mirrors.clear(text, "other"),
+        "403": status(403),
+        "huge": good + b"x" * (1 << 20),
+    }
     mirrors.put("one", which, bad[how])
     with pytest.raises(NotTrusted if how not in ("403", "huge") else DownloadFailed) as failed:
         mirrors.lock("one")
@@ -355,8 +370,9 @@ def test_a_listing_that_the_digests_cover(mirrors: Mirrors, made: Path) -> None:
     mirrors.publish("one", listing=contents(made))
     pin = mirrors.lock()
     assert (pin.contents, pin.contents_sha512) == (
-        f"{NEW}/{STEM}-{NEW}.tar.xz.CONTENTS.gz", digest(contents(made)),
-    )  # fmt: skip
+        f"{NEW}/{STEM}-{NEW}.tar.xz.CONTENTS.gz",
+        digest(contents(made)),
+    )
     mirrors.make()
     assert "held against" not in mirrors.printed()
 
@@ -463,8 +479,9 @@ def kill(mirrors: Mirrors, how: signal.Signals = signal.SIGKILL) -> None:
     sign = mirrors.folder / "held"
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, mirrors.folder, sign, config],
-        cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": "."},
-    ) as process:  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "."},
+    ) as process:
         held = eventually(sign.exists)
         process.send_signal(how)
     assert held

@@ -83,9 +83,12 @@ def serving(site: Site) -> Iterator[Path]:
     said = site.folder / "said"
     with said.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "doit", "serve"], cwd=PROJECT, stdout=stream, stderr=stream,
+            [sys.executable, "-m", "doit", "serve"],
+            cwd=PROJECT,
+            stdout=stream,
+            stderr=stream,
             env={**os.environ, "BINMILL_CONFIG": str(site.config), "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+        )
         try:
             deadline = time.monotonic() + 60
             while "Ctrl-C ends it" not in said.read_text():
@@ -163,10 +166,20 @@ def clients_ask(site: Site) -> None:
     for path, good in (("/java/Packages", True), ("/mirror/site.acme/distfiles/x", False)):
         url = site.url + path
         commands: list[list[str | Path]] = [
-            ["wget", "-q", "-t", "1", f"--ca-certificate={trust}", f"--certificate={pem}",
-             f"--private-key={pem}", "-O", got, url],
+            [
+                "wget",
+                "-q",
+                "-t",
+                "1",
+                f"--ca-certificate={trust}",
+                f"--certificate={pem}",
+                f"--private-key={pem}",
+                "-O",
+                got,
+                url,
+            ],
             ["curl", "-sS", "-f", "--cacert", trust, "--cert", pem, "-o", got, url],
-        ]  # fmt: skip
+        ]
         for command in commands:
             if shutil.which(str(command[0])) is None:
                 continue
@@ -191,8 +204,12 @@ def test_the_log_has_who_and_what_and_no_secret(tmp_path: Path) -> None:
         assert site.status("/java/Packages", user=("jan", password)) == 200
         assert site.status(f"/java/Packages?token={password}", user=("jan", "wrong-word")) == 401
         assert site.status(f"/java/%00?token={password}", user=("jan", "wrong-word")) == 404
-        requests.get(f"{site.url}/base/x", headers={"Referer": f"https://jan:{password}@x/"},
-                     verify=str(site.tls.certificate), timeout=20)  # fmt: skip
+        requests.get(
+            f"{site.url}/base/x",
+            headers={"Referer": f"https://jan:{password}@x/"},
+            verify=str(site.tls.certificate),
+            timeout=20,
+        )
         absolute(site, f"https://jan:{password}@127.0.0.1/java/Packages")
     log = site.state / "serve/access.log"
     assert log.stat().st_mode & 0o777 == 0o600
@@ -249,8 +266,18 @@ def test_old_protocols_are_not_spoken(tmp_path: Path) -> None:
             ("tls1_3", True),
         ):
             done = subprocess.run(
-                ["openssl", "s_client", f"-{version}", "-cipher", "ALL:@SECLEVEL=0",
-                 "-connect", f"{host}:{port}"],
-                input=b"", check=False, capture_output=True, timeout=60,
-            )  # fmt: skip
+                [
+                    "openssl",
+                    "s_client",
+                    f"-{version}",
+                    "-cipher",
+                    "ALL:@SECLEVEL=0",
+                    "-connect",
+                    f"{host}:{port}",
+                ],
+                input=b"",
+                check=False,
+                capture_output=True,
+                timeout=60,
+            )
             assert (b"Server certificate" in done.stdout) == good, version

@@ -136,11 +136,16 @@ def detached(needs_sandbox: None, keys: Gpg, tmp_path: Path) -> Iterator[Detache
             (folder / name).write_bytes(data)
         with workspace(tmp_path / "work", "sign", tmp_path / "trash") as space:
             room = Sandbox(
-                "sign", (Path("/"),), space,
-                (Bind(str(home), sign.KEY_HOME, writable=True),
-                 Bind(str(folder), sign.PACKAGES, writable=True), *binds),
+                "sign",
+                (Path("/"),),
+                space,
+                (
+                    Bind(str(home), sign.KEY_HOME, writable=True),
+                    Bind(str(folder), sign.PACKAGES, writable=True),
+                    *binds,
+                ),
                 {"PATH": "/usr/bin:/bin"},
-            )  # fmt: skip
+            )
             log = tmp_path / "log"
             sign.detached(room, folder, list(FILES), keys.fingerprint(who), log)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -305,8 +310,10 @@ def test_a_client_s_keyring(keys: Gpg, tmp_path: Path, length: int) -> None:
     assert all(mode == (0o755 if name in folders else 0o644) for name, mode in modes.items())
     listed = subprocess.run(
         ["gpg", "--homedir", home, "--batch", "--no-autostart", "--with-colons", "--list-keys"],
-        check=True, capture_output=True, text=True,
-    ).stdout.splitlines()  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
     primaries = [line.split(":") for line in listed if line.startswith("pub:")]
     assert [(row[1], row[8]) for row in primaries] == [("u", "u")]  # ultimately trusted
     assert not list(home.glob("private-keys-v1.d/*"))

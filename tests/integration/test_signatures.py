@@ -56,9 +56,11 @@ def but(change: Callable[[World, Signed], dict[str, bytes]]) -> Make:
 
 def sealed(*how: str) -> Make:
     """A signature that has the archive in it, where one that is apart from it belongs."""
-    return but(lambda world, right: {
-        "signature": world.keys.sign(*how, who="good", data=right.archive, at=made_at(NEXT))
-    })  # fmt: skip
+    return but(
+        lambda world, right: {
+            "signature": world.keys.sign(*how, who="good", data=right.archive, at=made_at(NEXT))
+        }
+    )
 
 
 # What a mirror has under the name of the newest day, and what is said of it.
@@ -66,31 +68,37 @@ FAULTS: dict[str, tuple[Make, str]] = {
     "6 a page for an archive": (but(lambda *_: {"archive": PAGE}), "does not fit the bytes"),
     "6 a page for everything": (lambda _: Signed(PAGE, PAGE, PAGE), "there is no signature in it"),
     "6 a page that is signed": (
-        lambda world: Signed(PAGE, world.keys.sign(who="good", data=PAGE)), "not .* a whole",
+        lambda world: Signed(PAGE, world.keys.sign(who="good", data=PAGE)),
+        "not .* a whole",
     ),
     "8 the time of another day, other bytes": (
         signed_by(timestamp=made_at(DAY), files=EVIL),
         r"gentoo 20260115 is already frozen with other content \(commit .*, now .*\); somebody lie",
     ),
     "11 a flipped byte": (
-        but(lambda _, right: {"archive": flipped(right.archive, 99)}), "does not fit the bytes",
+        but(lambda _, right: {"archive": flipped(right.archive, 99)}),
+        "does not fit the bytes",
     ),
     "11 cut short": (
-        but(lambda _, right: {"archive": right.archive[:-1]}), "does not fit the bytes",
+        but(lambda _, right: {"archive": right.archive[:-1]}),
+        "does not fit the bytes",
     ),
     "11 empty": (but(lambda *_: {"archive": b""}), "does not fit the bytes"),
     "11 bad signature": (
-        but(lambda _, right: {"signature": flipped(right.signature, -1)}), "does not fit the bytes",
+        but(lambda _, right: {"signature": flipped(right.signature, -1)}),
+        "does not fit the bytes",
     ),
     "12 unknown key": (signed_by(who="stranger"), "by a key that is not in the key file"),
     "13 expired key": (signed_by(who="expired"), "the key that signed it has expired"),
     "13 expired key, signed after its end": (
-        signed_by(who="expired", at=ENDED + 86400), "the key that signed it has expired",
+        signed_by(who="expired", at=ENDED + 86400),
+        "the key that signed it has expired",
     ),
     "14 revoked key": (signed_by(who="revoked"), "the key that signed it was revoked"),
     "14 revoked key that has expired": (signed_by(who="lapsed"), "that signed it has expired"),
     "15 expired signature": (
-        signed_by("--default-sig-expire", "1d", "--detach-sign"), "the signature has expired",
+        signed_by("--default-sig-expire", "1d", "--detach-sign"),
+        "the signature has expired",
     ),
     "16 SHA-1": (
         signed_by("--digest-algo", "SHA1", "--detach-sign"),
@@ -103,8 +111,11 @@ FAULTS: dict[str, tuple[Make, str]] = {
     "19 inline signed": (sealed("--sign"), "exactly one good signature is wanted"),
     "19 clearsigned": (sealed("--clear-sign"), "exactly one good signature is wanted"),
     "19 the archive itself is signed inline": (
-        but(lambda world, right: {"archive": world.keys.sign("--sign", who="good",
-                                                             data=right.archive)}),
+        but(
+            lambda world, right: {
+                "archive": world.keys.sign("--sign", who="good", data=right.archive)
+            }
+        ),
         "does not fit the bytes",
     ),
     "19 another file's signature": (
@@ -120,7 +131,7 @@ FAULTS: dict[str, tuple[Make, str]] = {
         lambda world: world.signed(DAY),
         "gentoo-20260116.tar.xz is really from 2026-01-16 00:45 UTC: an old snapshot under a new",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=FAULTS.values(), ids=list(FAULTS))

@@ -134,9 +134,7 @@ def test_the_rest_of_half_an_archive(world: World, cut: str) -> None:
     world.publish("one", right)
     world.server.ranges.clear()
     assert world.snapshot(site)[0]["sha512"] == digest(right)
-    assert [asked for asked in world.server.ranges if asked[0]] == [
-        (f"bytes={half}-", dated(NEXT))
-    ]  # fmt: skip
+    assert [asked for asked in world.server.ranges if asked[0]] == [(f"bytes={half}-", dated(NEXT))]
 
 
 @pytest.mark.parametrize("days", [6, 8])
@@ -159,8 +157,9 @@ def test_a_push_that_failed_is_made_up_for(world: World, tmp_path: Path) -> None
     site = world.site()
     world.publish("one", world.signed(DAY), DAY)
     away = world.remote.rename(tmp_path / "away.git")
-    with pytest.raises(BinmillError, match="20260115 could not be pushed to file://localhost"
-                       ) as failed:  # fmt: skip
+    with pytest.raises(
+        BinmillError, match="20260115 could not be pushed to file://localhost"
+    ) as failed:
         snapshots.snapshot(site, asked=True)
     assert "\n" not in failed.value.message
     assert "run `doit snapshot` again" in failed.value.hint
@@ -253,8 +252,10 @@ def test_an_older_day_on_purpose(world: World) -> None:
         f"it was asked for, 20260116 stays the newest{pushed_to(world)}\n"
     )
     assert references(site.layout.tree).keys() == {
-        "refs/heads/main", "refs/tags/20260115", "refs/tags/20260116",
-    }  # fmt: skip
+        "refs/heads/main",
+        "refs/tags/20260115",
+        "refs/tags/20260116",
+    }
     assert references(site.layout.tree)["refs/heads/main"] == main
     assert references(world.remote) == references(site.layout.tree)
     world.server.asked.clear()
@@ -271,9 +272,19 @@ def test_a_newer_day_on_purpose(begun: World) -> None:
 
 @pytest.mark.parametrize(
     "day",
-    ["2026-01-15", "20261301", "20260230", "2026115", "202601 5", "today", "20260115\n",
-     " 20260115", "\uff12\uff10260115", "../../../x"],
-)  # fmt: skip
+    [
+        "2026-01-15",
+        "20261301",
+        "20260230",
+        "2026115",
+        "202601 5",
+        "today",
+        "20260115\n",
+        " 20260115",
+        "\uff12\uff10260115",
+        "../../../x",
+    ],
+)
 def test_what_is_no_day(begun: World, day: str) -> None:
     error = begun.refused(begun.site(), BinmillError, day=day)
     assert error.message == f"--date: {day!r} is not a day"

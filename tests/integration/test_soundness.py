@@ -56,9 +56,17 @@ def test_a_whole_one(site: Site) -> None:
 @pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
 @pytest.mark.parametrize(
     "name",
-    ["site.a/" + Y, "public/Packages", "public/Packages.gz", "site.a/sbom.cdx.json",
-     "site.a/provenance.jsonl", "public/release.json", "ledger.json", "generation.json"],
-)  # fmt: skip
+    [
+        "site.a/" + Y,
+        "public/Packages",
+        "public/Packages.gz",
+        "site.a/sbom.cdx.json",
+        "site.a/provenance.jsonl",
+        "public/release.json",
+        "ledger.json",
+        "generation.json",
+    ],
+)
 def test_every_file_of_it(site: Site, name: str, harm: Callable[[Path], None]) -> None:
     if name == "generation.json" and harm is flip:
         pytest.skip("one digit of its time is another valid one; its index tells")

@@ -113,10 +113,14 @@ class Site:
 
     def start(self, *words: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "doit", *words], cwd=self.folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            [*prefix, sys.executable, "-m", "doit", *words],
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
+        )
 
     def doit(self, *words: str, code: int = 0, prefix: tuple[str, ...] = ()) -> str:
         with self.start(*words, prefix=prefix) as process:
@@ -191,7 +195,7 @@ CHANGES: list[tuple[str, Callable[[Site], object], list[str], str, str]] = [
     ("damaged", write("state/records/one.json", "{"), ["one"], "one", "something that it made"),
     ("memory", lambda site: site.doit("forget", "three"), ["three"], "three", "or was forgotten"),
     ("below as a directory", lambda site: (site.folder / "below" / "x").mkdir(), [], "", "nothing"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -403,8 +407,14 @@ def test_a_signal_whose_exception_got_lost_is_heard(number: signal.Signals) -> N
         f"        os.kill(os.getpid(), {int(number)})\n        sum(range(9))\n"
         "Deaf()\ntime.sleep(60)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False, timeout=30,
-                           stderr=subprocess.PIPE, text=True)  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        check=False,
+        timeout=30,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert "Exception ignored in" in ended.stderr, "the exception was not lost"
     assert ended.returncode in (128 + number, -number)
 
@@ -418,8 +428,11 @@ def test_what_the_caller_ignores_is_ignored() -> None:
     )
     ended = subprocess.run(
         ["env", "--ignore-signal=HUP,INT", sys.executable, "-c", program],
-        cwd=PROJECT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert ended.stdout == "goes on\n"
 
 
@@ -434,8 +447,14 @@ def test_who_tidies_up_is_not_told_again(number: signal.Signals) -> None:
         "        time.sleep(2.5)\n        print('tidy')\n"
         f"with folder():\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(60)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False, timeout=30,
-                           capture_output=True, text=True)  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        check=False,
+        timeout=30,
+        capture_output=True,
+        text=True,
+    )
     assert (ended.stdout, ended.stderr) == ("tidy\n", "")
     assert ended.returncode in (128 + number, -number)
 
@@ -716,8 +735,10 @@ def test_forget_and_clean(done: Site) -> None:
 def test_every_reporter(site: Site) -> None:
     report = json.loads(site.doit("--reporter", "json"))
     assert [(t["name"], t["result"]) for t in report["tasks"]] == [
-        ("one", "success"), ("two:x", "success"), ("three", "success"),
-    ]  # fmt: skip
+        ("one", "success"),
+        ("two:x", "success"),
+        ("three", "success"),
+    ]
     for reporter in ("console", "executed-only", "zero", "error-only"):
         site.doit("--reporter", reporter)
     site.order("one", "fail")
@@ -801,8 +822,12 @@ def test_nobody_reads_the_report_and_nothing_is_lost(site: Site) -> None:
     os.close(reader)
     with os.fdopen(writer, "w") as closed:
         ended = subprocess.run(
-            [sys.executable, "-m", "doit"], cwd=site.folder, check=False, stdout=closed,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "doit"],
+            cwd=site.folder,
+            check=False,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "nothing to do" in site.doit()

@@ -70,11 +70,12 @@ def soaked(fill: Fill, left: int) -> Any:
 @pytest.mark.parametrize(
     ("fill", "left"),
     [
-        (fill_bytes, 40 << 10), (fill_inodes, 12),
+        (fill_bytes, 40 << 10),
+        (fill_inodes, 12),
         *(soaked(fill_bytes, kilobytes << 10) for kilobytes in (0, 4, 8, 16, 24, 64)),
         *(soaked(fill_inodes, count) for count in (0, 1, 2, 4, 8, 16)),
     ],
-)  # fmt: skip
+)
 def test_full_at_each_step(elsewhere: Elsewhere, small_made: Small, fill: Fill, left: int) -> None:
     """Each step fails in one line, leaves what there was, and converges once there is room."""
     failed = 0

@@ -33,9 +33,13 @@ class Factory:
         self.layout = Layout(place, place / "state")
         self.sets = Sets(self.layout.state)
         self.tables: dict[str, Any] = {
-            "binhost": {"signing_key": SIGNER, "channels": ["testing", "stable"],
-                        "keep": 1, "keep_days": 0}
-        }  # fmt: skip
+            "binhost": {
+                "signing_key": SIGNER,
+                "channels": ["testing", "stable"],
+                "keep": 1,
+                "keep_days": 0,
+            }
+        }
 
     @property
     def site(self) -> Site:
@@ -268,11 +272,15 @@ def test_told_as_text_and_json(factory: Factory, capsys: Any) -> None:
     releases.generations(factory.site, [])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("set of ")[1] for line in lines[1:]] == [
-        "1  previous", "2  current", "3  candidate, not published"
-    ]  # fmt: skip
+        "1  previous",
+        "2  current",
+        "3  candidate, not published",
+    ]
     releases.generations(factory.site, ["base", "--json"])
     assert [g["names"] for g in json.loads(capsys.readouterr().out)] == [
-        ["previous"], ["current"], []
-    ]  # fmt: skip
+        ["previous"],
+        ["current"],
+        [],
+    ]
     with pytest.raises(BinmillError, match="not more"):
         releases.diff(factory.site, ["base", "1", "2", "3"])

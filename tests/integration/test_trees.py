@@ -145,9 +145,14 @@ def test_lock_one_tag_and_leave_the_rest(
 
 @pytest.mark.parametrize(
     ("named", "meant"),
-    [("20260151", "; did you mean 20260115?"), ("2026-01-15", "; did you mean 20260115?"),
-     ("main", ""), ("refs/tags/20260115/../x", ""), ("--help", "")],
-)  # fmt: skip
+    [
+        ("20260151", "; did you mean 20260115?"),
+        ("2026-01-15", "; did you mean 20260115?"),
+        ("main", ""),
+        ("refs/tags/20260115/../x", ""),
+        ("--help", ""),
+    ],
+)
 def test_lock_an_unknown_tag(begun: World, named: str, meant: str) -> None:
     site = begun.site()
     trees.lock(site, asked=True)

@@ -46,8 +46,9 @@ def done(name: str, **values: object) -> Task:
 def test_on_disk_when_a_task_ends(place: Path) -> None:
     with opened(place) as memory:
         memory.save_success(done("one", digest="a"))
-        assert on_disk(place) == {"one": {"_values_:": {"digest": "a"}, "checker:": "MD5Checker",
-                                          "deps:": []}}  # fmt: skip
+        assert on_disk(place) == {
+            "one": {"_values_:": {"digest": "a"}, "checker:": "MD5Checker", "deps:": []}
+        }
         memory.save_success(done("two"))
         assert set(on_disk(place)) == {"one", "two"}
         memory.remove_success(done("one"))

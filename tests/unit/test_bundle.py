@@ -40,9 +40,14 @@ def conf(path: str) -> ConfigParser:
 def test_what_is_in_it() -> None:
     found = made()
     assert sorted(found) == [
-        "README", "check", "fingerprint", "key.asc", "key.gpg",
-        "portage/binrepos.conf/java@role.java.conf", "portage/repos.conf/java@role.java.conf",
-    ]  # fmt: skip
+        "README",
+        "check",
+        "fingerprint",
+        "key.asc",
+        "key.gpg",
+        "portage/binrepos.conf/java@role.java.conf",
+        "portage/repos.conf/java@role.java.conf",
+    ]
     assert found["key.gpg"] == RAW
     assert found["check"].startswith(b"#!/bin/sh\n")
     binrepos = conf("portage/binrepos.conf/java@role.java.conf")["java@role.java"]

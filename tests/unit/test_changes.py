@@ -13,11 +13,46 @@ from tasks.snapshot.changes import Changes, Package, as_json, compared, order, p
 
 DAYS = ["20261117", "20261119", "20261120"]
 IN_ORDER = [  # 1.001.1: what begins with a zero loses its last zeros, and then is compared as text
-    "0", "0.01", "0.02", "0.1", "0.2", "0.10", "1_alpha", "1_alpha1_beta", "1_alpha1", "1_alpha2",
-    "1_alpha10", "1_beta", "1_pre", "1_rc1", "1_rc1_p1", "1_rc2", "1", "1-r1", "1-r2", "1-r10",
-    "1_p", "1_p1", "1_p20200101", "1a", "1b", "1.0", "1.0.1", "1.00.2", "1.001.1", "1.01",
-    "1.1_rc1-r5", "1.1", "1.9", "1.10", "2", "10", "20261119", "9" * 5000, "1" + "0" * 5000,
-]  # fmt: skip
+    "0",
+    "0.01",
+    "0.02",
+    "0.1",
+    "0.2",
+    "0.10",
+    "1_alpha",
+    "1_alpha1_beta",
+    "1_alpha1",
+    "1_alpha2",
+    "1_alpha10",
+    "1_beta",
+    "1_pre",
+    "1_rc1",
+    "1_rc1_p1",
+    "1_rc2",
+    "1",
+    "1-r1",
+    "1-r2",
+    "1-r10",
+    "1_p",
+    "1_p1",
+    "1_p20200101",
+    "1a",
+    "1b",
+    "1.0",
+    "1.0.1",
+    "1.00.2",
+    "1.001.1",
+    "1.01",
+    "1.1_rc1-r5",
+    "1.1",
+    "1.9",
+    "1.10",
+    "2",
+    "10",
+    "20261119",
+    "9" * 5000,
+    "1" + "0" * 5000,
+]
 
 
 def differ(*lines: str, listed: str = "") -> Changes:
@@ -47,8 +82,11 @@ def test_versions_sort_as_pms_says() -> None:
         (["A a-b/c/c-1.ebuild", "A a-b/c/Manifest"], "", {"new": ["a-b/c"]}),
         (["D a-b/c/c-1.ebuild"], "a-b/c/c-1.ebuild", {"gone": ["a-b/c"]}),
         (["A a-b/c/c-2.ebuild"], "a-b/c/c-1.ebuild", {"bumped": ["a-b/c"]}),
-        (["A a-b/c/c-2.ebuild", "D a-b/c/c-1.ebuild", "M a-b/c/Manifest"], "a-b/c/c-1.ebuild",
-         {"bumped": ["a-b/c"]}),
+        (
+            ["A a-b/c/c-2.ebuild", "D a-b/c/c-1.ebuild", "M a-b/c/Manifest"],
+            "a-b/c/c-1.ebuild",
+            {"bumped": ["a-b/c"]},
+        ),
         (["D a-b/c/c-1.ebuild"], "a-b/c/c-1.ebuild a-b/c/c-2.ebuild", {"trimmed": ["a-b/c"]}),
         (["M a-b/c/c-1.ebuild", "M a-b/c/Manifest"], "a-b/c/c-1.ebuild", {"changed": ["a-b/c"]}),
         (["T a-b/c/c-1.ebuild"], "a-b/c/c-1.ebuild", {"changed": ["a-b/c"]}),
@@ -58,27 +96,67 @@ def test_versions_sort_as_pms_says() -> None:
         # the name of the folder says where the version begins
         (["A a/c-d/c-d-1.ebuild"], "a/c-d/c-d-0.ebuild a/c/c-1.ebuild", {"bumped": ["a/c-d"]}),
         (["A x/p+/p+-1_p2-r3.ebuild"], "", {"new": ["x/p+"]}),
-        (["M eclass/x.eclass", "A eclass/y.eclass", "D eclass/tests/z.sh"], "",
-         {"eclasses": {"x": "changed", "y": "new"}, "other": {"eclass/tests/z.sh": "gone"}}),
-        (["M profiles/arch/amd64/package.mask", "M profiles/use.local.desc"], "",
-         {"profiles": {"arch/amd64/package.mask": "changed"}, "derived": 1}),
+        (
+            ["M eclass/x.eclass", "A eclass/y.eclass", "D eclass/tests/z.sh"],
+            "",
+            {"eclasses": {"x": "changed", "y": "new"}, "other": {"eclass/tests/z.sh": "gone"}},
+        ),
+        (
+            ["M profiles/arch/amd64/package.mask", "M profiles/use.local.desc"],
+            "",
+            {"profiles": {"arch/amd64/package.mask": "changed"}, "derived": 1},
+        ),
         (["D licenses/Z", "A licenses/MIT"], "", {"licenses": {"MIT": "new", "Z": "gone"}}),
-        (["A metadata/news/2026-11-20-x/2026-11-20-x.en.txt",
-          "A metadata/news/2026-11-20-x/2026-11-20-x.de.txt",
-          "A metadata/news/old/old.de.txt", "M metadata/news/old/old.en.txt",
-          "D metadata/news/older/older.de.txt"], "",
-         {"news": {"2026-11-20-x": "new", "old": "changed", "older": "gone"}}),
-        (["A metadata/glsa/glsa-202611-01.xml", "M metadata/glsa/Manifest"], "",
-         {"glsa": {"glsa-202611-01": "new"}, "derived": 1}),
-        (["M metadata/md5-cache/a-b/c-1", "D metadata/md5-cache/a-b/c-0", "M Manifest",
-          "M Manifest.files.gz", "M a-b/Manifest.gz", "M metadata/news/timestamp.chk",
-          "M metadata/md5-cache/Manifest.gz", "M metadata/timestamp.x"], "", {"derived": 8}),
-        (["M metadata/layout.conf", "M header.txt", "A a-b/metadata.xml", "A scripts/a/a-1.ebuild"],
-         "", {"other": {"a-b/metadata.xml": "new", "header.txt": "changed",
-                        "metadata/layout.conf": "changed", "scripts/a/a-1.ebuild": "new"}}),
+        (
+            [
+                "A metadata/news/2026-11-20-x/2026-11-20-x.en.txt",
+                "A metadata/news/2026-11-20-x/2026-11-20-x.de.txt",
+                "A metadata/news/old/old.de.txt",
+                "M metadata/news/old/old.en.txt",
+                "D metadata/news/older/older.de.txt",
+            ],
+            "",
+            {"news": {"2026-11-20-x": "new", "old": "changed", "older": "gone"}},
+        ),
+        (
+            ["A metadata/glsa/glsa-202611-01.xml", "M metadata/glsa/Manifest"],
+            "",
+            {"glsa": {"glsa-202611-01": "new"}, "derived": 1},
+        ),
+        (
+            [
+                "M metadata/md5-cache/a-b/c-1",
+                "D metadata/md5-cache/a-b/c-0",
+                "M Manifest",
+                "M Manifest.files.gz",
+                "M a-b/Manifest.gz",
+                "M metadata/news/timestamp.chk",
+                "M metadata/md5-cache/Manifest.gz",
+                "M metadata/timestamp.x",
+            ],
+            "",
+            {"derived": 8},
+        ),
+        (
+            [
+                "M metadata/layout.conf",
+                "M header.txt",
+                "A a-b/metadata.xml",
+                "A scripts/a/a-1.ebuild",
+            ],
+            "",
+            {
+                "other": {
+                    "a-b/metadata.xml": "new",
+                    "header.txt": "changed",
+                    "metadata/layout.conf": "changed",
+                    "scripts/a/a-1.ebuild": "new",
+                }
+            },
+        ),
         ([], "a-b/c/c-1.ebuild", {}),
     ],
-)  # fmt: skip
+)
 def test_each_in_its_list(lines: list[str], listed: str, wanted: dict[str, object]) -> None:
     found = differ(*lines, listed=listed)
     assert lists(found) == wanted
@@ -95,21 +173,45 @@ def test_what_is_known_of_a_package() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["a/p/p-x.ebuild", "a/p/q-1.ebuild", "a/p/p-1.ebuild~", "a/p/p-.ebuild", "a/p/-1.ebuild",
-     "a/p/p-1.ebuild/x", "a/p/p-1-r.ebuild", "a/p/p-1_foo.ebuild", "a/p/p-1.ebuild\n",
-     "a/p/p-1.ebuild.ebuild", "a/p/p-\u0661.ebuild", "a/p/p.ebuild", "a/p/p-1.EBUILD"],
-)  # fmt: skip
+    [
+        "a/p/p-x.ebuild",
+        "a/p/q-1.ebuild",
+        "a/p/p-1.ebuild~",
+        "a/p/p-.ebuild",
+        "a/p/-1.ebuild",
+        "a/p/p-1.ebuild/x",
+        "a/p/p-1-r.ebuild",
+        "a/p/p-1_foo.ebuild",
+        "a/p/p-1.ebuild\n",
+        "a/p/p-1.ebuild.ebuild",
+        "a/p/p-\u0661.ebuild",
+        "a/p/p.ebuild",
+        "a/p/p-1.EBUILD",
+    ],
+)
 def test_what_is_no_ebuild(path: str) -> None:
     assert lists(differ(f"A {path}")) == {"touched": ["a/p"]}
 
 
 @pytest.mark.parametrize(
     "path",
-    ["\x1b[2Ja/b/b-1.ebuild", "a\nb/c/c-1.ebuild", "-a/b/b-1.ebuild", "a/b c/b-1.ebuild", ".x/y/z",
-     "a/\u202eb/b-1.ebuild", "\udcff/b/b-1.ebuild", "\u0430/b/b-1.ebuild", "eclass/\r.eclass",
-     "profiles/a\n20 packages gone", "licenses/\x9b31m", "metadata/news/\x07/x", "\x00",
-     "metadata/glsa/glsa-\b.xml"],
-)  # fmt: skip
+    [
+        "\x1b[2Ja/b/b-1.ebuild",
+        "a\nb/c/c-1.ebuild",
+        "-a/b/b-1.ebuild",
+        "a/b c/b-1.ebuild",
+        ".x/y/z",
+        "a/\u202eb/b-1.ebuild",
+        "\udcff/b/b-1.ebuild",
+        "\u0430/b/b-1.ebuild",
+        "eclass/\r.eclass",
+        "profiles/a\n20 packages gone",
+        "licenses/\x9b31m",
+        "metadata/news/\x07/x",
+        "\x00",
+        "metadata/glsa/glsa-\b.xml",
+    ],
+)
 def test_odd_names_cannot_write_on_the_terminal(path: str) -> None:
     found = differ(f"A {path}")
     for rows in (None, 9):
@@ -136,8 +238,11 @@ def story(listed: str, *lines: str) -> str:
         ("1.0", ["A1.1", "D1.0"], "a/p 1.0 -> 1.1"),
         ("1.0", ["A1.0-r1", "D1.0"], "a/p 1.0 -> 1.0-r1"),
         ("1.9 1.10", ["A1.11", "D1.9"], "a/p 1.10 -> 1.11 -1.9"),
-        ("3.12.4 3.13.0", ["A3.12.5", "A3.13.1", "D3.12.4", "D3.13.0"],
-         "a/p 3.13.0 -> 3.13.1 +3.12.5 -3.12.4"),
+        (
+            "3.12.4 3.13.0",
+            ["A3.12.5", "A3.13.1", "D3.12.4", "D3.13.0"],
+            "a/p 3.13.0 -> 3.13.1 +3.12.5 -3.12.4",
+        ),
         ("3.12.4 3.13.0", ["A3.12.5", "D3.12.4"], "a/p +3.12.5 -3.12.4"),
         ("1 9999", ["A2"], "a/p 1 -> 2"),
         ("9999", ["A2"], "a/p +2"),
@@ -148,7 +253,7 @@ def story(listed: str, *lines: str) -> str:
         ("1 2 3", ["M1", "M3"], "a/p 1 3"),
         ("1 2", ["A3", "D1", "M2"], "a/p 2 -> 3 -1 (2 changed)"),
     ],
-)  # fmt: skip
+)
 def test_what_is_told_of_a_package(before: str, lines: list[str], wanted: str) -> None:
     assert story(before, *lines) == wanted
 
@@ -184,8 +289,10 @@ def test_nothing_changed() -> None:
 
 
 def test_many_are_counted_where_they_do_not_fit() -> None:
-    found = differ(*(f"M a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)),
-                   listed=" ".join(f"a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)))  # fmt: skip
+    found = differ(
+        *(f"M a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)),
+        listed=" ".join(f"a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)),
+    )
     head, blank, title, *body, rest = text(found, width=80, rows=9).splitlines()
     assert head == ("gentoo 20261119 -> 20261120: 1,500 files (0 derived), 1,500 packages changed")
     assert (blank, title) == ("", "changed (1,500)")

@@ -66,8 +66,12 @@ def test_a_set(build: Build) -> None:
     assert [p["cpv"] for p in made["packages"]] == ["app-misc/alpha-1", "app-misc/hello-2.10-r1"]
     hello = made["packages"][1]
     assert (hello["path"], hello["build_id"], hello["slot"], hello["use"], hello["repo"]) == (
-        PATH, 3, "0", "amd64 nls", "gentoo"
-    )  # fmt: skip
+        PATH,
+        3,
+        "0",
+        "amd64 nls",
+        "gentoo",
+    )
     folder = build.place / "sets" / made["set"]
     assert names(build.place / "sets") == [made["set"]]
     assert names(folder) == ["Packages", "app-misc"]
@@ -83,8 +87,10 @@ def test_the_set_s_name_is_made_of_its_content(build: Build) -> None:
     build.entries.reverse()
     (build.pkgdir / "Packages").write_text("PACKAGES: 3\nTIMESTAMP: 5\n\n")
     assert build.collect() == first
-    other = gpkg(build.pkgdir / "app-misc/a/a-1-1.gpkg.tar",
-                 values={**VALUES, "PF": "a-1", "BUILD_ID": "1", "USE": "x"})  # fmt: skip
+    other = gpkg(
+        build.pkgdir / "app-misc/a/a-1-1.gpkg.tar",
+        values={**VALUES, "PF": "a-1", "BUILD_ID": "1", "USE": "x"},
+    )
     second = build.collect()
     assert second["set"] != first["set"]
     assert other.exists()

@@ -321,11 +321,18 @@ TLS = ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"})
 
 
 def test_who_gets_what(layout: Layout) -> None:
-    found = read(layout, changed(
-        GROUPS, TLS, ("access.restricted", "role:java"), ("access.free", ["MIT"]),
-        ("access.binhosts", {"java": "role:java"}), ("access.packages", {"a-b/c": "public"}),
-        ("mirror.keep_days", 3),
-    ))  # fmt: skip
+    found = read(
+        layout,
+        changed(
+            GROUPS,
+            TLS,
+            ("access.restricted", "role:java"),
+            ("access.free", ["MIT"]),
+            ("access.binhosts", {"java": "role:java"}),
+            ("access.packages", {"a-b/c": "public"}),
+            ("mirror.keep_days", 3),
+        ),
+    )
     assert found.access.restricted == "role:java"
     assert found.access.binhosts == {"java": "role:java"}
     assert found.mirror.keep_days == 3
@@ -337,21 +344,29 @@ def test_who_gets_what(layout: Layout) -> None:
     [
         ((GROUPS,), r"\[access\] groups: need TLS"),
         ((("serve.certificate", "x"),), r"\[serve\]: certificate and certificate_key go together"),
-        ((GROUPS, TLS, ("access.restricted", "role:jave")),
-         r"\[access\] restricted: 'role:jave' is not in .* did you mean 'role:java'"),
-        ((GROUPS, TLS, ("access.binhosts", {"jave": "public"})),
-         r"\[access.binhosts\] jave: no chroot; did you mean 'java'"),
-        ((GROUPS, TLS, ("access.packages", {"a-b/c": "site:x"})),
-         r"\[access.packages\] a-b/c: 'site:x' is not in \[access\] groups"),
-        ((GROUPS, TLS, ("chroots.java.groups", ["role:jave"])),
-         r"\[chroots.java\] groups: no group 'role:jave'; did you mean 'role:java'"),
+        (
+            (GROUPS, TLS, ("access.restricted", "role:jave")),
+            r"\[access\] restricted: 'role:jave' is not in .* did you mean 'role:java'",
+        ),
+        (
+            (GROUPS, TLS, ("access.binhosts", {"jave": "public"})),
+            r"\[access.binhosts\] jave: no chroot; did you mean 'java'",
+        ),
+        (
+            (GROUPS, TLS, ("access.packages", {"a-b/c": "site:x"})),
+            r"\[access.packages\] a-b/c: 'site:x' is not in \[access\] groups",
+        ),
+        (
+            (GROUPS, TLS, ("chroots.java.groups", ["role:jave"])),
+            r"\[chroots.java\] groups: no group 'role:jave'; did you mean 'role:java'",
+        ),
         ((("chroots.java.groups", ["public"]),), "'public' is not site:NAME or role:NAME"),
         ((("access.groups", ["public"]),), "'public' is not site:NAME or role:NAME"),
         ((("access.groups", ["site:a.b"]),), "'site:a.b' is not site:NAME or role:NAME"),
         ((("access.group", []),), "did you mean 'groups'"),
         ((("mirror.keep_days", 0),), "greater than or equal to 1"),
     ],
-)  # fmt: skip
+)
 def test_access_that_leads_nowhere(
     layout: Layout, changes: tuple[tuple[str, Any], ...], told: str
 ) -> None:

@@ -118,11 +118,17 @@ def test_why_it_was_built_again() -> None:
 
 def test_sonames_licences_and_signatures() -> None:
     found = compare(
-        released(1, stanza("a-b/x-1", PROVIDES="x86_64: libx.so.1 liby.so.1", LICENSE="MIT"),
-                 stanza("a-b/s-1")),
-        released(2, stanza("a-b/x-2", PROVIDES="x86_64: libx.so.2 liby.so.1 x86_32: libx.so.2"),
-                 stanza("a-b/s-1", SIZE="1001", SHA1="other")),
-    )  # fmt: skip
+        released(
+            1,
+            stanza("a-b/x-1", PROVIDES="x86_64: libx.so.1 liby.so.1", LICENSE="MIT"),
+            stanza("a-b/s-1"),
+        ),
+        released(
+            2,
+            stanza("a-b/x-2", PROVIDES="x86_64: libx.so.2 liby.so.1 x86_32: libx.so.2"),
+            stanza("a-b/s-1", SIZE="1001", SHA1="other"),
+        ),
+    )
     bumped = only(*found.bumped)
     assert bumped.sonames == ("+libx.so.2", "-libx.so.1")
     assert bumped.licence == ("MIT", "")
@@ -140,10 +146,19 @@ def test_as_json() -> None:
     assert json.loads(json.dumps(told)) == told
     assert told["revisions"] == {"gentoo": ["a" * 40, "b" * 40]}
     assert told["rebuilt"] == [
-        {"name": "a-b/x", "slot": "0", "before": "1", "after": "1", "builds": ["1", "2"],
-         "use": [], "sonames": [], "licence": None, "sizes": [1000, 1000],
-         "why": ["the commit of gentoo"]}
-    ]  # fmt: skip
+        {
+            "name": "a-b/x",
+            "slot": "0",
+            "before": "1",
+            "after": "1",
+            "builds": ["1", "2"],
+            "use": [],
+            "sonames": [],
+            "licence": None,
+            "sizes": [1000, 1000],
+            "why": ["the commit of gentoo"],
+        }
+    ]
     assert (told["since"], told["until"], told["sizes"]) == (1, 3, [1000, 1000])
 
 
@@ -153,5 +168,10 @@ def test_sizes_are_told_in_units() -> None:
         return text(found, "b").splitlines()[0].rsplit("-> ", 1)[1]
 
     assert [told(n) for n in (999, 1000, 999_999, 1_000_000, 71_250_000, 2 * 10**12)] == [
-        "999 B", "1 kB", "1000 kB", "1.0 MB", "71.2 MB", "2000.0 GB"
-    ]  # fmt: skip
+        "999 B",
+        "1 kB",
+        "1000 kB",
+        "1.0 MB",
+        "71.2 MB",
+        "2000.0 GB",
+    ]

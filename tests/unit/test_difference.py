@@ -20,10 +20,13 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"env": {"CFLAGS": "-O2"}}, {"env": {"CFLAGS": "-O3"}}, "env changed: CFLAGS -O2 -> -O3"),
     ({"env": {}}, {"env": {"A": "b"}}, "env changed: A nothing -> b"),
     ({"profile": None}, {"profile": "x"}, "profile changed: nothing -> x"),
-    ({"a": 1, "b": 2}, {"a": 2, "c": 3}, "a changed: 1 -> 2; b changed: 2 -> nothing; "
-                                         "c changed: nothing -> 3"),
+    (
+        {"a": 1, "b": 2},
+        {"a": 2, "c": 3},
+        "a changed: 1 -> 2; b changed: 2 -> nothing; c changed: nothing -> 3",
+    ),
     ({"a": "x"}, {"a": "y" * 100}, f"a changed: x -> {'y' * 57}..."),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("old", "new", "said"), CASES, ids=[case[2] or "same" for case in CASES])

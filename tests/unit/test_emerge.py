@@ -95,32 +95,53 @@ emerge: there are no ebuilds to satisfy "no/thing".
     [
         (COMPILE, "app-misc/bad-1::t failed (compile phase): no luck"),
         (FETCH, "app-misc/bad-5 has fetch restriction turned on."),
-        (FETCH.split("!!!")[0], "Failed to emerge app-misc/bad-5, Log file: "
-         "'/var/log/portage/app-misc:bad-5:20261122-185306.log'"),
-        (SIGNATURE, "Error extracting '/var/cache/binhost/base/a-b/c/c-1-1.gpkg.tar', "
-         "GnuPG verification failed"),
-        (REQUIRED_USE, 'The ebuild selected to satisfy "=app-misc/bad-2" has unmet requirements. '
-         '- app-misc/bad-2::t USE="-a -b" '
-         "The following REQUIRED_USE flag constraints are unsatisfied: any-of ( a b )"),
-        (MASKED, 'All ebuilds that could satisfy "=app-misc/bad-3" have been masked. '
-         "One of the following masked packages is required to complete your request: "
-         "- app-misc/bad-3::t (masked by: ~amd64 keyword)"),
-        (DEPENDENCY, 'emerge: there are no ebuilds to satisfy "no/thing". '
-         '(dependency required by "app-misc/bad-4::t" [ebuild])'),
-        ("cc: fatal error: Killed signal terminated program cc1plus\n" + COMPILE,
-         "it was killed; was the machine out of memory?"),
-        (">>> Emerging (1 of 1) a/b-1::t\nKilled\n\n",
-         "it was killed; was the machine out of memory?"),
+        (
+            FETCH.split("!!!")[0],
+            "Failed to emerge app-misc/bad-5, Log file: "
+            "'/var/log/portage/app-misc:bad-5:20261122-185306.log'",
+        ),
+        (
+            SIGNATURE,
+            "Error extracting '/var/cache/binhost/base/a-b/c/c-1-1.gpkg.tar', "
+            "GnuPG verification failed",
+        ),
+        (
+            REQUIRED_USE,
+            'The ebuild selected to satisfy "=app-misc/bad-2" has unmet requirements. '
+            '- app-misc/bad-2::t USE="-a -b" '
+            "The following REQUIRED_USE flag constraints are unsatisfied: any-of ( a b )",
+        ),
+        (
+            MASKED,
+            'All ebuilds that could satisfy "=app-misc/bad-3" have been masked. '
+            "One of the following masked packages is required to complete your request: "
+            "- app-misc/bad-3::t (masked by: ~amd64 keyword)",
+        ),
+        (
+            DEPENDENCY,
+            'emerge: there are no ebuilds to satisfy "no/thing". '
+            '(dependency required by "app-misc/bad-4::t" [ebuild])',
+        ),
+        (
+            "cc: fatal error: Killed signal terminated program cc1plus\n" + COMPILE,
+            "it was killed; was the machine out of memory?",
+        ),
+        (
+            ">>> Emerging (1 of 1) a/b-1::t\nKilled\n\n",
+            "it was killed; was the machine out of memory?",
+        ),
         ("Terminated", "it was killed; was the machine out of memory?"),
-        ("!!! Problems have been detected with your world file\n"
-         "!!! Please run emaint --check world\n!!! No space left on device\n",
-         "No space left on device"),
+        (
+            "!!! Problems have been detected with your world file\n"
+            "!!! Please run emaint --check world\n!!! No space left on device\n",
+            "No space left on device",
+        ),
         ("x.c:1: error: no such thing\n", "x.c:1: error: no such thing"),
         (RESOLVED + ">>> Installing (1 of 1) a/b-1::t\n", ""),
         ("", ""),
         ("!!! " + "x" * 1000, "x" * 400),
     ],
-)  # fmt: skip
+)
 def test_reason(log: str, told: str) -> None:
     assert reason(log) == told
 

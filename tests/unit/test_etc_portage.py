@@ -196,8 +196,10 @@ def test_repos_conf() -> None:
     parser.read_string(etc_portage.files(config(), "java")["repos.conf/binmill.conf"])
     assert parser.sections() == ["gentoo", "ours"]
     assert dict(parser["gentoo"]) == {
-        "main-repo": "gentoo", "location": "/var/db/repos/gentoo", "auto-sync": "no"
-    }  # fmt: skip
+        "main-repo": "gentoo",
+        "location": "/var/db/repos/gentoo",
+        "auto-sync": "no",
+    }
     assert parser["ours"]["location"] == "/var/db/repos/ours"
 
 

@@ -49,13 +49,18 @@ def test_the_seeds_sonames_without_what_the_set_replaces(tmp_path: Path) -> None
     (tmp_path / "usr/lib/libstray.so.1").touch()  # of no package
     set_ = [stanza("d-l/popt-1.19", SLOT="0/1"), stanza("d-l/slotted-2", SLOT="2")]
     assert gate.of_seed(tmp_path, set_) == {
-        Library("x86_64", "libc.so.6"), Library("x86_64", "libslotted.so.1")
-    }  # fmt: skip
+        Library("x86_64", "libc.so.6"),
+        Library("x86_64", "libslotted.so.1"),
+    }
 
 
 def test_a_seed_that_has_no_package_database(tmp_path: Path) -> None:
-    for path in ("usr/lib/x86_64-linux-gnu/libc.so.6", "lib64/ld-linux.so.2", "usr/lib/notes.txt",
-                 "home/libother.so.1"):  # fmt: skip
+    for path in (
+        "usr/lib/x86_64-linux-gnu/libc.so.6",
+        "lib64/ld-linux.so.2",
+        "usr/lib/notes.txt",
+        "home/libother.so.1",
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     assert gate.of_seed(tmp_path, []) == {Library("", "libc.so.6"), Library("", "ld-linux.so.2")}
@@ -82,8 +87,9 @@ def test_collisions() -> None:
 def test_who_blocks_the_other_may_have_its_files() -> None:
     stanzas = [
         stanza("a-b/x-1", RDEPEND="a-b/lib || ( !a-b/y !!<a-b/z-2 )"),
-        stanza("a-b/y-1", SLOT="0/3"), stanza("a-b/z-1"),
-    ]  # fmt: skip
+        stanza("a-b/y-1", SLOT="0/3"),
+        stanza("a-b/z-1"),
+    ]
     xy, xz, yz = (Collision(f"a-b/{a}-1", f"a-b/{b}-1", ("/f",)) for a, b in ("xy", "xz", "yz"))
     asked: list[list[dict[str, str]]] = []
 
@@ -103,8 +109,11 @@ def test_the_files_of_a_package(tmp_path: Path, suffix: str) -> None:
     from tasks.build.gpkg import files
 
     image = tar([("image/usr/bin/x", b"1"), ("image//usr/./share/../lib/y", b"2" * 70000)])
-    members = [("gpkg-1", b""), (f"metadata.tar{suffix}", b""),
-               (f"image.tar{suffix}", PACKERS[suffix](image))]  # fmt: skip
+    members = [
+        ("gpkg-1", b""),
+        (f"metadata.tar{suffix}", b""),
+        (f"image.tar{suffix}", PACKERS[suffix](image)),
+    ]
     assert list(files(gpkg(tmp_path / "x.gpkg.tar", members))) == ["/usr/bin/x", "/usr/lib/y"]
     broken = gpkg(tmp_path / "y.gpkg.tar", [(f"image.tar{suffix}", b"\x7f not so" * 100)])
     with pytest.raises(NotTrusted, match="not a whole GPKG"):
@@ -119,7 +128,9 @@ def test_a_refusal_tells_some_of_each_kind_and_logs_all(tmp_path: Path) -> None:
     error = gate.refusal("base", 3, wrong, log)
     assert error.message.splitlines() == [
         "candidate 3 of base is not published, for 8 reasons:",
-        *(f"  soname: {n}" for n in range(5)), "  soname: and 2 more", "  licence: x",
-    ]  # fmt: skip
+        *(f"  soname: {n}" for n in range(5)),
+        "  soname: and 2 more",
+        "  licence: x",
+    ]
     assert log.read_text().count("gate: soname: ") == 7
     assert "kept for a look" in error.hint

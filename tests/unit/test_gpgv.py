@@ -196,11 +196,19 @@ def test_an_expired_key_that_is_asked_for(made: int, keys: str) -> None:
         ([EXPKEYSIG], listing()),
     ],
     ids=[
-        "too late", "after the primary's end", "after the subkey's end", "revoked",
-        "revoked subkey", "invalid", "two copies, one revoked", "not listed", "no listing",
-        "no time", "no VALIDSIG",
+        "too late",
+        "after the primary's end",
+        "after the subkey's end",
+        "revoked",
+        "revoked subkey",
+        "invalid",
+        "two copies, one revoked",
+        "not listed",
+        "no listing",
+        "no time",
+        "no VALIDSIG",
     ],
-)  # fmt: skip
+)
 def test_an_expired_key_that_counts_for_nothing(lines: list[str], keys: str) -> None:
     with pytest.raises(NotTrusted, match="the key that signed it has expired"):
         judge(text([NEWSIG, *lines]), 0, WAS_GOOD, "x", NOW, keys=keys)
@@ -225,8 +233,9 @@ def test_all_other_rules_hold_for_an_expired_key(lines: list[str], reason: str) 
 def test_an_expired_key_of_another_role() -> None:
     role = Role(ROLE.name, ROLE.keyfile, (OTHER,), accept_expired_before=DAY)
     with pytest.raises(NotTrusted, match="not pinned"):
-        judge(text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)]), 0, role, "x", NOW,
-              keys=listing())  # fmt: skip
+        judge(
+            text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)]), 0, role, "x", NOW, keys=listing()
+        )
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c", "\x1c"])

@@ -211,9 +211,12 @@ def test_a_sparse_member_of_a_huge_size(tmp_path: Path) -> None:
     with tarfile.open(fileobj=out, mode="w:", format=tarfile.PAX_FORMAT) as archive:
         huge = tarfile.TarInfo("top/GNUSparseFile.0/image.tar.zst")
         huge.pax_headers = {
-            "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,0",
-            "GNU.sparse.size": str(1 << 62), "GNU.sparse.name": "top/image.tar.zst",
-        }  # fmt: skip
+            "GNU.sparse.major": "0",
+            "GNU.sparse.minor": "1",
+            "GNU.sparse.map": "0,0",
+            "GNU.sparse.size": str(1 << 62),
+            "GNU.sparse.name": "top/image.tar.zst",
+        }
         archive.addfile(huge)
     path = tmp_path / "x.gpkg.tar"
     path.write_bytes(out.getvalue())

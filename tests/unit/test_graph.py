@@ -21,10 +21,30 @@ from tasks.layout import Layout
 from tasks.site import Site
 
 PER_CHROOT = (
-    "chroot", "etc", "mount", "check", "binpkgs", "candidate", "gate", "publish", "client"
-)  # fmt: skip
-ASKED = ("log", "enter", "show", "serve", "user", "distfile", "fsck", "gc",
-         "rollback", "promote", "generations", "diff")  # fmt: skip
+    "chroot",
+    "etc",
+    "mount",
+    "check",
+    "binpkgs",
+    "candidate",
+    "gate",
+    "publish",
+    "client",
+)
+ASKED = (
+    "log",
+    "enter",
+    "show",
+    "serve",
+    "user",
+    "distfile",
+    "fsck",
+    "gc",
+    "rollback",
+    "promote",
+    "generations",
+    "diff",
+)
 SHARED = {"snapshot", "lock", "tree", *ASKED, *graph.GROUPS}
 
 BASE: dict[str, Any] = {"seed": "openrc", "profile": "default/linux/amd64/23.0"}
@@ -58,10 +78,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **ONE,
         "overlays": {"base": {"url": "https://git.example/base.git"}},
         "seeds": {"base": {"flavour": "openrc", "key": "k"}},
-        "chroots": {"base": {**BASE, "seed": "base", "overlays": ["base"]}, "snapshot": BASE
-                    | {"seed": "base"}, "list": {"base": "snapshot"}},
+        "chroots": {
+            "base": {**BASE, "seed": "base", "overlays": ["base"]},
+            "snapshot": BASE | {"seed": "base"},
+            "list": {"base": "snapshot"},
+        },
     },
-}  # fmt: skip
+}
 
 
 def site_of(raw: dict[str, Any]) -> Site:
@@ -185,9 +208,20 @@ def test_only_what_looks_outside_must_be_asked(site: Site) -> None:
 
 def test_no_task_has_the_name_of_a_command(site: Site) -> None:
     commands = {
-        "list", "info", "run", "clean", "forget", "ignore", "help", "dumpdb", "strace",
-        "tabcompletion", "reset-dep", "why", "status",
-    }  # fmt: skip
+        "list",
+        "info",
+        "run",
+        "clean",
+        "forget",
+        "ignore",
+        "help",
+        "dumpdb",
+        "strace",
+        "tabcompletion",
+        "reset-dep",
+        "why",
+        "status",
+    }
     assert not commands & set(tasks_of(site))
 
 
@@ -223,11 +257,14 @@ INPUTS = [
     (("chroots", "java", "env"), {"X": "y"}, {"etc:java", "etc:tomcat"}),
     (("seeds", "openrc", "arch"), "arm64", {"seed:openrc"}),
     (("binhost",), {"keep": 3}, set()),
-    (("binhost",), {"signing_key": "B" * 40},
-     {f"candidate:{name}" for name in ("base", "java", "tomcat")}),
+    (
+        ("binhost",),
+        {"signing_key": "B" * 40},
+        {f"candidate:{name}" for name in ("base", "java", "tomcat")},
+    ),
     (("build",), {"jobs": 3}, set()),
     (("tree", "lookback_days"), 3, set()),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -256,9 +293,14 @@ def test_a_change_of_the_config_touches_only_what_it_is_about(
 def test_no_password_is_in_what_a_task_says() -> None:
     """Fault 58: `doit list` and a run's output show it to everybody."""
     url = "https://me:sesame@git.example/x.git"
-    site = site_of({**ONE, "overlays": {"x": {"url": url}},
-                    "mirrors": {"gentoo": ["http://me:sesame@mirror.example"]},
-                    "tree": {"key": "k", "remote": url},
-                    "network": {"proxy": "http://me:sesame@proxy.example"}})  # fmt: skip
+    site = site_of(
+        {
+            **ONE,
+            "overlays": {"x": {"url": url}},
+            "mirrors": {"gentoo": ["http://me:sesame@mirror.example"]},
+            "tree": {"key": "k", "remote": url},
+            "network": {"proxy": "http://me:sesame@proxy.example"},
+        }
+    )
     for name, task in tasks_of(site).items():
         assert "sesame" not in task.doc, name

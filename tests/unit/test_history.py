@@ -32,8 +32,13 @@ def test_what_may_go() -> None:
 
 
 def test_what_something_points_to_stays_and_candidates_are_not_counted() -> None:
-    kept = [made(1, 1, "stable"), made(2, 2), made(3, 3, "previous"), made(4, 4, "current"),
-            made(5, 5, candidate=True)]  # fmt: skip
+    kept = [
+        made(1, 1, "stable"),
+        made(2, 2),
+        made(3, 3, "previous"),
+        made(4, 4, "current"),
+        made(5, 5, candidate=True),
+    ]
     assert expendable(kept, (), keep=1, keep_days=0, now=100 * DAY) == [2]
 
 
@@ -51,9 +56,15 @@ def test_where_a_rollback_goes() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [("9", "no generation '9'"), ("x", "no generation 'x'"), ("2", "is current already"),
-     ("3", "no generation '3'"), ("-1", "no generation '-1'"), ("", "no generation before 2")],
-)  # fmt: skip
+    [
+        ("9", "no generation '9'"),
+        ("x", "no generation 'x'"),
+        ("2", "is current already"),
+        ("3", "no generation '3'"),
+        ("-1", "no generation '-1'"),
+        ("", "no generation before 2"),
+    ],
+)
 def test_where_a_rollback_cannot_go(asked: str, said: str) -> None:
     kept = [made(2, 2, "current"), made(3, 3, candidate=True)]
     with pytest.raises(BinmillError, match=said) as refused:
@@ -64,8 +75,12 @@ def test_where_a_rollback_cannot_go(asked: str, said: str) -> None:
 
 
 def test_told() -> None:
-    found = [made(1, 1), made(2, 2, "previous", "stable"), made(3, 3, "current", rollback=1),
-             made(4, 4, candidate=True)]  # fmt: skip
+    found = [
+        made(1, 1),
+        made(2, 2, "previous", "stable"),
+        made(3, 3, "current", rollback=1),
+        made(4, 4, candidate=True),
+    ]
     assert text("base", found).splitlines() == [
         "base",
         "     1  1970-01-02 00:00 UTC     21 packages  set 111111111111",
@@ -75,6 +90,12 @@ def test_told() -> None:
         "     4  1970-01-05 00:00 UTC     21 packages  set 444444444444  candidate, not published",
     ]
     assert as_json("base", found)[2] == {
-        "binhost": "base", "number": 3, "timestamp": 3 * DAY, "set": "3" * 32, "packages": 21,
-        "names": ["current"], "rollback": 1, "candidate": False,
-    }  # fmt: skip
+        "binhost": "base",
+        "number": 3,
+        "timestamp": 3 * DAY,
+        "set": "3" * 32,
+        "packages": 21,
+        "names": ["current"],
+        "rollback": 1,
+        "candidate": False,
+    }

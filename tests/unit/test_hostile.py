@@ -46,14 +46,52 @@ BROKEN = [
     "",
 ]
 HOSTILE = [
-    "; reboot", "$(reboot)", "`reboot`", "${IFS}", "a;b", "a|b", "a&&b", "a>b", "*", "~",
-    "%s", "{}", "-oProxyCommand=x", "--help", "-", "--", "=", "a=b", "a'b\"c", "\\", "\\\\\"",
-    "#x", "source",
-    "../../etc", "/etc/passwd", "..", ".", "ext::sh -c x", "ext-x::y", "a b", " ", "a" * 5000,
-    "caf\u00e9 \u4e2d", "caf\u00e9\u4e2d", "https://x/$(reboot);`id`", "https://x/%0a%00",
-    "[::1]:80; x", "site:../x", "role:-x", "A" * 40 + "\n", "a" * 64, "lib+x@y", "-*", "PATH",
+    "; reboot",
+    "$(reboot)",
+    "`reboot`",
+    "${IFS}",
+    "a;b",
+    "a|b",
+    "a&&b",
+    "a>b",
+    "*",
+    "~",
+    "%s",
+    "{}",
+    "-oProxyCommand=x",
+    "--help",
+    "-",
+    "--",
+    "=",
+    "a=b",
+    "a'b\"c",
+    "\\",
+    '\\\\"',
+    "#x",
+    "source",
+    "../../etc",
+    "/etc/passwd",
+    "..",
+    ".",
+    "ext::sh -c x",
+    "ext-x::y",
+    "a b",
+    " ",
+    "a" * 5000,
+    "caf\u00e9 \u4e2d",
+    "caf\u00e9\u4e2d",
+    "https://x/$(reboot);`id`",
+    "https://x/%0a%00",
+    "[::1]:80; x",
+    "site:../x",
+    "role:-x",
+    "A" * 40 + "\n",
+    "a" * 64,
+    "lib+x@y",
+    "-*",
+    "PATH",
     "LD_PRELOAD",
-]  # fmt: skip
+]
 
 
 def places() -> dict[str, keys.Put]:
@@ -61,7 +99,9 @@ def places() -> dict[str, keys.Put]:
     found: dict[str, keys.Put] = {}
     for table, name in NAMES.items():
         found[f"{table}{{}}"] = lambda text, table=table, name=name: {  # type: ignore[misc]
-            **SITE, table: {**SITE[table], text: SITE[table][name]}}  # fmt: skip
+            **SITE,
+            table: {**SITE[table], text: SITE[table][name]},
+        }
     for key, kind in keys.keys().items():
         for place, put in keys.strings(key, kind):
             found[place] = lambda text, key=key, put=put: _with(key, put(text))  # type: ignore[misc]
@@ -114,8 +154,15 @@ def told(value: Any) -> Iterator[str]:
 
 def test_the_places_are_there() -> None:
     assert len(PLACES) > 50
-    for place in ("chroots{}", "chroots.*.env{}", "chroots.*.env.ENTRY", "overlays.*.url",
-                  "chroots.*.package_use.ENTRY[]", "network.proxy", "tree.manifests"):  # fmt: skip
+    for place in (
+        "chroots{}",
+        "chroots.*.env{}",
+        "chroots.*.env.ENTRY",
+        "overlays.*.url",
+        "chroots.*.package_use.ENTRY[]",
+        "network.proxy",
+        "tree.manifests",
+    ):
         assert place in PLACES
 
 

@@ -143,10 +143,20 @@ def test_dates(said: str, date: str) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    ["", " ", ",", "now", "0", "Thu, 41 Jan 2026 00:45:00 GMT", "Thu, 15 Jan 2026 00:45:61 GMT",
-     "Fri, 31 Dec 9999 23:59:59 -2359", "Thu, 15 Jan 99999999999999 00:00:00 GMT", "1.2.3.4 5",
-     "\xb2, \xb2 \xb2 \xb2 \xb2:\xb2:\xb2 \xb2"],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        ",",
+        "now",
+        "0",
+        "Thu, 41 Jan 2026 00:45:00 GMT",
+        "Thu, 15 Jan 2026 00:45:61 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Thu, 15 Jan 99999999999999 00:00:00 GMT",
+        "1.2.3.4 5",
+        "\xb2, \xb2 \xb2 \xb2 \xb2:\xb2:\xb2 \xb2",
+    ],
+)
 def test_no_dates(said: str) -> None:
     assert date_of({"Last-Modified": said}, "Last-Modified") is None
     assert date_of({}, "Last-Modified") is None

@@ -97,16 +97,26 @@ def test_keys_are_sorted_and_nothing_is_empty() -> None:
 
 
 def test_a_header_says_what_the_profile_said_and_what_is_ours() -> None:
-    written = {**parse(SAMPLE)[0], "TTL": "99999999", "DOWNLOAD_TIMESTAMP": "99999999999",
-               "USE_EXPAND_VALUES_ARCH": "amd64", "EVIL": "x"}  # fmt: skip
+    written = {
+        **parse(SAMPLE)[0],
+        "TTL": "99999999",
+        "DOWNLOAD_TIMESTAMP": "99999999999",
+        "USE_EXPAND_VALUES_ARCH": "amd64",
+        "EVIL": "x",
+    }
     revisions = {"ours": "b" * 40, "gentoo": HASH}
     made = header(written, 3, 77, revisions)
     assert json.loads(made.pop("REPO_REVISIONS")) == revisions
     assert made == {
-        "ACCEPT_KEYWORDS": "amd64", "ARCH": "amd64", "PACKAGES": "3", "TIMESTAMP": "77",
-        "PROFILE": "default/linux/amd64/lab", "USE": "amd64", "VERSION": "0",
+        "ACCEPT_KEYWORDS": "amd64",
+        "ARCH": "amd64",
+        "PACKAGES": "3",
+        "TIMESTAMP": "77",
+        "PROFILE": "default/linux/amd64/lab",
+        "USE": "amd64",
+        "VERSION": "0",
         "USE_EXPAND_VALUES_ARCH": "amd64",
-    }  # fmt: skip
+    }
     assert header(written, 3, 77, revisions) == header(
         written, 3, 77, dict(reversed(revisions.items()))
     )
@@ -122,8 +132,12 @@ def test_a_stanza_is_completed_with_what_the_signed_file_is() -> None:
     first = parse(SAMPLE)[1][0]
     sums = Sums(size=6, md5="m" * 32, sha1="s" * 40, sha512="t" * 128, mtime=99)
     assert complete(first, sums) == first | {
-        "SIZE": "6", "MD5": "m" * 32, "SHA1": "s" * 40, "SHA512": "t" * 128, "MTIME": "99",
-    }  # fmt: skip
+        "SIZE": "6",
+        "MD5": "m" * 32,
+        "SHA1": "s" * 40,
+        "SHA512": "t" * 128,
+        "MTIME": "99",
+    }
 
 
 def test_only_and_all_of_the_set() -> None:
@@ -162,8 +176,9 @@ def test_a_stanza_that_climbs_out_is_of_no_package(field: str) -> None:
     """Fault 57: paths come from names that were parsed (build.gpkg); an index can only miss one."""
     climbing = SAMPLE + f"CPV: ../../evil-1\nBUILD_ID: ../1\n{field}\n\n"
     assert set(of_set(parse(climbing)[1], [package(), package(2)])) == {
-        package()["path"], package(2)["path"],
-    }  # fmt: skip
+        package()["path"],
+        package(2)["path"],
+    }
     instead = SAMPLE.replace(f"PATH: {package()['path']}", field)
     with pytest.raises(BinmillError, match="is missing in the index"):
         of_set(parse(instead)[1], [package()])

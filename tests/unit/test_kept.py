@@ -18,9 +18,10 @@ SEED = "d" * 128
 LOCK = Lock(
     tree=TreePin(tag="20260101", commit=TREE),
     overlays={"java": OverlayPin(url="https://x.example/java.git", branch="main", commit=OVERLAY)},
-    seeds={"openrc": SeedPin(arch="amd64", flavour="openrc", path="x/y.tar.xz", size=1,
-                             sha512=SEED)},
-)  # fmt: skip
+    seeds={
+        "openrc": SeedPin(arch="amd64", flavour="openrc", path="x/y.tar.xz", size=1, sha512=SEED)
+    },
+)
 ARTIFACTS = {"etc:base": Artifact(lambda record: [LAYOUT.state / record["path"]])}
 
 
@@ -30,21 +31,28 @@ def test_nothing_is_known() -> None:
 
 def test_what_the_lock_names() -> None:
     assert kept(LAYOUT, Known(LOCK, (), ()), {}) == {
-        LAYOUT.export(TREE), LAYOUT.export(OVERLAY), LAYOUT.seed(SEED), LAYOUT.seed_listing(SEED),
-    }  # fmt: skip
+        LAYOUT.export(TREE),
+        LAYOUT.export(OVERLAY),
+        LAYOUT.seed(SEED),
+        LAYOUT.seed_listing(SEED),
+    }
 
 
 def test_what_records_name_those_put_aside_too() -> None:
     known = Known(None, (("etc:base", {"path": "etc/base/1"}), ("etc:base", {"path": "etc/2"})), ())
-    assert kept(LAYOUT, known, ARTIFACTS) == {Path("/site/state/etc/base/1"),
-                                              Path("/site/state/etc/2")}  # fmt: skip
+    assert kept(LAYOUT, known, ARTIFACTS) == {
+        Path("/site/state/etc/base/1"),
+        Path("/site/state/etc/2"),
+    }
 
 
 def test_what_generations_name() -> None:
     facts = {"set": "5" * 32, "revisions": {"gentoo": OLD, "java": OVERLAY}}
     assert kept(LAYOUT, Known(None, (), (("base", facts),)), {}) == {
-        LAYOUT.binpkgs("base") / ("5" * 32), LAYOUT.export(OLD), LAYOUT.export(OVERLAY),
-    }  # fmt: skip
+        LAYOUT.binpkgs("base") / ("5" * 32),
+        LAYOUT.export(OLD),
+        LAYOUT.export(OVERLAY),
+    }
 
 
 @pytest.mark.parametrize("record", [{}, {"path": 3}, {"path": None}, {"path": ["x"]}])

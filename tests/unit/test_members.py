@@ -33,11 +33,15 @@ def packed(form: Form = tarfile.PAX_FORMAT) -> tuple[bytes, list[str]]:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:", format=form) as archive:
         for name, kind, size, target in (
-            ("./", tarfile.DIRTYPE, 0, ""), ("./a", tarfile.REGTYPE, 0, ""),
-            ("./b", tarfile.REGTYPE, 3_000_000, ""), ("./c", tarfile.LNKTYPE, 0, "./a"),
-            ("./" + "d" * 200, tarfile.REGTYPE, 512, ""), ("./e", tarfile.SYMTYPE, 0, "t" * 300),
-            ("./f/" * 60 + "g", tarfile.REGTYPE, 511, ""), ("./\u00e9", tarfile.FIFOTYPE, 0, ""),
-        ):  # fmt: skip
+            ("./", tarfile.DIRTYPE, 0, ""),
+            ("./a", tarfile.REGTYPE, 0, ""),
+            ("./b", tarfile.REGTYPE, 3_000_000, ""),
+            ("./c", tarfile.LNKTYPE, 0, "./a"),
+            ("./" + "d" * 200, tarfile.REGTYPE, 512, ""),
+            ("./e", tarfile.SYMTYPE, 0, "t" * 300),
+            ("./f/" * 60 + "g", tarfile.REGTYPE, 511, ""),
+            ("./\u00e9", tarfile.FIFOTYPE, 0, ""),
+        ):
             member = tarfile.TarInfo(name)
             member.type, member.size, member.linkname, member.mtime = kind, size, target, 1.5
             archive.addfile(member, io.BytesIO(bytes(range(256)) * (size // 256 + 1)))
@@ -118,19 +122,46 @@ def test_a_thousand_archives_of_noise() -> None:
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        (b"./usr/bin/sh", b"usr/bin/sh"), (b"usr/", b"usr"), (b"./", b""), (b".", b""),
-        (b"./.a", b".a"), (b".a/..b/.c", b".a/..b/.c"), (b"./a/.keep", b"a/.keep"),
-        (b"...", b"..."), (b"\xe9", b"\xe9"), (b"a\\b", b"a\\b"), (b" ", b" "),
+        (b"./usr/bin/sh", b"usr/bin/sh"),
+        (b"usr/", b"usr"),
+        (b"./", b""),
+        (b".", b""),
+        (b"./.a", b".a"),
+        (b".a/..b/.c", b".a/..b/.c"),
+        (b"./a/.keep", b"a/.keep"),
+        (b"...", b"..."),
+        (b"\xe9", b"\xe9"),
+        (b"a\\b", b"a\\b"),
+        (b" ", b" "),
     ],
-)  # fmt: skip
+)
 def test_a_path_inside(name: bytes, path: bytes) -> None:
     assert inner_path(name) == path
 
 
 @pytest.mark.parametrize(
-    "name", [b"", b"/", b"//", b"..", b"../a", b"a/..", b"a/../b", b"/a", b"./..", b"././a",
-             b".//a", b"a//b", b"a//", b"a/.", b"a/./b", b"./.", b"./../a", b"a/" * 101 + b"b"],
-)  # fmt: skip
+    "name",
+    [
+        b"",
+        b"/",
+        b"//",
+        b"..",
+        b"../a",
+        b"a/..",
+        b"a/../b",
+        b"/a",
+        b"./..",
+        b"././a",
+        b".//a",
+        b"a//b",
+        b"a//",
+        b"a/.",
+        b"a/./b",
+        b"./.",
+        b"./../a",
+        b"a/" * 101 + b"b",
+    ],
+)
 def test_a_path_that_is_none(name: bytes) -> None:
     with pytest.raises(BadTar):
         inner_path(name)

@@ -138,8 +138,9 @@ def test_the_doors() -> None:
     }
     channels = {
         (d.path, d.folder, d.earlier)
-        for d in policy.doors(ACCESS, ["java"], ["stable"]) if ".stable" in d.path
-    }  # fmt: skip
+        for d in policy.doors(ACCESS, ["java"], ["stable"])
+        if ".stable" in d.path
+    }
     top = "binhost/java/channel.stable"
     assert channels == {
         ("java.stable", f"{top}/role.java", f"{top}.previous/role.java"),
@@ -148,8 +149,9 @@ def test_the_doors() -> None:
     }
     earlier = {d.earlier for d in policy.doors(ACCESS, ["base"])}
     assert earlier == {
-        "", *(f"binhost/base/previous/{view}" for view in ("public", "site.acme", "role.java"))
-    }  # fmt: skip
+        "",
+        *(f"binhost/base/previous/{view}" for view in ("public", "site.acme", "role.java")),
+    }
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,20 @@ PINS = {
     "seed": {"name": "lab", "path": "20260301T1/stage3.tar.xz", "sha512": "d" * 128},
 }
 TOLD: dict[str, Any] = {
-    "chroot": "base", "etc": "f" * 32, "builder": "https://factory.example", "version": "0.1",
-}  # fmt: skip
+    "chroot": "base",
+    "etc": "f" * 32,
+    "builder": "https://factory.example",
+    "version": "0.1",
+}
 PATH = "app-misc/hello/hello-2.10-r1-3.gpkg.tar"
 STANZA = {
-    "CPV": "app-misc/hello-2.10-r1", "BUILD_ID": "3", "PATH": PATH, "USE": "nls amd64",
-    "REPO": "gentoo", "BUILD_TIME": "1795622179",
-}  # fmt: skip
+    "CPV": "app-misc/hello-2.10-r1",
+    "BUILD_ID": "3",
+    "PATH": PATH,
+    "USE": "nls amd64",
+    "REPO": "gentoo",
+    "BUILD_TIME": "1795622179",
+}
 
 
 def file(origin: str) -> File:
@@ -46,15 +53,22 @@ def test_a_statement() -> None:
     assert set(made) == {"_type", "subject", "predicateType", "predicate"}
     definition = made["predicate"]["buildDefinition"]
     assert set(definition) == {
-        "buildType", "externalParameters", "internalParameters", "resolvedDependencies"
-    }  # fmt: skip
+        "buildType",
+        "externalParameters",
+        "internalParameters",
+        "resolvedDependencies",
+    }
     assert definition["externalParameters"] == {
-        "chroot": "base", "package": "app-misc/hello-2.10-r1", "build_id": 3, "use": "nls amd64",
+        "chroot": "base",
+        "package": "app-misc/hello-2.10-r1",
+        "build_id": 3,
+        "use": "nls amd64",
         "repository": "gentoo",
-    }  # fmt: skip
+    }
     assert definition["internalParameters"] == {
-        "etc_portage": "f" * 32, "unsigned": {"sha512": "7" * 128},
-    }  # fmt: skip
+        "etc_portage": "f" * 32,
+        "unsigned": {"sha512": "7" * 128},
+    }
     assert made["predicate"]["runDetails"] == {
         "builder": {"id": "https://factory.example", "version": {"binmill": "0.1"}},
         "metadata": {"finishedOn": "2026-11-25T15:56:19Z"},
@@ -86,8 +100,14 @@ def test_a_time_that_a_chroot_made_up_is_left_out(time: str) -> None:
 
 
 def test_one_line_for_each_package(tmp_path: Path) -> None:
-    stanzas = {f"a-b/c/c-{n}-1.gpkg.tar": {**STANZA, "PATH": f"a-b/c/c-{n}-1.gpkg.tar",
-                                           "USE": "\u2028 x\x1f"} for n in range(3)}  # fmt: skip
+    stanzas = {
+        f"a-b/c/c-{n}-1.gpkg.tar": {
+            **STANZA,
+            "PATH": f"a-b/c/c-{n}-1.gpkg.tar",
+            "USE": "\u2028 x\x1f",
+        }
+        for n in range(3)
+    }
     files = {path: replace(file(origin()), collected="8" * 128) for path in stanzas}
     provenance.write(tmp_path, list(stanzas)[1:], stanzas, files)
     raw = (tmp_path / "provenance.jsonl").read_bytes()

@@ -12,9 +12,9 @@ from tasks.publish import ledger
 
 
 @pytest.mark.parametrize(
-    ("generations", "asked", "number"), [([], "this", 2), ([1], "this", 2), ([2], "this", None),
-                                         ([], "other", None)],
-)  # fmt: skip
+    ("generations", "asked", "number"),
+    [([], "this", 2), ([1], "this", 2), ([2], "this", None), ([], "other", None)],
+)
 def test_the_number_of_one_that_was_killed(
     tmp_path: Path, generations: list[int], asked: str, number: int | None
 ) -> None:

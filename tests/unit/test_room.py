@@ -93,6 +93,12 @@ def test_mount_table() -> None:
 
 def test_the_table_does_not_vary_by_host() -> None:
     """Numbers, devices and host paths are not in it, nor the order of mounting."""
-    other = "\n".join(reversed(INSIDE.replace("254:0", "8:1").replace("/dev/vda", "/dev/sda")
-                               .replace("/s/", "/t/").splitlines()))  # fmt: skip
+    other = "\n".join(
+        reversed(
+            INSIDE.replace("254:0", "8:1")
+            .replace("/dev/vda", "/dev/sda")
+            .replace("/s/", "/t/")
+            .splitlines()
+        )
+    )
     assert mount_table(other) == mount_table(INSIDE)

@@ -12,9 +12,13 @@ from cyclonedx.validation.json import JsonStrictValidator
 from tasks.publish import sbom
 
 STANZA = {
-    "CPV": "app-misc/hello-2.10-r1", "SLOT": "0/2", "USE": "nls amd64", "REPO": "gentoo",
-    "LICENSE": "|| ( GPL-3 MIT )", "DESC": 'says "hello" \u2028 \x07',
-}  # fmt: skip
+    "CPV": "app-misc/hello-2.10-r1",
+    "SLOT": "0/2",
+    "USE": "nls amd64",
+    "REPO": "gentoo",
+    "LICENSE": "|| ( GPL-3 MIT )",
+    "DESC": 'says "hello" \u2028 \x07',
+}
 
 
 def path_of(number: int) -> str:

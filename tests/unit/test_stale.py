@@ -32,14 +32,21 @@ from tests.keys import keys
 
 FINGERPRINT, OTHER = "A" * 40, "B" * 40
 SITE: dict[str, Any] = {
-    "keys": {"k": {"file": "k.asc", "fingerprints": [FINGERPRINT]},
-             "l": {"file": "l.asc", "fingerprints": [FINGERPRINT]}},
+    "keys": {
+        "k": {"file": "k.asc", "fingerprints": [FINGERPRINT]},
+        "l": {"file": "l.asc", "fingerprints": [FINGERPRINT]},
+    },
     "mirrors": {"gentoo": ["http://mirror.example"]},
     "tree": {"key": "k"},
-    "overlays": {"ours": {"url": "https://me:one@git.example/ours.git"},
-                 "more": {"url": "https://git.example/more.git"}},
-    "seeds": {"s": {"flavour": "openrc", "key": "k"}, "t": {"flavour": "musl", "key": "k"},
-              "own": {"file": "own.tar.xz", "sha512": "e" * 128}},
+    "overlays": {
+        "ours": {"url": "https://me:one@git.example/ours.git"},
+        "more": {"url": "https://git.example/more.git"},
+    },
+    "seeds": {
+        "s": {"flavour": "openrc", "key": "k"},
+        "t": {"flavour": "musl", "key": "k"},
+        "own": {"file": "own.tar.xz", "sha512": "e" * 128},
+    },
     "access": {"groups": ["role:java"]},
     "serve": {"certificate": "cert.pem", "certificate_key": "key.pem"},
     # two bases, a stack on the first, a stack on that
@@ -49,15 +56,27 @@ SITE: dict[str, Any] = {
         "java": {"base": "base", "overlays": ["ours"]},
         "tomcat": {"base": "java"},
     },
-}  # fmt: skip
-LOCK = lock_file.Lock.model_validate({
-    "tree": {"tag": "20260310", "commit": "c" * 40},
-    "overlays": {name: {"url": f"https://git.example/{name}.git", "branch": "main",
-                        "commit": "d" * 40} for name in ("ours", "more")},
-    "seeds": {name: {"arch": "amd64", "flavour": flavour, "path": "x/stage3.tar.xz", "size": 1,
-                     "sha512": "e" * 128} for name, flavour in (("s", "openrc"), ("t", "musl"))}
-    | {"own": {"path": "own.tar.xz", "sha512": "e" * 128}},
-})  # fmt: skip
+}
+LOCK = lock_file.Lock.model_validate(
+    {
+        "tree": {"tag": "20260310", "commit": "c" * 40},
+        "overlays": {
+            name: {"url": f"https://git.example/{name}.git", "branch": "main", "commit": "d" * 40}
+            for name in ("ours", "more")
+        },
+        "seeds": {
+            name: {
+                "arch": "amd64",
+                "flavour": flavour,
+                "path": "x/stage3.tar.xz",
+                "size": 1,
+                "sha512": "e" * 128,
+            }
+            for name, flavour in (("s", "openrc"), ("t", "musl"))
+        }
+        | {"own": {"path": "own.tar.xz", "sha512": "e" * 128}},
+    }
+)
 MADE: dict[str, dict[str, Any]] = {
     "tree": {"commit": "c" * 40},
     "overlay": {"commit": "d" * 40},
@@ -78,10 +97,12 @@ def each(kind: str, *chroots: str) -> set[str]:
 
 def portage(value: Any) -> list[tuple[Any, ...]]:
     """A setting of /etc/portage: of a base also its stacks', of a stack not its base's."""
-    return [("base", value, each("etc", "base", "java", "tomcat")),
-            ("java", value, each("etc", "java", "tomcat")),
-            ("tomcat", value, each("etc", "tomcat")),
-            ("other", value, each("etc", "other"))]  # fmt: skip
+    return [
+        ("base", value, each("etc", "base", "java", "tomcat")),
+        ("java", value, each("etc", "java", "tomcat")),
+        ("tomcat", value, each("etc", "tomcat")),
+        ("other", value, each("etc", "other")),
+    ]
 
 
 NONE: set[str] = set()
@@ -105,8 +126,11 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "tree.fail_hours": [(None, 9, NONE)],
     "tree.manifests": [(None, "never", NONE)],
     "overlays.*.url": [
-        ("ours", "https://git.example/moved.git",
-         {"lock", "overlay:ours"} | each("candidate", "java", "tomcat")),
+        (
+            "ours",
+            "https://git.example/moved.git",
+            {"lock", "overlay:ours"} | each("candidate", "java", "tomcat"),
+        ),
         ("ours", "https://me:two@git.example/ours.git", NONE),  # another password
         ("more", "https://git.example/moved.git", {"lock", "overlay:more"}),
     ],
@@ -119,18 +143,31 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "seeds.*.sha512": [("own", "f" * 128, {"lock"})],
     "seeds.*.setuid": [("s", ["/var/x/y"], NONE)],
     "chroots.*.seed": [
-        ("base", "t", {"chroot:base"} | each("candidate", "base", "java", "tomcat")
-         | each("gate", "base", "java", "tomcat") | each("client", "base", "java", "tomcat")
-         | each("members", "base", "java", "tomcat")),
+        (
+            "base",
+            "t",
+            {"chroot:base"}
+            | each("candidate", "base", "java", "tomcat")
+            | each("gate", "base", "java", "tomcat")
+            | each("client", "base", "java", "tomcat")
+            | each("members", "base", "java", "tomcat"),
+        ),
     ],
     "chroots.*.base": [
-        ("tomcat", "base", {"chroot:tomcat", "binpkgs:tomcat"} | {f"{k}:tomcat" for k in ENTER}
-         | {"etc:tomcat"}),
+        (
+            "tomcat",
+            "base",
+            {"chroot:tomcat", "binpkgs:tomcat"} | {f"{k}:tomcat" for k in ENTER} | {"etc:tomcat"},
+        ),
     ],
     "chroots.*.profile": portage("default/new"),
     "chroots.*.overlays": [
-        ("base", ["more"], each("etc", "base", "java", "tomcat") | {
-            f"{kind}:{name}" for kind in ENTER for name in ("base", "java", "tomcat")}),
+        (
+            "base",
+            ["more"],
+            each("etc", "base", "java", "tomcat")
+            | {f"{kind}:{name}" for kind in ENTER for name in ("base", "java", "tomcat")},
+        ),
         ("tomcat", ["more"], {"etc:tomcat", *(f"{kind}:tomcat" for kind in ENTER)}),
         ("other", ["more"], {"etc:other", *(f"{kind}:other" for kind in ENTER)}),
     ],
@@ -175,7 +212,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "serve.certificate": [(None, "new.pem", NONE)],
     "serve.certificate_key": [(None, "new.pem", NONE)],
     "serve.worker": [(None, "www", NONE)],
-}  # fmt: skip
+}
 
 
 def load(layout: Layout, raw: dict[str, Any]) -> dict[str, Task]:
@@ -202,8 +239,13 @@ def made(layout: Layout) -> Layout:
     layout.site.mkdir(parents=True)
     lock_file.write(layout, LOCK)
     tasks = load(layout, SITE)
-    for place in (layout.export("c" * 40), layout.export("d" * 40), layout.seed("e" * 128),
-                  layout.state / "layers", layout.state / "etc"):  # fmt: skip
+    for place in (
+        layout.export("c" * 40),
+        layout.export("d" * 40),
+        layout.seed("e" * 128),
+        layout.state / "layers",
+        layout.state / "etc",
+    ):
         place.mkdir(parents=True)
     for name in SITE["chroots"]:
         (layout.binpkgs(name) / "s").mkdir(parents=True)
@@ -276,10 +318,15 @@ def test_a_change_makes_stale_what_it_must(
         ("keys.new", {"file": "n", "fingerprints": [OTHER]}, NONE),
         ("overlays.new", {"url": "https://git.example/new.git"}, {"lock", "overlay:new"}),
         ("seeds.new", {"flavour": "new", "key": "k"}, {"lock", "seed:new"}),
-        ("chroots.new", {"base": "java"}, each("chroot", "new") | each("etc", "new")
-         | {f"{kind}:new" for kind in (*ENTER, "publish")}),
+        (
+            "chroots.new",
+            {"base": "java"},
+            each("chroot", "new")
+            | each("etc", "new")
+            | {f"{kind}:new" for kind in (*ENTER, "publish")},
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_new_makes_itself_stale(
     site: Layout, place: str, value: Any, wanted: set[str]
 ) -> None:

@@ -85,9 +85,17 @@ def raises(error: BaseException) -> Callable[[], dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "error", [NotTrusted("x"), OSError(28, "full"), KeyError("bug"), KeyboardInterrupt(),
-              SystemExit(143), GeneratorExit()], ids=lambda e: type(e).__name__,
-)  # fmt: skip
+    "error",
+    [
+        NotTrusted("x"),
+        OSError(28, "full"),
+        KeyError("bug"),
+        KeyboardInterrupt(),
+        SystemExit(143),
+        GeneratorExit(),
+    ],
+    ids=lambda e: type(e).__name__,
+)
 def test_the_earlier_record_is_back(layout: Layout, error: BaseException) -> None:
     run(layout, step(lambda: {"n": 1}))
     if isinstance(error, BinmillError | OSError):
@@ -159,9 +167,22 @@ def test_all_went_well() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"", b"{", b"\xff", b"[]", b"3", b'"x"', b"null", b"{}", b'{"path": 3}',
-     b'{"path": null}', b'{"path": "nowhere"}', b'{"path": "a\\u0000b"}'],
-)  # fmt: skip
+    [
+        None,
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b"3",
+        b'"x"',
+        b"null",
+        b"{}",
+        b'{"path": 3}',
+        b'{"path": null}',
+        b'{"path": "nowhere"}',
+        b'{"path": "a\\u0000b"}',
+    ],
+)
 def test_what_is_not_there_is_not_present(tmp_path: Path, content: bytes | None) -> None:
     record = tmp_path / "x.json"
     if content is not None:
@@ -241,8 +262,14 @@ def test_a_fact_says_what_does_not_hold() -> None:
 
 
 def test_as_task(layout: Layout) -> None:
-    whole = Step("chroot:java", "make java", dict, needs=("seed:x",), files=(layout.lock,),
-                 inputs={"b": 1, "a": [2]})  # fmt: skip
+    whole = Step(
+        "chroot:java",
+        "make java",
+        dict,
+        needs=("seed:x",),
+        files=(layout.lock,),
+        inputs={"b": 1, "a": [2]},
+    )
     task = whole.as_task(layout)
     assert (task["basename"], task["name"], task["doc"]) == ("chroot", "java", "make java")
     assert task["targets"] == [str(layout.record("chroot:java"))]
@@ -274,8 +301,12 @@ def test_what_must_hold_for_those_who_name_it(
 ) -> None:
     seen = []
     check = WhenNamed(lambda: holds, "it is held")
-    task = Step("publish:java", "x", lambda *, asked: seen.append(asked) or {},  # type: ignore[func-returns-value]
-                when_named=check).as_named_task(layout)  # fmt: skip
+    task = Step(
+        "publish:java",
+        "x",
+        lambda *, asked: seen.append(asked) or {},  # type: ignore[func-returns-value]
+        when_named=check,
+    ).as_named_task(layout)
     assert (task.name, task.subtask_of) == ("publish:java", "publish")
     task.init_options(args)
     task.init_options()
@@ -301,14 +332,17 @@ def test_options_of_a_task_for_people_become_words() -> None:
     [
         (["doit", "enter"], [], []),
         (["doit", "enter", "java"], ["java"], ["java"]),
-        (["doit", "enter", "java", "--", "env", "A=b"], ["java", "--", "env"],
-         ["java", "--", "env", "A=b"]),
+        (
+            ["doit", "enter", "java", "--", "env", "A=b"],
+            ["java", "--", "env"],
+            ["java", "--", "env", "A=b"],
+        ),
         (["doit", "X=y", "enter", "java", "A=b", "c"], ["java", "c"], ["java", "A=b", "c"]),
         (["doit", "enter", "java", "--x=y"], ["java", "--x=y"], ["java", "--x=y"]),
         (["pytest", "a=b"], ["java"], ["java"]),  # not from this command line
         (["doit", "-f", "enter", "enter", "java", "a=b"], ["java"], ["java"]),  # no guessing
     ],
-)  # fmt: skip
+)
 def test_as_typed(argv: list[str], words: list[str], typed: list[str]) -> None:
     assert as_typed("enter", words, argv) == typed
 

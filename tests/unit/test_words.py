@@ -23,15 +23,21 @@ def config() -> Config:
             "seeds": {"s": {"flavour": "openrc", "key": "k"}},
             "chroots": {
                 "base": {
-                    "seed": "s", "profile": "default", "packages": ["app-misc/tmux"],
-                    "use": ["-gui"], "package_use": {"app-misc/tmux": ["debug"]},
+                    "seed": "s",
+                    "profile": "default",
+                    "packages": ["app-misc/tmux"],
+                    "use": ["-gui"],
+                    "package_use": {"app-misc/tmux": ["debug"]},
                 },
                 "java": {"base": "base", "use": ["gui"], "accept_license": ["-* @FREE"]},
-                "shop": {"base": "java", "packages": ["www-servers/nginx"],
-                         "package_use": {"app-misc/tmux": ["-debug", "utempter"]}},
+                "shop": {
+                    "base": "java",
+                    "packages": ["www-servers/nginx"],
+                    "package_use": {"app-misc/tmux": ["-debug", "utempter"]},
+                },
             },
         }
-    )  # fmt: skip
+    )
 
 
 def test_a_stack_asks_about_its_bases_words_too(config: Config) -> None:
@@ -79,16 +85,24 @@ def test_what_a_chroot_says_does_no_harm_to_a_terminal() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "", "{}x", "7", "null", "[7]", "[[]]", "[{}]", '{"key": "use"}',
+        "",
+        "{}x",
+        "7",
+        "null",
+        "[7]",
+        "[[]]",
+        "[{}]",
+        '{"key": "use"}',
         '[{"key": "nosuch", "word": "x", "said": "no", "fatal": true}]',
         '[{"key": "use", "word": 7, "said": "no", "fatal": true}]',
         '[{"key": "use", "word": "x", "said": "no", "fatal": "yes"}]',
         '[{"key": "use", "word": "x", "said": "no", "fatal": true, "more": 1}]',
         '[{"key": ["use"], "word": "x", "said": "no", "fatal": true}]',
-        "[" * 100_000, "[]" + " " * (1 << 20),
+        "[" * 100_000,
+        "[]" + " " * (1 << 20),
     ],
     ids=range(15),
-)  # fmt: skip
+)
 def test_an_answer_of_another_kind_is_refused(answer: str) -> None:
     with pytest.raises(BinmillError, match="no answer that can be read"):
         words.problems(answer)
