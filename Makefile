@@ -1,4 +1,4 @@
-# What a newcomer types. Everything is done by doit, pytest and `python -m tasks.lab`; this file
+# What a newcomer types. Everything is done by doit, pytest and `python -m lab`; this file
 # sets up what they need and calls them.
 
 PYTHON ?= python3
@@ -30,7 +30,7 @@ possible:
 	@lab/setup --check
 
 demo: possible $(STAMP)
-	@$(BIN)/python -m tasks.lab demo --port $(LAB_PORT) -- $(TASKS)
+	@$(BIN)/python -m lab demo --port $(LAB_PORT) -- $(TASKS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -50,13 +50,13 @@ bench: $(STAMP)
 	$(BIN)/python -m bench $(BENCH)
 
 lab-serve: $(STAMP)
-	@$(BIN)/python -m tasks.lab serve --port $(LAB_PORT)
+	@$(BIN)/python -m lab serve --port $(LAB_PORT)
 
 lab-next-day: $(STAMP)
-	@$(BIN)/python -m tasks.lab next-day
+	@$(BIN)/python -m lab next-day
 
 # By the safe deletion of tasks.system.files: never across a mount, never through a link.
 clean:
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m tasks.lab clean; fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m lab clean; fi
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache binmill.egg-info
 	@find tasks tests dodo.py -name __pycache__ -type d -prune -exec rm -rf {} +

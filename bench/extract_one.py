@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tasks.chroot.unpack import Archive, extract
+from tasks.seed.extract import Archive, extract
 
 if __name__ == "__main__":
     file, target = Path(sys.argv[1]), Path(sys.argv[3])

@@ -24,13 +24,14 @@ import tomli_w
 from bench import binpkgs
 from bench.binpkgs import Package
 from bench.measure import Row, peak_mb, report, row, seconds
-from tasks import config, records
-from tasks.chroot import etc_portage
+from lab import build, mirror, upstream
+from lab import site as lab_site
+from tasks import records
+from tasks.config import load
 from tasks.flow import chroots, etc
-from tasks.lab import build, mirror, upstream
-from tasks.lab import site as lab_site
 from tasks.layout import Layout
-from tasks.publish import client, generation, index, ledger, provenance, sbom, sign
+from tasks.portage import etc_portage, index
+from tasks.publish import client, generation, provenance, published, sbom, sign
 from tasks.publish.generation import Content
 from tasks.site import CONFIG_VARIABLE, Site
 from tasks.system import sandbox
@@ -85,7 +86,7 @@ def _site(place: Path) -> Site:
             stdout=subprocess.DEVNULL,
             env={**os.environ, CONFIG_VARIABLE: str(layout.config)},
         )
-    return Site(layout, config.load(layout))
+    return Site(layout, load.load(layout))
 
 
 def _collect(site: Site, packages: Sequence[Package], new: Sequence[Package]) -> None:
@@ -211,7 +212,9 @@ def _lay_down(site: Site, packages: Sequence[Package]) -> None:
     digests = {p["path"]: p["sha512"] for p in made["packages"]}
     texts = sbom.components(of_set, digests)
     files = {
-        path: replace(ledger.file_of(folder / path, digest), origin=ORIGIN, component=texts[path])
+        path: replace(
+            published.file_of(folder / path, digest), origin=ORIGIN, component=texts[path]
+        )
         for path, digest in digests.items()
     }
     content = Content(

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks import records, site
-from tasks.flow import publishing, switching
+from tasks.flow import candidate, publish
 
 if __name__ == "__main__":
     own = site.load(Path(__file__).parents[1])
-    records.write(own.layout, "candidate:base", publishing.candidate(own, "base"))
-    made = switching.publish(own, "base", asked=True)
+    records.write(own.layout, "candidate:base", candidate.candidate(own, "base"))
+    made = publish.publish(own, "base", asked=True)
     records.write(own.layout, "publish:base", made)

@@ -17,10 +17,10 @@ from pathlib import Path
 from bench import portage_tree
 from bench.measure import Row, fresh_filesystem, report, rested, row, seconds, settle
 from bench.snapshots import FIRST, QUICK, freezing
+from lab import build, upstream
 from tasks.chroot import layers
-from tasks.lab import build, upstream
 from tasks.snapshot import export
-from tasks.system import copied
+from tasks.system import copy_fallback
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
 from tests import tiny
 
@@ -127,7 +127,7 @@ def _working(place: Path, chroot: tuple[Path, ...], rounds: int) -> Row:
     ours: list[float] = []
     usual: list[float] = []
     for _ in range(rounds):
-        for times, prepare in ((usual, copied.spread), (ours, None)):
+        for times, prepare in ((usual, copy_fallback.spread), (ours, None)):
             times.append(_work(place, chroot, prepare))
     return row("file work alone inside, beside a plain copy", ours, usual)
 
@@ -144,7 +144,7 @@ def _building(place: Path, rounds: int) -> Row:
     ours: list[float] = []
     usual: list[float] = []
     for _ in range(rounds):
-        for times, prepare in ((usual, copied.spread), (ours, None)):
+        for times, prepare in ((usual, copy_fallback.spread), (ours, None)):
             times.append(_work(place, (stage,), prepare, BUILD, binds))
     shutil.rmtree(stage)
     return row("a build inside, beside a plain copy", ours, usual)

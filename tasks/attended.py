@@ -13,7 +13,7 @@ from tasks.engine.step import Step, interactive
 from tasks.flow import enter, etc, mirror, releases, serve, snapshots
 from tasks.site import Site
 from tasks.upkeep import fsck, gc
-from tasks.upkeep.kept import Artifact
+from tasks.upkeep.reachable import Artifact
 
 
 def build(site: Site, steps: Sequence[Step]) -> Iterator[Any]:

@@ -24,21 +24,21 @@ from doit.task import Task
 
 from tasks import attended
 from tasks import lock as lock_file
-from tasks.engine.asked import WhenNamed
+from tasks.engine.on_demand import WhenNamed
 from tasks.engine.step import Below, Fact, Option, Step
 from tasks.errors import BinmillError
 from tasks.flow import (
+    access_test,
+    binpkgs,
     bundles,
+    candidate,
     chroots,
     client,
     etc,
     gate,
-    members,
     mirror,
-    packages,
-    publishing,
+    publish,
     snapshots,
-    switching,
     trees,
 )
 from tasks.records import Record
@@ -157,10 +157,10 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     entered = (*repos, f"chroot:{name}", f"etc:{name}")
 
     def generation(record: Record) -> list[Path]:
-        return [switching.place(site, name, record)]
+        return [publish.place(site, name, record)]
 
     def named(*keys: str) -> Callable[[Record], list[Path]]:
-        return lambda record: packages.results(site, record, *keys)
+        return lambda record: binpkgs.results(site, record, *keys)
 
     yield Step(
         f"chroot:{name}",
@@ -197,19 +197,19 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     yield Step(
         f"binpkgs:{name}",
         f"build the package set of {name} with emerge",
-        partial(packages.binpkgs, site, name),
+        partial(binpkgs.binpkgs, site, name),
         needs=(*entered, f"check:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
         inputs={"packages": own.packages},
-        results=lambda record: [packages.set_folder(site, name, record)],
-        owned=lambda record: [packages.set_folder(site, name, record), site.layout.builds(name)],
-        progress=packages.progress,
+        results=lambda record: [binpkgs.set_folder(site, name, record)],
+        owned=lambda record: [binpkgs.set_folder(site, name, record), site.layout.builds(name)],
+        progress=binpkgs.progress,
     )
     below = (f"seed:{config.seed_of(name)}", *repos)
     sources = [f"{kind}:{each}" for each in config.lineage(name) for kind in ("binpkgs", "etc")]
     yield Step(
         f"candidate:{name}",
         f"sign and index the packages of {name}, unseen by clients",
-        partial(publishing.candidate, site, name),
+        partial(candidate.candidate, site, name),
         needs=(*sources, *below),
         inputs={
             "access": config.access.model_dump(),
@@ -230,13 +230,13 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
     yield Step(
         f"publish:{name}",
         f"switch clients of {name} to what went through the gate",
-        partial(switching.publish, site, name),
+        partial(publish.publish, site, name),
         needs=(f"candidate:{name}", f"gate:{name}"),
-        fresh=(Fact(partial(switching.all_valid, site, name), "a release manifest ages"),),
+        fresh=(Fact(partial(publish.all_valid, site, name), "a release manifest ages"),),
         results=lambda record: [*generation(record), site.layout.binhost(name) / "current"],
         owned=lambda _record: (),  # they are the clients' by now
         when_named=WhenNamed(
-            lambda: not switching.held_by_rollback(site, name),
+            lambda: not publish.held_by_rollback(site, name),
             "a rollback is held, and you asked to end that",
         ),
     )
@@ -250,7 +250,7 @@ def _chroot(site: Site, name: str) -> Iterator[Step]:
         yield Step(
             f"members:{name}",
             f"install {name} over TLS as its group, and be refused as any other",
-            partial(members.members, site, name),
+            partial(access_test.members, site, name),
             needs=(f"publish:{name}", f"etc:{name}", *below),
         )
 

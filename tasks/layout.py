@@ -17,7 +17,7 @@ A *site* is the directory that holds config.toml; config.lock and state/ lie bes
       exports/COMMIT/          one commit as plain files, mounted read-only into chroots
       downloads/               what is being downloaded; nothing here is verified
       seeds/DIGEST/            an extracted stage, never written again; DIGEST.listing beside it
-                               says what each of its files must be (tasks.system.listing)
+                               says what each of its files must be (tasks.system.tree_manifest)
       layers/NAME/ID/          what chroot NAME adds to the layers below it, or somebody in it
       touched/NAME/            there, while what was done in chroot NAME by hand is part of it
       etc/NAME/                the generated /etc/portage of chroot NAME

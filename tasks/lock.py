@@ -11,11 +11,11 @@ import tomli
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.config import Config
+from tasks.config.load import Config
+from tasks.config.seeds import Seed
+from tasks.config.types import Branch, Commit, Digest, Line, Name, Remote, Word
 from tasks.errors import ConfigError, Stale
-from tasks.forms import Branch, Commit, Digest, Line, Name, Remote, Word
 from tasks.layout import Layout
-from tasks.stages import Seed
 from tasks.system.files import write_atomic
 from tasks.system.http import public
 

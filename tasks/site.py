@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import config as config_file
+from tasks.config import load as config_file
 from tasks.errors import ConfigError
 from tasks.layout import Layout
 from tasks.system.files import remove_tree
 
 if TYPE_CHECKING:
-    from tasks.config import Config
+    from tasks.config.load import Config
     from tasks.system.gpgv import Role
 
 CONFIG_VARIABLE = "BINMILL_CONFIG"

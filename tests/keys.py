@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from tasks.config import Config
+from tasks.config.load import Config
 
 
 def keys(model: type[BaseModel] = Config, above: str = "") -> dict[str, Any]:

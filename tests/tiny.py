@@ -17,7 +17,8 @@ from doit.control import TaskControl
 from doit.dependency import Dependency, JSONCodec
 from doit.loader import generate_tasks
 
-from tasks import config, graph, records
+from tasks import graph, records
+from tasks.config import load
 from tasks.engine.backend import DurableBackend
 from tasks.layout import Layout
 from tasks.site import Site
@@ -111,7 +112,7 @@ def site(folder: Path, text: str = CONFIG) -> Site:
     ):
         place.mkdir(parents=True)
     fill(seed, FOR_SITES)
-    made = Site(layout, config.load(layout))
+    made = Site(layout, load.load(layout))
     remember(made, MADE)
     return made
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from tasks.config import Config
+from tasks.config.load import Config
 from tasks.errors import BinmillError
 from tasks.flow import snapshots
 from tasks.layout import Layout

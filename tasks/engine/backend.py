@@ -18,7 +18,7 @@ from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile
 
 from tasks.errors import BinmillError
-from tasks.system.room import no_room
+from tasks.system.disk_space import no_room
 
 _BUSY_MILLISECONDS = 30_000
 _LAST_KEY = "deps:"

@@ -14,7 +14,7 @@ from typing import Any
 from doit.cmd_clean import Clean as DoitClean
 from doit.exceptions import InvalidCommand
 
-from tasks.engine.asked import Asked
+from tasks.engine.on_demand import Asked
 from tasks.engine.spelling import Spelling
 from tasks.engine.step import Step, carry_out, told
 from tasks.layout import Layout

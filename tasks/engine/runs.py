@@ -23,8 +23,8 @@ from typing import Any
 
 from tasks.errors import BinmillError
 from tasks.layout import Layout
+from tasks.system.disk_space import filling
 from tasks.system.files import remove_tree
-from tasks.system.room import filling
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
 _STAMP = "%Y%m%dT%H%M%SZ"

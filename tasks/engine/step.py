@@ -26,13 +26,13 @@ from doit.tools import config_changed
 
 from tasks import records
 from tasks.engine import runs
-from tasks.engine.asked import Asked, Named, WhenNamed, unless_asked
 from tasks.engine.difference import difference, masked
+from tasks.engine.on_demand import Asked, Named, WhenNamed, unless_asked
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.records import Record
+from tasks.system.disk_space import room_told
 from tasks.system.files import locked
-from tasks.system.room import room_told
 
 # What actions say goes to the person at once; nothing is gathered in memory.
 _SPOKEN: dict[str, Any] = {"io": {"capture": False}, "verbosity": 2}

@@ -12,7 +12,7 @@ from typing import Any
 from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
 
-from tasks.engine.asked import Asked
+from tasks.engine.on_demand import Asked
 from tasks.engine.spelling import Spelling
 from tasks.engine.step import Inputs
 from tasks.system.terminal import write

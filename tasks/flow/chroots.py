@@ -34,8 +34,8 @@ def seed(site: Site, name: str) -> Record:
 
 
 def _extract(site: Site, name: str, pin: SeedPin, target: Path) -> None:
-    from tasks.chroot import seed as seeds
-    from tasks.chroot.unpack import extract
+    from tasks.seed import download as seeds
+    from tasks.seed.extract import extract
 
     entry = site.config.seeds[name]
     _sweep_killed(site, target)
@@ -65,7 +65,7 @@ def chroot(site: Site, name: str) -> Record:
     What was done in it by hand is the topmost one, as long as the others are what it was done to;
     then the record has `touched`: the chroots of its lineage of which that is so.
     """
-    from tasks.chroot import hand, layers
+    from tasks.chroot import layers, manual_changes
 
     base = site.config.chroots[name].base
     touched: list[str] = []
@@ -81,12 +81,12 @@ def chroot(site: Site, name: str) -> Record:
     closed_folder(target.parent.parent)
     layers.commit(files, _paths(site, below), target, site.layout.trash)
     made = [_relative(site, target), *below]
-    mark = hand.marked(site.layout, name)
+    mark = manual_changes.marked(site.layout, name)
     if mark and list(mark.over) == made:
         say(f"  {name} is touched by hand; as it was made: doit enter {name} --reset")
         made, touched = [mark.layer, *made], [*touched, name]
     elif mark:
-        hand.forget(site.layout, name)
+        manual_changes.forget(site.layout, name)
         say(f"  {name} is made anew, without what was done in it by hand")
     return {"layers": made, **({"touched": touched} if touched else {})}
 
@@ -104,7 +104,7 @@ def made_layer(record: Record, name: str) -> str:
 
 def mount(site: Site, name: str) -> Record:
     """Prove that the mounted chroot can be entered: mounts and environment as seen inside."""
-    from tasks.chroot import room
+    from tasks.chroot import sandbox_plan
     from tasks.system import sandbox
 
     with workspace(site, f"mount-{name}") as space:
@@ -117,14 +117,14 @@ def mount(site: Site, name: str) -> Record:
             f"[chroots.{name}] profile: {site.config.effective(name).profile!r} is not in the tree",
             "see profiles/profiles.desc of the tree, then set `profile` in config.toml",
         )
-    table = room.mount_table(mounts)
+    table = sandbox_plan.mount_table(mounts)
     say(f"  entered {name}: {len(table)} mounts")
     return {"mounts": table, "environment": sorted(filter(None, environment.split("\0")))}
 
 
 def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
     """The sandbox of chroot `name` over a workspace; `more` goes to room.plan."""
-    from tasks.chroot import room
+    from tasks.chroot import sandbox_plan
 
     layout = site.layout
     commits = {site.config.tree.name: records.read(layout, "tree")["commit"]}
@@ -135,7 +135,7 @@ def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
     if "etc" not in more:
         more["etc"] = _etc(site, name)
     more.setdefault("layers", _paths(site, records.read(layout, f"chroot:{name}")["layers"]))
-    return room.plan(
+    return sandbox_plan.plan(
         name,
         workspace=space,
         repos={repo: layout.export(commit) for repo, commit in commits.items()},
@@ -146,7 +146,7 @@ def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
 
 def _etc(site: Site, name: str) -> Path:
     """The generated /etc/portage of a chroot; raises where somebody has changed it since."""
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
 
     record = records.read(site.layout, f"etc:{name}")
     folder = site.layout.state / str(record["path"])

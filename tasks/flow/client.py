@@ -24,20 +24,20 @@ def client(site: Site, name: str) -> Record:
 
     It sees what the members of one group see: of the group that has most of the packages.
     """
-    from tasks.publish import bundle, generation, ledger
+    from tasks.publish import bundle, generation, published
     from tasks.publish import client as clients
     from tasks.serve import policy
-    from tasks.serve.running import serving
+    from tasks.serve.nginx_process import serving
 
     layout = site.layout
     binhost = layout.binhost(name)
     number = generation.current(binhost)
     if number is None:
         raise Stale(f"nothing is published of {name}", f"doit publish:{name}")
-    view = fullest(ledger.facts(binhost, number)["views"])
+    view = fullest(published.facts(binhost, number)["views"])
     group = policy.as_group(view)
     path = policy.path_of(site.config.access, name, group)
-    given = bundle.unpacked((ledger.place(binhost, number) / view / bundle.NAME).read_bytes())
+    given = bundle.unpacked((published.place(binhost, number) / view / bundle.NAME).read_bytes())
     # on loopback, for as long as it takes, and for a client of ours: no password is asked
     door = replace(policy.binhost(name, group, path), group=policy.PUBLIC)
     log = layout.log(f"client:{name}")
@@ -59,7 +59,7 @@ def room_of(site: Site, name: str, given: Mapping[str, bytes], here: str, space:
 
     The one thing that is not as it is given is the address: it is that of this host, for now.
     """
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
     from tasks.publish import bundle
     from tasks.publish import client as clients
     from tasks.system.sandbox import Bind

@@ -57,18 +57,18 @@ def _asked(words: list[str]) -> tuple[Any, list[str]]:
 
 
 def _enter(site: Site, name: str, command: list[str], scratch: bool) -> int:
-    from tasks.chroot import hand
+    from tasks.chroot import manual_changes
     from tasks.system import sandbox
 
     records.read(site.layout, f"mount:{name}")  # that task has proved that it can be entered
     made = chroots.without_hand(site, name)
-    before = hand.marked(site.layout, name)
+    before = manual_changes.marked(site.layout, name)
     if before and list(before.over) != made:
         before = None  # it was done to another chroot of that name: see flow.chroots.chroot
     shell = not command
     with chroots.workspace(site, f"enter-{name}") as space:
         if before:
-            hand.begin(space / "upper", site.layout.state / before.layer)
+            manual_changes.begin(space / "upper", site.layout.state / before.layer)
         inside = chroots.plan(
             site,
             name,
@@ -95,10 +95,10 @@ def _enter(site: Site, name: str, command: list[str], scratch: bool) -> int:
 
 
 def _keep(site: Site, name: str, inside: Any, made: list[str]) -> None:
-    from tasks.chroot import hand
+    from tasks.chroot import manual_changes
 
     mounts = [bind.target for bind in inside.binds]
-    if hand.keep(site.layout, name, inside.upper, made, mounts):
+    if manual_changes.keep(site.layout, name, inside.upper, made, mounts):
         say(
             f"chroot {name} is touched by hand: what depends on it is made again with what you did "
             f"there\n  next: to throw it away: doit enter {name} --reset"
@@ -113,10 +113,10 @@ def _greeting(name: str, *, scratch: bool, touched: bool) -> str:
 
 
 def _reset(site: Site, name: str) -> int:
-    from tasks.chroot import hand
+    from tasks.chroot import manual_changes
 
     if os.path.lexists(site.layout.touched(name)):
-        hand.forget(site.layout, name)
+        manual_changes.forget(site.layout, name)
         say(f"what was done by hand in {name} is thrown away; the next run makes it as it was")
     else:
         say(f"nobody has touched {name}")

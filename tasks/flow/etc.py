@@ -22,7 +22,7 @@ def etc(site: Site, name: str) -> Record:
 
     Its name is that of all but the mirrors: where files come from changes nothing that is built.
     """
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
 
     made = portage_files(site, name)
     link = etc_portage.profile_link(site.config, name)
@@ -37,7 +37,7 @@ def etc(site: Site, name: str) -> Record:
 
 def portage_files(site: Site, name: str, **more: Any) -> dict[str, str]:
     """The files of a chroot's /etc/portage, its own ones among them; `more` goes to files()."""
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
 
     made = etc_portage.files(site.config, name, **more)
     own = site.config.chroots[name].portage_dir
@@ -48,7 +48,7 @@ def portage_files(site: Site, name: str, **more: Any) -> dict[str, str]:
 
 def check(site: Site, name: str) -> Record:
     """Ask the chroot's own Portage about every word of its config; raises with all problems."""
-    from tasks.chroot import words
+    from tasks.portage import config_check
     from tasks.system import sandbox
     from tasks.system.sandbox import Bind
 
@@ -56,9 +56,9 @@ def check(site: Site, name: str) -> Record:
     with chroots.workspace(site, f"check-{name}") as space:
         folder = space / "asked"
         folder.mkdir()
-        shutil.copy(words.PROGRAM, folder)
-        write_atomic(folder / "request.json", json.dumps(words.request(config, name)))
-        inside = chroots.plan(site, name, space, binds=(Bind(str(folder), words.INSIDE),))
+        shutil.copy(config_check.PROGRAM, folder)
+        write_atomic(folder / "request.json", json.dumps(config_check.request(config, name)))
+        inside = chroots.plan(site, name, space, binds=(Bind(str(folder), config_check.INSIDE),))
         info = sandbox.run(inside, ["emerge", "--info", "--color=n"], check=False)
         if info.returncode != 0:
             raise BinmillError(
@@ -66,12 +66,12 @@ def check(site: Site, name: str) -> Record:
                 f"{_last_line(info.stderr or info.stdout)}",
                 f"see it all with: doit enter {name} -- emerge --info",
             )
-        answer = sandbox.run(inside, words.COMMAND)
-    found = words.problems(answer.stdout)
+        answer = sandbox.run(inside, config_check.COMMAND)
+    found = config_check.problems(answer.stdout)
     for each in found:
         if not each.fatal:
-            say(f"  warning: {words.worded(config, name, each)}")
-    wrong = [words.worded(config, name, each) for each in found if each.fatal]
+            say(f"  warning: {config_check.worded(config, name, each)}")
+    wrong = [config_check.worded(config, name, each) for each in found if each.fatal]
     if wrong:
         count = f"{len(wrong)} word{'s' if len(wrong) > 1 else ''}"
         lines = "".join(f"\n  {line}" for line in wrong)
@@ -80,12 +80,12 @@ def check(site: Site, name: str) -> Record:
             "correct config.toml; nothing was built",
         )
     say(f"  Portage takes what config.toml says of {name}")
-    return {"asked": identity(words.request(config, name))}
+    return {"asked": identity(config_check.request(config, name))}
 
 
 def show(site: Site, words: Sequence[str]) -> None:
     """`doit show NAME [FILE]`: the generated /etc/portage of a chroot, or one file of it."""
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
 
     name, wanted = (words[0] if words else ""), list(words[1:])
     if name not in site.config.chroots:

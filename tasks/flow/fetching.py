@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.flow import admission, chroots, etc
+from tasks.flow import chroots, ephemeral, etc
 from tasks.site import Site
 from tasks.system.sandbox import Bind
 from tasks.system.terminal import say
@@ -28,7 +28,7 @@ class Distdir:
 
 def distdir(site: Site, name: str) -> Distdir:
     """The DISTDIR of all, or a chroot's own beside it if it is in a group (PORTAGE_RO_DISTDIRS)."""
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
 
     layout = site.layout
     shared, target = str(layout.distfiles), etc_portage.DISTDIR
@@ -47,7 +47,7 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
 
     `binds` are those of the build. Raises BinmillError for what is nowhere to be had.
     """
-    from tasks.build import emerge
+    from tasks.portage import emerge
     from tasks.serve import policy
 
     groups = site.config.effective(name).groups
@@ -57,7 +57,7 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
     doors = [policy.mirror(group) for group in groups]
     with (
         chroots.workspace(site, f"fetch-{name}") as space,
-        admission.admitting(site, doors, {name: groups}, space) as server,
+        ephemeral.admitting(site, doors, {name: groups}, space) as server,
     ):
         server.hand_over(name, space / "access")
         _write_etc(site, name, [f"{server.url}/{door.path}" for door in doors], space / "etc")
@@ -67,13 +67,13 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
             space,
             network=True,
             etc=space / "etc",
-            binds=(*binds, Bind(str(space / "access"), admission.ACCESS)),
+            binds=(*binds, Bind(str(space / "access"), ephemeral.ACCESS)),
             variables={
                 **distdir(site, name).variables,
                 # as root: what runs as `portage` cannot read the password
                 "FEATURES": "-userfetch",
-                "FETCHCOMMAND": admission.FETCH,
-                "RESUMECOMMAND": admission.RESUME,
+                "FETCHCOMMAND": ephemeral.FETCH,
+                "RESUMECOMMAND": ephemeral.RESUME,
             },
         )
         emerge.fetch(
@@ -87,7 +87,7 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
 
 def _write_etc(site: Site, name: str, local: Sequence[str], target: Path) -> None:
     """The chroot's /etc/portage, with the mirror for as long as it is there."""
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
 
     made = etc.portage_files(site, name, local=local)
     etc_portage.write(made, etc_portage.profile_link(site.config, name), target, site.layout.trash)

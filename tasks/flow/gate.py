@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks import records
-from tasks.flow import chroots, etc, publishing
+from tasks.flow import candidate, chroots, etc
 from tasks.records import Record
 from tasks.site import Site
 from tasks.system.terminal import say
 
 if TYPE_CHECKING:
-    from tasks.publish.index import Stanza
+    from tasks.portage.index import Stanza
     from tasks.system.sandbox import Sandbox
 
 
@@ -23,11 +23,11 @@ def gate(site: Site, name: str) -> Record:
     Raises BinmillError that lists all that is wrong.
     """
     from tasks.publish import gate as gates
-    from tasks.publish import ledger
+    from tasks.publish import published
 
     layout = site.layout
     number = records.read(layout, f"candidate:{name}")["generation"]
-    folder = ledger.place(layout.binhost(name), number)
+    folder = published.place(layout.binhost(name), number)
     log = layout.log(f"gate:{name}")
     views = stanzas_of(folder)
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
@@ -46,18 +46,19 @@ def gate(site: Site, name: str) -> Record:
 
 def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:
     """The index of each view of a generation, by the view's folder name."""
-    from tasks.build.collect import INDEX
-    from tasks.publish import index, ledger
+    from tasks.portage import index
+    from tasks.portage.index import INDEX
+    from tasks.publish import published
 
     return {
         view: list(index.read(folder / view / INDEX))[1:]
-        for view in ledger.facts_in(folder)["views"]
+        for view in published.facts_in(folder)["views"]
     }
 
 
 def licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
     """The packages in a view whose group may not have them."""
-    from tasks.access import Access
+    from tasks.config.access import Access
     from tasks.serve import policy
 
     access = site.config.access
@@ -75,7 +76,7 @@ def _holes(site: Site, name: str, stanzas: list[Stanza]) -> list[str]:
     from tasks.publish import gate as gates
 
     made = records.read(site.layout, f"binpkgs:{name}")
-    nobodys = set(publishing.nobodys(site, name, made))
+    nobodys = set(candidate.nobodys(site, name, made))
     planned = [package for package in made["packages"] if package["path"] not in nobodys]
     return gates.holes(planned, stanzas)
 
@@ -84,7 +85,7 @@ def _clashes(
     site: Site, name: str, folder: Path, views: dict[str, list[Stanza]], room: Sandbox
 ) -> list[str]:
     """Sonames that nothing provides, and files that two packages have."""
-    from tasks.build import gpkg
+    from tasks.portage import gpkg
     from tasks.publish import gate as gates
 
     seed = records.read(site.layout, f"seed:{site.config.seed_of(name)}")
@@ -102,7 +103,7 @@ def _clashes(
 
 def _room(site: Site, name: str, folder: Path, views: list[str], space: Path) -> Sandbox:
     """A fresh chroot from the seed, as a client's, with the candidate in it and no network."""
-    from tasks.chroot import etc_portage
+    from tasks.portage import etc_portage
     from tasks.publish import client as clients
     from tasks.publish import gate as gates
     from tasks.publish import sign

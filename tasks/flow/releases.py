@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks import records
 from tasks.errors import BinmillError
-from tasks.flow import gate, switching
+from tasks.flow import gate, publish
 from tasks.flow.serve import Words
 from tasks.site import Site
 from tasks.system.files import locked
@@ -23,7 +23,7 @@ def rollback(site: Site, words: list[str]) -> None:
     What clients have read must not be followed by something older, so nothing old comes back as
     it was. It is held: see switching.publish.
     """
-    from tasks.publish import generation, history, ledger
+    from tasks.publish import generation, published, retention
 
     parser = Words(prog="doit rollback", add_help=False)
     parser.add_argument("name")
@@ -33,14 +33,14 @@ def rollback(site: Site, words: list[str]) -> None:
     binhost = site.layout.binhost(name)
     with locked(site.layout.busy(f"publish:{name}"), f"publish:{name}"):
         kept, now = generation.kept(binhost), generation.current(binhost)
-        target = history.before(kept, now, asked.to)
-        wrong = gate.licences(site, gate.stanzas_of(ledger.place(binhost, target)))
+        target = retention.before(kept, now, asked.to)
+        wrong = gate.licences(site, gate.stanzas_of(published.place(binhost, target)))
         if wrong:
             raise BinmillError(
                 f"generation {target} of {name} is not what [access] allows now: {wrong[0]}",
                 "go back to another one (doit generations), or change [access]",
             )
-        new = switching.again(
+        new = publish.again(
             site, name, target, rollback=target, instead_of=_newest_set(site, name, now)
         )
     say(
@@ -51,7 +51,7 @@ def rollback(site: Site, words: list[str]) -> None:
 
 def promote(site: Site, words: list[str]) -> None:
     """`doit promote NAME [N] [--to CHANNEL]`: a tested generation to the next channel, as it is."""
-    from tasks.publish import generation, ledger
+    from tasks.publish import generation, published
 
     parser = Words(prog="doit promote", add_help=False)
     parser.add_argument("name")
@@ -73,16 +73,16 @@ def promote(site: Site, words: list[str]) -> None:
         if before == number:
             raise BinmillError(f"{channel} has generation {number} already", "doit generations")
         if before is not None and _stamp(site, name, before) > _stamp(site, name, number):
-            number = switching.again(site, name, number, channel)
+            number = publish.again(site, name, number, channel)
         else:
             generation.switch(binhost, number, channel)
-    facts = ledger.facts(binhost, number)
+    facts = published.facts(binhost, number)
     say(f"{name}: {channel} has generation {number}, {facts['packages']} packages")
 
 
 def generations(site: Site, words: list[str]) -> None:
     """`doit generations [NAME] [--json]`: what is kept, what is current, what is held."""
-    from tasks.publish import generation, history
+    from tasks.publish import generation, retention
 
     parser = Words(prog="doit generations", add_help=False)
     parser.add_argument("name", nargs="?")
@@ -91,9 +91,13 @@ def generations(site: Site, words: list[str]) -> None:
     names = [_known(site, asked.name)] if asked.name else list(site.config.chroots)
     found = {name: generation.kept(site.layout.binhost(name)) for name in names}
     if asked.json:
-        say(json.dumps([g for name in names for g in history.as_json(name, found[name])], indent=1))
+        say(
+            json.dumps(
+                [g for name in names for g in retention.as_json(name, found[name])], indent=1
+            )
+        )
     else:
-        say("\n".join(history.text(name, found[name]) for name in names))
+        say("\n".join(retention.text(name, found[name]) for name in names))
 
 
 def diff(site: Site, words: list[str]) -> None:
@@ -122,11 +126,11 @@ def diff(site: Site, words: list[str]) -> None:
 
 def _released(site: Site, name: str, number: int) -> Released:
     """All packages of a generation, whatever their group, and what each was built from."""
-    from tasks.publish import ledger, provenance
+    from tasks.publish import provenance, published
     from tasks.publish.diff import Released
 
-    folder = ledger.place(site.layout.binhost(name), number)
-    files = ledger.files(folder)
+    folder = published.place(site.layout.binhost(name), number)
+    files = published.files(folder)
     stanzas = {s["PATH"]: s for found in gate.stanzas_of(folder).values() for s in found}
     return Released(
         number,
@@ -134,16 +138,16 @@ def _released(site: Site, name: str, number: int) -> Released:
             {**stanza, **provenance.built_from(files[path].origin, stanza.get("REPO", ""))}
             for path, stanza in stanzas.items()
         ],
-        ledger.facts_in(folder)["revisions"],
+        published.facts_in(folder)["revisions"],
     )
 
 
 def _number(site: Site, name: str, word: str, otherwise: int | None) -> int:
     """The generation or candidate that is meant; raises BinmillError if there is none."""
-    from tasks.publish import ledger
+    from tasks.publish import published
 
     binhost = site.layout.binhost(name)
-    known = [*ledger.numbers(binhost), *ledger.numbers(binhost, ledger.CANDIDATES)]
+    known = [*published.numbers(binhost), *published.numbers(binhost, published.CANDIDATES)]
     if word and word.isdecimal() and int(word) in known:
         return int(word)
     if not word and otherwise is not None:
@@ -157,18 +161,18 @@ def _number(site: Site, name: str, word: str, otherwise: int | None) -> int:
 
 
 def _stamp(site: Site, name: str, number: int) -> int:
-    from tasks.publish import ledger
+    from tasks.publish import published
 
-    return int(ledger.facts(site.layout.binhost(name), number)["timestamp"])
+    return int(published.facts(site.layout.binhost(name), number)["timestamp"])
 
 
 def _newest_set(site: Site, name: str, now: int | None) -> str:
     """The set that a rollback is instead of: the newest one that was built."""
-    from tasks.publish import ledger
+    from tasks.publish import published
 
     if site.layout.record(f"binpkgs:{name}").exists():
         return str(records.read(site.layout, f"binpkgs:{name}")["set"])
-    return str(ledger.facts(site.layout.binhost(name), now)["set"]) if now is not None else ""
+    return str(published.facts(site.layout.binhost(name), now)["set"]) if now is not None else ""
 
 
 def _known(site: Site, name: str) -> str:

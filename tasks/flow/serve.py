@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from tasks.access import Access
+from tasks.config.access import Access
 from tasks.errors import BinmillError, NotTrusted
 from tasks.site import Site
 from tasks.system.files import locked
@@ -16,8 +16,8 @@ from tasks.system.terminal import say
 
 if TYPE_CHECKING:
     from tasks.serve.nginx import Clients, Tls
+    from tasks.serve.nginx_process import Server
     from tasks.serve.policy import Door
-    from tasks.serve.running import Server
 
 _LOG_BYTES = 10 << 20  # of requests, before a new log is begun; the one before is kept
 
@@ -32,7 +32,7 @@ class Words(argparse.ArgumentParser):
 def serve(site: Site, words: list[str]) -> None:
     """`doit serve [--print]`: nginx with the site's policy until Ctrl-C, or its server block."""
     from tasks.serve import nginx
-    from tasks.serve.running import running
+    from tasks.serve.nginx_process import running
 
     parser = Words(prog="doit serve", add_help=False)
     parser.add_argument("--print", action="store_true", dest="show")
@@ -202,7 +202,7 @@ def _all_doors(site: Site) -> list[Door]:
 
 
 def _misplaced(site: Site, folder: str, group: str) -> list[str]:
-    from tasks.publish import index
+    from tasks.portage import index
     from tasks.serve import policy
 
     if site.config.access == Access():

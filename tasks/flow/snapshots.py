@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, NotTrusted, Stale
-from tasks.flow import news
+from tasks.flow import upstream_updates
 from tasks.records import Record
 from tasks.site import Site
 from tasks.system.files import locked
@@ -37,7 +37,7 @@ def snapshot(site: Site, *, asked: bool, day: str = "") -> Record:  # noqa: ARG0
     newest = freeze.newest(site.layout.tree)
     assert newest is not None  # noqa: S101 - else one of the two has raised
     _push(site, newest, done)
-    news.ask(site)
+    upstream_updates.ask(site)
     try:
         freeze.tidy(site.layout.tree)
     except BinmillError as failed:  # all that was wanted is done
@@ -157,7 +157,7 @@ def _take(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Free
 def _source(site: Site) -> Source:
     from tasks.snapshot.mirror import Source
     from tasks.system.files import closed_folder
-    from tasks.system.partial import discard
+    from tasks.system.resumable import discard
 
     tree = site.config.tree
     closed_folder(site.layout.downloads)

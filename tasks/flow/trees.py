@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks import lock as lock_file
 from tasks.errors import BinmillError, Stale
-from tasks.flow import news
+from tasks.flow import upstream_updates
 from tasks.lock import Lock, SeedPin, TreePin
 from tasks.records import Record
 from tasks.site import Site
@@ -70,7 +70,7 @@ def _frozen(site: Site, tag: str) -> TreePin:
 
 def _stage(site: Site, name: str, held: Lock | None) -> SeedPin:
     """A seed's pin: of a mirror's build, never an older one than before, or of one's own file."""
-    from tasks.chroot import seed as seeds
+    from tasks.seed import download as seeds
 
     entry = site.config.seeds[name]
     if entry.file is not None:
@@ -129,9 +129,9 @@ def overlay(site: Site, name: str) -> Record:
     from tasks.snapshot import export, overlays
 
     pin = lock_file.pinned(lock_file.read(site.layout).overlays, "overlay", name)
-    pin = news.asked(site, name, pin)
+    pin = upstream_updates.asked(site, name, pin)
     repository = site.layout.overlay(name)
     overlays.obtain(repository, pin)
-    news.of_overlay(site, name, pin)
+    upstream_updates.of_overlay(site, name, pin)
     export.export(repository, pin.commit, site.layout.export(pin.commit), site.layout.trash)
     return {"commit": pin.commit}

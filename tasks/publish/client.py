@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.build.emerge import installed, reason, said_since
 from tasks.errors import BinmillError, CommandFailed, NotTrusted
+from tasks.portage.emerge import installed, reason, said_since
 from tasks.system import sandbox
 from tasks.system.command import run
 from tasks.system.sandbox import Sandbox

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tasks.build import gpkg
+from tasks.portage import gpkg
 
 # CATEGORY/PN of a dependency (PMS 8.3): with an operator, a version stands behind it
 _ATOM = re.compile(

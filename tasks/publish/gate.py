@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.build import gpkg
-from tasks.build.emerge import installed, reason, said_since
 from tasks.errors import BinmillError, CommandFailed
+from tasks.portage import gpkg, inside
+from tasks.portage.emerge import installed, reason, said_since
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
-PROGRAM = Path(__file__).with_name("portage_blockers.py")
+PROGRAM = Path(inside.__file__).with_name("blockers.py")
 INSIDE = "/run/binmill/gate"  # where the program and its question are mounted
 CANDIDATE = "/run/binmill/candidate"
 ASK = ("python3", "-I", f"{INSIDE}/{PROGRAM.name}", f"{INSIDE}/request.json")
@@ -212,7 +212,7 @@ def blockers(room: Sandbox, folder: Path, questions: list[dict[str, str]]) -> li
     except (ValueError, TypeError, RecursionError) as error:
         raise BinmillError(
             "the chroot's Portage gave no answer about blockers that can be read",
-            "look at portage_blockers.py",
+            "look at tasks/portage/inside/blockers.py",
         ) from error
     return list(answers)
 

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.build.collect import INDEX
 from tasks.errors import BinmillError
 from tasks.layout import pointer
-from tasks.publish import bundle, history, index, ledger, provenance, release, sbom
-from tasks.publish.history import Generation
-from tasks.publish.index import Stanza
-from tasks.publish.ledger import FACTS, File
+from tasks.portage import index
+from tasks.portage.index import INDEX, Stanza
+from tasks.publish import bundle, provenance, published, release_manifest, retention, sbom
+from tasks.publish.published import FACTS, File
+from tasks.publish.retention import Generation
 from tasks.system.command import run
+from tasks.system.disk_space import room_told
 from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic, write_parts
-from tasks.system.room import room_told
 
 _PACKED = f"{INDEX}.gz"
 # Portage asks whether the index changed since its TIMESTAMP plus five seconds (TIMESTAMP_TOLERANCE,
@@ -106,10 +106,10 @@ def prepare(
     one that this one is instead of. Raises BinmillError if one of its paths was another package
     before, and what `sign` raises.
     """
-    ledger.check(binhost, content.files)
-    earlier = ledger.numbers(binhost, ledger.CANDIDATES)
-    number = number or max((*ledger.numbers(binhost), *earlier), default=0) + 1
-    scratch = binhost / ledger.CANDIDATES / f".{number}.tmp"
+    published.check(binhost, content.files)
+    earlier = published.numbers(binhost, published.CANDIDATES)
+    number = number or max((*published.numbers(binhost), *earlier), default=0) + 1
+    scratch = binhost / published.CANDIDATES / f".{number}.tmp"
     target = scratch.with_name(str(number))
     closed_folder(trash)  # now: on a full disk nothing could be deleted any more
     remove_tree(scratch, trash)
@@ -131,16 +131,16 @@ def prepare(
 
 def is_next(binhost: Path, number: int) -> bool:
     """Whether this is a candidate that is newer than every generation: clients would take it."""
-    candidate = binhost / ledger.CANDIDATES / str(number)
+    candidate = binhost / published.CANDIDATES / str(number)
     return candidate.is_dir() and (
-        ledger.facts_in(candidate)["timestamp"] >= _next_timestamp(binhost, now=0)
+        published.facts_in(candidate)["timestamp"] >= _next_timestamp(binhost, now=0)
     )
 
 
 def let_out(binhost: Path, number: int) -> None:
     """Make a candidate that `is_next` a generation; `switch` shows it to clients."""
-    candidate, target = binhost / ledger.CANDIDATES / str(number), binhost / "gen" / str(number)
-    ledger.add_published(binhost, ledger.files(candidate))
+    candidate, target = binhost / published.CANDIDATES / str(number), binhost / "gen" / str(number)
+    published.add_published(binhost, published.files(candidate))
     target.parent.mkdir(exist_ok=True)
     candidate.rename(target)
     sync_folder(target.parent)
@@ -152,7 +152,7 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
     A client must not be given an old index again, so what comes back is a new generation of the
     same packages. Raises BinmillError where one of them is not there any more.
     """
-    facts, files = ledger.facts_in(folder), ledger.files(folder)
+    facts, files = published.facts_in(folder), published.files(folder)
     header: Stanza = {}
     stanzas: dict[str, Stanza] = {}
     views: dict[str, list[str]] = {}
@@ -164,7 +164,7 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
         listed = {stanza["PATH"]: stanza for stanza in read}
         stanzas |= listed
         views[view] = list(listed)
-        told = release.read(folder / view)
+        told = release_manifest.read(folder / view)
         with contextlib.suppress(FileNotFoundError):
             bundles[view] = (folder / view / bundle.NAME).read_bytes()
     for path in stanzas:
@@ -205,12 +205,12 @@ def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Sig
             "timestamp": timestamp,
             "packages": len(paths),
         }
-        release.write(folder, names, told, created=created, valid_days=content.valid_days)
-        to_sign += [folder / name for name in (INDEX, _PACKED, release.NAME)]
+        release_manifest.write(folder, names, told, created=created, valid_days=content.valid_days)
+        to_sign += [folder / name for name in (INDEX, _PACKED, release_manifest.NAME)]
     _write_facts(scratch, content, timestamp, created)
     sign(to_sign)
     for signed in to_sign:
-        if not signed.with_name(signed.name + release.SIGNATURE).is_file():
+        if not signed.with_name(signed.name + release_manifest.SIGNATURE).is_file():
             raise BinmillError(f"{signed} has no signature; nothing is published unsigned")
     for place, _, _ in os.walk(scratch):
         Path(place).chmod(0o755)
@@ -245,16 +245,16 @@ def kept(binhost: Path) -> list[Generation]:
         if link.is_symlink() and (number := _pointed(link)) is not None:
             links[link.name.removeprefix("channel.")] = number
     found = []
-    for where in ("gen", ledger.CANDIDATES):
-        for number in ledger.numbers(binhost, where):
-            facts = ledger.facts_in(binhost / where / str(number))
+    for where in ("gen", published.CANDIDATES):
+        for number in published.numbers(binhost, where):
+            facts = published.facts_in(binhost / where / str(number))
             found.append(
                 Generation(
                     number,
                     facts["timestamp"],
                     facts["set"],
                     facts["packages"],
-                    () if where != "gen" else history.pointing(links, number),
+                    () if where != "gen" else retention.pointing(links, number),
                     facts.get("rollback"),
                     where != "gen",
                 )
@@ -269,7 +269,7 @@ def prune(
 
     A download that has begun has its file open, and goes on.
     """
-    gone = history.expendable(
+    gone = retention.expendable(
         kept(binhost), pinned, keep=keep, keep_days=keep_days, now=time.time()
     )
     for number in gone:
@@ -279,7 +279,7 @@ def prune(
 
 def _next_timestamp(binhost: Path, now: float | None = None) -> int:
     """Later than all kept generations, current or not, by as much as a client can tell apart."""
-    seen: list[int] = [ledger.facts(binhost, n)["timestamp"] for n in ledger.numbers(binhost)]
+    seen: list[int] = [published.facts(binhost, n)["timestamp"] for n in published.numbers(binhost)]
     return max(int(time.time() if now is None else now), max(seen, default=-_APART) + _APART)
 
 
@@ -338,7 +338,7 @@ def _by_name(stanza: Stanza) -> tuple[str, int]:
 
 def _write_facts(folder: Path, content: Content, timestamp: int, created: int) -> None:
     where = {path: view for view, paths in content.views.items() for path in paths}
-    ledger.write_packages(folder, content.files, where)
+    published.write_packages(folder, content.files, where)
     told = {
         **content.about,
         "timestamp": timestamp,

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.publish.index import Stanza
-from tasks.publish.ledger import File
+from tasks.portage.index import Stanza
+from tasks.publish.published import File
 from tasks.system.files import write_parts
 
 NAME = "provenance.jsonl"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.publish.index import Stanza
+from tasks.portage.index import Stanza
 from tasks.system.files import write_parts
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Packages are signed outside the chroot that built them, by Portage itself (portage_signer.py).
+"""Packages are signed outside the chroot that built them, by Portage (portage/inside/sign.py).
 
 A key inside a build would be in the hands of every ebuild. The signing sandbox is a throwaway
 layer over the verified seed, in which no ebuild has ever run: no network, only the candidate
@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks.build import gpkg
 from tasks.errors import CommandFailed, HostLacks
+from tasks.portage import gpkg, inside
 from tasks.system import sandbox
 from tasks.system.command import run
 from tasks.system.gpgv import Role
@@ -20,7 +20,7 @@ from tasks.system.sandbox import Sandbox
 
 KEY_HOME = "/run/binmill/gnupg"
 PACKAGES = "/run/binmill/packages"
-PROGRAM = Path(__file__).with_name("portage_signer.py")
+PROGRAM = Path(inside.__file__).with_name("sign.py")
 PROGRAM_INSIDE = f"/run/binmill/{PROGRAM.name}"
 _LIST = ".to-sign"
 _TIME = 24 * 3600  # seconds

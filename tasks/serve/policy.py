@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.access import Access
+from tasks.config.access import Access
 from tasks.layout import pointer
 
 PUBLIC = "public"

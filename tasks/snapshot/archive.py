@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, cast
 from tasks.errors import NotTrusted
 from tasks.snapshot.tar import BadTar, entries
 from tasks.system.command import started
-from tasks.system.pipes import patient
+from tasks.system.read_ahead import patient
 
 # Three times the real tree. What freezing holds in memory for each stays below 200 MB in all.
 _FILE_LIMIT = 550_000

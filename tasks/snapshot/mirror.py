@@ -20,7 +20,7 @@ from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.system.files import digests_of
 from tasks.system.gpgv import Role, Signature, verify_detached
 from tasks.system.http import Missing, download, public
-from tasks.system.partial import discard
+from tasks.system.resumable import discard
 from tasks.system.terminal import say
 
 _SMALL_LIMIT = 1 << 16

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tasks.errors import BinmillError, Busy
-from tasks.system.room import filling
+from tasks.system.disk_space import filling
 
 _CHUNK = 1 << 20
 _OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline and backslash

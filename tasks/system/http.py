@@ -18,11 +18,11 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from tasks.errors import DownloadFailed
-from tasks.system import partial
-from tasks.system.partial import Partial, date_of
+from tasks.system import resumable
+from tasks.system.deadline import within
+from tasks.system.network_errors import explained
+from tasks.system.resumable import Partial, date_of
 from tasks.system.terminal import Progress, say
-from tasks.system.unreachable import explained
-from tasks.system.watchdog import within
 
 _CONNECT_SECONDS = 20
 _HEADER_SECONDS = 60  # from the request to the end of the answer's headers, whatever drips
@@ -91,8 +91,8 @@ def download(urls: Sequence[str], target: Path, *, limit: int) -> Got:
         except DownloadFailed as failed:
             absent += isinstance(failed, Missing)
             reasons.append(f"{public(url)}: {failed.message}")
-        if partial.find(target, limit) is None:
-            partial.discard(target)
+        if resumable.find(target, limit) is None:
+            resumable.discard(target)
     kind = Missing if absent == len(urls) else DownloadFailed
     name = public(urls[0]).rsplit("/", 1)[-1] if urls else target.name
     raise kind(
@@ -142,7 +142,7 @@ def _attempt(wanted: _Wanted) -> Got:
         def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
             return None  # requests would read a redirect's body into memory, without a limit
 
-    url, part = wanted.url, partial.find(wanted.target, wanted.limit)
+    url, part = wanted.url, resumable.find(wanted.target, wanted.limit)
     with Session() as session:
         for _ in range(_REDIRECTS + 1):
             rest = part.asking(public(url)) if part else {}
@@ -205,7 +205,7 @@ def _take(wanted: _Wanted, answer: Any, url: str, part: Partial | None) -> Got |
     total = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
     if total is not None and total > wanted.limit:
         raise DownloadFailed(f"too large ({total} bytes, at most {wanted.limit} are taken)")
-    partial.begin(wanted.target, url, headers, total)
+    resumable.begin(wanted.target, url, headers, total)
     _save(wanted, answer, 0, total)
     return Got(wanted.url, modified)
 
@@ -226,13 +226,13 @@ def _save(wanted: _Wanted, answer: Any, start: int, total: int | None) -> None:
         for chunk in _chunks(answer, wanted.deadline):
             received += len(chunk)
             if received > most:
-                partial.discard(wanted.target)
+                resumable.discard(wanted.target)
                 raise DownloadFailed(f"too large (more than {most} bytes)")
             stream.write(chunk)
             bar.advance(len(chunk))
         if total is not None and received != total:
             raise _Again(f"ended after {received} of {total} bytes")
-    partial.complete(wanted.target)
+    resumable.complete(wanted.target)
 
 
 def _chunks(answer: Any, deadline: float) -> Iterator[bytes]:

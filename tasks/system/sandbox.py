@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tasks.errors import BinmillError, CommandFailed, OutOfMemory
-from tasks.system import copied
+from tasks.system import copy_fallback
 from tasks.system.command import Done, require_root, started, stop
+from tasks.system.disk_space import room_told
 from tasks.system.files import closed_folder, remove_tree
-from tasks.system.room import room_told
 from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
 from tasks.system.terminal import PseudoTerminal, say
 
@@ -207,8 +207,8 @@ def _enter(sandbox: Sandbox, argv: Sequence[str]) -> tuple[int, bool]:
 
 def _stands(sandbox: Sandbox, plan: int) -> bool:
     """Whether the sandbox stood; where its root is a copy, the upper layer is made by now."""
-    if copied.is_copied(sandbox.workspace):
-        copied.gather(sandbox.workspace)
+    if copy_fallback.is_copied(sandbox.workspace):
+        copy_fallback.gather(sandbox.workspace)
     return os.fstat(plan).st_size == 0
 
 
@@ -220,7 +220,7 @@ def _copies(sandbox: Sandbox, code: int, stands: bool) -> bool:
         f"  {sandbox.hostname}: no overlayfs for {sandbox.workspace}; its layers are copied, which "
         "takes time and disk"
     )
-    copied.spread(sandbox.layers, sandbox.workspace)
+    copy_fallback.spread(sandbox.layers, sandbox.workspace)
     return True
 
 
@@ -258,7 +258,7 @@ def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[
             "environment": dict(sandbox.environment),
             "network": sandbox.network,
             "terminal": terminal,
-            "copied": copied.is_copied(sandbox.workspace),
+            "copied": copy_fallback.is_copied(sandbox.workspace),
             "argv": list(argv),
         }
     )

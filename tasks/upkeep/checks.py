@@ -42,19 +42,19 @@ def _tree(site: Site, task: str, record: Record, seen: Seen) -> Iterator[str]:
 
 
 def _seed(site: Site, task: str, record: Record, seen: Seen) -> Iterator[str]:  # noqa: ARG001
-    from tasks.system import listing
+    from tasks.system import tree_manifest
 
     layout = site.layout
     try:
-        yield from listing.differences(
+        yield from tree_manifest.differences(
             layout.seed(record["sha512"]), layout.seed_listing(record["sha512"]), seen
         )
-    except listing.Damaged as error:
+    except tree_manifest.Damaged as error:
         yield f"cannot be checked: {error.message}"
 
 
 def _layer(site: Site, task: str, record: Record, seen: Seen) -> Iterator[str]:
-    from tasks.system.listing import texts
+    from tasks.system.tree_manifest import texts
 
     name = task.partition(":")[2]
     # what somebody has done by hand lies on top, and nothing says what it should be
@@ -66,8 +66,8 @@ def _layer(site: Site, task: str, record: Record, seen: Seen) -> Iterator[str]:
 
 
 def _etc(site: Site, task: str, record: Record, seen: Seen) -> Iterator[str]:  # noqa: ARG001
-    from tasks.chroot import etc_portage
-    from tasks.system.listing import texts
+    from tasks.portage import etc_portage
+    from tasks.system.tree_manifest import texts
 
     folder = site.layout.state / record["path"]
     found = texts(folder)
@@ -80,8 +80,8 @@ def _etc(site: Site, task: str, record: Record, seen: Seen) -> Iterator[str]:  #
 
 
 def _set(site: Site, task: str, record: Record, seen: Seen) -> Iterator[str]:
-    from tasks.build.collect import INDEX
-    from tasks.publish import index
+    from tasks.portage import index
+    from tasks.portage.index import INDEX
 
     packages = record["packages"]
     text = json.dumps(packages, sort_keys=True).encode()

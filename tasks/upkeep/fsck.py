@@ -23,7 +23,7 @@ from tasks.site import Site
 from tasks.system.files import locked, remove_tree
 from tasks.system.terminal import live, say
 from tasks.upkeep import checks
-from tasks.upkeep.kept import Artifacts
+from tasks.upkeep.reachable import Artifacts
 
 _LINES = 3  # flaws of one artifact that are told
 _TICK_SECONDS = 0.2
@@ -173,25 +173,25 @@ def _artifact(
 
 
 def _published(site: Site, sight: Sight) -> Iterator[Damage]:
-    from tasks.publish import generation, ledger, soundness
+    from tasks.publish import generation, published, verify
 
     for name in site.config.chroots:
         binhost, task = site.layout.binhost(name), f"publish:{name}"
         try:
-            ledger.published(binhost)
+            published.published(binhost)
         except BinmillError as error:
             yield Damage(
                 f"binhost {name}",
                 [error.message],
                 "written again from the kept generations",
-                partial(soundness.remember, binhost),
+                partial(verify.remember, binhost),
                 lock=task,
             )
         now = generation.current(binhost)
-        for number in ledger.numbers(binhost):
+        for number in published.numbers(binhost):
             sight.at(f"binhost {name} generation {number}")
-            found = list(soundness.flaws(binhost, number, sight.seen))
-            if number == now and not found and soundness.damaged(binhost, number):
+            found = list(verify.flaws(binhost, number, sight.seen))
+            if number == now and not found and verify.damaged(binhost, number):
                 yield Damage(
                     sight.artifact,
                     ["something was taken out of it"],
@@ -211,10 +211,10 @@ def _published(site: Site, sight: Sight) -> Iterator[Damage]:
 
 
 def _withdraw(site: Site, name: str, number: int, spoilt: Sequence[Path]) -> None:
-    from tasks.publish import generation, soundness
+    from tasks.publish import generation, verify
 
     binhost = site.layout.binhost(name)
-    soundness.withdraw(binhost, number, spoilt, site.layout.trash)
+    verify.withdraw(binhost, number, spoilt, site.layout.trash)
     if number == generation.current(binhost):
         with locked(site.layout.busy(f"candidate:{name}"), f"candidate:{name}"):
             for task in ("publish", "candidate"):

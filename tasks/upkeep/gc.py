@@ -17,7 +17,7 @@ from tasks.layout import Layout
 from tasks.site import Site
 from tasks.system.files import all_locked, empty_trash, put_away
 from tasks.system.terminal import say
-from tasks.upkeep.kept import Artifacts, Known, gathered, kept
+from tasks.upkeep.reachable import Artifacts, Known, gathered, kept
 
 _UNNAMED = "neither the lock, a record nor a generation names it"
 

@@ -15,7 +15,7 @@ import pytest
 import tomli
 import tomli_w
 
-from tasks.lab import build, mirror, site, upstream
+from lab import build, mirror, site, upstream
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.files import locked, mounts_below

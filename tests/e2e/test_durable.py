@@ -24,8 +24,8 @@ import pytest
 import tomli
 import tomli_w
 
+from lab import upstream
 from tasks.engine import runs
-from tasks.lab import upstream
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
 from tests import images, leaks

@@ -21,13 +21,13 @@ import requests
 import tomli
 import tomli_w
 
+from lab import upstream
 from tasks import records, site
-from tasks.chroot import etc_portage
 from tasks.errors import BinmillError
-from tasks.flow import admission, chroots, etc, gate, members
-from tasks.lab import upstream
+from tasks.flow import access_test, chroots, ephemeral, etc, gate
+from tasks.portage import etc_portage
 from tasks.publish import client as clients
-from tasks.publish import generation, ledger, sign
+from tasks.publish import generation, published, sign
 from tasks.serve import certificates, nginx
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.sandbox import Bind, Sandbox
@@ -118,7 +118,7 @@ def test_the_gate_knows_what_a_group_may_have(
     monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(factory.layout.config)})
     made = site.load(PROJECT)
     number = records.read(made.layout, "candidate:java")["generation"]
-    packages = ledger.place(made.layout.binhost("java"), number) / "public/Packages"
+    packages = published.place(made.layout.binhost("java"), number) / "public/Packages"
     text, before = packages.read_text(), generation.current(made.layout.binhost("java"))
     spoilt, count = re.subn(r"^LICENSE: ZLIB$", "LICENSE: all-rights-reserved", text, flags=re.M)
     assert count == 1
@@ -143,7 +143,7 @@ def test_a_generation_that_is_open_to_all_is_noticed(
     monkeypatch.setattr(nginx, "PUBLIC", ROLE)
     made = site.load(PROJECT)
     with pytest.raises(BinmillError, match="stranger was not refused by the binhost of java"):
-        members.members(made, "java")
+        access_test.members(made, "java")
 
 
 @contextlib.contextmanager
@@ -168,10 +168,10 @@ def served(factory: Factory) -> Iterator[str]:
 def holder(made: site.Site, url: str, pem: Path) -> Iterator[Sandbox]:
     """A fresh client with a certificate, set up as docs/serving.md has it."""
     trusted = (made.layout.site / "secrets/tls/server.pem").read_text()
-    inside = f"{admission.ACCESS}/jill.pem"
-    fetch = admission.FETCH.replace(" -t 3", f" --certificate={inside} --private-key={inside} -t 3")
+    inside = f"{ephemeral.ACCESS}/jill.pem"
+    fetch = ephemeral.FETCH.replace(" -t 3", f" --certificate={inside} --private-key={inside} -t 3")
     with chroots.workspace(made, "holder") as space:
-        admission.Admission(url, trusted, {}).hand_over("", space / "access")
+        ephemeral.Admission(url, trusted, {}).hand_over("", space / "access")
         shutil.copy(pem, space / "access")
         conf = etc.portage_files(
             made,
@@ -192,7 +192,7 @@ def holder(made: site.Site, url: str, pem: Path) -> Iterator[Sandbox]:
             network=True,
             etc=space / "etc",
             layers=[made.layout.seed(seed)],
-            binds=(Bind(str(space / "access"), admission.ACCESS),),
+            binds=(Bind(str(space / "access"), ephemeral.ACCESS),),
         )
 
 

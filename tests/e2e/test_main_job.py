@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.build import gpkg
-from tasks.lab import upstream
-from tasks.publish import index
+from lab import upstream
+from tasks.portage import gpkg, index
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.files import mounts_below, sha512
 from tasks.system.gpgv import Role

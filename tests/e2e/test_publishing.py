@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from tasks import config, records
-from tasks.chroot import etc_portage
+from tasks import records
+from tasks.config import load
 from tasks.errors import HostLacks
-from tasks.flow import chroots, etc, publishing, switching
-from tasks.publish import client, generation, index, ledger, release, sign
+from tasks.flow import candidate, chroots, etc, publish
+from tasks.portage import etc_portage, index
+from tasks.publish import client, generation, published, release_manifest, sign
 from tasks.site import Site
 from tasks.system import sandbox
 from tasks.system.files import digests, sha512
@@ -47,7 +48,7 @@ class Binhost:
 
     @property
     def site(self) -> Site:
-        return Site(self.factory.layout, config.load(self.factory.layout))
+        return Site(self.factory.layout, load.load(self.factory.layout))
 
     @property
     def place(self) -> Path:
@@ -93,8 +94,8 @@ class Binhost:
     def publish(self) -> dict[str, Any]:
         """What the candidate's and the publishing task do; the gate has tests of its own."""
         site = self.site
-        records.write(site.layout, "candidate:base", publishing.candidate(site, "base"))
-        made = switching.publish(site, "base", asked=True)
+        records.write(site.layout, "candidate:base", candidate.candidate(site, "base"))
+        made = publish.publish(site, "base", asked=True)
         records.write(site.layout, "publish:base", made)
         return made
 
@@ -127,14 +128,14 @@ def test_two_groups_and_all_that_is_signed(binhost: Binhost, role: Role) -> None
     assert made == {"generation": 1, "set": made["set"], "views": {"public": 1, "role.java": 3}}
     for view, count in made["views"].items():
         folder = binhost.view(view)
-        for name in ("Packages", "Packages.gz", release.NAME):
+        for name in ("Packages", "Packages.gz", release_manifest.NAME):
             with (folder / name).open("rb") as stream:
                 verify_detached(role, stream, name, folder / f"{name}.asc")
         assert (
             gzip.decompress((folder / "Packages.gz").read_bytes())
             == (folder / "Packages").read_bytes()
         )
-        manifest = json.loads((folder / release.NAME).read_text())
+        manifest = json.loads((folder / release_manifest.NAME).read_text())
         for name, told in manifest["files"].items():
             assert told["sha512"] == sha512(folder / name)
         assert {"Packages", "provenance.jsonl", "sbom.cdx.json"} < set(manifest["files"])
@@ -174,12 +175,12 @@ def test_what_is_new_is_signed_and_the_rest_is_linked(
 
 
 def test_another_policy_signs_nothing_again(binhost: Binhost, capsys: Any) -> None:
-    count = ledger.facts(binhost.place, 2)["timestamp"]
+    count = published.facts(binhost.place, 2)["timestamp"]
     binhost.factory.change(access={**ACCESS, "packages": {"app-misc/ours": "public"}})
     before = (binhost.view("role.java") / "app-misc/ours/ours-1-1.gpkg.tar").read_bytes()
     assert binhost.publish()["views"] == {"public": 3, "role.java": 4}
     assert (binhost.view() / "app-misc/ours/ours-1-1.gpkg.tar").read_bytes() == before
-    assert ledger.facts(binhost.place, 3)["timestamp"] > count
+    assert published.facts(binhost.place, 3)["timestamp"] > count
     binhost.factory.change(access={**ACCESS, "restricted": "role:java", "free": ["MIT"]})
     assert binhost.publish()["views"] == {"public": 0, "role.java": 4}
     assert capsys.readouterr().out
@@ -314,6 +315,6 @@ def signed_by(binhost: Binhost, package: Path) -> None:
         folder = space / "packages"
         folder.mkdir()
         shutil.move(package, folder / package.name)
-        room = publishing._signing_room(site, "base", folder, space)
+        room = candidate._signing_room(site, "base", folder, space)
         sign.sign(room, folder, [package.name], site.layout.log("sign-one"))
         shutil.move(folder / package.name, package)

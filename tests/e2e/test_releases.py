@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
-from tasks import config, records
+from tasks import records
+from tasks.config import load
 from tasks.errors import BinmillError
-from tasks.flow import chroots, client, gate, switching
-from tasks.publish import bundle, generation, index, ledger
+from tasks.flow import chroots, client, gate, publish
+from tasks.portage import index
+from tasks.publish import bundle, generation, published
 from tasks.serve import policy
-from tasks.serve.running import serving
+from tasks.serve.nginx_process import serving
 from tasks.site import Site
 from tasks.system import sandbox
 from tests.e2e.conftest import Factory, ran
@@ -43,7 +45,7 @@ def site(factory: Factory) -> Site:
 
 
 def loaded(factory: Factory) -> Site:
-    return Site(factory.layout, config.load(factory.layout))
+    return Site(factory.layout, load.load(factory.layout))
 
 
 def current(site: Site) -> int:
@@ -97,7 +99,7 @@ def test_a_client_sees_a_rollback(site: Site, factory: Factory, portage: Client)
     said = factory.doit("rollback:base")
     assert "generation 3 is current, with the packages of 1" in said
     assert portage.install() < newest
-    stamps = [ledger.facts(site.layout.binhost("base"), n)["timestamp"] for n in (1, 2, 3)]
+    stamps = [published.facts(site.layout.binhost("base"), n)["timestamp"] for n in (1, 2, 3)]
     assert stamps == sorted(set(stamps))
     views = [site.layout.binhost("base") / "gen" / n / "public" for n in ("1", "3")]
     for path in views[0].rglob("*.gpkg.tar"):
@@ -140,7 +142,7 @@ def candidate(site: Site) -> Iterator[Path]:
     """A candidate that the gate has not seen, as of the newest set; not the real one."""
     binhost = site.layout.binhost("base")
     held = records.read(site.layout, "candidate:base")
-    content = generation.content_of(ledger.place(binhost, held["generation"]), 30)
+    content = generation.content_of(published.place(binhost, held["generation"]), 30)
 
     def sign(files: Any) -> None:
         for file in files:
@@ -148,7 +150,7 @@ def candidate(site: Site) -> Iterator[Path]:
 
     number = generation.prepare(binhost, content, sign, site.layout.trash)
     records.write(site.layout, "candidate:base", {**held, "generation": number})
-    yield ledger.place(binhost, number) / "public"
+    yield published.place(binhost, number) / "public"
     records.write(site.layout, "candidate:base", held)
 
 
@@ -205,7 +207,7 @@ def test_the_gate_refuses_what_is_not_signed(site: Site, candidate: Path) -> Non
     made = records.read(site.layout, "binpkgs:base")
     path = of(candidate, "zlib")
     shutil.copy2(site.layout.binpkgs("base") / made["set"] / path.relative_to(candidate), path)
-    sums = ledger.file_of(path, "").sums
+    sums = published.file_of(path, "").sums
     rewrite(candidate, zlib=index.complete({}, sums))
     assert "install: " in refused(site)
 
@@ -237,7 +239,7 @@ def switched_under(site: Site, portage: Client, switches: int) -> None:
         # numbers of generations that have the one and the other; both go on under new numbers
         turns = [1, 2]
         for count in range(switches):
-            turns[count % 2] = switching.again(site, "base", turns[count % 2])
+            turns[count % 2] = publish.again(site, "base", turns[count % 2])
             generation.prune(binhost, (), keep=1, keep_days=0, trash=site.layout.trash)
             if failed:
                 break

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tasks import site
-from tasks.build import emerge
 from tasks.errors import CommandFailed
 from tasks.flow import chroots
+from tasks.portage import emerge
 from tasks.site import Site
 from tasks.system import sandbox
 from tasks.system.files import write_atomic

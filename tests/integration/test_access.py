@@ -25,12 +25,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.access import Access
+from tasks.config.access import Access
 from tasks.errors import BinmillError, HostLacks
 from tasks.serve import certificates, nginx, policy, users
 from tasks.serve.nginx import Clients, Tls
-from tasks.serve.running import Server as Nginx
-from tasks.serve.running import running, serving
+from tasks.serve.nginx_process import Server as Nginx
+from tasks.serve.nginx_process import running, serving
 from tasks.system.files import write_atomic
 
 ACCESS = Access(groups=["site:acme", "role:java"], binhosts={"java": "role:java"})

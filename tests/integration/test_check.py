@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tasks.publish import release
+from tasks.publish import release_manifest
 from tests.integration.test_gpgv import YEAR, Gpg
 
-SCRIPT = Path(release.__file__).with_name("check.sh")
+SCRIPT = Path(release_manifest.__file__).with_name("check.sh")
 SHELLS = [
     shell for shell in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])
 ]
@@ -76,7 +76,7 @@ class Binhost:
             "timestamp": timestamp,
             "lock": {"tree": {"name": "gentoo", "tag": "x"}},
         }
-        release.write(
+        release_manifest.write(
             self.view,
             ["Packages", "Packages.gz"],
             {**facts, **told},

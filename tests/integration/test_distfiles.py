@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks import records
-from tasks.config import Config
+from tasks.config.load import Config
 from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.flow import mirror, serve
 from tasks.layout import Layout

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.flow.packages import build_key
+from tasks.flow.binpkgs import build_key
 from tasks.layout import Layout
 from tasks.records import read, write
 from tasks.site import Site

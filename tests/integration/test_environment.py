@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.chroot import room
+from tasks.chroot import sandbox_plan
 from tasks.layout import Layout
 from tasks.records import read
 from tasks.system.sandbox import run, workspace
@@ -124,7 +124,7 @@ def test_every_variable_is_documented_with_its_value(layout: Layout) -> None:
         assert f"`{value}`" in told[name] or name == "SOURCE_DATE_EPOCH"
     assert found["SOURCE_DATE_EPOCH"] == str(tiny.MADE["tree"]["timestamp"])
     assert told.keys() - found.keys() == {"MAKEOPTS", "PS1", "HISTFILE"}
-    assert room.ENVIRONMENT.keys() <= told.keys()
+    assert sandbox_plan.ENVIRONMENT.keys() <= told.keys()
 
 
 def test_every_mount_is_documented_with_its_options(layout: Layout) -> None:
@@ -151,14 +151,16 @@ def test_the_resolver_is_the_host_s_of_this_moment(
     for hop in range(kind.count("link")):
         (tmp_path / f"link{hop}").symlink_to(named)
         named = tmp_path / f"link{hop}"
-    monkeypatch.setattr(room, "RESOLVER", str(named))
+    monkeypatch.setattr(sandbox_plan, "RESOLVER", str(named))
     seed = tiny.fill(tmp_path / "seed")
     for address in ("192.0.2.1", "192.0.2.2"):
         fresh = tmp_path / "fresh"  # as those who write it do: a new file under its name
         fresh.write_text(f"nameserver {address}\n")
         fresh.rename(real)
         with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:
-            inside = room.plan("box", [seed], space, repos={}, etc=None, timestamp=1, network=True)
+            inside = sandbox_plan.plan(
+                "box", [seed], space, repos={}, etc=None, timestamp=1, network=True
+            )
             assert run(inside, ["cat", "/etc/resolv.conf"]).stdout == f"nameserver {address}\n"
             assert run(inside, ["sh", "-c", ": > /etc/resolv.conf"], check=False).returncode != 0
         assert real.read_text() == f"nameserver {address}\n"
@@ -173,8 +175,8 @@ def test_a_host_without_a_resolver_mounts_none(
         named.symlink_to(tmp_path / "gone")
     elif kind == "folder":
         named.mkdir()
-    monkeypatch.setattr(room, "RESOLVER", str(named))
-    inside = room.plan("box", [], tmp_path, repos={}, etc=None, timestamp=1, network=True)
+    monkeypatch.setattr(sandbox_plan, "RESOLVER", str(named))
+    inside = sandbox_plan.plan("box", [], tmp_path, repos={}, etc=None, timestamp=1, network=True)
     assert inside.binds == ()
 
 

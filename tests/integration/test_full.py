@@ -19,12 +19,12 @@ import pytest
 from doit.task import Task
 
 from tasks import records
-from tasks.build.collect import collect
+from tasks.builder.collect import collect
 from tasks.engine.step import Step, carry_out, interactive
-from tasks.flow import publishing, releases
-from tasks.flow import switching as flow
+from tasks.flow import candidate, releases
+from tasks.flow import publish as flow
+from tasks.portage.index import parse
 from tasks.publish import generation
-from tasks.publish.index import parse
 from tasks.records import Record
 from tasks.site import Site
 from tasks.system.command import run
@@ -33,8 +33,8 @@ from tasks.upkeep.gc import gc
 from tests.disks import Disk, fill_bytes, fill_inodes, small_disk
 from tests.handmade import VALUES, gpkg
 from tests.integration.test_generation import SIGNED
+from tests.integration.test_publish import Factory
 from tests.integration.test_storage import Fill
-from tests.integration.test_switching import Factory
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 Signing = Callable[[Sequence[Path]], None]
@@ -184,7 +184,7 @@ def trial(disk: Disk, begun: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     def beside(_site: Site, _name: str, _space: Path, files: Sequence[Path]) -> None:
         signing[0](files)
 
-    monkeypatch.setattr(publishing, "sign_beside", beside)
+    monkeypatch.setattr(candidate, "sign_beside", beside)
 
     def copied(sign: Signing = sign) -> Trial:
         signing[0] = sign

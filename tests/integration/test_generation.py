@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tasks.errors import BinmillError
-from tasks.publish import generation, ledger, provenance, sbom
+from tasks.portage.index import of_set, parse
+from tasks.publish import generation, provenance, published, sbom
 from tasks.publish.generation import Content
-from tasks.publish.index import of_set, parse
 from tasks.system.files import digests, sha512
 from tests.conftest import names
 
@@ -89,8 +89,8 @@ class Site:
         )
         header, stanzas = parse(text)
         paths = {p["path"]: p["sha512"] for p in packages}
-        held = ledger.held(self.binhost, packages, signer)
-        new = {path: ledger.file_of(folder / path, paths[path]) for path in paths.keys() - held}
+        held = published.held(self.binhost, packages, signer)
+        new = {path: published.file_of(folder / path, paths[path]) for path in paths.keys() - held}
         texts = sbom.components(of_set(stanzas, packages), dict.fromkeys(paths, "e" * 128))
         files = {
             path: file if file.origin else replace(file, origin=ORIGIN, component=texts[path])
@@ -143,7 +143,7 @@ def test_the_first(site: Site) -> None:
     assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
     header, stanzas = parse(seen["Packages"].decode())
     assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
-    facts = ledger.facts(site.binhost, 1)
+    facts = published.facts(site.binhost, 1)
     assert facts.pop("created") <= time.time()
     assert facts == {
         "set": "set1",
@@ -168,12 +168,12 @@ def test_timestamps_grow_whatever_the_clock_says(
     stamps = []
     for number in range(1, 4):
         site.publish(site.made(("x", number, b"%d" % number)))
-        stamps.append(ledger.facts(site.binhost, number)["timestamp"])
+        stamps.append(published.facts(site.binhost, number)["timestamp"])
     assert stamps == [1000, 1006, 1012], "Portage takes one within five seconds for the same"
     generation.switch(site.binhost, 1)
     monkeypatch.setattr("time.time", lambda: 5.0)
     site.publish(site.made(("x", 9, b"9")))
-    assert ledger.facts(site.binhost, 4)["timestamp"] == 1018
+    assert published.facts(site.binhost, 4)["timestamp"] == 1018
 
 
 def test_a_path_keeps_its_bytes(site: Site) -> None:
@@ -204,13 +204,13 @@ def test_a_path_never_gets_another_package(site: Site) -> None:
 def test_another_key_signs_everything_again(site: Site) -> None:
     first, folder = site.made(("x", 1, b"one"))
     site.publish((first, folder))
-    ((path, held),) = ledger.held(site.binhost, first["packages"], SIGNER).items()
+    ((path, held),) = published.held(site.binhost, first["packages"], SIGNER).items()
     assert path == "a-b/x/x-1-1.gpkg.tar"
     assert held.place == site.binhost / "gen/1/public/a-b/x/x-1-1.gpkg.tar"
-    assert ledger.held(site.binhost, first["packages"], "B" * 40) == {}
+    assert published.held(site.binhost, first["packages"], "B" * 40) == {}
     site.publish(site.made(("x", 1, b"one")), signer="B" * 40)
     assert b"signed 2" in site.seen()["a-b/x/x-1-1.gpkg.tar"]
-    assert ledger.facts(site.binhost, 2)["signer"] == "B" * 40
+    assert published.facts(site.binhost, 2)["signer"] == "B" * 40
 
 
 def test_what_is_held_is_linked_and_not_read_again(
@@ -224,7 +224,7 @@ def test_what_is_held_is_linked_and_not_read_again(
         read.append(path.name)
         return digests(path, *algorithms)
 
-    monkeypatch.setattr(ledger, "digests", reading)
+    monkeypatch.setattr(published, "digests", reading)
     site.publish(new)
     assert read == ["z-1-1.gpkg.tar"]
     inodes = {(site.binhost / f"gen/{n}/public/a-b/x/x-1-1.gpkg.tar").stat().st_ino for n in (1, 2)}
@@ -249,7 +249,7 @@ def test_generations_from_before_the_ledger(site: Site) -> None:
     (site.binhost / "published.json").unlink()
     facts = site.binhost / "gen/1/generation.json"
     facts.write_text(json.dumps({"set": "x", "timestamp": 5}))
-    assert ledger.held(site.binhost, made["packages"], SIGNER) == {}
+    assert published.held(site.binhost, made["packages"], SIGNER) == {}
     assert site.publish(site.made(("x", 1, b"one"))) == 2
 
 
@@ -278,7 +278,11 @@ def test_a_view_for_each_group(site: Site) -> None:
         header, stanzas = parse(seen["Packages"].decode())
         assert {s["PATH"] for s in stanzas} == paths
         assert header["PACKAGES"] == str(len(wanted))
-    assert ledger.facts(site.binhost, 1)["views"] == {"public": 1, "role.java": 2, "site.acme": 2}
+    assert published.facts(site.binhost, 1)["views"] == {
+        "public": 1,
+        "role.java": 2,
+        "site.acme": 2,
+    }
     links = (site.binhost / "current/public/a-b/x/x-1-1.gpkg.tar").stat().st_nlink
     assert links == 4  # one for each view, and what was signed
 
@@ -347,7 +351,7 @@ def test_what_cannot_be_signed_is_not_published(site: Site) -> None:
         assert site.seen() == before
         assert generation.current(site.binhost) == 1
         assert names(site.binhost / "gen") == ["1"]
-        assert "a-b/y/y-1-1.gpkg.tar" not in ledger.published(site.binhost)
+        assert "a-b/y/y-1-1.gpkg.tar" not in published.published(site.binhost)
     assert site.make(content) == 2
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from tasks import forms
-from tasks.config import Overlay
+from tasks.config import types
+from tasks.config.load import Overlay
 from tasks.errors import HostLacks
 from tasks.publish import sign
 from tasks.snapshot import freeze, overlays, remote
@@ -71,7 +71,7 @@ def test_an_overlay_at_an_odd_place(tmp_path: Path, started: list[list[str]], na
     there, ours = tmp_path / "odd" / name, tmp_path / "java.git"
     there.parent.mkdir()
     made = upstream(there)
-    url = TypeAdapter(forms.Remote).validate_python(str(there))
+    url = TypeAdapter(types.Remote).validate_python(str(there))
     started.clear()
     overlay = Overlay(url=url)
     assert overlays.head(ours, overlay).commit == made

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import archive, keys, mirror, overlay, snapshots, tree, upstream
+from lab.upstream import SOURCES, Upstream
 from tasks.errors import BinmillError, HostLacks, Stale
-from tasks.lab import archive, keys, mirror, overlay, snapshots, tree, upstream
-from tasks.lab.upstream import SOURCES, Upstream
 from tasks.system.command import run
 
 pytestmark = pytest.mark.integration

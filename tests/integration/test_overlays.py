@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config import Overlay
+from tasks.config.load import Overlay
 from tasks.errors import BinmillError, NotTrusted
 from tasks.lock import OverlayPin
 from tasks.snapshot.export import export

@@ -12,11 +12,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from tasks.access import Access
-from tasks.publish import generation, ledger
-from tasks.publish.index import parse
+from tasks.config.access import Access
+from tasks.portage.index import parse
+from tasks.publish import generation, published
 from tasks.serve import policy
-from tasks.serve.running import serving
+from tasks.serve.nginx_process import serving
 from tests.conftest import names
 from tests.integration.test_generation import SIGNER, Site, sign
 
@@ -38,7 +38,7 @@ def url(site: Site) -> Iterator[str]:
 
 def again(site: Site, number: int, channel: str = "") -> int:
     """What a rollback does, without its signatures."""
-    folder = ledger.place(site.binhost, number)
+    folder = published.place(site.binhost, number)
     new = generation.prepare(
         site.binhost, generation.content_of(folder, 30, rollback=number), sign, site.trash
     )
@@ -99,9 +99,9 @@ def test_what_comes_back_has_the_same_packages_and_says_so(site: Site) -> None:
     assert second["provenance.jsonl"] == first["provenance.jsonl"]
     stanzas = [parse(seen["Packages"].decode())[1] for seen in (first, second)]
     assert stanzas[0] == stanzas[1]
-    facts = ledger.facts(site.binhost, number)
+    facts = published.facts(site.binhost, number)
     assert (facts["rollback"], facts["set"], facts["signer"]) == (1, "set1", SIGNER)
-    again_of = ledger.facts(site.binhost, again(site, number))
+    again_of = published.facts(site.binhost, again(site, number))
     assert again_of["rollback"] == number
 
 
@@ -143,7 +143,7 @@ def test_a_candidate_is_not_served(site: Site, url: str) -> None:
     ):
         with pytest.raises(OSError, match=r"40[04]"):
             get(url + path)
-    assert ledger.published(site.binhost).keys() == {"a-b/x/x-1-1.gpkg.tar"}
+    assert published.published(site.binhost).keys() == {"a-b/x/x-1-1.gpkg.tar"}
     # a newer generation came in between: the candidate would be older than what clients have
     assert again(site, 1) == 3
     assert not generation.is_next(site.binhost, 2)

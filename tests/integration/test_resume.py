@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tasks.chroot.seed import obtain
+from tasks.config.seeds import Seed
 from tasks.errors import DownloadFailed, NotTrusted
 from tasks.lock import SeedPin
+from tasks.seed.download import obtain
+from tasks.serve.nginx_process import serving
 from tasks.serve.policy import PUBLIC, Door
-from tasks.serve.running import serving
-from tasks.stages import Seed
 from tasks.system import http as downloads
 from tasks.system.files import sha512
 from tasks.system.http import Got, Missing, download, use_proxy

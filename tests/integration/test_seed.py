@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from tasks.chroot import unpack as unpacking
-from tasks.chroot.stage import check
-from tasks.chroot.unpack import Archive, extract
 from tasks.errors import BinmillError, HostLacks, NotTrusted
-from tasks.system import listing
+from tasks.seed import extract as unpacking
+from tasks.seed.extract import Archive, extract
+from tasks.seed.sanity import check
+from tasks.system import tree_manifest
 from tasks.system.files import sha512
 from tests.conftest import names
 from tests.integration.test_command import eventually
@@ -155,7 +155,9 @@ def unpack(tmp_path: Path) -> Extract:
             archive = Archive(stream, tarball.name, sha512(tarball), **more)
             extract(archive, tmp_path / "seeds/id", tmp_path / "trash")
         listed = tmp_path / "seeds/id.listing"
-        assert list(listing.differences(tmp_path / "seeds/id", listed)) == []  # what fsck looks at
+        assert (
+            list(tree_manifest.differences(tmp_path / "seeds/id", listed)) == []
+        )  # what fsck looks at
         return tmp_path / "seeds/id"
 
     return act

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import pytest
 
-from tasks.chroot import admission
-from tasks.chroot.unpack import Archive, extract
 from tasks.errors import BinmillError, NotTrusted
+from tasks.seed import policy
+from tasks.seed.extract import Archive, extract
 from tasks.system.files import sha512
 from tests.conftest import names
 from tests.integration.test_seed import CAPABILITY, described, packed, stage
@@ -258,7 +258,7 @@ def test_what_overlayfs_would_heed(attempt: Attempt, name: bytes) -> None:
 
 # 27: too much of it
 def test_too_many_entries(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "_ENTRIES_LIMIT", 2000)
+    monkeypatch.setattr(policy, "_ENTRIES_LIMIT", 2000)
     root = attempt.unpack(attempt.with_members(*(member(f"tmp/{n}") for n in range(1900))))
     assert len(names(root / "tmp")) == 1900
     attempt.target = attempt.folder / "more/id"
@@ -275,7 +275,7 @@ def test_a_million_entries(attempt: Attempt) -> None:
 
 
 def test_too_many_bytes_for_its_size(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "_RATIO_FREE", 80 << 20)
+    monkeypatch.setattr(policy, "_RATIO_FREE", 80 << 20)
     bomb = attempt.with_members(member("var/zeros", size=100 << 20))
     assert bomb.stat().st_size < 1 << 20
     attempt.refused(bomb, "it unpacks to more than 80 MiB, too much for its own size")

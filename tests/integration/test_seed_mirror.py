@@ -17,9 +17,9 @@ import pytest
 
 from tasks import lock as locks
 from tasks import records
-from tasks.config import Config
+from tasks.config.load import Config
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted
-from tasks.flow import chroots, news, trees
+from tasks.flow import chroots, trees, upstream_updates
 from tasks.layout import Layout
 from tasks.lock import Lock, SeedPin, TreePin
 from tasks.site import Site
@@ -191,7 +191,7 @@ def test_a_newer_one_is_told_and_not_followed(mirrors: Mirrors) -> None:
 
     def told() -> str:
         mirrors.printed()
-        news.ask(site)
+        upstream_updates.ask(site)
         mirrors.nothing_left(site)
         assert locks.read(site.layout).seeds["s"] == pin
         left = site.layout.news("seed:s").parent
@@ -208,7 +208,7 @@ def test_a_newer_one_is_told_and_not_followed(mirrors: Mirrors) -> None:
     mirrors.publish("one", OLD)
     assert told() == ""
     mirrors.asked()
-    news.ask(mirrors.site("one", flavour="openrc", key="stages", build=OLD))
+    upstream_updates.ask(mirrors.site("one", flavour="openrc", key="stages", build=OLD))
     assert mirrors.asked() == []  # who names a build wants no other
 
 

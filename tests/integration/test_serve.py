@@ -17,9 +17,9 @@ import pytest
 
 from tasks.errors import BinmillError, HostLacks
 from tasks.publish import generation
+from tasks.serve.nginx_process import serving
 from tasks.serve.policy import PUBLIC
 from tasks.serve.policy import binhost as door_to
-from tasks.serve.running import serving
 from tests.integration.test_command import alive
 from tests.integration.test_dodo import PROJECT
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.build.gpkg import metadata
 from tasks.errors import CommandFailed, HostLacks, NotTrusted
+from tasks.portage.gpkg import metadata
 from tasks.publish import client, sign
 from tasks.system.gpgv import Role, verify_detached
 from tasks.system.sandbox import Bind, Sandbox, workspace

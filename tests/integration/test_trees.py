@@ -11,10 +11,10 @@ import pytest
 
 from tasks import lock as locks
 from tasks import records
-from tasks.chroot import seed as seeds
 from tasks.errors import BinmillError, DownloadFailed, Stale
 from tasks.flow import trees
 from tasks.lock import SeedPin
+from tasks.seed import download as seeds
 from tasks.site import Site
 from tests.conftest import names
 from tests.integration.test_overlays import commit, git, rewritten

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.build.collect import collect
+from tasks.builder.collect import collect
 from tasks.errors import BinmillError, NotTrusted
 from tests.conftest import names
 from tests.handmade import VALUES, gpkg

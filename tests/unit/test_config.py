@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from tasks.config import Config, load
+from tasks.config.load import Config, load
 from tasks.errors import ConfigError
 from tasks.layout import Layout
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.build import emerge
-from tasks.build.emerge import command, installed, makeopts, reason, said_since, tried_the_network
-from tasks.config import Build
+from tasks.config.load import Build
 from tasks.errors import BinmillError, NotTrusted
+from tasks.portage import emerge
+from tasks.portage.emerge import command, installed, makeopts, reason, said_since, tried_the_network
 
 RESOLVED = """\
 These are the packages that would be merged, in order:

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from tasks.chroot import etc_portage
-from tasks.config import Config
+from tasks.config.load import Config
 from tasks.errors import BinmillError
 from tasks.flow.etc import etc
 from tasks.layout import Layout
+from tasks.portage import etc_portage
 from tasks.site import Site, identity
 from tests.conftest import names
 from tests.unit.test_config import changed

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.chroot.etc_portage import DISTDIR
-from tasks.config import Config
+from tasks.config.load import Config
 from tasks.flow import fetching
-from tasks.flow.admission import FETCH, RESUME, Admission
+from tasks.flow.ephemeral import FETCH, RESUME, Admission
 from tasks.layout import Layout
+from tasks.portage.etc_portage import DISTDIR
 from tasks.site import Site
 from tests.conftest import names
 from tests.unit.test_config import changed

@@ -106,7 +106,7 @@ def test_who_blocks_the_other_may_have_its_files() -> None:
 
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_the_files_of_a_package(tmp_path: Path, suffix: str) -> None:
-    from tasks.build.gpkg import files
+    from tasks.portage.gpkg import files
 
     image = tar([("image/usr/bin/x", b"1"), ("image//usr/./share/../lib/y", b"2" * 70000)])
     members = [

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tasks.build.gpkg import Name, metadata, parse
 from tasks.errors import NotTrusted
+from tasks.portage.gpkg import Name, metadata, parse
 from tests.handmade import PACKERS, VALUES, gpkg, manifest, parts, tar
 
 

@@ -15,8 +15,8 @@ from doit.loader import generate_tasks
 from doit.task import Task
 
 from tasks import graph
-from tasks.config import Config
-from tasks.engine.asked import Asked
+from tasks.config.load import Config
+from tasks.engine.on_demand import Asked
 from tasks.layout import Layout
 from tasks.site import Site
 

@@ -18,12 +18,11 @@ from typing import Any, cast
 import pytest
 import tomli_w
 
-from tasks import config as config_file
 from tasks import graph
-from tasks.build import emerge
-from tasks.chroot import etc_portage, words
+from tasks.config import load as config_file
 from tasks.errors import BinmillError, ConfigError
 from tasks.layout import Layout
+from tasks.portage import config_check, emerge, etc_portage
 from tasks.publish import client
 from tasks.serve import nginx, policy
 from tasks.site import Site
@@ -194,7 +193,7 @@ def made_of(site: Site) -> dict[str, Any]:
         packages = config.chroots[name].packages
         found[f"{name} emerge"] = sorted(emerge.command(config.build, packages))
         found[f"{name} client"] = sorted(client.command(packages))
-        found[f"{name} check"] = json.loads(json.dumps(words.request(config, name)))
+        found[f"{name} check"] = json.loads(json.dumps(config_check.request(config, name)))
     found["proxies"] = site.proxies
     table = config.serve
     tls = nginx.Tls(*cast(Any, (str(table.certificate), str(table.certificate_key))))

@@ -13,9 +13,9 @@ import requests
 
 from tasks.errors import DownloadFailed
 from tasks.system.http import Missing, download, public, use_proxy
-from tasks.system.partial import date_of
+from tasks.system.network_errors import explained
+from tasks.system.resumable import date_of
 from tasks.system.terminal import Progress
-from tasks.system.unreachable import explained
 
 
 def _redirecting(monkeypatch: pytest.MonkeyPatch, hops: dict[str, str]) -> list[str]:

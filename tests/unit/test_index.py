@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import BinmillError, NotTrusted
-from tasks.publish.index import Sums, complete, header, of_set, parse, read, render
+from tasks.portage.index import Sums, complete, header, of_set, parse, read, render
 
 # as Portage 3.0.83 wrote it, shortened
 SAMPLE = """\

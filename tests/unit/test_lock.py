@@ -6,7 +6,7 @@ import pytest
 import tomli
 
 from tasks import lock as locks
-from tasks.config import Config
+from tasks.config.load import Config
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
 from tasks.lock import Lock, OverlayPin, SeedPin, TreePin

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tasks.access import Access
+from tasks.config.access import Access
 from tasks.serve import policy
 
 ACCESS = Access(

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tasks.portage.index import Sums
 from tasks.publish import provenance
-from tasks.publish.index import Sums
-from tasks.publish.ledger import File
+from tasks.publish.published import File
 
 PINS = {
     "tree": {"name": "gentoo", "tag": "20260301", "commit": "c" * 40},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.flow import publishing
-from tasks.publish import ledger
+from tasks.flow import candidate
+from tasks.publish import published
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from tasks.publish import ledger
 def test_the_number_of_one_that_was_killed(
     tmp_path: Path, generations: list[int], asked: str, number: int | None
 ) -> None:
-    assert publishing._made_before(tmp_path, "this") is None
+    assert candidate._made_before(tmp_path, "this") is None
     for each in generations:
         (tmp_path / "gen" / str(each)).mkdir(parents=True)
-    folder = tmp_path / ledger.CANDIDATES / "2"
+    folder = tmp_path / published.CANDIDATES / "2"
     folder.mkdir(parents=True)
-    (folder / ledger.FACTS).write_text(json.dumps({"asked": asked}))
-    assert publishing._made_before(tmp_path, "this") == number
+    (folder / published.FACTS).write_text(json.dumps({"asked": asked}))
+    assert candidate._made_before(tmp_path, "this") == number

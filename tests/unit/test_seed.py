@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.chroot.seed import digest_of, pointed
-from tasks.chroot.stage import exists_inside
 from tasks.errors import NotTrusted
+from tasks.seed.download import digest_of, pointed
+from tasks.seed.sanity import exists_inside
 
 STEM = "stage3-amd64-openrc"
 GOOD = "20261116T170200Z/stage3-amd64-openrc-20261116T170200Z.tar.xz"

@@ -22,9 +22,9 @@ from doit.dependency import Dependency, JSONCodec
 from doit.loader import generate_tasks
 from doit.task import Task
 
-from tasks import config as config_file
 from tasks import graph, records
 from tasks import lock as lock_file
+from tasks.config import load as config_file
 from tasks.engine.backend import DurableBackend
 from tasks.layout import Layout
 from tasks.site import Site

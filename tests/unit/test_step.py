@@ -15,7 +15,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from tasks import records
-from tasks.engine.asked import Asked, Named, WhenNamed
+from tasks.engine.on_demand import Asked, Named, WhenNamed
 from tasks.engine.step import Below, Fact, Present, Step, as_typed, carry_out, told
 from tasks.engine.step import interactive as interactive_task
 from tasks.errors import BinmillError, Busy, NotTrusted, Stale

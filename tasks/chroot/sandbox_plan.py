@@ -1,0 +1,65 @@
+"""A chroot as a sandbox: which layers, mounts and variables a command inside sees; pure plans."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tasks.portage.etc_portage import REPOS
+from tasks.system.sandbox import Bind, Sandbox
+
+RESOLVER = "/etc/resolv.conf"  # the host's; often a link
+# Everything a command inside has in its environment, whatever the caller's holds.
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "SHELL": "/bin/bash",
+    "TERM": "dumb",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+}
+
+
+def plan(
+    name: str,
+    layers: Sequence[Path],
+    workspace: Path,
+    *,
+    repos: Mapping[str, Path],
+    etc: Path | None,
+    timestamp: int,
+    binds: Sequence[Bind] = (),
+    network: bool = False,
+    variables: Mapping[str, str] | None = None,
+) -> Sandbox:
+    """The sandbox of a chroot: `repos` maps repository names to exported commits.
+
+    `timestamp` (epoch seconds, of the locked tree) becomes SOURCE_DATE_EPOCH.
+    """
+    mounts = [Bind(str(path), f"{REPOS}/{repo}") for repo, path in sorted(repos.items())]
+    if etc is not None:
+        mounts.append(Bind(str(etc), "/etc/portage"))
+    resolver = os.path.realpath(RESOLVER)
+    if network and Path(resolver).is_file():
+        mounts.append(Bind(resolver, "/etc/resolv.conf"))
+    return Sandbox(
+        hostname=name,
+        layers=tuple(layers),
+        workspace=workspace,
+        binds=(*mounts, *binds),
+        environment={**ENVIRONMENT, "SOURCE_DATE_EPOCH": str(timestamp), **(variables or {})},
+        network=network,
+    )
+
+
+def mount_table(mountinfo: str) -> list[dict[str, str]]:
+    """A mount table as seen from inside (proc(5), mountinfo), without what varies by host."""
+    table = []
+    for line in mountinfo.splitlines():
+        fields, kind = (part.split(" ") for part in line.split(" - ", 1))
+        rights = "ro" if "ro" in fields[5].split(",") else "rw"
+        flags = [f for f in ("nosuid", "nodev", "noexec") if f in fields[5].split(",")]
+        kind_name = "bind" if fields[3] != "/" else kind[0]
+        table.append({"at": fields[4], "type": kind_name, "options": ",".join([rights, *flags])})
+    return sorted(table, key=lambda mount: mount["at"])

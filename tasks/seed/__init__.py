@@ -1,0 +1,1 @@
+"""Seeds: stage tarballs are downloaded, judged entry by entry and extracted."""

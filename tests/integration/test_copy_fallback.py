@@ -1,0 +1,194 @@
+"""Where overlayfs is not to be had: the same with a copy, and that is said."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tasks.system import copy_fallback
+from tasks.system.sandbox import Bind, Sandbox, run, workspace
+from tests import tiny
+from tests.conftest import names
+
+pytestmark = pytest.mark.usefixtures("needs_sandbox")
+
+PROJECT = Path(__file__).parents[2]
+PATH = {"PATH": "/bin"}
+CHANGES = """
+echo new > /srv/new; rm /srv/doomed; rm -r /srv/folder; mkdir -m 700 /srv/other /srv/other/deep
+echo changed >> /srv/file; chmod 600 /srv/mode; ln -s /etc /srv/link; rm /srv/lower
+mkdir /srv/lower; mv /srv/moved /srv/was-moved; rm -r /srv/again; mkdir /srv/again
+echo x > /srv/again/new
+ln /srv/new /srv/hard; chmod 4755 /srv/new; rm /opt/of-top; rm -r /gone; mkdir -m 1777 /opt/kept
+"""
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    """Three layers; the topmost hides, replaces and takes away what is below."""
+    top, middle = tmp_path_factory.mktemp("top"), tmp_path_factory.mktemp("middle")
+    seed = tiny.fill(tmp_path_factory.mktemp("seed"), tiny.FOR_SITES)
+    for name in ("file", "doomed", "mode", "lower", "moved", "of-seed"):
+        (seed / "srv").mkdir(exist_ok=True)
+        (seed / "srv" / name).write_text(name)
+    for place in ("srv/folder/a", "srv/again/a", "opt", "gone", "hidden/a", "opaque/a"):
+        (seed / place).mkdir(parents=True)
+    for place in ("opt", "srv", "replaced"):
+        (middle / place).mkdir()
+    (middle / "opt/of-middle").write_text("middle")
+    (middle / "srv/of-seed").write_text("middle's")
+    (top / "opt").mkdir()
+    (top / "opt/of-top").write_text("top")
+    os.mknod(top / "hidden", stat.S_IFCHR, 0)
+    (top / "opaque").mkdir()
+    os.setxattr(top / "opaque", "trusted.overlay.opaque", b"y")
+    (top / "replaced").write_text("a file where a folder was")
+    os.setxattr(top / "replaced", "user.note", b"kept")
+    return top, middle, seed
+
+
+def shape(folder: Path) -> dict[str, tuple[object, ...]]:
+    """What is in a folder, by path: kind, mode, owner, content or target."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        what: object = status.st_rdev if stat.S_ISCHR(status.st_mode) else ""
+        if path.is_symlink():
+            what = str(path.readlink())
+        elif path.is_file():
+            what = path.read_bytes()
+        mode = 0 if stat.S_ISCHR(status.st_mode) else status.st_mode
+        found[str(path.relative_to(folder))] = mode, status.st_uid, what
+    return found
+
+
+def visible(box: Sandbox) -> str:
+    look = "ls -lnR /srv /opt /opaque; ls -d /*; cat /srv/* /replaced"
+    return run(box, ["sh", "-c", look], check=False).stdout
+
+
+def test_what_is_seen_and_what_is_left_is_the_same(
+    layers: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """The overlay's own upper layer is what is to be had."""
+    seen, left = [], []
+    for way in ("overlay", "copy"):
+        with workspace(tmp_path, way, tmp_path / "trash") as space:
+            (space / "upper/opt").mkdir()
+            (space / "upper/opt/begun").write_text("before")
+            box = Sandbox("box", layers, space, environment=PATH)
+            if way == "copy":
+                copy_fallback.spread(layers, space)
+            lines = [visible(box), run(box, ["sh", "-ec", CHANGES]).stdout, visible(box)]
+            assert run(box, ["cat", "/opt/begun"]).stdout == "before"
+            seen.append([line for line in "".join(lines).splitlines() if "total" not in line])
+            left.append(shape(box.upper))
+    dates = [
+        [
+            " ".join(word for n, word in enumerate(line.split()) if n not in (1, 4, 5, 6, 7))
+            for line in lines
+        ]
+        for lines in seen
+    ]
+    assert dates[1] == dates[0]
+    assert "srv/doomed" in left[0]
+    # overlayfs calls a folder that was made anew opaque; here each that is gone from it is told
+    assert left[1].pop("srv/again/a") == left[0]["srv/doomed"]
+    assert left[1] == left[0]
+
+
+def test_a_layer_made_in_one_way_serves_in_the_other(
+    layers: tuple[Path, ...], tmp_path: Path
+) -> None:
+    with workspace(tmp_path, "one", tmp_path / "trash") as space:
+        copy_fallback.spread(layers, space)
+        run(Sandbox("box", layers, space, environment=PATH), ["sh", "-ec", CHANGES])
+        (space / "upper").rename(tmp_path / "made")
+    seen = []
+    for way in ("overlay", "copy"):
+        with workspace(tmp_path, way, tmp_path / "trash") as space:
+            box = Sandbox("box", (tmp_path / "made", *layers), space, environment=PATH)
+            if way == "copy":
+                copy_fallback.spread(box.layers, space)
+            seen.append(run(box, ["sh", "-c", "ls /srv /srv/* /opt /; cat /srv/file"]).stdout)
+    assert seen[0] == seen[1]
+    assert "doomed" not in seen[0]
+    assert "changed" in seen[0]
+
+
+def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> None:
+    before = [shape(layer) for layer in layers]
+    with workspace(tmp_path, "box", tmp_path / "trash") as space:
+        copy_fallback.spread(layers, space)
+        box = Sandbox(
+            "box",
+            layers,
+            space,
+            environment=PATH,
+            binds=(Bind(str(PROJECT / "docs"), "/mnt/docs"),),
+        )
+        run(box, ["sh", "-ec", CHANGES])
+        assert run(box, ["sh", "-c", ": > /mnt/docs/x"], check=False).returncode != 0
+        assert run(replace(box, network=True), ["cat", "/srv/new"]).stdout == "new\n"
+    assert [shape(layer) for layer in layers] == before
+    assert names(tmp_path) == ["trash"]
+
+
+_ON_AN_OVERLAY = """
+set -e
+mkdir "$0/lower" "$0/upper" "$0/work" "$0/site"
+mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work" "$0/site"
+exec "$@"
+"""
+_STORY = """
+import sys
+from pathlib import Path
+from tests import tiny
+from tests.integration.test_enter import doit, sh, touched
+from tasks.records import read
+layout = tiny.site(Path(sys.argv[1])).layout
+print(doit(layout, "mount:appliance", "mount:java"))
+print(sh(layout, "echo mine > /root/file; rm /etc/hosts"))
+assert touched(layout) == ["java"]
+print(doit(layout, "mount:appliance"))
+assert len(read(layout, "chroot:appliance")["layers"]) == 5
+print(sh(layout, "cat /root/file", "--scratch", name="appliance"))
+look = "ls /root; test -e /etc/hosts || echo gone"
+assert sh(layout, look, "--scratch").endswith("file\\ngone\\n")
+assert list(layout.work.iterdir()) == []
+"""
+
+
+def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
+    """The kernel refuses an upper layer that is itself on an overlay, as in many containers."""
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            _ON_AN_OVERLAY,
+            tmp_path,
+            sys.executable,
+            "-c",
+            _STORY,
+            tmp_path / "site",
+        ],
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "appliance: no overlayfs for" in done.stdout
+    assert "its layers are copied, which takes time and disk" in done.stdout
+    assert "entered appliance" in done.stdout
+    assert "mine" in done.stdout

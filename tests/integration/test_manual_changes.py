@@ -1,0 +1,142 @@
+"""What is kept of a layer that somebody has worked in, whatever they have left there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tasks.chroot.manual_changes import begin, keep, marked, prune
+from tasks.layout import Layout
+from tasks.system.files import remove_tree
+from tests.conftest import names
+
+pytestmark = pytest.mark.usefixtures("needs_root")
+
+
+@pytest.fixture
+def upper(tmp_path: Path) -> Path:
+    made = tmp_path / "state/work/enter-java/upper"
+    made.mkdir(parents=True)
+    return made
+
+
+def pruned(upper: Path, *below: Path) -> bool:
+    return prune(upper, below, ["/var/db/repos/gentoo", "/etc/resolv.conf"], upper.parent / "trash")
+
+
+@pytest.mark.parametrize("link", ["tmp", "var", "var/cache", "etc", "__pycache__", "proc"])
+def test_no_link_of_a_guest_leads_out(upper: Path, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    for place in ("cache/kept", "tmp/kept", "kept.cpython-311.pyc"):
+        (outside / place).parent.mkdir(parents=True, exist_ok=True)
+        (outside / place).write_text("x")
+    (upper / link).parent.mkdir(parents=True, exist_ok=True)
+    (upper / link).symlink_to(outside)
+    kept = pruned(upper)
+    assert kept == (link not in ("proc", "tmp", "var/cache"))  # nothing at these places is kept
+    assert sorted(p.name for p in outside.rglob("*") if p.is_file()) == [
+        "kept",
+        "kept",
+        "kept.cpython-311.pyc",
+    ]
+
+
+def test_mount_points_and_the_way_to_them_say_nothing(upper: Path) -> None:
+    for place in ("var/db/repos/gentoo", "proc", "sys", "dev", "run", "etc"):
+        (upper / place).mkdir(parents=True)
+    (upper / "etc/resolv.conf").touch()
+    assert not pruned(upper)
+    assert names(upper) == []
+
+
+def test_but_a_file_below_one_does(upper: Path) -> None:
+    (upper / "var/db/repos").mkdir(parents=True)
+    (upper / "var/db/repos/mine").touch()
+    assert pruned(upper)
+    assert (upper / "var/db/repos/mine").exists()
+
+
+def test_what_was_only_copied_up_is_not_kept(upper: Path, tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    for layer in (below, upper):
+        (layer / "etc").mkdir(parents=True)
+        (layer / "etc/hosts").write_text("x")
+        os.utime(layer / "etc/hosts", (1, 1))
+    os.utime(upper / "etc", (5, 5))
+    assert not pruned(upper, below)
+    for change in ("time", "mode", "owner", "attribute", "folder's mode"):
+        (upper / "etc").mkdir()
+        (upper / "etc/hosts").write_text("y")
+        os.utime(upper / "etc/hosts", (1, 2 if change == "time" else 1))
+        if change == "mode":
+            (upper / "etc/hosts").chmod(0o600)
+        elif change == "owner":
+            os.chown(upper / "etc/hosts", 250, 0)
+        elif change == "attribute":
+            os.setxattr(
+                upper / "etc/hosts",
+                "security.capability",
+                bytes.fromhex("0100000200200000000000000000000000000000"),
+            )
+        elif change == "folder's mode":
+            (upper / "etc").chmod(0o700)
+        assert pruned(upper, below), change
+        assert (upper / "etc/hosts").exists() == (change != "folder's mode")
+        (upper / "etc/hosts").unlink(missing_ok=True)
+        (upper / "etc").rmdir()
+
+
+def test_modules_that_were_compiled_in_passing(upper: Path) -> None:
+    cache = upper / "usr/lib/python/__pycache__"
+    cache.mkdir(parents=True)
+    (cache / "others.cpython-311.pyc").touch()
+    (cache / "mine.cpython-311.pyc").touch()
+    (cache.parent / "mine.py").touch()
+    assert pruned(upper)
+    assert names(cache) == ["mine.cpython-311.pyc"]
+
+
+def test_a_deleted_file_and_a_folder_made_anew_are_changes(upper: Path, tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    (below / "opt").mkdir(parents=True)
+    (upper / "opt").mkdir()
+    os.setxattr(upper / "opt", "trusted.overlay.opaque", b"y")
+    assert pruned(upper, below)
+    (upper / "opt").rmdir()
+    os.mknod(upper / "opt", stat.S_IFCHR, 0)
+    assert pruned(upper, below)
+    assert stat.S_ISCHR((upper / "opt").lstat().st_mode)
+
+
+def test_a_tree_that_is_very_deep(upper: Path, tmp_path: Path) -> None:
+    here = os.open(upper, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    try:
+        assert pruned(upper)
+    finally:  # what cleans up after tests would not come so far down
+        remove_tree(upper, tmp_path / "trash")
+
+
+def test_the_mark_is_written_after_the_layer(layout: Layout, upper: Path) -> None:
+    (layout.state / "seeds/x").mkdir(parents=True)
+    (upper / "file").write_text("mine")
+    assert keep(layout, "java", upper, ["seeds/x"], [])
+    mark = marked(layout, "java")
+    assert mark
+    assert mark.over == ("seeds/x",)
+    assert (layout.state / mark.layer / "file").read_text() == "mine"
+    assert not upper.exists()
+    upper.mkdir()
+    begin(upper, layout.state / mark.layer)
+    (upper / "file").unlink()
+    assert not keep(layout, "java", upper, ["seeds/x"], [])  # all was taken back
+    assert marked(layout, "java") is None
+    assert (layout.state / mark.layer / "file").read_text() == "mine"

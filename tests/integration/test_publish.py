@@ -1,0 +1,288 @@
+"""publish, rollback and promote on a site: what is current, what is held, what is refused.
+
+Packages and signatures are marks; tests/e2e/test_releases.py has real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import records
+from tasks.config.load import Config
+from tasks.errors import BinmillError
+from tasks.flow import candidate, publish, releases
+from tasks.layout import Layout
+from tasks.publish import generation, published
+from tasks.site import Site
+from tests.integration.test_generation import SIGNER, killed_before, sign
+from tests.integration.test_generation import Site as Sets
+from tests.unit.test_graph import ONE
+
+
+class Factory:
+    """A site on which sets become candidates without being built."""
+
+    def __init__(self, place: Path) -> None:
+        self.layout = Layout(place, place / "state")
+        self.sets = Sets(self.layout.state)
+        self.tables: dict[str, Any] = {
+            "binhost": {
+                "signing_key": SIGNER,
+                "channels": ["testing", "stable"],
+                "keep": 1,
+                "keep_days": 0,
+            }
+        }
+
+    @property
+    def site(self) -> Site:
+        return Site(self.layout, Config.model_validate({**ONE, **self.tables}))
+
+    @property
+    def current(self) -> int | None:
+        return generation.current(self.layout.binhost("base"))
+
+    def candidate(self, build: int, signer: str = SIGNER) -> int:
+        """What binpkgs and candidate leave, of a set with that build of its one package."""
+        made = self.sets.made(("x", build, b"%d" % build), identity=f"set of {build}")
+        records.write(self.layout, "binpkgs:base", made[0])
+        content = self.sets.content(made, signer)
+        number = generation.prepare(self.sets.binhost, content, sign, self.sets.trash)
+        records.write(self.layout, "candidate:base", {"generation": number, "set": made[0]["set"]})
+        return number
+
+    def publish(self, *, asked: bool = False) -> dict[str, Any]:
+        made = publish.publish(self.site, "base", asked=asked)
+        records.write(self.layout, "publish:base", made)
+        return made
+
+    def build(self) -> int:
+        """Which build of the package clients get."""
+        (path,) = (self.layout.binhost("base") / "current/public/a-b/x").iterdir()
+        return int(path.name.split("-")[2].split(".")[0])
+
+
+@pytest.fixture
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
+    def beside(_site: Site, _name: str, _space: Path, files: Sequence[Path]) -> None:
+        sign(files)
+
+    monkeypatch.setattr(candidate, "sign_beside", beside)
+    return Factory(tmp_path)
+
+
+def test_a_rollback_is_held_until_the_set_changes(factory: Factory, capsys: Any) -> None:
+    for build in (1, 2):
+        factory.candidate(build)
+        assert factory.publish()["generation"] == build
+    releases.rollback(factory.site, ["base"])
+    assert (factory.current, factory.build()) == (3, 1)
+    assert factory.publish() == {"generation": 3, "set": "set of 1", "views": {"public": 1}}
+    assert "is held; to end that: doit publish:base" in capsys.readouterr().out
+    assert publish.held_by_rollback(factory.site, "base")
+    factory.candidate(3)
+    assert not publish.held_by_rollback(factory.site, "base")
+    factory.publish()
+    assert factory.build() == 3
+    assert not publish.held_by_rollback(factory.site, "base")
+
+
+def test_a_rollback_ends_when_somebody_asks(factory: Factory) -> None:
+    for build in (1, 2):
+        factory.candidate(build)
+        factory.publish()
+    releases.rollback(factory.site, ["base", "--to", "1"])
+    assert factory.publish(asked=True)["generation"] == 4
+    assert factory.build() == 2
+    before = factory.current
+    assert factory.publish()["generation"] == before  # it is the candidate's: nothing to do
+    assert factory.publish(asked=True)["generation"] == before
+
+
+def test_a_candidate_that_a_rollback_has_overtaken(factory: Factory) -> None:
+    """Its index would be older than what clients have: it goes, and its number with it."""
+    for build in (1, 2):
+        factory.candidate(build)
+        factory.publish()
+    binhost = factory.layout.binhost("base")
+    assert factory.candidate(3) == 3
+    releases.rollback(factory.site, ["base"])
+    assert factory.current == 4
+    assert not publish.place(factory.site, "base", {"generation": 3}).exists()  # so it is stale
+    assert factory.candidate(3) == 5
+    assert factory.publish(asked=True)["generation"] == 5
+    assert factory.build() == 3
+    stamps = [
+        published.facts(binhost, number)["timestamp"] for number in published.numbers(binhost)
+    ]
+    assert stamps == sorted(set(stamps))
+
+
+def test_killed_in_a_rollback_a_candidate_s_number_is_never_another_s(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record would name what was brought back, and publish would give that out."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a SIGKILL loses nothing that was written
+    assert factory.current is None
+    before = Factory(tmp_path / "before")
+    for build in (1, 2):
+        before.candidate(build)
+        before.publish()
+    recorded = {"generation": before.candidate(3)}
+    for moment in range(1, 1000):
+        site = Factory(tmp_path / str(moment))
+        shutil.copytree(tmp_path / "before", site.layout.site, symlinks=True)
+
+        def rollback(site: Factory = site) -> None:
+            releases.rollback(site.site, ["base"])
+
+        died = killed_before(moment, rollback)
+        if site.current == 2:
+            rollback()
+        assert site.build() == 1
+        named = publish.place(site.site, "base", recorded)
+        assert not named.exists() or published.facts_in(named)["set"] == "set of 3"
+        shutil.rmtree(site.layout.site)
+        if not died:
+            break
+    assert moment > 30
+
+
+def test_killed_between_the_generation_and_the_switch(factory: Factory) -> None:
+    factory.candidate(1)
+    factory.publish()
+    number = factory.candidate(2)
+    generation.let_out(factory.layout.binhost("base"), number)
+    assert factory.build() == 1
+    assert factory.publish()["generation"] == number
+    assert factory.build() == 2
+
+
+def test_a_manifest_is_renewed_for_every_channel(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    for build in (1, 2):
+        factory.candidate(build)
+        factory.publish()
+    releases.promote(factory.site, ["base", "1", "--to", "testing"])
+    releases.rollback(factory.site, ["base"])
+    assert factory.publish()["generation"] == 3
+    later = time.time() + 20 * 86400
+    monkeypatch.setattr("time.time", lambda: later)
+    assert not publish.all_valid(factory.site, "base")
+    made = factory.publish()
+    assert publish.all_valid(factory.site, "base")
+    binhost = factory.layout.binhost("base")
+    assert (made["generation"], generation.current(binhost, "testing")) == (4, 5)
+    assert factory.build() == 1
+    assert publish.held_by_rollback(factory.site, "base")  # it is still that rollback
+    assert factory.publish() == made
+
+
+def test_a_channel_that_another_key_signed_is_left_alone(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import time
+
+    factory.candidate(1, signer="B" * 40)
+    factory.publish()
+    releases.promote(factory.site, ["base"])
+    factory.candidate(2)
+    later = time.time() + 20 * 86400
+    monkeypatch.setattr("time.time", lambda: later)
+    assert factory.publish()["generation"] == 3  # its own manifest was renewed
+    assert "generation 1 of testing is signed by another key" in capsys.readouterr().out
+    assert generation.current(factory.layout.binhost("base"), "testing") == 1
+
+
+def test_what_records_and_channels_name_is_not_pruned(factory: Factory) -> None:
+    factory.candidate(1)
+    factory.publish()
+    releases.promote(factory.site, ["base", "--to", "testing"])
+    for build in range(2, 6):
+        factory.candidate(build)
+        factory.publish()
+    assert published.numbers(factory.layout.binhost("base")) == [1, 4, 5]
+    releases.promote(factory.site, ["base", "--to", "stable"])  # what testing has
+    assert generation.current(factory.layout.binhost("base"), "stable") == 1
+
+
+def test_what_cannot_come_back(factory: Factory) -> None:
+    factory.candidate(1, signer="B" * 40)
+    factory.publish(asked=True)
+    factory.candidate(2)
+    factory.publish()
+    with pytest.raises(BinmillError, match=f"are signed by {'B' * 40}, not by {SIGNER}"):
+        releases.rollback(factory.site, ["base"])
+    assert factory.current == 2
+    factory.candidate(3)
+    factory.publish()
+    factory.tables["access"] = {"groups": ["role:java"], "packages": {"a-b/x": "role:java"}}
+    factory.tables["serve"] = {"certificate": "c", "certificate_key": "k"}
+    with pytest.raises(BinmillError, match=r"is not what .access. allows now: licence: a-b/x-1"):
+        releases.rollback(factory.site, ["base"])
+    del factory.tables["access"]
+    (path,) = (factory.layout.binhost("base") / "gen/2/public/a-b/x").iterdir()
+    path.unlink()
+    with pytest.raises(BinmillError, match=r"gen/2 is damaged: it has no a-b/x/x-1-2.gpkg.tar any"):
+        releases.rollback(factory.site, ["base", "--to", "2"])
+    with pytest.raises(BinmillError, match="there is no chroot 'bose'"):
+        releases.rollback(factory.site, ["bose"])
+    assert factory.current == 3
+
+
+def test_a_channel_is_never_given_something_older(factory: Factory) -> None:
+    factory.tables["binhost"]["keep"] = 9
+    for build in (1, 2):
+        factory.candidate(build)
+        factory.publish()
+    binhost = factory.layout.binhost("base")
+    releases.promote(factory.site, ["base"])
+    assert generation.current(binhost, "testing") == 2
+    releases.promote(factory.site, ["base", "1"])
+    assert generation.current(binhost, "testing") == 3
+    assert factory.current == 2
+    for words, said in [
+        (["base", "7"], "there is no generation '7'"),
+        (["base", "--to", "beta"], "there is no channel 'beta'"),
+        (["base", "3"], "testing has generation 3 already"),
+    ]:
+        with pytest.raises(BinmillError, match=said):
+            releases.promote(factory.site, words)
+
+
+def test_told_as_text_and_json(factory: Factory, capsys: Any) -> None:
+    for build in (1, 2):
+        factory.candidate(build)
+        factory.publish()
+    factory.candidate(3)
+    capsys.readouterr()
+    releases.diff(factory.site, ["base"])
+    assert capsys.readouterr().out.startswith("base generation 1 -> 2: 1 packages, 1 rebuilt")
+    releases.diff(factory.site, ["base", "2", "3", "--json"])  # 3 is a candidate
+    told = json.loads(capsys.readouterr().out)
+    assert [p["builds"] for p in told["rebuilt"]] == [["2", "3"]]
+    releases.generations(factory.site, [])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("set of ")[1] for line in lines[1:]] == [
+        "1  previous",
+        "2  current",
+        "3  candidate, not published",
+    ]
+    releases.generations(factory.site, ["base", "--json"])
+    assert [g["names"] for g in json.loads(capsys.readouterr().out)] == [
+        ["previous"],
+        ["current"],
+        [],
+    ]
+    with pytest.raises(BinmillError, match="not more"):
+        releases.diff(factory.site, ["base", "1", "2", "3"])

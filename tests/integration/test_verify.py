@@ -1,0 +1,172 @@
+"""A published generation that a bad disk has changed: found, taken out, and made anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.publish import generation, published, verify
+from tests.integration.test_generation import SIGNER, Site
+
+X, Y = "a-b/x/x-1-1.gpkg.tar", "a-b/y/y-1-2.gpkg.tar"
+VIEWS = {"public": ["x"], "site.a": ["x", "y"]}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Two packages, in two views; generation 1."""
+    made = Site(tmp_path)
+    made.make(made.content(made.made(("x", 1, b"one"), ("y", 2, b"two")), views=VIEWS))
+    return made
+
+
+def top(site: Site) -> Path:
+    return site.binhost / "gen/1"
+
+
+def found(site: Site, number: int = 1) -> dict[str, str]:
+    """The flaws, by the file below the generation."""
+    folder = site.binhost / "gen" / str(number)
+    flaws = verify.flaws(site.binhost, number, lambda _size: None)
+    return {str(path.relative_to(folder)): line for path, line in flaws}
+
+
+def flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 12)
+
+
+def test_a_whole_one(site: Site) -> None:
+    read: list[int] = []
+    assert list(verify.flaws(site.binhost, 1, read.append)) == []
+    packages = [top(site) / "site.a" / path for path in (X, Y)]
+    assert all(package.stat().st_size in read for package in packages)
+    assert not verify.damaged(site.binhost, 1)
+
+
+@pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "site.a/" + Y,
+        "public/Packages",
+        "public/Packages.gz",
+        "site.a/sbom.cdx.json",
+        "site.a/provenance.jsonl",
+        "public/release.json",
+        "ledger.json",
+        "generation.json",
+    ],
+)
+def test_every_file_of_it(site: Site, name: str, harm: Callable[[Path], None]) -> None:
+    if name == "generation.json" and harm is flip:
+        pytest.skip("one digit of its time is another valid one; its index tells")
+    harm(top(site) / name)
+    assert name in found(site) or (name == "ledger.json" and harm is flip)
+
+
+def test_a_generation_from_before_there_were_views(site: Site) -> None:
+    for path in (X, Y):
+        (top(site) / path).parent.mkdir(parents=True)
+        (top(site) / "site.a" / path).rename(top(site) / path)
+    for name in ("Packages", "Packages.gz"):
+        (top(site) / "site.a" / name).rename(top(site) / name)
+    for name in ("site.a/release.json", "public/release.json", "ledger.json"):
+        (top(site) / name).unlink()
+    facts = published.facts(site.binhost, 1)
+    del facts["views"]
+    (top(site) / "generation.json").write_text(json.dumps(facts))
+    assert found(site) == {}
+    flip(top(site) / Y)
+    assert set(found(site)) == {Y}
+    verify.withdraw(site.binhost, 1, [top(site) / Y], site.trash)
+    assert not (top(site) / Y).exists()
+    assert found(site) == {}
+    again = site.made(("x", 1, b"one"), ("y", 2, b"two"))
+    assert site.make(site.content(again)) == 2
+    assert site.seen()[Y] == b"two signed 2"
+    assert site.seen()[X] == b"one signed 1"
+
+
+def test_a_lost_signature(site: Site) -> None:
+    (top(site) / "public/Packages.asc").unlink()
+    assert found(site) == {"public/Packages.asc": "public/Packages.asc is missing"}
+
+
+def test_a_package_is_taken_out_and_signed_again(site: Site) -> None:
+    """What is whole keeps its bytes; what was lost is missing until then, and new afterwards."""
+    whole = (top(site) / "public" / X).read_bytes()
+    flip(top(site) / "site.a" / Y)
+    assert set(found(site)) == {f"site.a/{Y}"}
+    verify.withdraw(site.binhost, 1, [top(site) / "site.a" / Y], site.trash)
+    assert not (top(site) / "site.a" / Y).exists()
+    assert (top(site) / "public" / X).read_bytes() == whole
+    assert verify.damaged(site.binhost, 1)
+    assert published.facts(site.binhost, 1)["asked"] == ""  # of nothing: the next one is made
+    assert found(site) == {}  # it is known
+    again = site.made(("x", 1, b"one"), ("y", 2, b"two"))
+    assert site.make(site.content(again, views=VIEWS)) == 2
+    assert found(site, 2) == {}
+    assert site.seen("site.a")[X] == whole
+    assert site.seen("site.a")[Y] == b"two signed 2"
+
+
+def test_an_index_comes_back_from_its_packed_copy(site: Site) -> None:
+    place = top(site) / "public/Packages"
+    text, stamp = place.read_bytes(), place.stat().st_mtime
+    cut(place)
+    verify.withdraw(site.binhost, 1, [place], site.trash)
+    assert (place.read_bytes(), place.stat().st_mtime) == (text, stamp)
+    assert found(site) == {}
+
+
+@pytest.mark.parametrize("name", ["ledger.json", "generation.json"])
+def test_what_it_says_of_itself_is_lost(site: Site, name: str) -> None:
+    """It goes on being served; all of the next one is signed again, at a later time."""
+    before = site.seen("public")
+    stamp = published.facts(site.binhost, 1)["timestamp"]
+    cut(top(site) / name)
+    verify.withdraw(site.binhost, 1, [top(site) / name], site.trash)
+    assert site.seen("public") == before
+    again = site.made(("x", 1, b"one"), ("y", 2, b"two"))
+    assert site.make(site.content(again, views=VIEWS)) == 2
+    assert published.facts(site.binhost, 2)["timestamp"] > stamp
+    assert site.seen("public")[X] == b"one signed 2"
+    assert found(site, 2) == {}
+
+
+def test_what_was_ever_published_is_remembered_again(site: Site) -> None:
+    known = published.published(site.binhost)
+    cut(site.binhost / published.PUBLISHED)
+    verify.remember(site.binhost)
+    assert published.published(site.binhost) == known
+    cut(top(site) / "ledger.json")
+    cut(site.binhost / published.PUBLISHED)
+    verify.remember(site.binhost)
+    assert published.published(site.binhost) == dict.fromkeys((X, Y), "unknown")
+
+
+def test_a_path_in_an_index_that_leads_out(site: Site, tmp_path: Path) -> None:
+    """Nothing outside is read for it, nor taken out."""
+    (tmp_path / "precious").write_text("x")
+    place = top(site) / "public/Packages"
+    place.write_text(place.read_text().replace(f"PATH: {X}", "PATH: ../../../../../precious"))
+    place.with_name("Packages.gz").unlink()
+    flaws = found(site)
+    assert set(flaws) <= {"public/Packages", "public/Packages.gz"}
+    assert "precious" in flaws["public/Packages"] or "is not what" in flaws["public/Packages"]
+    assert (tmp_path / "precious").exists()
+
+
+def test_facts_of_a_signer(site: Site) -> None:
+    assert json.loads((top(site) / "generation.json").read_text())["signer"] == SIGNER
+    assert generation.current(site.binhost) == 1
