@@ -1,19 +1,43 @@
-"""The one tree of user-facing errors.
+"""The one tree of errors for people.
 
-`str(error)` is what a person reads: one line saying what failed, then, where there is one, what
-to do next. Anything that is not a BinmillError is a bug and keeps its traceback.
+An error has a stable code and fields, for programs; its sentence and the advice that follows stand
+in the catalogue (tasks/messages) under that code. Any other exception is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations
 
+import re
+
+from tasks import messages
+from tasks.messages import Field
+
+_CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+
 
 class BinmillError(Exception):
-    """Something a person can act on: `message` says what failed, `hint` what to do next."""
+    """Something that a person can act on: `message` says what failed, `hint` what to do next."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+    def __init__(self, code: str, hint: str | None = None, /, **fields: Field) -> None:
+        super().__init__(code, hint)
+        if hint is None and _CODE.fullmatch(code):
+            self.code, self.fields = code, fields
+        else:  # a sentence that is not in the catalogue yet
+            self.code, self.fields = "uncoded", {"message": code, "hint": hint or ""}
+
+    @property
+    def message(self) -> str:
+        """One sentence: what failed and why."""
+        if self.code == "uncoded":
+            return str(self.fields["message"])
+        return messages.sentence(self.code, self.fields)
+
+    @property
+    def hint(self) -> str:
+        """What to do next; "" where there is nothing to say."""
+        if self.code == "uncoded":
+            return str(self.fields["hint"])
+        return messages.advice(self.code, self.fields)
 
     def __str__(self) -> str:
         return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
@@ -24,23 +48,23 @@ class ConfigError(BinmillError):
 
 
 class CommandFailed(BinmillError):
-    """A program ended with a non-zero status, or ran out of its time."""
+    """A program ended with a non-zero status, or exceeded its time limit."""
 
 
 class OutOfMemory(CommandFailed):
-    """A program failed, and the kernel has killed some for want of memory meanwhile."""
+    """A program failed, and the kernel killed processes for lack of memory meanwhile."""
 
 
-class NoRoom(BinmillError):
-    """Something failed where the disk was full; the message says both."""
+class DiskFull(BinmillError):
+    """Something failed while the disk was full; the message says both."""
 
 
 class HostLacks(BinmillError):
-    """This machine does not have, or does not allow, what a task needs."""
+    """This machine lacks, or does not allow, something that a task needs."""
 
 
 class DownloadFailed(BinmillError):
-    """No mirror gave the file."""
+    """No mirror delivered the file."""
 
 
 class NotTrusted(BinmillError):
@@ -52,4 +76,4 @@ class Stale(BinmillError):
 
 
 class Busy(BinmillError):
-    """Another run holds what this one needs."""
+    """Another run holds a lock that this one needs."""

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.errors import BinmillError, NoRoom
+from tasks.errors import BinmillError, DiskFull
 
 _ROOM, _ROOM_FILES = 1 << 20, 16  # bytes, inodes; with less, a file system is full
 
@@ -31,17 +31,17 @@ def no_room(path: Path) -> str:
 
 @contextlib.contextmanager
 def room_told(path: Path) -> Iterator[None]:
-    """Raise NoRoom for a BinmillError in the block, where the file system of `path` is full.
+    """Raise DiskFull for a BinmillError in the block, where the file system of `path` is full.
 
     It stands where the error has not yet led to anything being deleted: after that there is room.
     """
     try:
         yield
-    except NoRoom:
+    except DiskFull:
         raise
     except BinmillError as error:
         if lack := no_room(path):
-            raise NoRoom(f"{error.message} ({lack})", error.hint) from error
+            raise DiskFull(f"{error.message} ({lack})", error.hint) from error
         raise
 
 

@@ -12,18 +12,20 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
 # The shared nouns: what a config, a lock, a path and an error are.
-NOUNS = {"config", "errors", "layout", "lock"}
+NOUNS = {"config", "errors", "layout", "lock", "text"}
 DOMAIN = NOUNS | {"records", "site", "system", "portage"}
 # What each package (and module at the top) may import. Data flows from left to right:
 # snapshot, seed -> chroot -> builder -> publish -> serve; flow/ ties them to a site.
 MAY_KNOW: dict[str, set[str]] = {
-    "errors": set(),
+    "text": set(),
+    "messages": {"text"},
+    "errors": {"messages"},
     "layout": set(),
     "config": {"errors", "layout"},
     "lock": {"errors", "layout", "config", "system"},
     "records": NOUNS | {"system"},
     "site": NOUNS | {"system"},
-    "system": {"errors"},
+    "system": {"errors", "messages", "text"},
     "portage": NOUNS | {"system"},
     "snapshot": NOUNS | {"system"},
     "seed": NOUNS | {"system"},

@@ -1,0 +1,90 @@
+"""The catalogue of sentences: every error and every note of a run, by its stable code.
+
+The TOML files beside this one hold a table for each code:
+
+    [stage-not-pinned]
+    text = "{archive} is not the pinned file (SHA-512 {found:.16}...)"
+    next = "check who wrote to it"       # optional: advice, for an error
+    about = "..."                        # optional: a paragraph for docs/troubleshooting.md
+
+A blank is a field of the error, with one of Python's format specifications or one of these:
+`list` (all names), `few` (the first five), `lines` (each on a line below), `count NOUN` (a number,
+or the length of a list, with its noun), `size` (bytes), `span` (seconds). The content of a field is
+made printable. Files are read when a sentence is first needed: `doit list` does not pay for them.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from tasks import text
+
+Field = str | int | float | PathLike[str] | Sequence[str] | None
+_LONGEST = 4000  # characters of one field
+
+
+@dataclass(frozen=True)
+class Message:
+    """A sentence with blanks, the advice that follows it, and a paragraph for the documentation."""
+
+    text: str
+    next: str = ""
+    about: str = ""
+
+
+@cache
+def catalogue() -> Mapping[str, Message]:
+    """Read all messages, by code; raises ValueError for a code that stands in two files."""
+    import tomli
+
+    messages: dict[str, Message] = {}
+    for path in sorted(Path(__file__).parent.glob("*.toml")):
+        for code, table in tomli.loads(path.read_text(encoding="utf-8")).items():
+            if code in messages:
+                raise ValueError(f"{path.name}: {code} stands in another file, too")
+            messages[code] = Message(**table)
+    return messages
+
+
+def sentence(code: str, fields: Mapping[str, Field]) -> str:
+    """The message of a code with its blanks filled in."""
+    return _FORMATTER.vformat(catalogue()[code].text, (), fields)
+
+
+def advice(code: str, fields: Mapping[str, Field]) -> str:
+    """What to do next, by a code; "" where the catalogue has no advice."""
+    return _FORMATTER.vformat(catalogue()[code].next, (), fields)
+
+
+class _Formatter(string.Formatter):
+    """str.format with the specifications of this catalogue."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        words = [str(each) for each in value] if isinstance(value, list | tuple) else []
+        if spec.startswith("count "):
+            number = value if isinstance(value, int) else len(value)
+            return text.count(number, spec.removeprefix("count "))
+        if spec == "size":
+            return text.size(int(value))
+        if spec == "span":
+            return text.span(float(value))
+        if spec == "list":
+            filled = ", ".join(words)
+        elif spec == "few":
+            filled = text.few(words)
+        elif spec == "lines":
+            filled = text.lines(words)
+        else:
+            filled = super().format_field(
+                value if isinstance(value, int | float) else str(value), spec
+            )
+        return text.printable(filled, _LONGEST)
+
+
+_FORMATTER = _Formatter()

@@ -1,0 +1,24 @@
+"""Errors are asserted by type, code and fields; tests/unit/test_messages.py looks at the sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from tasks.errors import BinmillError
+from tasks.messages import Field
+
+Error = TypeVar("Error", bound=BinmillError)
+
+
+@contextmanager
+def refused(kind: type[Error], code: str, **fields: Field) -> Iterator[pytest.ExceptionInfo[Error]]:
+    """Expect an error of that very type and code, with at least these fields."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    error = caught.value
+    assert (type(error), error.code) == (kind, code), error
+    assert {name: error.fields.get(name) for name in fields} == fields, error

@@ -1,0 +1,118 @@
+"""The catalogue of sentences: each code is used, has the fields it is used with, and reads well.
+
+The files in tests/unit/golden/ show every sentence with sample fields. After a change of the
+catalogue, look at what they become: UPDATE_GOLDEN=1 pytest tests/unit/test_messages.py
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import tomli
+
+from tasks import messages
+from tasks.errors import BinmillError
+from tasks.messages import Field
+
+PROJECT = Path(__file__).parents[2]
+FILES = sorted((PROJECT / "tasks/messages").glob("*.toml"))
+GOLDEN = Path(__file__).parent / "golden"
+CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+
+
+class Use(NamedTuple):
+    """A place in the source that names a code, and the fields it passes; None: not known here."""
+
+    place: str
+    code: str
+    fields: frozenset[str] | None
+
+
+def uses() -> Iterator[Use]:
+    """Every call whose first argument is a code of the catalogue."""
+    known = messages.catalogue()
+    for path in sorted([*(PROJECT / "tasks").rglob("*.py"), *(PROJECT / "lab").glob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            first = node.args[0]
+            if not isinstance(first, ast.Constant) or first.value not in known:
+                continue
+            names = {keyword.arg for keyword in node.keywords}
+            fields = None if None in names else frozenset(str(name) for name in names)
+            yield Use(f"{path.relative_to(PROJECT)}:{node.lineno}", str(first.value), fields)
+
+
+def blanks(text: str) -> dict[str, str]:
+    """The blanks of a sentence: field name and format specification."""
+    parts = string.Formatter().parse(text)
+    return {name: spec or "" for _, name, spec, _ in parts if name is not None}
+
+
+def sample(name: str, spec: str) -> Field:
+    if spec.startswith("count "):
+        return 3
+    if spec in ("list", "few", "lines"):
+        return [f"{name}-1", f"{name}-2"]
+    if spec == "size" or spec.endswith(("d", "o", "x")):
+        return 42_000_000
+    if spec == "span" or spec.endswith(("f", "g")):
+        return 93.5
+    return name.upper()
+
+
+USES = list(uses())
+
+
+def test_code_in_source_passes_the_fields_of_its_sentence() -> None:
+    wrong = []
+    for use in USES:
+        message = messages.catalogue()[use.code]
+        wanted = set(blanks(message.text)) | set(blanks(message.next))
+        if use.fields is not None and not wanted <= use.fields:
+            wrong.append(f"{use.place}: {use.code} lacks {sorted(wanted - use.fields)}")
+    assert wrong == []
+
+
+def test_code_in_catalogue_is_used() -> None:
+    assert sorted(messages.catalogue().keys() - {use.code for use in USES}) == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.stem))
+def test_sentence_has_no_stray_blanks_or_ends(file: Path) -> None:
+    for code, table in tomli.loads(file.read_text(encoding="utf-8")).items():
+        assert CODE.fullmatch(code), code
+        for part in (table["text"], table.get("next", "")):
+            assert part == part.strip(), code
+            assert not part.endswith("."), code
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.stem))
+def test_sentence_reads_as_the_golden_file_shows(file: Path) -> None:
+    shown = ""
+    for code, table in tomli.loads(file.read_text(encoding="utf-8")).items():
+        spec = blanks(table["text"]) | blanks(table.get("next", ""))
+        error = BinmillError(code, **{name: sample(name, each) for name, each in spec.items()})
+        shown += f"[{code}]\n{error}\n\n"
+    golden = GOLDEN / f"{file.stem}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(shown, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8") == shown
+
+
+def test_error_keeps_code_and_fields_and_renders_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = messages.Message("{files:count file} of {who}: {files:lines}", "ask {who}")
+    monkeypatch.setattr(messages, "catalogue", lambda: {"two-words": entry})
+    error = BinmillError("two-words", files=["a\x1b[31m", "b"], who="x\u202ey")
+    assert (error.code, error.fields["files"]) == ("two-words", ["a\x1b[31m", "b"])
+    assert str(error) == "2 files of x?y: \n  a?[31m\n  b\n  next: ask x?y"
