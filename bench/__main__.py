@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import publish, rooms, seeds, snapshots, startup
+from bench import chroots, publish, seeds, snapshots, startup
 
 ALL: dict[str, Callable[[], None]] = {
+    "chroots": chroots.main,
     "publish": publish.main,
-    "rooms": rooms.main,
     "seeds": seeds.main,
     "snapshots": snapshots.main,
     "startup": startup.main,

@@ -72,7 +72,7 @@ def main(rounds: int = 9, scale: float = 1.0) -> None:
         shutil.rmtree(seed)
         rows.append(_building(place, max(rounds // 2, 1)))
         rows += _exporting(place, max(rounds // 3, 1), scale)
-    report("rooms", rows, facts)
+    report("chroots", rows, facts)
 
 
 def _seed(seed: Path, scale: float) -> Path:
