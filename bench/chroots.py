@@ -22,11 +22,11 @@ from tasks.chroot import layers
 from tasks.snapshot import export
 from tasks.system import copy_fallback
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
-from tests import tiny
+from tests.kit import stub_site
 
 FOLDERS, FILES = 60, 500
 STACKS = 10
-PROGRAMS = (*tiny.FOR_SITES, "cp", "date", "find", "tar", "wc")
+PROGRAMS = (*stub_site.FOR_SITES, "cp", "date", "find", "tar", "wc")
 # What a build does to its file system: look everywhere, read much, write much, change some, delete.
 WORK = """
 set -e
@@ -80,7 +80,7 @@ def _seed(seed: Path, scale: float) -> Path:
     noise = dice.randbytes(1 << 20)
     for folder in ("tmp", "root", "proc", "etc"):
         (seed / folder).mkdir(parents=True)
-    tiny.fill(seed, PROGRAMS)
+    stub_site.fill(seed, PROGRAMS)
     for number in range(FOLDERS):
         place = seed / "data" / str(number)
         place.mkdir(parents=True)
@@ -210,7 +210,7 @@ def _exporting(place: Path, rounds: int, scale: float) -> list[Row]:
 def _mounted(place: Path, exported: Path) -> float:
     seed = place / "small"
     if not seed.is_dir():
-        tiny.fill(seed)
+        stub_site.fill(seed)
     with workspace(place / "work", "mounted", place / "trash") as space:
         start = time.perf_counter()
         run(

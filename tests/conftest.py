@@ -15,6 +15,7 @@ import pytest
 from tasks.layout import Layout
 
 _HERE = Path(__file__).parent
+pytest.register_assert_rewrite("tests.kit")
 
 
 # As a terminal has it, for what tests start and interrupt: nohup ignores the first of them, a
@@ -47,11 +48,6 @@ def _unit_tests_stay_inside(
     for name in ("system", "fork", "posix_spawn", "posix_spawnp"):
         monkeypatch.setattr(os, name, refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
-def names(folder: Path) -> list[str]:
-    """What is in a folder, sorted."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture

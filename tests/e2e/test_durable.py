@@ -28,9 +28,11 @@ from lab import upstream
 from tasks.engine import runs
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
-from tests import images, leaks
-from tests.boundaries import POINTS
-from tests.e2e.conftest import BASE_SET, PROJECT, Factory, left_by_a_kill, ran
+from tests.kit import package_contents, secret_search
+from tests.kit.lab_site import BASE_SET, Factory, ran
+from tests.kit.processes import left_by_a_kill
+from tests.kit.project import PROJECT
+from tests.programs.kill_at_boundaries import POINTS
 
 SMALL = {"base": {"packages": ["app-misc/figlet"], "overlays": ["java"], "package_use": {}}}
 KINDS = {
@@ -80,7 +82,7 @@ def killed(site: Factory, *words: str) -> tuple[str, int, str]:
     passed = site.layout.site / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     done = subprocess.run(
-        [sys.executable, "-m", "tests.boundaries", passed, *words],
+        [sys.executable, "-m", "tests.programs.kill_at_boundaries", passed, *words],
         cwd=PROJECT,
         text=True,
         env={**os.environ, "A_TOKEN": SECRET, CONFIG_VARIABLE: str(site.layout.config)},
@@ -125,7 +127,7 @@ def assert_same(one: Factory, other: Factory) -> None:
     for name in config["chroots"]:
         ours, theirs = dict(packages(one, name)), dict(packages(other, name))
         assert ours.keys() == theirs.keys()
-        unlike = {cpv: images.difference(ours[cpv], theirs[cpv]) for cpv in ours}
+        unlike = {cpv: package_contents.difference(ours[cpv], theirs[cpv]) for cpv in ours}
         unlike = {cpv: lines for cpv, lines in unlike.items() if lines}
         assert set(unlike) <= set(NOT_REPRODUCIBLE), unlike
 
@@ -207,7 +209,7 @@ def test_no_secret_is_left(pair: tuple[Factory, Factory]) -> None:
     # other users can look into neither
     for folder in ("etc", "inside"):
         assert (state / folder).stat().st_mode & 0o077 == 0
-    found = leaks.leaks(state, SECRET)
+    found = secret_search.leaks(state, SECRET)
     assert {name for name in found if not name.startswith("inside/")} == {
         f"etc/base/{path.name}/{file}"
         for path in (state / "etc/base").iterdir()
@@ -215,7 +217,7 @@ def test_no_secret_is_left(pair: tuple[Factory, Factory]) -> None:
     }
     for name in found:
         assert not name.endswith((".log", ".gpkg.tar")) and ".gpkg.tar " not in name, name
-    assert SECRET not in leaks.remembered(quiet.layout.database)
+    assert SECRET not in secret_search.remembered(quiet.layout.database)
     assert SECRET not in quiet.layout.lock.read_text()
     for words in (("list", "--all"), ("status",), ("why", "overlay"), ("dumpdb",)):
         assert SECRET not in quiet.doit(*words)

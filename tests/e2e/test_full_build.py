@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from tasks.system.files import sha512
-from tests.disks import fill_bytes, small_disk
-from tests.e2e.conftest import Factory, ran
+from tests.kit.lab_site import Factory, ran
+from tests.kit.small_disk import fill_bytes, small_disk
 
 SMALL = {"packages": ["app-misc/figlet"], "overlays": ["java"], "package_use": {}}
 

@@ -31,7 +31,8 @@ from tasks.publish import generation, published, sign
 from tasks.serve import certificates, nginx
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.sandbox import Bind, Sandbox
-from tests.e2e.conftest import PROJECT, Factory, ran
+from tests.kit.lab_site import Factory, ran
+from tests.kit.project import PROJECT
 
 ROLE = "role:java"
 FREE = ["GPL-2", "GPL-3", "BSD", "ZLIB", "BZIP2", "ISC", "public-domain", "metapackage"]

@@ -20,7 +20,9 @@ from tasks.portage import gpkg, index
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.files import mounts_below, sha512
 from tasks.system.gpgv import Role
-from tests.e2e.conftest import DOIT, PROJECT, Factory, left_by_a_kill, processes_of, ran
+from tests.kit.lab_site import Factory, ran
+from tests.kit.processes import left_by_a_kill, processes_of
+from tests.kit.project import DOIT, PROJECT
 
 RELEASED = ("candidate", "gate", "publish", "client")
 JAVA = {"dev-java/java-tools", "dev-java/jattach", "app-arch/fastjar", "dev-libs/libffi"}

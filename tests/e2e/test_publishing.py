@@ -24,13 +24,14 @@ from tasks.system import sandbox
 from tasks.system.files import digests, sha512
 from tasks.system.gpgv import Role, verify_detached
 from tasks.system.sandbox import Bind
-from tests.conftest import names
-from tests.e2e.conftest import Factory
-from tests.handmade import VALUES, gpkg
-from tests.integration.test_gpgv import Gpg
-from tests.integration.test_sign import agents
+from tests.kit.files import names
+from tests.kit.gpg import Gpg
+from tests.kit.lab_site import Factory
+from tests.kit.packages import VALUES, gpkg
+from tests.kit.processes import agents
+from tests.kit.project import PROJECT
 
-PROGRAM = Path(__file__).with_name("portage_accepts.py")
+PROGRAM = PROJECT / "tests/programs/portage_accepts.py"
 INSIDE = "/run/binmill"
 ACCESS = {
     "groups": ["role:java"],

@@ -26,7 +26,7 @@ from tasks.serve import policy
 from tasks.serve.nginx_process import serving
 from tasks.site import Site
 from tasks.system import sandbox
-from tests.e2e.conftest import Factory, ran
+from tests.kit.lab_site import Factory, ran
 
 EMERGE = ["emerge", "--oneshot", "--getbinpkgonly", "--usepkgonly", "--color=n", "--nospinner"]
 ZLIB = "sys-libs/zlib"

@@ -18,9 +18,10 @@ from tasks.site import Site
 from tasks.system import sandbox
 from tasks.system.files import write_atomic
 from tasks.system.sandbox import Bind
-from tests.conftest import names
-from tests.e2e.conftest import PROJECT, Factory
-from tests.killing import Work, on_a_host_of_its_own
+from tests.kit.files import names
+from tests.kit.lab_site import Factory
+from tests.kit.project import PROJECT
+from tests.kit.random_kills import Work, on_a_host_of_its_own
 
 pytestmark = pytest.mark.soak
 

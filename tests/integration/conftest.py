@@ -15,11 +15,11 @@ import pytest
 
 from tasks.flow import snapshots
 from tasks.system import http
-from tests.hostile import Hostile, hostile, status
-from tests.integration.test_gpgv import Keys, every_kind
-from tests.small import Small, Upstream, small
-from tests.snapshots import DAY
-from tests.upstream import REMOTE, World
+from tests.kit.gpg import Keys, every_kind
+from tests.kit.mirrors import REMOTE, World
+from tests.kit.sample_site import Small, Upstream, small
+from tests.kit.scripted_server import Hostile, hostile, status
+from tests.kit.snapshots import DAY
 
 
 @pytest.fixture(scope="session")

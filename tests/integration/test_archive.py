@@ -12,7 +12,7 @@ import pytest
 from tasks.errors import NotTrusted
 from tasks.snapshot import archive
 from tasks.snapshot.archive import Member
-from tests.snapshots import entry, pack, snapshot, tar
+from tests.kit.snapshots import entry, pack, snapshot, tar
 
 TOP = entry("top", mode=0o755, kind=tarfile.DIRTYPE)
 GOOD = entry("top/good", b"good")

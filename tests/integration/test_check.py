@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tasks.publish import release_manifest
-from tests.integration.test_gpgv import YEAR, Gpg
+from tests.kit.gpg import YEAR, Gpg
 
 SCRIPT = Path(release_manifest.__file__).with_name("check.sh")
 SHELLS = [

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,31 +13,9 @@ import pytest
 from tasks.errors import CommandFailed, HostLacks
 from tasks.system import command
 from tasks.system.command import locate, run, started, stop
-from tests.conftest import names
-
-ROOT = Path(__file__).parents[2]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there and not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def ends(pid: int) -> bool:
-    """Wait, with patience, for a process that must end by itself."""
-    return eventually(lambda: not alive(pid))
-
-
-def eventually(holds: object) -> bool:
-    assert callable(holds)
-    for _ in range(300):
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
+from tests.kit.files import names
+from tests.kit.processes import ends, eventually
+from tests.kit.project import PROJECT
 
 
 def test_what_it_printed() -> None:
@@ -211,7 +188,7 @@ def test_a_killed_parent_leaves_no_child(number: int) -> None:
         "    process.wait()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())

@@ -13,12 +13,12 @@ import pytest
 
 from tasks.system import copy_fallback
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
-from tests import tiny
-from tests.conftest import names
+from tests.kit import stub_site
+from tests.kit.files import names
+from tests.kit.project import PROJECT
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
-PROJECT = Path(__file__).parents[2]
 PATH = {"PATH": "/bin"}
 CHANGES = """
 echo new > /srv/new; rm /srv/doomed; rm -r /srv/folder; mkdir -m 700 /srv/other /srv/other/deep
@@ -33,7 +33,7 @@ ln /srv/new /srv/hard; chmod 4755 /srv/new; rm /opt/of-top; rm -r /gone; mkdir -
 def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     """Three layers; the topmost hides, replaces and takes away what is below."""
     top, middle = tmp_path_factory.mktemp("top"), tmp_path_factory.mktemp("middle")
-    seed = tiny.fill(tmp_path_factory.mktemp("seed"), tiny.FOR_SITES)
+    seed = stub_site.fill(tmp_path_factory.mktemp("seed"), stub_site.FOR_SITES)
     for name in ("file", "doomed", "mode", "lower", "moved", "of-seed"):
         (seed / "srv").mkdir(exist_ok=True)
         (seed / "srv" / name).write_text(name)
@@ -149,10 +149,10 @@ exec "$@"
 _STORY = """
 import sys
 from pathlib import Path
-from tests import tiny
-from tests.integration.test_enter import doit, sh, touched
+from tests.kit import stub_site
+from tests.kit.stub_site import doit, sh, touched
 from tasks.records import read
-layout = tiny.site(Path(sys.argv[1])).layout
+layout = stub_site.site(Path(sys.argv[1])).layout
 print(doit(layout, "mount:appliance", "mount:java"))
 print(sh(layout, "echo mine > /root/file; rm /etc/hosts"))
 assert touched(layout) == ["java"]

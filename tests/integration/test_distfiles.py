@@ -18,8 +18,8 @@ from tasks.flow import mirror, serve
 from tasks.layout import Layout
 from tasks.serve import distfiles
 from tasks.site import Site
-from tests.conftest import names
-from tests.unit.test_config import GOOD, changed
+from tests.kit.configs import GOOD, changed
+from tests.kit.files import names
 
 GOODS = b"the bytes of upstream"
 DAY = 86400

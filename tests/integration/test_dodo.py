@@ -11,45 +11,14 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
-CONFIG = """
-[keys.k]
-file = "k.asc"
-fingerprints = ["FINGERPRINT"]
-[mirrors]
-gentoo = ["http://127.0.0.1:1"]
-[tree]
-key = "k"
-[seeds.openrc]
-flavour = "openrc"
-key = "k"
-[chroots.base]
-seed = "openrc"
-profile = "default/linux"
-[chroots.java]
-base = "base"
-""".replace("FINGERPRINT", "A" * 40)
+from tests.kit.doit_runs import CONFIG, doit
+from tests.kit.project import PROJECT
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     (tmp_path / "config.toml").write_text(CONFIG)
     return tmp_path / "config.toml"
-
-
-def doit(config: Path, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "doit", *words],
-        cwd=PROJECT,
-        text=True,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        env={**os.environ, "BINMILL_CONFIG": str(config)},
-    )
-    assert done.returncode == code, done.stdout
-    return done.stdout
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.boundaries import POINTS
-from tests.integration.test_step import PROJECT, Site, write
+from tests.kit.project import PROJECT
+from tests.kit.step_project import Site, write
+from tests.programs.kill_at_boundaries import POINTS
 
 TASKS = ("one", "two:x", "three", "looks", "locks")
 WORDS = ("three", "looks", "locks")
@@ -47,7 +48,7 @@ def killed(site: Site, words: tuple[str, ...]) -> tuple[str, int]:
     passed = site.folder / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     done = subprocess.run(
-        [sys.executable, "-m", "tests.boundaries", passed, *words],
+        [sys.executable, "-m", "tests.programs.kill_at_boundaries", passed, *words],
         cwd=site.folder,
         check=False,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},

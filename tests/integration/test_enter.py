@@ -15,7 +15,6 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,18 +22,18 @@ from tasks.flow.binpkgs import build_key
 from tasks.layout import Layout
 from tasks.records import read, write
 from tasks.site import Site
-from tests import tiny
-from tests.conftest import names
+from tests.kit import stub_site
+from tests.kit.files import names
+from tests.kit.project import PROJECT
+from tests.kit.stub_site import doit, sh, touched
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
     """A site whose chroots have been entered, and a copy of it as it is then."""
-    made = tiny.site(tmp_path_factory.mktemp("enter") / "site")
+    made = stub_site.site(tmp_path_factory.mktemp("enter") / "site")
     doit(made.layout, "mount:base", "mount:java", "mount:appliance")
     subprocess.run(["cp", "-a", made.layout.site, made.layout.site.with_name("kept")], check=True)
     return made
@@ -47,31 +46,6 @@ def site(entered: Site) -> Site:
     subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
     subprocess.run(["cp", "-a", place.with_name("kept"), place], check=True)
     return entered
-
-
-def doit(layout: Layout, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "doit", *words],
-        cwd=PROJECT,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
-    )
-    assert done.returncode == code, done.stdout
-    return done.stdout
-
-
-def sh(layout: Layout, script: str, *options: str, name: str = "java") -> str:
-    return doit(layout, "enter", name, *options, "--", "sh", "-c", script)
-
-
-def touched(layout: Layout) -> list[str]:
-    status = json.loads(doit(layout, "status", "--json"))
-    return sorted(name for name, chroot in status["chroots"].items() if chroot["touched"])
 
 
 def layers(layout: Layout, name: str = "java") -> list[str]:
@@ -297,7 +271,9 @@ def test_a_file_in_the_generated_directory_is_reported(site: Site) -> None:
 
 def test_a_profile_that_does_not_exist(site: Site) -> None:
     layout = site.layout
-    layout.config.write_text(tiny.CONFIG.replace('profile = "default"', 'profile = "nosuch/23.0"'))
+    layout.config.write_text(
+        stub_site.CONFIG.replace('profile = "default"', 'profile = "nosuch/23.0"')
+    )
     assert "[chroots.java] profile: 'nosuch/23.0' is not in the tree" in (
         doit(layout, "mount:java", code=1)
     )

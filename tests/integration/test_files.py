@@ -15,15 +15,14 @@ import pytest
 
 from tasks.errors import Busy
 from tasks.system import files
-from tests.conftest import names
-
-ROOT = Path(__file__).parents[2]
+from tests.kit.files import names
+from tests.kit.project import PROJECT
 
 
 def _python(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=ROOT,
+        cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -159,7 +158,7 @@ def test_a_tree_with_a_mount_in_it_is_not_deleted(tmp_path: Path, how: str, site
             tmp_path / site,
             how,
         ],
-        cwd=ROOT,
+        cwd=PROJECT,
         check=True,
         capture_output=True,
         text=True,

@@ -21,7 +21,9 @@ from tasks.snapshot.export import export
 from tasks.snapshot.freeze import Frozen, alone, freeze, newest, read, tag_of
 from tasks.system.files import sha512
 from tasks.system.git import bare
-from tests.snapshots import DAY, FILES, SIGNER, accepted, entry, made_at, pack, snapshot, tar
+from tests.kit.project import PROJECT
+from tests.kit.repositories import git, leftovers, objects, references
+from tests.kit.snapshots import DAY, FILES, SIGNER, accepted, entry, made_at, pack, snapshot, tar
 
 NEXT = DAY + timedelta(days=1)
 
@@ -32,32 +34,6 @@ pytestmark = pytest.mark.usefixtures("environment_comes_back")
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return tmp_path / "tree.git"
-
-
-def git(repository: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "--git-dir", repository, *words], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
-
-
-def references(repository: Path) -> dict[str, str]:
-    lines = git(repository, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
-    return dict(line.split(" ", 1) for line in lines)
-
-
-def leftovers(repository: Path) -> list[Path]:
-    return [
-        *repository.glob("objects/pack/tmp_*"),
-        *repository.glob("fast_import_*"),
-        *repository.glob("incoming.git"),
-        *repository.glob("incoming.trash/*"),
-    ]
-
-
-def objects(repository: Path) -> int:
-    said = dict(line.split(": ") for line in git(repository, "count-objects", "-v").splitlines())
-    return int(said["count"]) + int(said["in-pack"])
 
 
 def put(repository: Path, archive: Path, day: date = DAY) -> Frozen:
@@ -324,7 +300,7 @@ import sys
 from datetime import date
 from pathlib import Path
 from tasks.snapshot import freeze
-from tests.snapshots import accepted
+from tests.kit.snapshots import accepted
 real = freeze.members
 @contextlib.contextmanager
 def slowly(archive, name):
@@ -348,7 +324,7 @@ def test_killed_in_the_middle(repository: Path, tmp_path: Path, number: signal.S
     archive = snapshot(tmp_path, files={f"f{n}": os.urandom(500) for n in range(300)})
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, repository, archive],
-        cwd=Path(__file__).parents[2],
+        cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

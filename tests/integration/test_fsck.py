@@ -12,8 +12,8 @@ import pytest
 
 from tasks.layout import Layout
 from tasks.system.files import locked
-from tests.conftest import names
-from tests.small import MADE, YESTERDAY, Small, ran
+from tests.kit.files import names
+from tests.kit.sample_site import MADE, YESTERDAY, Small, ran
 
 Harm = Callable[[Layout], None]
 

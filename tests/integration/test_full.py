@@ -30,11 +30,10 @@ from tasks.site import Site
 from tasks.system.command import run
 from tasks.system.files import sha512, write_atomic
 from tasks.upkeep.gc import gc
-from tests.disks import Disk, fill_bytes, fill_inodes, small_disk
-from tests.handmade import VALUES, gpkg
-from tests.integration.test_generation import SIGNED
-from tests.integration.test_publish import Factory
-from tests.integration.test_storage import Fill
+from tests.kit.binhost import SIGNED
+from tests.kit.packages import VALUES, gpkg
+from tests.kit.publishing import Factory
+from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 Signing = Callable[[Sequence[Path]], None]

@@ -13,8 +13,8 @@ import pytest
 import tomli
 
 from tasks.system.files import locked
-from tests.conftest import names
-from tests.small import MADE, YESTERDAY, Small, Upstream, ran
+from tests.kit.files import names
+from tests.kit.sample_site import MADE, YESTERDAY, Small, Upstream, ran
 
 COMMIT = "c" * 40
 

@@ -16,7 +16,7 @@ from tasks.errors import HostLacks
 from tasks.publish import sign
 from tasks.snapshot import freeze, overlays, remote
 from tasks.system.git import bare
-from tests.integration.test_overlays import commit, pin
+from tests.kit.overlays import commit, pin
 
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
 

@@ -21,8 +21,19 @@ from tasks.errors import DownloadFailed
 from tasks.system import http as downloads
 from tasks.system import terminal
 from tasks.system.http import Got, Missing, download, use_proxy
-from tests.conftest import names
-from tests.hostile import Answer, Handler, Hostile, file, good, hostile, in_turn, status
+from tests.kit.files import names
+from tests.kit.scripted_server import (
+    Answer,
+    Handler,
+    Hostile,
+    endless,
+    file,
+    good,
+    hostile,
+    in_turn,
+    stalling,
+    status,
+)
 
 LIMIT = 100_000
 
@@ -71,12 +82,6 @@ def bad_chunk(handler: Handler) -> None:
     handler.wfile.write(b"zz\r\nhello\r\n")
 
 
-def endless(handler: Handler) -> None:
-    handler.head(200, "Transfer-Encoding: chunked")
-    while True:
-        handler.wfile.write(b"1000\r\n" + bytes(4096) + b"\r\n")
-
-
 def endless_redirect(handler: Handler) -> None:
     handler.head(302, "Location: /good", "Transfer-Encoding: chunked")
     while True:
@@ -113,12 +118,6 @@ def many_headers(handler: Handler) -> None:
 
 
 def silent(handler: Handler) -> None:
-    handler.server.quit.wait(30)
-
-
-def stalling(handler: Handler) -> None:
-    handler.head(200, "Content-Length: 10")
-    handler.wfile.write(b"hello")
     handler.server.quit.wait(30)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
-from tests.conftest import names
-from tests.killing import WAYS, Work, is_first, on_a_host_of_its_own
+from tests.kit import stub_site
+from tests.kit.files import names
+from tests.kit.random_kills import WAYS, Work, is_first, on_a_host_of_its_own
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
@@ -33,7 +33,7 @@ WORKS = (
 
 
 def kills(folder: Path, count: int, seed: int) -> None:
-    site = tiny.site(folder)
+    site = stub_site.site(folder)
     found = on_a_host_of_its_own(site.layout.config, WORKS, count, seed)
     assert len(found) == count
     wrong = [json.dumps(line, indent=1) for line in found if "wrong" in line]

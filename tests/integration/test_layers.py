@@ -9,7 +9,7 @@ import pytest
 
 from tasks.chroot.layers import commit, contents, place
 from tasks.errors import BinmillError, HostLacks
-from tests.conftest import names
+from tests.kit.files import names
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 

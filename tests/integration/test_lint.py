@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.kit.project import PROJECT
+
 SOURCES = ["dodo.py", "tasks", "tests"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from tasks.chroot.manual_changes import begin, keep, marked, prune
 from tasks.layout import Layout
 from tasks.system.files import remove_tree
-from tests.conftest import names
+from tests.kit.files import names
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 

@@ -14,11 +14,10 @@ from tasks.snapshot import mirror as mirrors
 from tasks.snapshot.mirror import Source, Tarball, seen, take
 from tasks.system.gpgv import Role
 from tasks.system.http import Missing
-from tests.conftest import names
-from tests.hostile import Handler, in_turn, status
-from tests.integration.test_signatures import PAGE, flipped, wrong_md5
-from tests.snapshots import DAY, made_at
-from tests.upstream import NEXT, PASSWORD, Signed, World, tag
+from tests.kit.files import names
+from tests.kit.mirrors import NEXT, PAGE, PASSWORD, Signed, World, flipped, tag, wrong_md5
+from tests.kit.scripted_server import Handler, in_turn, status
+from tests.kit.snapshots import DAY, made_at
 
 DEAD = "http://127.0.0.1:1"  # tcpmux: nobody listens
 ARCHIVE = "gentoo-20260116.tar.xz"

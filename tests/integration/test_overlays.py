@@ -16,30 +16,12 @@ from tasks.snapshot.export import export
 from tasks.snapshot.overlays import between, has, head, moved, obtain
 from tasks.system import git as git_room
 from tasks.system.git import bare
-from tests.conftest import names
-from tests.integration.test_remote import spoil
-
-WHO = ["-c", "user.name=x", "-c", "user.email=x@test.example"]
-
+from tests.kit.files import names
+from tests.kit.overlays import commit, git, pin, rewritten
+from tests.kit.project import PROJECT
+from tests.kit.repositories import spoil
 
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
-
-
-def git(where: Path, *words: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
-        ["git", "-C", where, *WHO, *words], input=stdin, check=True, capture_output=True
-    )
-    return done.stdout.decode().strip()
-
-
-def commit(upstream: Path, files: dict[str, str]) -> str:
-    """Put files into upstream's branch; returns the commit's id."""
-    for name, text in files.items():
-        (upstream / name).parent.mkdir(parents=True, exist_ok=True)
-        (upstream / name).write_text(text)
-    git(upstream, "add", "-A")
-    git(upstream, "commit", "-q", "-m", "x")
-    return git(upstream, "rev-parse", "HEAD")
 
 
 @pytest.fixture
@@ -53,10 +35,6 @@ def upstream(tmp_path: Path) -> Path:
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
     return tmp_path / "java.git"
-
-
-def pin(upstream: Path, at: str, branch: str = "main") -> OverlayPin:
-    return OverlayPin(url=str(upstream), branch=branch, commit=at)
 
 
 def test_head_is_what_the_branch_is_at(upstream: Path, ours: Path) -> None:
@@ -85,14 +63,6 @@ def test_nothing_there(tmp_path: Path, ours: Path) -> None:
 def by_branch_only(ours: Path) -> None:
     """Speak a protocol by which a server gives out nothing but what its branches are at."""
     bare(ours).git.config("protocol.version", "0")
-
-
-def rewritten(upstream: Path, files: dict[str, str]) -> str:
-    """Give upstream's branch another history; returns where it is then."""
-    git(upstream, "checkout", "-q", "--orphan", "new")
-    git(upstream, "branch", "-q", "-D", "main")
-    git(upstream, "branch", "-m", "main")
-    return commit(upstream, files)
 
 
 def forget(upstream: Path) -> None:
@@ -363,7 +333,7 @@ def test_a_tar_that_breaks_off(upstream: Path, ours: Path, tmp_path: Path) -> No
     fake.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", BROKEN_TAR, ours, at, tmp_path / "out", tmp_path / "trash"],
-        cwd=Path(__file__).parents[2],
+        cwd=PROJECT,
         timeout=60,
         check=True,
         capture_output=True,

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from tasks.layout import Layout
-from tests.small import ASKED, MADE, PROJECT, Small, Upstream, small
+from tests.kit.project import PROJECT
+from tests.kit.sample_site import ASKED, MADE, Small, Upstream, small
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 STEPS = (*ASKED, *MADE)

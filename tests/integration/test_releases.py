@@ -17,8 +17,8 @@ from tasks.portage.index import parse
 from tasks.publish import generation, published
 from tasks.serve import policy
 from tasks.serve.nginx_process import serving
-from tests.conftest import names
-from tests.integration.test_generation import SIGNER, Site, sign
+from tests.kit.binhost import SIGNER, Site, sign
+from tests.kit.files import names
 
 LARGE = 32 << 20  # bytes: more than the sockets on the way take in
 

@@ -21,9 +21,9 @@ from tasks.snapshot.freeze import Frozen, freeze, newest
 from tasks.snapshot.remote import fetch, follow, push
 from tasks.system import git as git_room
 from tasks.system.git import bare, explained, remotely
-from tests.integration.test_freeze import git, leftovers, references
-from tests.killing import eventually
-from tests.snapshots import DAY, FILES, accepted, snapshot
+from tests.kit.random_kills import eventually
+from tests.kit.repositories import git, leftovers, references, spoil
+from tests.kit.snapshots import DAY, FILES, accepted, snapshot
 
 NEXT = DAY + timedelta(days=1)
 MAIN, FIRST, SECOND = "refs/heads/main", "refs/tags/20260115", "refs/tags/20260116"
@@ -334,28 +334,6 @@ def test_nobody_is_asked_for_a_password_and_none_is_told(
         server.shutdown()
     assert "s3cret" not in str(failed.value)
     assert not (tmp_path / "opened").exists()
-
-
-def spoil(repository: Path, name: str, *, packed: bool) -> None:
-    """Damage one object of a repository, in a pack or in a file of its own."""
-    made = git(repository, "rev-parse", name)
-    git(repository, "gc", "-q")
-    pack = next(repository.glob("objects/pack/*.pack"))
-    if packed:
-        listing = git(repository, "verify-pack", "-v", str(pack.with_suffix(".idx")))
-        size, offset = next(map(int, x.split()[3:5]) for x in listing.splitlines() if made in x)
-        victim, position = pack, offset + size // 2
-    else:
-        packs = pack.read_bytes()
-        pack.unlink()
-        unpack = ["git", "--git-dir", str(repository), "unpack-objects", "-q"]
-        subprocess.run(unpack, input=packs, check=True)
-        victim = repository / "objects" / made[:2] / made[2:]
-        position = victim.stat().st_size // 2
-    content = bytearray(victim.read_bytes())
-    content[position] ^= 0x55
-    victim.chmod(0o644)
-    victim.write_bytes(content)
 
 
 @pytest.fixture(params=[True, False], ids=["in a pack", "loose"])

@@ -23,9 +23,10 @@ from tasks.serve.policy import PUBLIC, Door
 from tasks.system import http as downloads
 from tasks.system.files import sha512
 from tasks.system.http import Got, Missing, download, use_proxy
-from tests.conftest import names
-from tests.hostile import Answer, Handler, Hostile, file, status
-from tests.integration.test_command import eventually
+from tests.kit.files import names
+from tests.kit.processes import eventually
+from tests.kit.project import PROJECT
+from tests.kit.scripted_server import Answer, Handler, Hostile, file, status
 
 LIMIT = 100_000
 BODY = bytes(range(256)) * 40  # 10240 bytes
@@ -290,7 +291,7 @@ def test_killed_in_the_middle(server: Hostile, target: Path) -> None:
         "import sys; from pathlib import Path; from tasks.system.http import download\n"
         "download([sys.argv[1]], Path(sys.argv[2]), limit=100_000)"
     )
-    project = Path(__file__).parents[2]
+    project = PROJECT
     with subprocess.Popen(
         [sys.executable, "-c", script, url, target], cwd=project, env=os.environ
     ) as process:

@@ -23,13 +23,13 @@ import pytest
 from tasks.errors import BinmillError, CommandFailed
 from tasks.system import sandbox as boxes
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
-from tests.conftest import names
-from tests.integration.test_command import alive, ends, eventually
-from tests.tiny import fill
+from tests.kit.files import names
+from tests.kit.processes import alive, ends, eventually
+from tests.kit.project import PROJECT
+from tests.kit.stub_site import fill
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
-ROOT = Path(__file__).parents[2]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -392,7 +392,7 @@ def test_out_of_memory_is_named_as_such(tmp_path: Path, small_group: Path) -> No
     """Fault 40."""
     done = subprocess.run(
         [sys.executable, "-c", _HUNGRY, tmp_path, small_group, PATH],
-        cwd=ROOT,
+        cwd=PROJECT,
         text=True,
         capture_output=True,
         check=False,
@@ -442,7 +442,7 @@ print((kept / "precious").exists(), work.exists())
             kept,
             stale,
         ],
-        cwd=ROOT,
+        cwd=PROJECT,
         text=True,
         capture_output=True,
         check=False,
@@ -497,7 +497,7 @@ def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
             tmp_path,
             PATH,
         ],
-        cwd=ROOT,
+        cwd=PROJECT,
         stderr=subprocess.DEVNULL,
     ) as host:
         try:
@@ -591,7 +591,7 @@ def _entering(tmp_path: Path, argv: list[str]) -> list[str]:
 def test_enter_without_a_terminal_inherits_the_streams(tmp_path: Path) -> None:
     done = subprocess.run(
         _entering(tmp_path, ["sh", "-c", "cat; echo err >&2; exit 5"]),
-        cwd=ROOT,
+        cwd=PROJECT,
         input=b"in",
         capture_output=True,
         check=False,
@@ -602,7 +602,7 @@ def test_enter_without_a_terminal_inherits_the_streams(tmp_path: Path) -> None:
 def test_enter_whose_sandbox_is_killed_ends_as_a_shell_would(tmp_path: Path) -> None:
     with subprocess.Popen(
         _entering(tmp_path, ["sh", "-c", "echo here; sleep 600"]),
-        cwd=ROOT,
+        cwd=PROJECT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     ) as process:
@@ -618,7 +618,11 @@ def test_enter_on_a_terminal_has_one_of_its_own(tmp_path: Path) -> None:
     outer, inner = pty.openpty()
     script = "tty; stty size; test -t 0 && test -t 2 && echo control > /dev/tty; read x; echo +$x"
     with subprocess.Popen(
-        _entering(tmp_path, ["sh", "-c", script]), cwd=ROOT, stdin=inner, stdout=inner, stderr=inner
+        _entering(tmp_path, ["sh", "-c", script]),
+        cwd=PROJECT,
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
     ) as process:
         os.close(inner)
         text = b""

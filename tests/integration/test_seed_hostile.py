@@ -16,8 +16,8 @@ from tasks.errors import BinmillError, NotTrusted
 from tasks.seed import policy
 from tasks.seed.extract import Archive, extract
 from tasks.system.files import sha512
-from tests.conftest import names
-from tests.integration.test_seed import CAPABILITY, described, packed, stage
+from tests.kit.files import names
+from tests.kit.stages import CAPABILITY, described, packed, stage
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 

@@ -24,12 +24,12 @@ from tasks.layout import Layout
 from tasks.lock import Lock, SeedPin, TreePin
 from tasks.site import Site
 from tasks.system import http
-from tests.conftest import names
-from tests.hostile import Answer, Hostile, file, status
-from tests.integration.test_command import eventually
-from tests.integration.test_gpgv import BEGUN, Keys
-from tests.integration.test_http import endless, stalling
-from tests.integration.test_seed import described, packed, stage
+from tests.kit.files import names
+from tests.kit.gpg import BEGUN, Keys
+from tests.kit.processes import eventually
+from tests.kit.project import PROJECT
+from tests.kit.scripted_server import Answer, Hostile, endless, file, stalling, status
+from tests.kit.stages import described, packed, stage
 
 OLD, NEW = "20260301T170000Z", "20260308T170000Z"
 STEM = "stage3-amd64-openrc"
@@ -479,7 +479,7 @@ def kill(mirrors: Mirrors, how: signal.Signals = signal.SIGKILL) -> None:
     sign = mirrors.folder / "held"
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, mirrors.folder, sign, config],
-        cwd=Path(__file__).parents[2],
+        cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": "."},
     ) as process:
         held = eventually(sign.exists)

@@ -20,8 +20,8 @@ from tasks.publish import generation
 from tasks.serve.nginx_process import serving
 from tasks.serve.policy import PUBLIC
 from tasks.serve.policy import binhost as door_to
-from tests.integration.test_command import alive
-from tests.integration.test_dodo import PROJECT
+from tests.kit.processes import alive
+from tests.kit.project import PROJECT
 
 BASE = [door_to("base", PUBLIC)]
 

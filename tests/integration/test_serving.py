@@ -22,7 +22,8 @@ import pytest
 import requests
 
 from tasks.serve import certificates
-from tests.integration.test_dodo import CONFIG, PROJECT, doit
+from tests.kit.doit_runs import CONFIG, doit
+from tests.kit.project import PROJECT
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 ACCESS = """

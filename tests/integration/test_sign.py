@@ -18,22 +18,10 @@ from tasks.portage.gpkg import metadata
 from tasks.publish import client, sign
 from tasks.system.gpgv import Role, verify_detached
 from tasks.system.sandbox import Bind, Sandbox, workspace
-from tests.handmade import VALUES, gpkg, manifest, parts
-from tests.integration.test_command import eventually
-from tests.integration.test_gpgv import YEAR, Gpg
-
-
-def agents(home: Path) -> list[str]:
-    """Processes of any kind that were started for a GnuPG home."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if os.fsencode(home) in words:
-            found.append(b" ".join(words).decode())
-    return found
+from tests.kit.gpg import YEAR, Gpg
+from tests.kit.packages import VALUES, gpkg, manifest, parts
+from tests.kit.processes import agents, eventually
+from tests.kit.project import PROJECT
 
 
 def end(home: Path) -> None:
@@ -236,7 +224,7 @@ def test_no_agent_outlives_a_sigkill(keys: Gpg, tmp_path: Path) -> None:
     for number in range(500):
         (folder / str(number)).write_bytes(b"x")
     words = [sys.executable, "-c", _SIGNS, str(keys.home), str(folder), keys.fingerprint("good")]
-    with subprocess.Popen(words, cwd=Path(__file__).parents[2]) as run:
+    with subprocess.Popen(words, cwd=PROJECT) as run:
         assert eventually(lambda: list(folder.glob("*.asc")))
         assert any("gpg-agent" in words for words in agents(Path(sign.KEY_HOME)))
         run.kill()

@@ -16,28 +16,17 @@ from tasks.flow import snapshots
 from tasks.snapshot import mirror as mirrors
 from tasks.snapshot.freeze import newest, read
 from tasks.system.gpgv import verify_detached
-from tests.hostile import file, status
-from tests.integration.test_freeze import git, references
-from tests.integration.test_gpgv import BEFORE, ENDED
-from tests.snapshots import DAY, FILES, made_at
-from tests.upstream import NEXT, PASSWORD, Signed, World, tag
+from tests.kit.gpg import BEFORE, ENDED
+from tests.kit.mirrors import NEXT, PAGE, PASSWORD, Signed, World, digest, flipped, tag, wrong_md5
+from tests.kit.repositories import git, references
+from tests.kit.scripted_server import file, status
+from tests.kit.snapshots import DAY, FILES, made_at
 
 LAST_YEAR = DAY - timedelta(days=365)
-PAGE = b"<html><body>captive portal</body></html>"
 FAR = datetime(2099, 1, 1, tzinfo=UTC).timestamp()
 EVIL = {**FILES, "app-misc/evil/evil-1.ebuild": b"EAPI=8\n"}
 
 Make = Callable[[World], Signed]
-
-
-def flipped(data: bytes | None, place: int) -> bytes:
-    raw = bytearray(data or b"")
-    raw[place] ^= 1
-    return bytes(raw)
-
-
-def digest(signed: Signed) -> str:
-    return hashlib.sha512(signed.archive).hexdigest()
 
 
 def signed_by(*how: str, **more: Any) -> Make:
@@ -219,10 +208,6 @@ def test_8_another_machine_froze_other_bytes(world: World) -> None:
     assert PASSWORD not in str(alarm.value)
     assert world.said().startswith("  frozen gentoo 20260116 as ")
     assert references(world.remote) == theirs
-
-
-def wrong_md5(signed: Signed, name: str = "gentoo-20260116.tar.xz") -> Signed:
-    return signed._replace(md5sum=f"{'0' * 32}  {name}\n".encode())
 
 
 def test_9_a_wrong_md5sum_and_another_mirror(world: World) -> None:

@@ -14,13 +14,12 @@ from tasks.errors import BinmillError, DownloadFailed, NotTrusted, Stale
 from tasks.flow import snapshots
 from tasks.lock import Lock, TreePin
 from tasks.site import Site
-from tests.conftest import names
-from tests.hostile import in_turn, status
-from tests.integration.test_freeze import git, references
-from tests.integration.test_manifests import sealed, unsigned
-from tests.integration.test_signatures import digest
-from tests.snapshots import DAY, made_at
-from tests.upstream import NEXT, NOW, PASSWORD, World, dated, tag
+from tests.kit.files import names
+from tests.kit.mirrors import NEXT, NOW, PASSWORD, World, dated, digest, tag
+from tests.kit.repositories import git, references
+from tests.kit.scripted_server import in_turn, status
+from tests.kit.snapshots import DAY, made_at
+from tests.kit.tree_manifests import sealed, unsigned
 
 BEFORE = DAY - timedelta(days=1)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tasks.layout import Layout
-from tests.disks import Disk, fill_bytes, fill_inodes, small_disk
-from tests.small import ASKED, MADE, Small, Upstream
+from tests.kit.sample_site import ASKED, MADE, Small, Upstream
+from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 # One command after the other, as an operator would go on after each failure.
@@ -58,9 +58,6 @@ def elsewhere(tmp_path: Path, small_upstream: Upstream) -> Iterator[Elsewhere]:
         made = Elsewhere(disk, Small(Layout(site=folder, state=folder / "state")))
         Small(Layout(site=made.top, state=made.top / "state")).write(small_upstream.config())
         yield made
-
-
-Fill = Callable[[Path, int], None]
 
 
 def soaked(fill: Fill, left: int) -> Any:

@@ -16,10 +16,10 @@ from tasks.flow import trees
 from tasks.lock import SeedPin
 from tasks.seed import download as seeds
 from tasks.site import Site
-from tests.conftest import names
-from tests.integration.test_overlays import commit, git, rewritten
-from tests.snapshots import DAY
-from tests.upstream import NEXT, PASSWORD, World
+from tests.kit.files import names
+from tests.kit.mirrors import NEXT, PASSWORD, World
+from tests.kit.overlays import commit, git, rewritten
+from tests.kit.snapshots import DAY
 
 SEEDS = {"openrc": {"flavour": "openrc", "key": "stages"}}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.publish import generation, published, verify
-from tests.integration.test_generation import SIGNER, Site
+from tests.kit.binhost import SIGNER, Site
 
 X, Y = "a-b/x/x-1-1.gpkg.tar", "a-b/y/y-1-2.gpkg.tar"
 VIEWS = {"public": ["x"], "site.a": ["x", "y"]}

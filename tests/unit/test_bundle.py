@@ -13,7 +13,7 @@ import pytest
 from tasks.errors import NotTrusted
 from tasks.flow.bundles import for_clients
 from tasks.publish.bundle import Place, Repo, dearmored, files, packed, unpacked
-from tests.handmade import tar
+from tests.kit.packages import tar
 
 FINGERPRINT = "AB" * 20
 RAW = bytes(range(200))

@@ -10,8 +10,8 @@ import pytest
 
 from tasks.builder.collect import collect
 from tasks.errors import BinmillError, NotTrusted
-from tests.conftest import names
-from tests.handmade import VALUES, gpkg
+from tests.kit.files import names
+from tests.kit.packages import VALUES, gpkg
 
 PATH = "app-misc/hello/hello-2.10-r1-3.gpkg.tar"
 

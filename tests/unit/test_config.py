@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,51 +12,7 @@ import tomli_w
 from tasks.config.load import Config, load
 from tasks.errors import ConfigError
 from tasks.layout import Layout
-
-FINGERPRINT = "0123456789ABCDEF" * 2 + "01234567"
-
-GOOD: dict[str, Any] = {
-    "keys": {"release": {"file": "keys/release.asc", "fingerprints": [FINGERPRINT]}},
-    "mirrors": {"gentoo": ["https://mirror.example/gentoo"]},
-    "tree": {"key": "release"},
-    "overlays": {"ours": {"url": "https://git.example/ours.git"}},
-    "seeds": {"amd64": {"flavour": "amd64-openrc", "key": "release"}},
-    "chroots": {
-        "base": {
-            "seed": "amd64",
-            "profile": "default/linux/amd64/23.0",
-            "packages": ["app-misc/one"],
-            "use": ["ssl", "-gtk"],
-            "package_use": {"dev-lang/python": ["sqlite"]},
-            "env": {"CFLAGS": "-O2 -pipe", "TONE": "base"},
-            "features": ["-news"],
-        },
-        "java": {
-            "base": "base",
-            "overlays": ["ours"],
-            "packages": ["dev-java/two"],
-            "use": ["-ssl"],
-            "package_use": {"dev-lang/python": ["-sqlite"], "x/y": ["z"]},
-            "env": {"TONE": "java"},
-        },
-        "tomcat": {"base": "java", "use": ["ssl"], "packages": ["www-servers/three"]},
-    },
-}
-
-
-def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
-    """GOOD with values put at dotted places; None removes one."""
-    raw = copy.deepcopy(GOOD)
-    for place, value in changes:
-        *tables, key = place.split(".")
-        table = raw
-        for name in tables:
-            table = table.setdefault(name, {})
-        if value is None:
-            del table[key]
-        else:
-            table[key] = value
-    return raw
+from tests.kit.configs import GOOD, changed
 
 
 def read(layout: Layout, raw: dict[str, Any]) -> Config:

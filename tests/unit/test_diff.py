@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from tasks.publish.diff import Package, Released, as_json, compare, text
+from tests.kit.packages import stanza
 
 Stanza = dict[str, str]
-
-
-def stanza(cpv: str, build: int = 1, more: Mapping[str, str] | None = None, **most: str) -> Stanza:
-    """A package of an index; another build was made at another time."""
-    return {
-        "CPV": cpv,
-        "BUILD_ID": str(build),
-        "BUILD_TIME": str(1000 + build),
-        "SIZE": "1000",
-        "SHA1": f"{cpv} {build}",
-        "PATH": f"{cpv}-{build}",
-        "REPO": "gentoo",
-        "COMMIT": "a" * 40,
-        "ETC": "one",
-        **(more or {}),
-        **most,
-    }
 
 
 def released(number: int, *stanzas: Stanza, commit: str = "a" * 40) -> Released:

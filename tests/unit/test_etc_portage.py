@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import shlex
-import string
 from pathlib import Path
 from typing import Any
 
@@ -22,68 +20,15 @@ from tasks.flow.etc import etc
 from tasks.layout import Layout
 from tasks.portage import etc_portage
 from tasks.site import Site, identity
-from tests.conftest import names
-from tests.unit.test_config import changed
+from tests.kit.configs import changed
+from tests.kit.files import names
+from tests.kit.make_conf import read_back
 
 GUIDE = ["buildpkg", "cgroup", "ipc-sandbox", "network-sandbox", "parallel-fetch"]
 
 
 def config(*changes: tuple[str, Any]) -> Config:
     return Config.model_validate(changed(*changes))
-
-
-def read_back(text: str) -> dict[str, str]:
-    """portage.util.getconfig(make.conf, allow_sourcing=True)."""
-    lex = shlex.shlex(text, posix=True)
-    lex.wordchars = string.digits + string.ascii_letters + r"~!@#$%*_\:;?,./-+{}"
-    lex.quotes = "\"'"
-    lex.source = "source"
-    found: dict[str, str] = {}
-    while (key := lex.get_token()) is not None:
-        assert lex.get_token() == "="
-        value = lex.get_token()
-        assert value is not None
-        found[key] = varexpand(value, found)
-    return found
-
-
-def varexpand(value: str, known: dict[str, str]) -> str:
-    """portage.util.varexpand, with its reading of quotes."""
-    single = double = False
-    place, out = 0, ""
-    while place < len(value):
-        letter = value[place]
-        place += 1
-        if letter == "'":
-            single = single if double else not single
-            out += letter
-        elif letter == '"':
-            double = double if single else not double
-            out += letter
-        elif single:
-            out += letter
-        elif letter == "\n":
-            out += " "
-        elif letter == "\\" and place < len(value):
-            after = value[place]
-            place += 1
-            if after == "\\":
-                out += after
-                if value[place : place + 1] in ("'", '"', "$"):
-                    out += value[place]
-                    place += 1
-            elif after != "\n":
-                out += after if after == "$" else letter + after
-        elif letter == "$" and place < len(value):
-            braced = value[place] == "{"
-            start = place = place + braced
-            while place < len(value) and (value[place].isalnum() or value[place] == "_"):
-                place += 1
-            out += known.get(value[start:place], "")
-            place += braced
-        else:
-            out += letter
-    return out
 
 
 def make_conf(*changes: tuple[str, Any], name: str = "base") -> dict[str, str]:

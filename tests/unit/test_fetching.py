@@ -12,8 +12,8 @@ from tasks.flow.ephemeral import FETCH, RESUME, Admission
 from tasks.layout import Layout
 from tasks.portage.etc_portage import DISTDIR
 from tasks.site import Site
-from tests.conftest import names
-from tests.unit.test_config import changed
+from tests.kit.configs import changed
+from tests.kit.files import names
 
 
 @pytest.fixture

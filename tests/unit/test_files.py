@@ -13,7 +13,7 @@ import pytest
 
 from tasks.errors import BinmillError, Busy
 from tasks.system import files
-from tests.conftest import names
+from tests.kit.files import names
 
 
 @pytest.mark.parametrize("data", ["text \u4e2d", b"\0bytes", "", b"x" * 3_000_000])

@@ -9,8 +9,7 @@ import pytest
 from tasks.errors import NotTrusted
 from tasks.publish import gate
 from tasks.publish.gate import Collision, Library
-from tests.handmade import PACKERS, gpkg, tar
-from tests.unit.test_diff import stanza
+from tests.kit.packages import PACKERS, gpkg, stanza, tar
 
 
 def test_holes() -> None:

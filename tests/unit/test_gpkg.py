@@ -11,7 +11,7 @@ import zstandard
 
 from tasks.errors import NotTrusted
 from tasks.portage.gpkg import Name, metadata, parse
-from tests.handmade import PACKERS, VALUES, gpkg, manifest, parts, tar
+from tests.kit.packages import PACKERS, VALUES, gpkg, manifest, parts, tar
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tasks.config.load import Config
 from tasks.engine.on_demand import Asked
 from tasks.layout import Layout
 from tasks.site import Site
+from tests.kit.configs import BASE, ONE
 
 PER_CHROOT = (
     "chroot",
@@ -47,14 +48,6 @@ ASKED = (
 )
 SHARED = {"snapshot", "lock", "tree", *ASKED, *graph.GROUPS}
 
-BASE: dict[str, Any] = {"seed": "openrc", "profile": "default/linux/amd64/23.0"}
-ONE: dict[str, Any] = {
-    "keys": {"k": {"file": "k.asc", "fingerprints": ["A" * 40]}},
-    "mirrors": {"gentoo": ["http://mirror.example"]},
-    "tree": {"key": "k"},
-    "seeds": {"openrc": {"flavour": "openrc", "key": "k"}},
-    "chroots": {"base": BASE},
-}
 OVERLAYS = {name: {"url": f"https://git.example/{name}.git"} for name in ("java", "science")}
 CONFIGS: dict[str, dict[str, Any]] = {
     "one chroot": ONE,

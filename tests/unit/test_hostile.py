@@ -26,9 +26,9 @@ from tasks.portage import config_check, emerge, etc_portage
 from tasks.publish import client
 from tasks.serve import nginx, policy
 from tasks.site import Site
-from tests import keys
-from tests.unit.test_etc_portage import read_back
-from tests.unit.test_stale import SITE
+from tests.kit import config_keys
+from tests.kit.configs import SITE
+from tests.kit.make_conf import read_back
 
 NAMES = {"keys": "k", "overlays": "ours", "seeds": "s", "chroots": "java"}
 # Never taken anywhere: they would end a line, a string of C's, or turn the reader's eye around.
@@ -93,16 +93,16 @@ HOSTILE = [
 ]
 
 
-def places() -> dict[str, keys.Put]:
+def places() -> dict[str, config_keys.Put]:
     """Every place, by name, with how to put a string there into a whole config."""
-    found: dict[str, keys.Put] = {}
+    found: dict[str, config_keys.Put] = {}
     for table, name in NAMES.items():
         found[f"{table}{{}}"] = lambda text, table=table, name=name: {  # type: ignore[misc]
             **SITE,
             table: {**SITE[table], text: SITE[table][name]},
         }
-    for key, kind in keys.keys().items():
-        for place, put in keys.strings(key, kind):
+    for key, kind in config_keys.keys().items():
+        for place, put in config_keys.strings(key, kind):
             found[place] = lambda text, key=key, put=put: _with(key, put(text))  # type: ignore[misc]
     return found
 
@@ -218,7 +218,7 @@ def test_what_is_made_differs_in_that_string_only(place: str, load: Load) -> Non
     taken = {text: site for text, site in sites if isinstance(site, Site)}
     if not taken:
         return
-    harmless = next((t for t in keys.PLAIN if isinstance(load(place, t), Site)), None)
+    harmless = next((t for t in config_keys.PLAIN if isinstance(load(place, t), Site)), None)
     assert harmless is not None, f"add a harmless value for {place} to PLAIN in tests/keys.py"
     plain = load(place, harmless)
     assert isinstance(plain, Site)

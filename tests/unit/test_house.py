@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.kit.project import PROJECT
+
 SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
+TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 # The shared nouns: what a config, a lock, a path and an error are.
 NOUNS = {"config", "errors", "layout", "lock", "text"}
 DOMAIN = NOUNS | {"records", "site", "system", "portage"}
@@ -144,3 +146,11 @@ def test_what_is_public_says_what_it_is_for(path: Path) -> None:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize("path", TESTS, ids=shown)
+def test_a_test_module_is_imported_by_nothing(path: Path) -> None:
+    """Tests share factories, fixtures and programs through tests/kit and tests/programs."""
+    shared = ("tests.kit", "tests.programs")
+    ours = {module for module in imported(path) if module.split(".")[0] == "tests"}
+    assert {module for module in ours if not module.startswith(shared)} == set()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.handmade import PACKERS, gpkg, parts, tar
-from tests.leaks import leaks
+from tests.kit.packages import PACKERS, gpkg, parts, tar
+from tests.kit.secret_search import leaks
 
 SECRET = "sesame-open-0815"
 TEXT = f"http://me:{SECRET}@x".encode()

@@ -11,7 +11,7 @@ from tasks.config.load import Config
 from tasks.errors import ConfigError
 from tasks.layout import Layout
 from tasks.site import Site, find, identity
-from tests.conftest import names
+from tests.kit.files import names
 
 CONFIG = Config.model_validate(
     {

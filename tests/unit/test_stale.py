@@ -28,35 +28,10 @@ from tasks.config import load as config_file
 from tasks.engine.backend import DurableBackend
 from tasks.layout import Layout
 from tasks.site import Site
-from tests.keys import keys
+from tests.kit.config_keys import keys
+from tests.kit.configs import SITE
 
 FINGERPRINT, OTHER = "A" * 40, "B" * 40
-SITE: dict[str, Any] = {
-    "keys": {
-        "k": {"file": "k.asc", "fingerprints": [FINGERPRINT]},
-        "l": {"file": "l.asc", "fingerprints": [FINGERPRINT]},
-    },
-    "mirrors": {"gentoo": ["http://mirror.example"]},
-    "tree": {"key": "k"},
-    "overlays": {
-        "ours": {"url": "https://me:one@git.example/ours.git"},
-        "more": {"url": "https://git.example/more.git"},
-    },
-    "seeds": {
-        "s": {"flavour": "openrc", "key": "k"},
-        "t": {"flavour": "musl", "key": "k"},
-        "own": {"file": "own.tar.xz", "sha512": "e" * 128},
-    },
-    "access": {"groups": ["role:java"]},
-    "serve": {"certificate": "cert.pem", "certificate_key": "key.pem"},
-    # two bases, a stack on the first, a stack on that
-    "chroots": {
-        "base": {"seed": "s", "profile": "default/linux", "packages": ["a/base"]},
-        "other": {"seed": "t", "profile": "default/linux"},
-        "java": {"base": "base", "overlays": ["ours"]},
-        "tomcat": {"base": "java"},
-    },
-}
 LOCK = lock_file.Lock.model_validate(
     {
         "tree": {"tag": "20260310", "commit": "c" * 40},

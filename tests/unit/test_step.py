@@ -21,7 +21,7 @@ from tasks.engine.step import interactive as interactive_task
 from tasks.errors import BinmillError, Busy, NotTrusted, Stale
 from tasks.layout import Layout
 from tasks.system.files import locked
-from tests.conftest import names
+from tests.kit.files import names
 
 
 def step(make: Callable[..., Any] = dict, task: str = "chroot:java") -> Step:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+from tests.kit.project import PROJECT
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,6 @@ def fill_inodes(top: Path, left: int) -> None:
     (top / "ballast").mkdir()
     for number in range(os.statvfs(top).f_favail - left):
         (top / f"ballast/{number}").touch()
+
+
+Fill = Callable[[Path, int], None]

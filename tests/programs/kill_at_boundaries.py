@@ -1,6 +1,6 @@
 """Runs doit and kills it at the next boundary of a record where it has not been killed before.
 
-    python -m tests.boundaries PASSED WORDS...
+    python -m tests.programs.kill_at_boundaries PASSED WORDS...
 
 The boundaries of a task: it is made and nothing says so; its record is written and doit does not
 know of it; doit knows. PASSED is a file of those that were reached, one per line.

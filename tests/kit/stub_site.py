@@ -6,9 +6,11 @@ What comes before a chroot (snapshot, lock, tree, seed) is there and remembered 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tasks.config import load
 from tasks.engine.backend import DurableBackend
 from tasks.layout import Layout
 from tasks.site import Site
+from tests.kit.project import PROJECT
 
 PROGRAMS = ("sh", "cat", "rm", "ls", "true")
 FOR_SITES = (
@@ -131,3 +134,28 @@ def remember(made: Site, records_of: Mapping[str, dict[str, Any]]) -> None:
         task.save_extra_values()
         memory.save_success(task)
     memory.close()
+
+
+def doit(layout: Layout, *words: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "doit", *words],
+        cwd=PROJECT,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def sh(layout: Layout, script: str, *options: str, name: str = "java") -> str:
+    return doit(layout, "enter", name, *options, "--", "sh", "-c", script)
+
+
+def touched(layout: Layout) -> list[str]:
+    status = json.loads(doit(layout, "status", "--json"))
+    return sorted(name for name, chroot in status["chroots"].items() if chroot["touched"])

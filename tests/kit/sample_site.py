@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -19,13 +18,12 @@ import tomli_w
 
 from tasks.layout import Layout
 from tasks.system.files import sha512
-from tests.hostile import Hostile, file
-from tests.integration.test_gpgv import Keys
-from tests.integration.test_seed import packed, stage
-from tests.snapshots import FILES, made_at, snapshot
+from tests.kit.gpg import Keys
+from tests.kit.project import DOIT, PROJECT
+from tests.kit.scripted_server import Hostile, file
+from tests.kit.snapshots import FILES, made_at, snapshot
+from tests.kit.stages import packed, stage
 
-PROJECT = Path(__file__).parents[1]
-DOIT = Path(sys.executable).with_name("doit")
 # The newest day that is made (see made_at) and signed: not before one o'clock in the morning.
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1, hours=1)).date()
 STAGE = "20260101T000000Z/stage3-amd64-openrc-20260101T000000Z.tar.xz"

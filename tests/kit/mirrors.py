@@ -5,6 +5,7 @@ Nothing depends on the day on which the tests run: the site believes that it is 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -20,11 +21,11 @@ from tasks.flow import snapshots
 from tasks.layout import Layout
 from tasks.records import Record
 from tasks.site import Site
-from tests.conftest import names
-from tests.hostile import Answer, Hostile, file
-from tests.integration.test_freeze import leftovers, objects, references
-from tests.integration.test_gpgv import Keys
-from tests.snapshots import DAY, FILES, made_at, snapshot
+from tests.kit.files import names
+from tests.kit.gpg import Keys
+from tests.kit.repositories import leftovers, objects, references
+from tests.kit.scripted_server import Answer, Hostile, file
+from tests.kit.snapshots import DAY, FILES, made_at, snapshot
 
 NEXT = DAY + timedelta(days=1)
 NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)  # when NEXT is eleven hours old
@@ -166,3 +167,20 @@ class World:
         for folder in (site.layout.downloads, site.layout.work, site.layout.trash):
             assert not folder.exists() or names(folder) == []
         assert leftovers(site.layout.tree) == []
+
+
+PAGE = b"<html><body>captive portal</body></html>"
+
+
+def flipped(data: bytes | None, place: int) -> bytes:
+    raw = bytearray(data or b"")
+    raw[place] ^= 1
+    return bytes(raw)
+
+
+def digest(signed: Signed) -> str:
+    return hashlib.sha512(signed.archive).hexdigest()
+
+
+def wrong_md5(signed: Signed, name: str = "gentoo-20260116.tar.xz") -> Signed:
+    return signed._replace(md5sum=f"{'0' * 32}  {name}\n".encode())

@@ -77,3 +77,22 @@ def gpkg(
     every = [*members, ("Manifest", listed)]
     path.write_bytes(tar([(f"top/{name}", data) for name, data in every]))
     return path
+
+
+def stanza(
+    cpv: str, build: int = 1, more: Mapping[str, str] | None = None, **most: str
+) -> dict[str, str]:
+    """A package of an index; another build was made at another time."""
+    return {
+        "CPV": cpv,
+        "BUILD_ID": str(build),
+        "BUILD_TIME": str(1000 + build),
+        "SIZE": "1000",
+        "SHA1": f"{cpv} {build}",
+        "PATH": f"{cpv}-{build}",
+        "REPO": "gentoo",
+        "COMMIT": "a" * 40,
+        "ETC": "one",
+        **(more or {}),
+        **most,
+    }

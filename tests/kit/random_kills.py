@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-DOIT = Path(sys.executable).with_name("doit")
+from tests.kit.project import DOIT, PROJECT
+
 LONG_SECONDS = 20.0  # nothing may take so long to end
 # How a run is ended, and the exit codes that it may have then, as a shell tells them. It may have
 # been faster (0), or not yet have come so far that it minds signals: while Python itself starts,
@@ -75,9 +75,9 @@ def on_a_host_of_its_own(
             "--mount-proc",
             sys.executable,
             "-m",
-            "tests.killing",
+            "tests.kit.random_kills",
         ],
-        cwd=ROOT,
+        cwd=PROJECT,
         input=asked,
         capture_output=True,
         text=True,

@@ -110,3 +110,15 @@ def file(
         handler.wfile.write(body[start:end])
 
     return answer
+
+
+def endless(handler: Handler) -> None:
+    handler.head(200, "Transfer-Encoding: chunked")
+    while True:
+        handler.wfile.write(b"1000\r\n" + bytes(4096) + b"\r\n")
+
+
+def stalling(handler: Handler) -> None:
+    handler.head(200, "Content-Length: 10")
+    handler.wfile.write(b"hello")
+    handler.server.quit.wait(30)

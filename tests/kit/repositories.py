@@ -1,0 +1,54 @@
+"""Git repositories as tests look at them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def git(repository: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "--git-dir", repository, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def references(repository: Path) -> dict[str, str]:
+    lines = git(repository, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def leftovers(repository: Path) -> list[Path]:
+    return [
+        *repository.glob("objects/pack/tmp_*"),
+        *repository.glob("fast_import_*"),
+        *repository.glob("incoming.git"),
+        *repository.glob("incoming.trash/*"),
+    ]
+
+
+def objects(repository: Path) -> int:
+    said = dict(line.split(": ") for line in git(repository, "count-objects", "-v").splitlines())
+    return int(said["count"]) + int(said["in-pack"])
+
+
+def spoil(repository: Path, name: str, *, packed: bool) -> None:
+    """Damage one object of a repository, in a pack or in a file of its own."""
+    made = git(repository, "rev-parse", name)
+    git(repository, "gc", "-q")
+    pack = next(repository.glob("objects/pack/*.pack"))
+    if packed:
+        listing = git(repository, "verify-pack", "-v", str(pack.with_suffix(".idx")))
+        size, offset = next(map(int, x.split()[3:5]) for x in listing.splitlines() if made in x)
+        victim, position = pack, offset + size // 2
+    else:
+        packs = pack.read_bytes()
+        pack.unlink()
+        unpack = ["git", "--git-dir", str(repository), "unpack-objects", "-q"]
+        subprocess.run(unpack, input=packs, check=True)
+        victim = repository / "objects" / made[:2] / made[2:]
+        position = victim.stat().st_size // 2
+    content = bytearray(victim.read_bytes())
+    content[position] ^= 0x55
+    victim.chmod(0o644)
+    victim.write_bytes(content)
