@@ -1,4 +1,4 @@
-"""Errors are asserted by type, code and fields; tests/unit/test_messages.py looks at the sentences."""
+"""Assertions on errors by type, code and fields; test_messages.py looks at the sentences."""
 
 from __future__ import annotations
 
