@@ -14,13 +14,14 @@ from tests.kit.project import PROJECT
 SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 # The shared nouns: what a config, a lock, a path and an error are.
-NOUNS = {"config", "errors", "layout", "lock", "text"}
+NOUNS = {"config", "domain", "errors", "layout", "lock", "text"}
 DOMAIN = NOUNS | {"records", "site", "system", "portage"}
 # What each package (and module at the top) may import. Data flows from left to right:
 # snapshot, seed -> chroot -> builder -> publish -> serve; flow/ ties them to a site.
 MAY_KNOW: dict[str, set[str]] = {
     "text": set(),
     "messages": {"text"},
+    "domain": set(),
     "errors": {"messages"},
     "layout": set(),
     "config": {"errors", "layout"},
