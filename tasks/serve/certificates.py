@@ -1,27 +1,26 @@
-"""Certificates, made by openssl(1): the site's own CA, those of its clients, and throwaway ones.
+"""Certificates by openssl(1): the site's own CA, those of its clients, and self-signed ones.
 
-The CA is for clients of this site alone and vouches for nothing else. What says that a
-certificate opens a door is the list of users, by its serial number: who is not on it has none,
-whatever the CA once signed.
+The CA is for clients of this site alone. A certificate gives access only while its serial number
+is in the list of users; a signature of the CA alone gives none.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import BinmillError
 from tasks.serve.nginx import Tls
-from tasks.system.command import run
+from tasks.system.command import Argument, Done, run
 from tasks.system.files import closed_folder, write_atomic
 
-AUTHORITY = "_ca.pem"  # no user's name begins like that
+AUTHORITY = "_ca.pem"  # the name of a user does not begin with _
 _KEY = "_ca.key"
 MOST_DAYS = 3650
 _DAY = 86400
-_BARE = ("-config", "/dev/null")  # whatever the machine's openssl.cnf adds
-# RFC 5280, 4.2.1: for proving who a client is, and for nothing else
+# RFC 5280, 4.2.1: a client certificate identifies a client and is good for nothing else
 _EXTENSIONS = """\
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -29,128 +28,112 @@ extendedKeyUsage = clientAuth
 """
 
 
-def issue(folder: Path, name: str, days: int) -> tuple[str, str]:
-    """Make a key and a certificate for a user, NAME.pem in `folder`, good for `days`.
+@dataclass(frozen=True)
+class Certificate:
+    """A client's certificate: its serial number as nginx writes it, and its last day.
 
-    Returns its serial number as nginx has it, and the day (ISO 8601, UTC) on which it expires.
-    The CA is made by the first call. Raises BinmillError if it would expire before.
+    `expires` is a date by ISO 8601, in UTC.
     """
-    _have_authority(folder, days)
-    request = folder / f".{name}.request"
-    extensions = folder / ".extensions"
-    target = folder / f"{name}.pem"
+
+    serial: str
+    expires: str
+
+
+def issue(folder: Path, name: str, days: int) -> Certificate:
+    """Write a key and a certificate for a user to NAME.pem in `folder`, valid for `days`.
+
+    The first call makes the CA. Raises BinmillError if the CA cannot sign for so long.
+    """
+    _ensure_ca(folder, days)
+    request, extensions = folder / f".{name}.request", folder / ".extensions"
     # positive and of full length, so that each program prints it in one way (RFC 5280, 4.1.2.2)
     serial = f"{secrets.randbits(126) | 1 << 126:032X}"
     key = _private_key()
     try:
         write_atomic(request, key, mode=0o600)
         write_atomic(extensions, _EXTENSIONS)
-        asked = run(
-            "openssl", "req", *_BARE, "-new", "-key", request, "-subj", f"/CN={name}", timeout=60
-        )
-        made = run(
-            "openssl",
-            "x509",
-            "-req",
-            "-sha256",
-            "-days",
-            str(days),
-            "-set_serial",
-            f"0x{serial}",
-            "-CA",
-            folder / AUTHORITY,
-            "-CAkey",
-            folder / _KEY,
-            "-extfile",
-            extensions,
-            input=asked.stdout.encode(),
-            timeout=60,
-        )
-        write_atomic(target, key + made.stdout, mode=0o600)
+        to_sign = _request("-new", "-key", request, "-subj", f"/CN={name}")
+        ca = ("-CA", folder / AUTHORITY, "-CAkey", folder / _KEY, "-extfile", extensions)
+        numbers = ("-days", str(days), "-set_serial", f"0x{serial}")
+        signed = _openssl("x509", "-req", "-sha256", *numbers, *ca, text=to_sign)
+        write_atomic(folder / f"{name}.pem", key + signed.stdout, mode=0o600)
     finally:
         for scratch in (request, extensions):
             scratch.unlink(missing_ok=True)
-    return serial, time.strftime("%Y-%m-%d", time.gmtime(time.time() + days * _DAY))
+    expires = time.strftime("%Y-%m-%d", time.gmtime(time.time() + days * _DAY))
+    return Certificate(serial, expires)
 
 
-def withdraw(folder: Path, name: str) -> None:
-    """Delete what was made for a user; it counts no more since the user is not on the list."""
+def delete(folder: Path, name: str) -> None:
+    """Delete a user's certificate. A copy of it is of no use without its entry in the list."""
     (folder / f"{name}.pem").unlink(missing_ok=True)
 
 
 def throwaway(folder: Path) -> Tls:
-    """A certificate for 127.0.0.1 that vouches for itself: for a server that ends with a block."""
+    """Make a self-signed certificate for 127.0.0.1, for a server that ends with a block."""
     key, certificate = folder / "server.key", folder / "server.pem"
     write_atomic(key, _private_key(), mode=0o600)
-    made = run(
-        "openssl",
-        "req",
-        *_BARE,
-        "-x509",
-        "-sha256",
-        "-key",
-        key,
-        "-days",
-        "30",
-        "-subj",
-        "/CN=binmill",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        timeout=60,
-    )
-    write_atomic(certificate, made.stdout)
+    address = ("-addext", "subjectAltName=IP:127.0.0.1")
+    write_atomic(certificate, _self_signed(key, 30, "binmill", *address))
     return Tls(certificate, key)
 
 
-def _have_authority(folder: Path, days: int) -> None:
-    """Make the CA unless it is there, its certificate last: then both are whole."""
+def check_tls(tls: Tls) -> None:
+    """Raise BinmillError for a certificate that has expired, or a file that cannot be read."""
+    for setting, file in (("certificate", tls.certificate), ("certificate_key", tls.key)):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise BinmillError(
+                "tls-file-unreadable", path=file, reason=error.strerror, setting=setting
+            ) from error
+    words = ("-noout", "-enddate", "-checkend", "0", "-in", tls.certificate)
+    answer = _openssl("x509", *words, check=False)
+    ends = [line.partition("=")[2] for line in answer.stdout.splitlines() if "notAfter=" in line]
+    if not ends:
+        raise BinmillError("tls-certificate-not-pem", path=tls.certificate)
+    if answer.returncode != 0:
+        raise BinmillError("tls-certificate-expired", path=tls.certificate, expired=ends[0])
+
+
+def _ensure_ca(folder: Path, days: int) -> None:
+    """Make the CA unless it exists, its certificate last: where that is, the key is complete."""
     certificate, key = folder / AUTHORITY, folder / _KEY
     closed_folder(folder)
     if not certificate.exists():
         write_atomic(key, _private_key(), mode=0o600)
-        # twice as long as any of a client, so that it is in nobody's way
-        made = run(
-            "openssl",
-            "req",
-            *_BARE,
-            "-x509",
-            "-sha256",
-            "-key",
-            key,
-            "-days",
-            str(2 * MOST_DAYS),
-            "-subj",
-            f"/CN=binmill clients {secrets.token_hex(4)}",
-            "-addext",
-            "basicConstraints=critical,CA:TRUE,pathlen:0",
-            "-addext",
-            "keyUsage=critical,keyCertSign",
-            "-addext",
-            "subjectKeyIdentifier=hash",
-            timeout=60,
+        extensions = (
+            *("-addext", "basicConstraints=critical,CA:TRUE,pathlen:0"),
+            *("-addext", "keyUsage=critical,keyCertSign"),
+            *("-addext", "subjectKeyIdentifier=hash"),
         )
-        write_atomic(certificate, made.stdout)
+        # valid twice as long as any client's, so that it does not expire before one of them
+        name = f"binmill clients {secrets.token_hex(4)}"
+        write_atomic(certificate, _self_signed(key, 2 * MOST_DAYS, name, *extensions))
         return
-    lasts = run(
-        "openssl",
-        "x509",
-        "-noout",
-        "-checkend",
-        str(max(days, 1) * _DAY),
-        "-in",
-        certificate,
-        check=False,
-        timeout=60,
-    )
-    if lasts.returncode != 0 or not key.exists():
-        raise BinmillError(
-            f"{certificate} is damaged, its key is gone, or it expires within {days} days",
-            f"move {folder} away, restart `doit serve`, and add the users of certificates again",
-        )
+    if not key.exists():
+        raise BinmillError("client-ca-without-key", path=key, folder=folder)
+    seconds = str(max(days, 1) * _DAY)
+    words = ("-noout", "-checkend", seconds, "-in", certificate)
+    if _openssl("x509", *words, check=False).returncode != 0:
+        raise BinmillError("client-ca-unusable", path=certificate, days=days, folder=folder)
+
+
+def _self_signed(key: Path, days: int, name: str, *extensions: str) -> str:
+    """A certificate for a key, signed by that key, as PEM."""
+    validity = ("-days", str(days), "-subj", f"/CN={name}")
+    return _request("-x509", "-sha256", "-key", key, *validity, *extensions)
 
 
 def _private_key() -> str:
-    """A key as PEM; through a pipe, so that it is never in a file that others may read."""
-    return run(
-        "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", timeout=60
-    ).stdout
+    """A new key as PEM. It comes through a pipe: no file has it that others could read."""
+    return _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256").stdout
+
+
+def _request(*words: Argument) -> str:
+    """The output of `openssl req`, without anything that the machine's openssl.cnf would add."""
+    return _openssl("req", "-config", "/dev/null", *words).stdout
+
+
+def _openssl(*words: Argument, text: str = "", check: bool = True) -> Done:
+    return run("openssl", *words, input=text.encode(), check=check, timeout=60)

@@ -1,4 +1,4 @@
-"""The mirror's distfiles: only what a Manifest names, each under two names (GLEP 74, GLEP 75)."""
+"""Distfiles of the mirror: only files that a Manifest lists, each by two names (GLEP 74, 75)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Dist:
 
 
 def parse(manifest: str) -> Iterator[tuple[str, Dist]]:
-    """The DIST lines of a Manifest that can be trusted with a file; others are passed over."""
+    """Yield file name and content of each DIST line; skips lines without all required digests."""
     for line in manifest.split("\n"):
         words = line.split()
         if len(words) < 3 or words[0] != "DIST" or not _NAME.fullmatch(words[1]):
@@ -43,36 +43,36 @@ def parse(manifest: str) -> Iterator[tuple[str, Dist]]:
 
 
 def wanted(trees: Iterable[Path]) -> dict[str, dict[Dist, bool]]:
-    """Every distfile that the trees name: what it may be, and whether anybody may have that.
+    """Collect all distfiles of the trees: name -> DIST line -> whether the file is public.
 
-    Anybody may, if every package that names it has ebuilds, each of them is in the metadata cache
-    of its tree (PMS 14), and none restricts fetching or mirroring, under any USE flag.
+    A file is public if every package that lists it has ebuilds, each ebuild is in the metadata
+    cache of its tree (PMS 14), and none restricts fetching or mirroring under any USE flag.
     """
-    found: dict[str, dict[Dist, bool]] = {}
+    listed: dict[str, dict[Dist, bool]] = {}
     for tree in trees:
         for manifest in tree.glob("*/*/Manifest"):
-            free: bool | None = None
+            public: bool | None = None
             for name, dist in parse(manifest.read_text(encoding="utf-8", errors="replace")):
-                if free is None:
-                    free = _may_be_mirrored(tree, manifest.parent)
-                known = found.setdefault(name, {})
-                known[dist] = free and known.get(dist, True)
-    return found
+                if public is None:
+                    public = _may_be_mirrored(tree, manifest.parent)
+                dists = listed.setdefault(name, {})
+                dists[dist] = public and dists.get(dist, True)
+    return listed
 
 
 def hashed_path(name: str) -> str:
-    """Where a file lies by its name's hash: the first 8 bits of BLAKE2B, in hex (GLEP 75)."""
+    """The path of a file by the hash of its name: the first 8 bits of BLAKE2B (GLEP 75)."""
     return f"{hashlib.blake2b(name.encode()).hexdigest()[:2]}/{name}"
 
 
 def check(path: Path, name: str, known: Mapping[Dist, bool]) -> Dist:
-    """The DIST line that a file of ours fits; raises NotTrusted if it fits none."""
-    fitting = _fitting(path.stat().st_size, name, known)
+    """The DIST line that matches one of our files; raises NotTrusted if none does."""
+    candidates = _of_size(path.stat().st_size, name, known)
     sums = digests(path, *(name.lower() for name in _REQUIRED))
-    for dist in fitting:
+    for dist in candidates:
         if all(sums[algorithm] == digest for algorithm, digest in dist.digests):
             return dist
-    raise NotTrusted(f"{name} does not have the digests of its Manifest", "get it from its source")
+    raise NotTrusted("distfile-digest-wrong", name=name)
 
 
 def let_in(
@@ -82,15 +82,16 @@ def let_in(
     folder: Path,
     copy: Callable[[Path, Path], object] = copy_plain,
 ) -> Dist:
-    """Copy a file, which may be anything, and give it its two names if the copy fits.
+    """Copy an untrusted file to `folder`, a group's distfiles, under both its names.
 
-    `folder` is a group's distfiles. Raises NotTrusted, or BinmillError for what is no plain file.
+    The copy is checked, not the original. Raises NotTrusted if no DIST line matches it,
+    BinmillError if the source is not a plain file.
     """
-    _fitting(source.lstat().st_size, name, known)  # before anything of any size is copied
+    _of_size(source.lstat().st_size, name, known)  # before a file of any size is copied
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{secrets.token_hex(8)}.new"
     try:
-        copy(source, scratch)  # what is checked can no longer be changed from inside
+        copy(source, scratch)  # a chroot cannot change the copy after the check
         dist = check(scratch, name, known)
         hashed = folder / hashed_path(name)
         hashed.parent.mkdir(exist_ok=True)
@@ -108,7 +109,7 @@ def let_in(
 
 
 def held(folder: Path) -> set[str]:
-    """The names of the distfiles that a group has."""
+    """The names of a group's distfiles."""
     if not folder.is_dir():
         return set()
     return {
@@ -119,72 +120,69 @@ def held(folder: Path) -> set[str]:
 
 
 def drop(folder: Path, name: str) -> None:
-    """Delete a distfile by both names; who is downloading it has it open, and goes on."""
+    """Delete a distfile by both names. Downloads of it that have begun are completed."""
     for path in (folder / hashed_path(name), folder / name):
         path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # others are in it
+    with contextlib.suppress(OSError):  # not empty
         (folder / hashed_path(name)).parent.rmdir()
 
 
 def ageing(
     names: Set[str], named: Set[str], since: Mapping[str, float], now: float
 ) -> dict[str, float]:
-    """Since when (epoch seconds) each file that no Manifest names has been seen so; pure."""
+    """When each file that no Manifest lists was first seen unlisted (epoch seconds). Pure."""
     return {name: min(now, since.get(name, now)) for name in sorted(names - named)}
 
 
 def outdated(since: Mapping[str, float], now: float, keep_days: int) -> list[str]:
-    """The files that nobody has named for `keep_days`; pure."""
-    return sorted(name for name, began in since.items() if now - began >= keep_days * 86400)
+    """The files that have been unlisted for `keep_days`. Pure."""
+    return sorted(name for name, first in since.items() if now - first >= keep_days * 86400)
 
 
 def tidy(folder: Path, named: Set[str], now: float, keep_days: int) -> list[str]:
-    """Delete a group's files that have not been named for `keep_days`; returns their names.
+    """Delete a group's files that no Manifest has listed for `keep_days`; returns their names.
 
-    What was unnamed and when is kept beside them; without it, the count begins anew.
+    `.unnamed.json` beside them says when each was first seen unlisted; without it, counting
+    starts again.
     """
     if not folder.is_dir():
         return []
     file = folder / ".unnamed.json"
     since: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        since = {str(name): float(began) for name, began in json.loads(file.read_text()).items()}
+        since = {str(name): float(first) for name, first in json.loads(file.read_text()).items()}
     since = ageing(held(folder), named, since, now)
-    gone = outdated(since, now, keep_days)
-    for name in gone:
+    deleted = outdated(since, now, keep_days)
+    for name in deleted:
         drop(folder, name)
         del since[name]
     write_atomic(file, json.dumps(since, sort_keys=True) + "\n")
-    for left in folder.glob(".*.new"):  # of a killed run
-        left.unlink(missing_ok=True)
-    return gone
+    for scratch in folder.glob(".*.new"):  # of a killed run
+        scratch.unlink(missing_ok=True)
+    return deleted
 
 
 def add(source: Path, known: Mapping[str, Mapping[Dist, bool]], folder: Path) -> str:
-    """An administrator's file into a group's distfiles; returns its name."""
+    """Import an administrator's file into a group's distfiles; returns its name."""
     name = source.name
     if name not in known:
-        raise BinmillError(
-            f"no Manifest of the locked tree and overlays names {name[:100]}",
-            "the file must have the name of its DIST line; or run `doit lock` for a newer tree",
-        )
+        raise BinmillError("distfile-not-listed", name=name[:100])
+    if not source.exists():
+        raise BinmillError("distfile-missing", path=source)
     if not source.is_file():
-        what = "is not a file" if source.exists() else "does not exist"
-        raise BinmillError(f"{source} {what}", "give the path of the file")
-    # a person's file may be a link and have many names; what it has in it is checked all the same
+        raise BinmillError("distfile-not-a-file", path=source)
+    # an administrator's file may be a link or have several names; its content is checked anyway
     let_in(source.resolve(), name, known[name], folder, shutil.copyfile)
     return name
 
 
-def _fitting(size: int, name: str, known: Mapping[Dist, bool]) -> list[Dist]:
-    fitting = [dist for dist in known if dist.size == size]
-    if not fitting:
-        sizes = " or ".join(str(dist.size) for dist in known)
-        raise NotTrusted(
-            f"{name} has {size} bytes, and should have {sizes}",
-            "is it whole, and of the right version?",
-        )
-    return fitting
+def _of_size(size: int, name: str, known: Mapping[Dist, bool]) -> list[Dist]:
+    """The DIST lines with this size; raises NotTrusted if there is none."""
+    candidates = [dist for dist in known if dist.size == size]
+    if not candidates:
+        sizes = [str(dist.size) for dist in known]
+        raise NotTrusted("distfile-size-wrong", name=name, size=size, expected=sizes)
+    return candidates
 
 
 def _may_be_mirrored(tree: Path, package: Path) -> bool:

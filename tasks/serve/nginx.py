@@ -125,7 +125,7 @@ http {{
 def check_path(path: str) -> None:
     """Raise BinmillError for a path that cannot stand between double quotes."""
     if any(sign in '"$\\' or not sign.isprintable() for sign in path):
-        raise BinmillError(f"nginx cannot serve a path like {path!r}", "move the project")
+        raise BinmillError("nginx-path-unsafe", path=path)
 
 
 def _secure(tls: Tls | None, clients: Clients | None) -> str:

@@ -1,8 +1,7 @@
-"""The real nginx, running the policy: for a client's proof, the demo and small sites.
+"""A running nginx with the site's policy: for client tests, the demo and small sites.
 
-nginx gets two things open, which it would else open itself: the socket, so that a port is ours
-before anything is told of it, and the folders, so that a worker without rights need not find the
-way to them.
+nginx inherits the listening socket, so that a port that is taken is known before anything is
+served, and the open folders, so that its unprivileged worker needs no access to their parents.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from tasks.errors import BinmillError, HostLacks
 from tasks.serve import nginx
+from tasks.serve.certificates import check_tls
 from tasks.serve.nginx import Clients, Tls
 from tasks.serve.policy import PUBLIC, Door
 from tasks.system.command import run, started
@@ -33,45 +33,32 @@ _START_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Server:
-    """A running nginx: where it answers, and how it is told of a change."""
+    """A running nginx: its base URL and the folder of its own files."""
 
     url: str
     scratch: Path
-    _text: Callable[[Sequence[Door], Clients | None], str]
+    _config: Callable[[Sequence[Door], Clients | None], str]
     _process: subprocess.Popen[bytes]
 
     def change(self, doors: Sequence[Door], clients: Clients | None = None) -> None:
-        """Take up other doors, clients, or what the files of `tls` have become.
+        """Load other doors and client certificates, and the files of `tls` again.
 
-        Requests that have begun are completed by the old worker. Raises BinmillError, and goes on
-        as before, if nginx would not take it.
+        The old worker completes the requests that have begun. If nginx rejects the configuration,
+        raises BinmillError and keeps the previous one.
         """
         file = self.scratch / "nginx.conf"
         candidate = self.scratch / "next.conf"
-        write_atomic(candidate, self._text(doors, clients))
-        asked = run(
-            "nginx",
-            "-t",
-            "-q",
-            "-e",
-            self.scratch / "test.log",
-            "-p",
-            self.scratch,
-            "-c",
-            candidate,
-            check=False,
-            timeout=60,
-        )
-        if asked.returncode != 0:
-            said = asked.stderr.strip().splitlines() or ["no reason given"]
-            raise BinmillError(
-                f"nginx does not take the change: {said[0]}", "it goes on with what it had"
-            )
+        write_atomic(candidate, self._config(doors, clients))
+        paths = ("-e", self.scratch / "test.log", "-p", self.scratch, "-c", candidate)
+        test = run("nginx", "-t", "-q", *paths, check=False, timeout=60)
+        if test.returncode != 0:
+            reason, *_ = test.stderr.strip().splitlines() or ["no reason given"]
+            raise BinmillError("nginx-rejects-change", reason=reason)
         candidate.replace(file)
         self._process.send_signal(signal.SIGHUP)
 
     def ended(self) -> bool:
-        """Whether nginx is gone, which it should not be."""
+        """Tell whether nginx has ended, which it should not by itself."""
         return self._process.poll() is not None
 
 
@@ -86,7 +73,7 @@ def serving(
     passwords: Path | None = None,
     worker: str = "nobody",
 ) -> Iterator[str]:
-    """nginx over `doors` while the block runs, which never change; gives the base URL."""
+    """Run nginx over unchanging `doors` for the length of the block; yields the base URL."""
     with running(
         doors, state, scratch, listen, tls=tls, passwords=passwords, worker=worker
     ) as server:
@@ -106,123 +93,85 @@ def running(
     worker: str = "nobody",
     log: Path | None = None,
 ) -> Iterator[Server]:
-    """nginx over `doors` while the block runs, told of changes by what this gives.
+    """Run nginx over `doors` for the length of the block.
 
-    `passwords` is the folder of password files, wanted where a door is not public; `log` gets a
-    line per request. Raises HostLacks for a port, a program or a user that is not to be had,
+    `passwords` is the folder of password files, required for a door that is not public; `log` gets
+    a line per request. Raises HostLacks if the port, the program or the user is not available,
     BinmillError for files that cannot be used.
     """
     nginx.check_path(str(state))
-    restricted = any(door.group != PUBLIC for door in doors)
-    if restricted and passwords is None:
-        raise BinmillError("a group without password files is not served")
+    if passwords is None and any(door.group != PUBLIC for door in doors):
+        raise ValueError("restricted doors need password files")
     if tls:
         check_tls(tls)
     state.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(_listening(listen))
-        address = _shown(ours)
-        shown = [_opened(stack, folder) for folder in (state, passwords) if folder is not None]
+        listener = stack.enter_context(_listener(listen))
+        address = _address(listener)
+        folders = [_open_folder(stack, folder) for folder in (state, passwords) if folder]
 
-        def text(doors: Sequence[Door], clients: Clients | None) -> str:
-            block = nginx.server(
-                doors, _path(shown[0]), _path(shown[-1]), address, tls, clients=clients
-            )
-            return nginx.main(block, scratch, _worker(worker, state, doors), log)
+        def config(doors: Sequence[Door], clients: Clients | None) -> str:
+            root, users = _proc_path(folders[0]), _proc_path(folders[-1])
+            block = nginx.server(doors, root, users, address, tls, clients=clients)
+            return nginx.main(block, scratch, _worker_account(worker, state, doors), log)
 
         if log:
-            log.touch(mode=0o600)  # who asked for what is nobody else's business
-        write_atomic(scratch / "nginx.conf", text(doors, clients))
+            log.touch(mode=0o600)  # requests are private
+        file = scratch / "nginx.conf"
+        write_atomic(file, config(doors, clients))
         pid_file = scratch / "nginx.pid"
         pid_file.unlink(missing_ok=True)  # of a killed run
         process = stack.enter_context(
             started(
-                "nginx",
-                "-p",
-                scratch,
-                "-e",
-                scratch / "error.log",
-                "-c",
-                scratch / "nginx.conf",
-                # nginx's own way to take over a socket, made for its upgrades
-                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "NGINX": f"{ours.fileno()};"},
+                *("nginx", "-p", scratch, "-e", scratch / "error.log", "-c", file),
+                # nginx's own way to inherit a socket, made for its upgrades
+                env={
+                    "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+                    "NGINX": f"{listener.fileno()};",
+                },
                 stderr=subprocess.PIPE,
-                pass_fds=(ours.fileno(), *shown),
+                pass_fds=(listener.fileno(), *folders),
                 orphaned="TERM",
             )
         )
-        _wait(process, address, pid_file)
-        ours.close()
-        yield Server(f"{'https' if tls else 'http'}://{address}", scratch, text, process)
+        _await_start(process, address, pid_file)
+        listener.close()
+        yield Server(f"{'https' if tls else 'http'}://{address}", scratch, config, process)
 
 
-def check_tls(tls: Tls) -> None:
-    """Raise BinmillError for a certificate that has expired, or a file that cannot be read."""
-    for what, file in (("certificate", tls.certificate), ("certificate_key", tls.key)):
-        try:
-            file.open("rb").close()
-        except OSError as error:
-            raise BinmillError(
-                f"{file} cannot be read: {error.strerror}", f"set [serve] {what} in config.toml"
-            ) from error
-    asked = run(
-        "openssl",
-        "x509",
-        "-noout",
-        "-enddate",
-        "-checkend",
-        "0",
-        "-in",
-        tls.certificate,
-        check=False,
-        timeout=60,
-    )
-    dated = [line.partition("=")[2] for line in asked.stdout.splitlines() if "notAfter=" in line]
-    if not dated:
-        raise BinmillError(f"{tls.certificate} is no certificate in PEM", "see [serve] certificate")
-    if asked.returncode != 0:
-        raise BinmillError(
-            f"the certificate {tls.certificate} has expired ({dated[0]})",
-            "renew it; clients would refuse it",
-        )
-
-
-def _listening(listen: str) -> socket.socket:
-    """A socket that listens on ADDRESS:PORT; port 0 is any that is free."""
+def _listener(listen: str) -> socket.socket:
+    """A socket that listens on ADDRESS:PORT; port 0 is any free one."""
     host, _, port = listen.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     try:
         return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=511)
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise HostLacks(
-            f"nginx did not start on {listen}: {why}",
-            "set [binhost] listen in config.toml to an address and a port that are free",
-        ) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise HostLacks("nginx-address-unavailable", listen=listen, reason=reason) from error
 
 
-def _shown(ours: socket.socket) -> str:
-    host, port = ours.getsockname()[:2]
-    return f"[{host}]:{port}" if ours.family == socket.AF_INET6 else f"{host}:{port}"
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-def _opened(stack: contextlib.ExitStack, folder: Path) -> int:
+def _open_folder(stack: contextlib.ExitStack, folder: Path) -> int:
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     return descriptor
 
 
-def _path(descriptor: int) -> str:
-    """An open folder as a path (proc(5)): every process may follow those of its own."""
+def _proc_path(descriptor: int) -> str:
+    """The path of an open folder by proc(5), which a process may follow for its own."""
     return f"/proc/self/fd/{descriptor}"
 
 
-def _worker(name: str, state: Path, doors: Sequence[Door]) -> str:
-    """Who answers when root starts nginx, as "USER GROUP"; "" for anybody else's nginx.
+def _worker_account(name: str, state: Path, doors: Sequence[Door]) -> str:
+    """The account of nginx's worker, as "USER GROUP", when root starts nginx; else "".
 
-    Raises HostLacks for a user there is not, or who is root; BinmillError for a folder that this
-    user could not enter.
+    Raises HostLacks for a user that does not exist or is root; BinmillError for a folder that
+    this user cannot enter.
     """
     if os.geteuid() != 0:
         return ""
@@ -230,30 +179,28 @@ def _worker(name: str, state: Path, doors: Sequence[Door]) -> str:
         user = pwd.getpwnam(name)
         group = grp.getgrgid(user.pw_gid).gr_name
     except KeyError:
-        raise HostLacks(
-            f"there is no user {name!r}", "set [serve] worker to one there is"
-        ) from None
+        raise HostLacks("nginx-worker-unknown", user=name) from None
     if user.pw_uid == 0:
-        raise HostLacks("the web server does not answer as root", "set [serve] worker to another")
+        raise HostLacks("nginx-worker-is-root", user=name)
     for folder in [state, *(state / Path(door.folder).parts[0] for door in doors)]:
         if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
-            raise BinmillError(f"{name} could not enter {folder}", f"chmod o+x {folder}")
+            raise BinmillError("nginx-worker-locked-out", user=name, folder=folder)
     return f"{name} {group}"
 
 
-def _wait(process: subprocess.Popen[bytes], listen: str, pid_file: Path) -> None:
-    """Until nginx has read its configuration and written its pid file; requests wait so long."""
+def _await_start(process: subprocess.Popen[bytes], listen: str, pid_file: Path) -> None:
+    """Wait until nginx has read its configuration and written its pid file.
+
+    Requests that come before that wait in the socket's queue.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             assert process.stderr is not None  # noqa: S101
-            said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-            fatal = [line for line in said if "[emerg]" in line] or said or ["no reason given"]
-            raise HostLacks(
-                f"nginx did not start on {listen}: {fatal[0]}",
-                "see [serve] in config.toml: certificate and key must fit each other",
-            )
+            lines = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+            fatal = [line for line in lines if "[emerg]" in line] or lines or ["no reason given"]
+            raise HostLacks("nginx-not-started", listen=listen, reason=fatal[0])
         if pid_file.exists():
             return
         time.sleep(0.02)
-    raise HostLacks(f"nginx did not answer on {listen}", "is the machine out of memory?")
+    raise HostLacks("nginx-start-timeout", listen=listen, seconds=_START_SECONDS)

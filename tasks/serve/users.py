@@ -1,7 +1,8 @@
-"""Users, each with a password or a certificate, which are made here.
+"""Users of a site: each has a generated password or a certificate, and groups.
 
-secrets/users.json is what holds: of a password a hash, of a certificate its serial number. The
-password files that nginx reads, one per group, and its table of serials are written from it.
+secrets/users.json is the source: it has the hash of a password, or the serial number of a
+certificate. The password files of nginx, one per group, and its table of serial numbers are
+generated from it.
 """
 
 from __future__ import annotations
@@ -20,34 +21,33 @@ from tasks.serve.policy import as_path
 from tasks.system.command import run
 from tasks.system.files import closed_folder, write_atomic
 
-# In Basic authentication a colon ends the name (RFC 7617); in a URL or a netrc others would hurt.
+# A colon ends the name in Basic authentication (RFC 7617); other signs break a URL or a netrc.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SHOWN = 80  # characters of a name that an error shows
 
 
 class User(TypedDict):
-    """What is kept of a user, who has one of the two: a password, or a certificate."""
+    """The entry of a user, with either a hash or a serial."""
 
     groups: list[str]
-    hash: NotRequired[str]  # of crypt(5), with its salt
-    serial: NotRequired[str]
-    until: NotRequired[str]  # the day on which the certificate expires; for people
+    hash: NotRequired[str]  # of the password, by crypt(5), with its salt
+    serial: NotRequired[str]  # of the certificate
+    until: NotRequired[str]  # the last day of the certificate; for people
 
 
 def read(file: Path) -> dict[str, User]:
-    """All users by name; raises BinmillError for a file that cannot be read."""
+    """Read all users, by name; raises BinmillError for a file that cannot be read."""
     if not file.exists():
         return {}
     try:
-        found: dict[str, User] = json.loads(file.read_text(encoding="utf-8"))
-        for user in found.values():
+        users: dict[str, User] = json.loads(file.read_text(encoding="utf-8"))
+        for user in users.values():
             assert isinstance(user["groups"], list)  # noqa: S101
             assert isinstance(user.get("hash") or user["serial"], str)  # noqa: S101
     except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise BinmillError(
-            f"{file} cannot be read ({type(error).__name__})",
-            "take it back from a copy, or delete it and add the users again",
-        ) from error
-    return found
+        reason = type(error).__name__
+        raise BinmillError("users-file-damaged", path=file, reason=reason) from error
+    return users
 
 
 def add(
@@ -57,14 +57,14 @@ def add(
     known: Sequence[str],
     folder: Path | None = None,
 ) -> str:
-    """Make a user, or give one who is there a new password and new groups; returns the password.
+    """Add a user with a new password, or replace an existing one; returns the password.
 
-    `folder` has the certificates: one that the user had is deleted. Raises BinmillError for a
-    name or a group (`known` has those of the config) that cannot be.
+    `known` has the groups of the config. `folder` has the certificates, of which this user's is
+    deleted. Raises BinmillError for an invalid name or group.
     """
     _check(name, groups, known)
     if folder:
-        certificates.withdraw(folder, name)
+        certificates.delete(folder, name)
     password = secrets.token_urlsafe(32)
     _put(file, name, {"hash": hashed(password), "groups": sorted(set(groups))})
     return password
@@ -73,39 +73,42 @@ def add(
 def add_certificate(
     file: Path, name: str, groups: Sequence[str], known: Sequence[str], *, folder: Path, days: int
 ) -> str:
-    """As `add`, but with a certificate and its key in `folder`; returns the day it expires."""
+    """Like `add`, with a certificate and its key in `folder`; returns its last day."""
     _check(name, groups, known)
     if not 1 <= days <= certificates.MOST_DAYS:
-        raise BinmillError(
-            f"a certificate cannot last {days} days", f"say --days 1 to {certificates.MOST_DAYS}"
-        )
-    serial, until = certificates.issue(folder, name, days)
-    _put(file, name, {"serial": serial, "until": until, "groups": sorted(set(groups))})
-    return until
+        raise BinmillError("certificate-days-invalid", days=days, most=certificates.MOST_DAYS)
+    issued = certificates.issue(folder, name, days)
+    entry: User = {
+        "serial": issued.serial,
+        "until": issued.expires,
+        "groups": sorted(set(groups)),
+    }
+    _put(file, name, entry)
+    return issued.expires
 
 
 def remove(file: Path, name: str, folder: Path | None = None) -> None:
-    """Forget a user, and delete a certificate in `folder`; raises BinmillError for nobody."""
+    """Remove a user and the certificate in `folder`; raises BinmillError for an unknown one."""
     users = read(file)
     if users.pop(name, None) is None:
-        raise BinmillError(f"there is no user {name[:60]!r}", "doit user list")
+        raise BinmillError("user-unknown", user=name[:_SHOWN])
     _write(file, users)
     if folder:
-        certificates.withdraw(folder, name)
+        certificates.delete(folder, name)
 
 
 def serials(users: dict[str, User], groups: Sequence[str]) -> dict[str, list[str]]:
-    """The serial numbers of the certificates in each group; {} if nobody has one."""
-    held = {name: user["serial"] for name, user in sorted(users.items()) if "serial" in user}
-    if not held:
+    """The serial numbers of the certificates in each group; {} if there are no certificates."""
+    holders = [user for _, user in sorted(users.items()) if "serial" in user]
+    if not holders:
         return {}
-    return {g: [serial for n, serial in held.items() if g in users[n]["groups"]] for g in groups}
+    return {group: [u["serial"] for u in holders if group in u["groups"]] for group in groups}
 
 
 def hashed(password: str) -> str:
-    """SHA-512 with a salt, as crypt(5) and so nginx reads it.
+    """Hash a password as crypt(5), and therefore nginx, reads it: SHA-512 with a salt.
 
-    The password goes through a pipe: a command line can be seen by everybody.
+    The password goes through a pipe, since every user can see a command line.
     """
     return run(
         "openssl", "passwd", "-6", "-stdin", input=f"{password}\n".encode(), timeout=60
@@ -113,7 +116,7 @@ def hashed(password: str) -> str:
 
 
 def password_file(users: dict[str, User], group: str) -> str:
-    """The users of one group, as nginx's auth_basic_user_file has them."""
+    """The users of one group in the format of nginx's auth_basic_user_file."""
     return "".join(
         f"{name}:{user['hash']}\n"
         for name, user in sorted(users.items())
@@ -124,9 +127,9 @@ def password_file(users: dict[str, User], group: str) -> str:
 def write_password_files(
     users: dict[str, User], groups: Sequence[str], folder: Path, owner: int
 ) -> None:
-    """A file for every group below `folder`, readable for `owner` (a uid) alone.
+    """Write a password file for each group to `folder`, readable by `owner` (a uid) alone.
 
-    A running nginx reads them at each request. Files of groups that are gone are deleted.
+    nginx reads them at each request. Files of groups that no longer exist are deleted.
     """
     closed_folder(folder)
     if os.geteuid() == 0:
@@ -145,17 +148,14 @@ def write_password_files(
 
 def _check(name: str, groups: Sequence[str], known: Sequence[str]) -> None:
     if not _NAME.fullmatch(name):
-        raise BinmillError(
-            f"{name[:60]!r} cannot be a user", "use letters, digits, _, . and -, at most 64"
-        )
+        raise BinmillError("user-name-invalid", user=name[:_SHOWN])
     if not groups:
-        raise BinmillError(f"{name} would be in no group", "say --group site:NAME or role:NAME")
+        raise BinmillError("user-without-group", user=name)
     for group in groups:
+        if not known:
+            raise BinmillError("groups-not-configured", group=group[:_SHOWN])
         if group not in known:
-            raise BinmillError(
-                f"there is no group {group[:80]!r}",
-                f"[access] groups in config.toml has: {', '.join(known) or 'none'}",
-            )
+            raise BinmillError("user-group-unknown", group=group[:_SHOWN], groups=list(known))
 
 
 def _put(file: Path, name: str, user: User) -> None:
