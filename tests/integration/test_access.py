@@ -19,7 +19,7 @@ import socket
 import ssl
 import subprocess
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from tasks.serve.nginx import Clients, Tls
 from tasks.serve.nginx_process import Server as Nginx
 from tasks.serve.nginx_process import running, serving
 from tasks.system.files import write_atomic
+from tests.kit.refused import refused
 
 ACCESS = Access(groups=["site:acme", "role:java"], binhosts={"java": "role:java"})
 USERS = {"anna": ["site:acme"], "jan": ["role:java"], "both": ["site:acme", "role:java"]}
@@ -244,9 +245,8 @@ def bad_certificates(folder: Path) -> None:
     register = folder / "secrets/users.json"
     for name in ("old", "gone"):
         hold(folder, name, ["site:acme", "role:java"])
-    serial, _ = certificates.issue(folder / "ours", "old", -1)
     held = users.read(register)
-    held["old"]["serial"] = serial  # on the list, but expired
+    held["old"]["serial"] = certificates.issue(folder / "ours", "old", -1).serial  # expired
     write_atomic(register, json.dumps(held))
     (folder / "ours/gone.pem").rename(folder / "ours/kept.pem")  # the client's own copy
     users.remove(register, "gone", folder / "ours")
@@ -673,55 +673,62 @@ def test_a_binhost_that_is_withdrawn_is_gone_at_once(server: Server) -> None:
     assert server.ask("/base/Packages")[0] == 200
 
 
-def attempt(folder: Path, tls: Tls, worker: str = "nobody") -> str:
-    with (
-        pytest.raises(BinmillError) as no,
-        serving([], folder / "state", folder / "nginx", tls=tls, worker=worker),
-    ):
-        pytest.fail("it must not start")
-    assert "\n" not in no.value.message
-    assert no.value.hint
-    return no.value.message
-
-
-def test_certificates_that_cannot_be_used(tmp_path: Path, tls: Tls) -> None:
-    assert "cannot be read: No such file" in attempt(tmp_path, Tls(tmp_path / "x", tls.key))
-    assert "cannot be read: No such file" in attempt(tmp_path, Tls(tls.certificate, tmp_path / "x"))
-    assert "is no certificate" in attempt(tmp_path, Tls(tls.key, tls.key))
-    (tmp_path / "other").mkdir()
-    other = certificate(tmp_path / "other", "-days", "2")
-    assert "key values mismatch" in attempt(tmp_path, Tls(tls.certificate, other.key))
-    (tmp_path / "old").mkdir()
-    old = expired(tmp_path / "old")
-    assert "has expired" in attempt(tmp_path, old)
-
-
-def test_a_worker_that_cannot_be(tmp_path: Path, tls: Tls, needs_root: None) -> None:  # noqa: ARG001
-    with pytest.raises(HostLacks, match="no user 'nosuchuser'"):
-        nothing_starts(tmp_path, tls, "nosuchuser")
-    with pytest.raises(HostLacks, match="does not answer as root"):
-        nothing_starts(tmp_path, tls, "root")
-    (tmp_path / "state").chmod(0o700)
-    with pytest.raises(BinmillError, match="nobody could not enter"):
-        nothing_starts(tmp_path, tls, "nobody")
-
-
-def nothing_starts(folder: Path, tls: Tls, worker: str) -> None:
+def start(folder: Path, tls: Tls, worker: str = "nobody") -> None:
     with serving([], folder / "state", folder / "nginx", tls=tls, worker=worker):
-        pytest.fail("it must not start")
+        pytest.fail("nginx started")
 
 
-def test_nginx_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: Tls) -> None:
+def test_certificate_that_cannot_be_used_is_refused(tmp_path: Path, tls: Tls) -> None:
+    missing, own = tmp_path / "missing.pem", tmp_path / "own"
+    for setting, pair in (
+        ("certificate", Tls(missing, tls.key)),
+        ("certificate_key", Tls(tls.certificate, missing)),
+    ):
+        with refused(BinmillError, "tls-file-unreadable", path=missing, setting=setting):
+            start(tmp_path, pair)
+    with refused(BinmillError, "tls-certificate-not-pem", path=tls.key):
+        start(tmp_path, Tls(tls.key, tls.key))
+    own.mkdir()
+    with refused(HostLacks, "nginx-not-started") as mismatch:
+        start(tmp_path, Tls(tls.certificate, certificate(own, "-days", "2").key))
+    assert "key values mismatch" in str(mismatch.value.fields["reason"])
+    assert "\n" not in mismatch.value.message
+    old = expired(own)
+    with refused(BinmillError, "tls-certificate-expired", path=old.certificate):
+        start(tmp_path, old)
+
+
+def test_worker_that_cannot_be_used_is_refused(
+    tmp_path: Path,
+    tls: Tls,
+    needs_root: None,  # noqa: ARG001
+) -> None:
+    with refused(HostLacks, "nginx-worker-unknown", user="nosuchuser"):
+        start(tmp_path, tls, "nosuchuser")
+    with refused(HostLacks, "nginx-worker-is-root", user="root"):
+        start(tmp_path, tls, "root")
+    (tmp_path / "state").chmod(0o700)
+    with refused(BinmillError, "nginx-worker-locked-out", folder=tmp_path / "state"):
+        start(tmp_path, tls, "nobody")
+
+
+def test_restricted_location_without_password_files_is_a_bug(tmp_path: Path) -> None:
+    restricted = policy.mirror("role:java")
+    with pytest.raises(ValueError), serving([restricted], tmp_path / "state", tmp_path / "nginx"):
+        pytest.fail("nginx started")
+
+
+def test_missing_nginx_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: Tls
+) -> None:
     from tasks.system import command
 
-    def missing(program: str, found: object = command.locate) -> str:
-        if program == "nginx":
-            raise HostLacks("the program 'nginx' is not installed", "apt-get install nginx-light")
-        assert callable(found)
-        return str(found(program))
+    def locate(program: str, original: Callable[[str], str] = command.locate) -> str:
+        return original("no-such-nginx" if program == "nginx" else program)
 
-    monkeypatch.setattr(command, "locate", missing)
-    assert "'nginx' is not installed" in attempt(tmp_path, tls)
+    monkeypatch.setattr(command, "locate", locate)
+    with pytest.raises(HostLacks, match="no-such-nginx"):
+        start(tmp_path, tls)
 
 
 def test_an_administrator_can_include_it(tmp_path: Path, tls: Tls) -> None:

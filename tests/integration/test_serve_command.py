@@ -145,10 +145,10 @@ def test_a_server_takes_up_what_changes(tmp_path: Path) -> None:
         renewed = certificates.throwaway(tmp_path / "renewed")
         shutil.copy(renewed.certificate, site.tls.certificate)
         deadline = time.monotonic() + 30
-        while "nginx does not take the change" not in said.read_text():
+        while "nginx rejects its new configuration" not in said.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert said.read_text().count("nginx does not take the change") == 1
+        assert said.read_text().count("nginx rejects its new configuration") == 1
         shutil.copy(renewed.key, site.tls.key)
 
         def answers_as_renewed() -> int:
