@@ -11,8 +11,8 @@ import tomli
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.config.load import Config
 from tasks.config.seeds import Seed
+from tasks.config.tables import Config
 from tasks.config.types import Branch, Commit, Digest, Line, Name, Remote, Word
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout

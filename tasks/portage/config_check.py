@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import BinmillError
 
 PROGRAM = Path(__file__).with_name("inside") / "check_config.py"

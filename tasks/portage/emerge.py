@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.config.load import Build
+from tasks.config.tables import Build
 from tasks.errors import BinmillError, CommandFailed, NotTrusted, OutOfMemory
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox

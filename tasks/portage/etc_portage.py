@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tasks.config.load import Chroot, Config, Mirrors
+from tasks.config.tables import ChrootConfig, Config, Mirrors
 from tasks.errors import BinmillError
 from tasks.system.files import remove_tree, sync_folder, sync_tree, write_atomic
 
@@ -76,7 +76,7 @@ def profile_link(config: Config, name: str) -> str:
 
 
 def make_conf(
-    config: Config, chroot: Chroot, features: tuple[str, ...], more: Mapping[str, str]
+    config: Config, chroot: ChrootConfig, features: tuple[str, ...], more: Mapping[str, str]
 ) -> str:
     """make.conf(5): where things are, what is allowed, then the config's own variables."""
     variables = {
@@ -104,7 +104,7 @@ def make_conf(
     return _OURS + "".join(lines)
 
 
-def repos_conf(config: Config, chroot: Chroot) -> str:
+def repos_conf(config: Config, chroot: ChrootConfig) -> str:
     """repos.conf: the tree and the chroot's overlays at fixed places, never synced inside."""
     sections = [f"[DEFAULT]\nmain-repo = {config.tree.name}\n"]
     sections += [
