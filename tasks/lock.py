@@ -1,10 +1,11 @@
-"""config.lock: what config.toml was resolved to; belongs in version control.
+"""config.lock: the exact tree, overlays and stages that config.toml was resolved to.
 
-Everything after the lock is a function of config and lock alone.
+All later tasks depend on config.toml and config.lock alone.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import tomli
@@ -25,6 +26,17 @@ _HEAD = """\
 """
 
 
+@dataclass(frozen=True)
+class Gap:
+    """An overlay or seed of config.toml that the lock does not pin, or pins in another form."""
+
+    kind: Literal["overlay", "seed"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
 class _Pin(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -37,7 +49,7 @@ class TreePin(_Pin):
 
 
 class OverlayPin(_Pin):
-    """An overlay at one commit; `url` (without a password) and `branch` say where it was found."""
+    """An overlay at one commit of `branch` at `url` (without its password)."""
 
     url: Remote
     branch: Branch
@@ -47,8 +59,8 @@ class OverlayPin(_Pin):
 class SeedPin(_Pin):
     """A stage tarball: `path` below MIRROR/releases/ARCH/autobuilds, `size` in bytes if known.
 
-    `contents` is the path of its listing, if the signed digests have one. A file of one's own has
-    no `arch` and `flavour`: `path` is as in config.toml.
+    `contents` is the path of its listing, if the signed digests have one. A local file has neither
+    `arch` nor `flavour`; its `path` is that of config.toml.
     """
 
     arch: Name | None = None
@@ -61,11 +73,11 @@ class SeedPin(_Pin):
 
     @property
     def build(self) -> str:
-        """The time in its name (YYYYMMDDTHHMMSSZ), which is its directory's, too."""
+        """The time in the name of its directory (YYYYMMDDTHHMMSSZ)."""
         return self.path.partition("/")[0]
 
     def serves(self, seed: Seed) -> bool:
-        """Whether this is a pin of what the config asks for."""
+        """Tell whether this pins what the config asks for."""
         if seed.file is not None:
             return (self.path, self.sha512) == (seed.file, seed.sha512)
         return (self.arch, self.flavour) == (seed.arch, seed.flavour) and (
@@ -81,50 +93,51 @@ class Lock(_Pin):
     overlays: dict[Name, OverlayPin] = {}
     seeds: dict[Name, SeedPin] = {}
 
-    def missing(self, config: Config) -> list[str]:
-        """What the config asks for and this lock does not pin, in a person's words."""
+    def gaps(self, config: Config) -> list[Gap]:
+        """The overlays and seeds of the config that this lock does not pin."""
         gaps = []
         for name, overlay in config.overlays.items():
             pin = self.overlays.get(name)
             if pin is None or (pin.url, pin.branch) != (public(overlay.url), overlay.branch):
-                gaps.append(f"overlay {name}")
+                gaps.append(Gap("overlay", name))
         for name, seed in config.seeds.items():
-            held = self.seeds.get(name)
-            if held is None or not held.serves(seed):
-                gaps.append(f"seed {name}")
+            stage = self.seeds.get(name)
+            if stage is None or not stage.serves(seed):
+                gaps.append(Gap("seed", name))
         return gaps
+
+    def missing(self, config: Config) -> list[str]:
+        """The gaps as text."""
+        return [str(gap) for gap in self.gaps(config)]
 
 
 def load(layout: Layout) -> Lock | None:
-    """The lock beside a config, or None where there is none yet; raises ConfigError."""
+    """Read config.lock, None if there is none; raises ConfigError if it is damaged."""
     try:
         raw = tomli.loads(layout.lock.read_text(encoding="utf-8"))
         return Lock.model_validate(raw)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
+        cause = str(error).splitlines()[0]
         if isinstance(error, ValidationError):
             problem = error.errors()[0]
-            first = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-        raise ConfigError(
-            f"{layout.lock} cannot be used: {first}",
-            "take it back from version control, or delete it and run `doit lock`",
-        ) from error
+            cause = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        raise ConfigError("lock-unusable", path=layout.lock, cause=cause) from error
 
 
 def read(layout: Layout) -> Lock:
-    """The lock, which must be there by now; raises Stale where it is not."""
+    """Read config.lock; raises Stale if there is none."""
     lock = load(layout)
     if lock is None:
-        raise Stale(f"{layout.lock} does not exist", "run `doit lock`")
+        raise Stale("lock-missing", path=layout.lock)
     return lock
 
 
 def pinned(pins: dict[str, Any], kind: str, name: str) -> Any:
-    """The pin of one overlay or seed; raises Stale where the lock does not have it."""
+    """The pin of one overlay or seed; raises Stale if the lock does not have it."""
     if name not in pins:
-        raise Stale(f"config.lock does not pin the {kind} {name}", "run `doit lock`")
+        raise Stale("pin-missing", kind=kind, name=name)
     return pins[name]
 
 

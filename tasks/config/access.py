@@ -1,4 +1,4 @@
-"""The tables of config.toml about giving: [access], [mirror] and [serve]; docs/serving.md."""
+"""The tables of config.toml about serving: [access], [mirror] and [serve]; docs/serving.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, Field
 
-from tasks.config.types import STRICT, AnyGroup, Group, Line, Name, Word, meant
+from tasks.config.problem import Problem, problem
+from tasks.config.types import STRICT, AnyGroup, Group, Line, Name, Word
 
 
 class _Table(BaseModel):
@@ -14,41 +15,43 @@ class _Table(BaseModel):
 
 
 class Access(_Table):
-    """Who gets what: the groups beside `public`, and which packages belong to them."""
+    """The groups of clients beside `public`, and the packages that each may download."""
 
     groups: list[Group] = []
-    restricted: Group | None = None  # for what may not be given to everybody; None: nobody
-    free: list[Word] = []  # licences by which a package may be given to everybody
+    restricted: Group | None = None  # gets what is not free to distribute; None: no group does
+    free: list[Word] = []  # licences under which a package may be public
     binhosts: dict[Name, AnyGroup] = {}
     packages: dict[Word, AnyGroup] = {}
 
 
 class Mirror(_Table):
-    """The distfiles that this site gives to others."""
+    """The distfiles that this site serves."""
 
     keep_days: int = Field(default=90, ge=1)
 
 
 class Serve(_Table):
-    """How nginx runs: TLS, and the user that answers requests when root starts it."""
+    """How nginx runs: TLS, and the user of its workers when root starts it."""
 
     certificate: Line | None = None
     certificate_key: Line | None = None
     worker: Name = "nobody"
 
 
-def problems(access: Access, serve: Serve, chroots: list[str]) -> Iterator[str]:
+def problems(access: Access, serve: Serve, chroots: list[str]) -> Iterator[Problem]:
     """Groups that are not listed, binhosts of no chroot, and passwords without TLS."""
-    used = [("[access] restricted", access.restricted)]
-    used += [(f"[access.binhosts] {name}", group) for name, group in access.binhosts.items()]
-    used += [(f"[access.packages] {name}", group) for name, group in access.packages.items()]
-    for place, group in used:
+    used = [("access", "restricted", access.restricted)]
+    used += [("access.binhosts", name, group) for name, group in access.binhosts.items()]
+    used += [("access.packages", name, group) for name, group in access.packages.items()]
+    for table, key, group in used:
         if group is not None and group not in ("public", *access.groups):
-            yield f"{place}: {group!r} is not in [access] groups{meant(group, access.groups)}"
+            yield problem("group-unlisted", table, key, word=group, known=access.groups)
     for name in access.binhosts:
         if name not in chroots:
-            yield f"[access.binhosts] {name}: no chroot{meant(name, chroots)}"
+            yield problem(
+                "binhost-without-chroot", "access.binhosts", name, word=name, known=chroots
+            )
     if (serve.certificate is None) != (serve.certificate_key is None):
-        yield "[serve]: certificate and certificate_key go together"
+        yield problem("certificate-incomplete", "serve")
     elif access.groups and serve.certificate is None:
-        yield "[access] groups: need TLS, or passwords could be read; set [serve] certificate"
+        yield problem("groups-without-tls", "access", "groups")

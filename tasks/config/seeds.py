@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, model_validator
 
+from tasks.config.problem import BadValue
 from tasks.config.types import STRICT, Digest, Line, Moment, Name
 
 
 class Seed(BaseModel):
-    """The stage tarball that a base chroot starts from: a mirror's, or a file of one's own.
+    """The stage tarball that a base chroot starts from: from a mirror, or a local file.
 
-    A mirror's is the newest of its flavour, or the one of `build`, the time in its name.
-    `setuid` are paths that may be so, beside those where programs lie.
+    From a mirror it is the newest of its flavour, or that of `build`, the time in its name.
+    `setuid` are paths that may be setuid, beside the directories of programs.
     """
 
     model_config = STRICT
@@ -26,13 +27,13 @@ class Seed(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Seed:
-        mirrored, own = self.flavour and self.key, self.file and self.sha512
-        strays = [self.flavour, self.build, self.key] if own else [self.file, self.sha512]
-        if not (mirrored or own) or any(strays):
-            raise ValueError("needs either flavour and key, or file and sha512")
+        mirrored, own_file = self.flavour and self.key, self.file and self.sha512
+        strays = [self.flavour, self.build, self.key] if own_file else [self.file, self.sha512]
+        if not (mirrored or own_file) or any(strays):
+            raise BadValue("seed-source")
         return self
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """Its name in messages."""
         return self.file or f"stage3-{self.arch}-{self.flavour}"

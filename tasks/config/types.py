@@ -1,4 +1,4 @@
-"""The forms that strings of config.toml may have, and what its tables are made of."""
+"""Types of the values in config.toml: strings of a certain form."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict
 
+from tasks.config.problem import BadValue
+
 
 def _form(what: str, pattern: str) -> AfterValidator:
-    """A check that a string is `what`, in words that a person can act on."""
+    """A check of a string; `what` completes the sentence "is not ..."."""
     form = re.compile(pattern)
 
     def check(value: str) -> str:
-        # printable: no control characters, no marks that turn what a person reads around
+        # printable: no control characters, no marks that reverse the direction of text
         if not form.fullmatch(value) or not value.isprintable():
-            raise ValueError(f"{value[:60]!r} is not {what}")
+            raise BadValue("wrong-form", value=value[:60], form=what)
         return value
 
     return AfterValidator(check)
@@ -52,15 +54,5 @@ AnyGroup = Annotated[
 Listen = Annotated[str, _form("ADDRESS:PORT", r"[0-9a-f.:\[\]]+:[0-9]{1,5}")]
 
 
-# What every table of config.toml is: of known keys only, never changed, no value bent to fit.
+# Every table of config.toml: known keys only, immutable, no value converted to fit.
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def meant(word: str, known: list[str]) -> str:
-    """What a person may have meant by a word that is not known; the end of a sentence."""
-    import difflib
-
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""

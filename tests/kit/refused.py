@@ -15,7 +15,9 @@ Error = TypeVar("Error", bound=BinmillError)
 
 
 @contextmanager
-def refused(kind: type[Error], code: str, **fields: Field) -> Iterator[pytest.ExceptionInfo[Error]]:
+def refused(
+    kind: type[Error], code: str, /, **fields: Field
+) -> Iterator[pytest.ExceptionInfo[Error]]:
     """Expect an error of that very type and code, with at least these fields."""
     with pytest.raises(kind) as caught:
         yield caught

@@ -6,10 +6,11 @@ import pytest
 import tomli
 
 from tasks import lock as locks
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
-from tasks.lock import Lock, OverlayPin, SeedPin, TreePin
+from tasks.lock import Gap, Lock, OverlayPin, SeedPin, TreePin
+from tests.kit.refused import refused
 
 SEED = SeedPin(
     arch="amd64", flavour="openrc", path="20260101/stage3.tar.xz", size=7, sha512="ab" * 64
@@ -38,12 +39,12 @@ CONFIG = Config.model_validate(
 )
 
 
-def test_round_trip(layout: Layout) -> None:
+def test_written_lock_is_read_back(layout: Layout) -> None:
     locks.write(layout, LOCK)
     assert locks.read(layout) == LOCK
 
 
-def test_the_same_lock_has_the_same_bytes(layout: Layout) -> None:
+def test_same_lock_has_the_same_bytes(layout: Layout) -> None:
     locks.write(layout, LOCK)
     first = layout.lock.read_bytes()
     turned = {"overlays": dict(reversed(LOCK.overlays.items())), "seeds": dict(LOCK.seeds)}
@@ -55,31 +56,40 @@ def test_the_same_lock_has_the_same_bytes(layout: Layout) -> None:
     assert first.startswith(b"# Written by `doit lock`")
 
 
-def test_none_yet(layout: Layout) -> None:
+def test_missing_lock_is_none_or_stale(layout: Layout) -> None:
     assert locks.load(layout) is None
-    with pytest.raises(Stale, match="run `doit lock`"):
+    with refused(Stale, "lock-missing", path=layout.lock):
         locks.read(layout)
 
 
-def test_nothing_is_missing() -> None:
-    assert LOCK.missing(CONFIG) == []
+def test_pin_that_is_missing_is_stale() -> None:
+    assert locks.pinned(LOCK.seeds, "seed", "one") == SEED
+    with refused(Stale, "pin-missing", kind="seed", name="three"):
+        locks.pinned(LOCK.seeds, "seed", "three")
+
+
+def test_complete_lock_has_no_gaps() -> None:
+    assert LOCK.gaps(CONFIG) == []
 
 
 @pytest.mark.parametrize(
     ("lock", "gap"),
     [
-        (LOCK.model_copy(update={"overlays": {}}), "overlay abc"),
-        (LOCK.model_copy(update={"overlays": {"abc": overlay(branch="x")}}), "overlay abc"),
-        (LOCK.model_copy(update={"overlays": {"abc": overlay(url="/other")}}), "overlay abc"),
-        (LOCK.model_copy(update={"seeds": {"two": SEED}}), "seed one"),
+        (LOCK.model_copy(update={"overlays": {}}), Gap("overlay", "abc")),
+        (LOCK.model_copy(update={"overlays": {"abc": overlay(branch="x")}}), Gap("overlay", "abc")),
+        (
+            LOCK.model_copy(update={"overlays": {"abc": overlay(url="/other")}}),
+            Gap("overlay", "abc"),
+        ),
+        (LOCK.model_copy(update={"seeds": {"two": SEED}}), Gap("seed", "one")),
         (
             LOCK.model_copy(update={"seeds": {"one": SEED.model_copy(update={"flavour": "x"})}}),
-            "seed one",
+            Gap("seed", "one"),
         ),
     ],
 )
-def test_what_is_missing(lock: Lock, gap: str) -> None:
-    assert lock.missing(CONFIG) == [gap]
+def test_unpinned_or_differing_pin_is_a_gap(lock: Lock, gap: Gap) -> None:
+    assert lock.gaps(CONFIG) == [gap]
 
 
 def _text(layout: Layout) -> str:
@@ -88,7 +98,7 @@ def _text(layout: Layout) -> str:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "problem"),
     [
         ("[tree]", "[tree", ""),
         ("version = 1", "version = 2", "version: "),
@@ -102,20 +112,21 @@ def _text(layout: Layout) -> str:
         ('"20260101"', '"-d"', "tree.tag: "),
     ],
 )
-def test_a_corrupt_lock_is_one_clear_error(layout: Layout, old: str, new: str, told: str) -> None:
+def test_damaged_lock_is_one_line_with_the_place(
+    layout: Layout, old: str, new: str, problem: str
+) -> None:
     text = _text(layout)
     assert old in text
     layout.lock.write_text(text.replace(old, new, 1))
-    with pytest.raises(ConfigError) as refused:
+    with refused(ConfigError, "lock-unusable", path=layout.lock) as caught:
         locks.load(layout)
-    assert str(layout.lock) in refused.value.message
-    assert told in refused.value.message
-    assert "\n" not in refused.value.message
-    assert "doit lock" in refused.value.hint
+    cause = str(caught.value.fields["cause"])
+    assert problem in cause
+    assert "\n" not in cause
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"\0", b"<html>"])
-def test_not_a_lock(layout: Layout, content: bytes) -> None:
+def test_file_that_is_no_lock_is_refused(layout: Layout, content: bytes) -> None:
     layout.lock.write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with refused(ConfigError, "lock-unusable", path=layout.lock):
         locks.load(layout)
