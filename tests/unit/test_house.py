@@ -24,7 +24,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "domain": set(),
     "errors": {"messages"},
     "layout": set(),
-    "config": {"errors", "layout"},
+    "config": {"errors", "layout", "messages"},
     "lock": {"errors", "layout", "config", "system"},
     "records": NOUNS | {"system"},
     "site": NOUNS | {"system"},
