@@ -1,1 +1,1 @@
-"""Who gets what over HTTP: policy, users, the distfile mirror, and nginx."""
+"""Serving over HTTP: the access policy, users, the distfile mirror, and nginx."""

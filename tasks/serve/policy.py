@@ -1,6 +1,6 @@
-"""The access policy as one table: which URL leads where, and for whom. Pure.
+"""The access policy as one table: each URL prefix, its folder and its group. Pure.
 
-docs/serving.md draws it. Default deny: what no door leads to does not exist.
+docs/serving.md describes it. Default deny: a path below no door does not exist.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from tasks.config.access import Access
 from tasks.layout import pointer
 
 PUBLIC = "public"
-# What may be asked for, as regular expressions of the path below a door. Of a binhost: the index,
-# what is signed beside it, and packages.
+# The paths below a door that exist, as regular expressions. Of a binhost: the index, the files
+# about it, and packages.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
 _INDEX = r"(?:Packages(?:\.gz)?|release\.json)(?:\.asc)?"
-_TOLD = r"provenance\.jsonl|sbom\.cdx\.json|client\.tar"
-BINHOST_FILES = (_INDEX, _TOLD, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
+_ABOUT = r"provenance\.jsonl|sbom\.cdx\.json|client\.tar"
+BINHOST_FILES = (_INDEX, _ABOUT, rf"{_NAME}/{_NAME}/{_NAME}\.gpkg\.tar")
 # Of a mirror: layout.conf, the flat name, and the name below its hash (GLEP 75).
 _LAYOUT = r"distfiles/layout\.conf"
 MIRROR_FILES = (_LAYOUT, r"distfiles/(?:[0-9a-f]{2}/)?[^/.\x00-\x1f][^/\x00-\x1f]*")
-# These change under their path and are asked for again each time; all others never do.
-CHANGING = frozenset({_INDEX, _TOLD, _LAYOUT})
-_FORBIDDING = frozenset({"fetch", "bindist"})
-# They install nothing that has an owner: users and groups (GLEP 81), and names for choices.
+# Their content changes, so caches must revalidate them; all other files never change.
+CHANGING = frozenset({_INDEX, _ABOUT, _LAYOUT})
+_NOT_PUBLIC = frozenset({"fetch", "bindist"})  # values of RESTRICT
+# They install nothing that has an owner: only users and groups (GLEP 81), or dependencies.
 _OWNERLESS = frozenset({"virtual", "acct-user", "acct-group"})
 
 
 @dataclass(frozen=True)
 class Door:
-    """One URL prefix (`/PATH/`), the folder below state/ that it shows, and for which group.
+    """A URL prefix (`/PATH/`), the folder below state/ that it serves, and the group that may read.
 
-    `files` are regular expressions of what may be asked for below the prefix. What never changes
-    under its path is looked for in `earlier` too, if it is not in `folder`.
+    `files` are regular expressions of the paths below the prefix that exist. Files that never
+    change are served from `earlier` if they are not in `folder`.
     """
 
     path: str
@@ -45,35 +45,35 @@ class Door:
 
 
 def as_path(group: str) -> str:
-    """A group as a part of a path: `site:acme` is `site.acme`. A name has no dot, so it is one."""
+    """Write a group as one part of a path: `site:acme` as `site.acme`. Its names have no dots."""
     return group.replace(":", ".")
 
 
 def as_group(path: str) -> str:
-    """The group of such a part of a path."""
+    """Read a group from a part of a path: the inverse of `as_path`."""
     return path.replace(".", ":", 1)
 
 
 def binhost_name(chroot: str, group: str) -> str:
-    """The name of the binhost that has a chroot's packages of one group."""
+    """The name of a group's binhost of a chroot: `java` if public, else `java@site.acme`."""
     return chroot if group == PUBLIC else f"{chroot}@{as_path(group)}"
 
 
 def whole(access: Access, chroot: str) -> str:
-    """The group that `/NAME/` is for: that of [access.binhosts], else everybody."""
+    """The group of `/NAME/`: the one in [access.binhosts], else `public`."""
     return access.binhosts.get(chroot, PUBLIC)
 
 
 def path_of(access: Access, chroot: str, group: str, channel: str = "") -> str:
-    """The URL path at which the members of a group are to look for a chroot's packages."""
+    """The URL path at which members of a group find a chroot's packages."""
     name = f"{chroot}.{channel}" if channel else chroot
     return name if group == whole(access, chroot) else binhost_name(name, group)
 
 
 def binhost(chroot: str, group: str, path: str = "", channel: str = "") -> Door:
-    """The door to a group's view of a channel's generation, and to the packages of the one before.
+    """The door to a group's view of a channel's generation, and to the previous packages.
 
-    It is at `/PATH/`, which is the binhost's name unless something else is said.
+    `path` is the binhost's name if it is not given.
     """
     top, view = f"binhost/{chroot}", as_path(group)
     name = f"{chroot}.{channel}" if channel else chroot
@@ -87,35 +87,33 @@ def binhost(chroot: str, group: str, path: str = "", channel: str = "") -> Door:
 
 
 def doors(access: Access, chroots: Sequence[str], channels: Sequence[str] = ()) -> list[Door]:
-    """Every door of a site: its binhosts, those of their groups and channels, and the mirrors."""
-    found = []
+    """List all doors of a site: binhosts for each chroot, channel and group, and the mirrors."""
+    binhosts = []
     for chroot, channel in itertools.product(chroots, ("", *channels)):
         for_all = whole(access, chroot)
         path = path_of(access, chroot, for_all, channel)
-        found.append(binhost(chroot, for_all, path, channel))
-        for group in access.groups:
-            found.append(binhost(chroot, group, channel=channel))
-    found += [mirror(group) for group in (PUBLIC, *access.groups)]
-    return found
+        binhosts.append(binhost(chroot, for_all, path, channel))
+        binhosts += [binhost(chroot, group, channel=channel) for group in access.groups]
+    return binhosts + [mirror(group) for group in (PUBLIC, *access.groups)]
 
 
 def mirror(group: str) -> Door:
     """The door to a group's distfiles."""
-    place = f"mirror/{as_path(group)}"
-    return Door(place, place, group, MIRROR_FILES)
+    path = f"mirror/{as_path(group)}"
+    return Door(path, path, group, MIRROR_FILES)
 
 
 def group_of(metadata: Mapping[str, str], access: Access) -> str | None:
-    """The group that a package belongs to; None: nobody's, it is not published.
+    """The group that a package belongs to; None for a package that must not be published.
 
-    `metadata` has CATEGORY, PN, RESTRICT and LICENSE as a package carries them, evaluated for
-    its USE flags. What is not known to be free is restricted.
+    `metadata` has CATEGORY, PN, RESTRICT and LICENSE of a binary package, evaluated for its USE
+    flags. A package that is not known to be free is restricted.
     """
     category = metadata.get("CATEGORY", "")
-    named = access.packages.get(f"{category}/{metadata.get('PN', '')}")
-    if named is not None:
-        return named
-    if _FORBIDDING & set(metadata.get("RESTRICT", "").split()):
+    configured = access.packages.get(f"{category}/{metadata.get('PN', '')}")
+    if configured is not None:
+        return configured
+    if _NOT_PUBLIC & set(metadata.get("RESTRICT", "").split()):
         return access.restricted
     licence = metadata.get("LICENSE", "").split()
     free = _is_free(licence, set(access.free)) if licence else category in _OWNERLESS
@@ -125,17 +123,16 @@ def group_of(metadata: Mapping[str, str], access: Access) -> str | None:
 def views(
     packages: Mapping[str, Mapping[str, str]], access: Access, chroot: str
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """What the members of each group may have of a chroot's set, and what nobody may have.
+    """Divide a chroot's packages into a view per group, and those that are in no view.
 
-    `packages` is metadata by name. A group has what is public and what is its own. The group of a
-    whole binhost is the only one to have anything of it; without an [access] table everybody has
-    everything.
+    `packages` is metadata by name. A view has the public packages and the group's own. A chroot in
+    [access.binhosts] has one view, for that group; without an [access] table everything is public.
     """
     if access == Access():
         return {PUBLIC: sorted(packages)}, []
     owners = {name: group_of(metadata, access) for name, metadata in sorted(packages.items())}
-    alone = access.binhosts.get(chroot)
-    groups = [alone] if alone else [PUBLIC, *access.groups]
+    only = access.binhosts.get(chroot)
+    groups = [only] if only else [PUBLIC, *access.groups]
     found = {
         group: [name for name, owner in owners.items() if owner in (PUBLIC, group)]
         for group in groups
@@ -145,14 +142,14 @@ def views(
 
 
 def metadata(stanza: Mapping[str, str]) -> dict[str, str]:
-    """What `group_of` reads, of a package's stanza in an index: its path says category and name."""
+    """The metadata for `group_of` from a package's stanza in an index."""
     category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
-    told = {key: stanza[key] for key in ("LICENSE", "RESTRICT") if key in stanza}
-    return {**told, "CATEGORY": category, "PN": name}
+    terms = {key: stanza[key] for key in ("LICENSE", "RESTRICT") if key in stanza}
+    return {**terms, "CATEGORY": category, "PN": name}
 
 
 def misplaced(stanzas: Iterable[Mapping[str, str]], group: str, access: Access) -> list[str]:
-    """The packages (CPV) of an index that is given to `group` which that group may not have."""
+    """List the packages (CPV) of an index that `group` may not fetch."""
     found = []
     for stanza in stanzas:
         owner = group_of(metadata(stanza), access)
@@ -162,11 +159,12 @@ def misplaced(stanzas: Iterable[Mapping[str, str]], group: str, access: Access) 
 
 
 def _is_free(words: list[str], free: Collection[str]) -> bool:
-    """Whether LICENSE (PMS 8.2: names, groups in brackets, `||`) can be met with `free` alone.
+    """Tell whether LICENSE (PMS 8.2: names, groups in brackets, `||`) is met by `free` alone.
 
-    What cannot be read, a USE condition too, since there should be none left, is not free.
+    Anything that cannot be parsed is not free, USE conditions too: they should be evaluated.
     """
-    levels: list[tuple[bool, list[bool]]] = [(False, [])]  # whether one is enough, what is met
+    # open brackets: whether one of the terms is enough, and which terms are met
+    levels: list[tuple[bool, list[bool]]] = [(False, [])]
     either = False
     for word in words:
         if either and word != "(":
@@ -180,7 +178,7 @@ def _is_free(words: list[str], free: Collection[str]) -> bool:
             if len(levels) == 1:
                 return False
             one, met = levels.pop()
-            # an empty choice is met (PMS), but here it tells nothing: not known to be free
+            # PMS says that an empty choice is met; but it does not make a package known to be free
             levels[-1][1].append(bool(met) and (any(met) if one else all(met)))
         else:
             levels[-1][1].append(word in free)
