@@ -26,7 +26,7 @@ from tests.kit import stub_site
 
 FOLDERS, FILES = 60, 500
 STACKS = 10
-PROGRAMS = (*stub_site.FOR_SITES, "cp", "date", "find", "tar", "wc")
+PROGRAMS = (*stub_site.SITE_PROGRAMS, "cp", "date", "find", "tar", "wc")
 # What a build does to its file system: look everywhere, read much, write much, change some, delete.
 WORK = """
 set -e
@@ -80,7 +80,7 @@ def _seed(seed: Path, scale: float) -> Path:
     noise = dice.randbytes(1 << 20)
     for folder in ("tmp", "root", "proc", "etc"):
         (seed / folder).mkdir(parents=True)
-    stub_site.fill(seed, PROGRAMS)
+    stub_site.copy_programs(seed, PROGRAMS)
     for number in range(FOLDERS):
         place = seed / "data" / str(number)
         place.mkdir(parents=True)
@@ -210,7 +210,7 @@ def _exporting(place: Path, rounds: int, scale: float) -> list[Row]:
 def _mounted(place: Path, exported: Path) -> float:
     seed = place / "small"
     if not seed.is_dir():
-        stub_site.fill(seed)
+        stub_site.copy_programs(seed)
     with workspace(place / "work", "mounted", place / "trash") as space:
         start = time.perf_counter()
         run(

@@ -13,7 +13,7 @@ import pytest
 from lab import build, mirror, site, upstream
 from tasks.layout import Layout
 from tasks.system.files import locked
-from tests.kit.lab_site import BASE_SET, Factory, without_groups
+from tests.kit.lab_site import BASE_SET, LabSite, without_groups
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def built_lab(needs_sandbox: None) -> Path:  # noqa: ARG001
 
 
 @pytest.fixture(scope="module")
-def factory(built_lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
+def lab_site(built_lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabSite]:
     """A site and a mirror of its own, with day 1 published, whatever was done to the shared lab."""
     place = tmp_path_factory.mktemp("factory")
     lab = upstream.Upstream(place / "lab")
@@ -45,7 +45,7 @@ def factory(built_lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     home = place / "site"
     with mirror.serving(lab.directory, 0) as address:
         site.write_config(lab.directory, int(address.rsplit(":", 1)[1]), home)
-        made = Factory(Layout(site=home, state=home / "state"), lab.directory)
+        made = LabSite(Layout(site=home, state=home / "state"), lab.directory)
         without_groups(made.layout.config, f"{address}/local")
         made.change(**{"chroots.base": {"packages": BASE_SET}})
         yield made

@@ -29,8 +29,8 @@ from tasks.engine import runs
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
 from tests.kit import package_contents, secret_search
-from tests.kit.lab_site import BASE_SET, Factory, ran
-from tests.kit.processes import left_by_a_kill
+from tests.kit.lab_site import BASE_SET, LabSite, tasks_run
+from tests.kit.processes import leftovers_of_kill
 from tests.kit.project import PROJECT
 from tests.programs.kill_at_boundaries import POINTS
 
@@ -59,7 +59,7 @@ _DIGEST = re.compile(r"[0-9a-f]{32,128}")
 SECRET = "sesame-open-0815"
 
 
-def site(factory: Factory, place: Path, chroots: Mapping[str, Mapping[str, Any]]) -> Factory:
+def site(factory: LabSite, place: Path, chroots: Mapping[str, Mapping[str, Any]]) -> LabSite:
     """Another site with the same keys, mirror and upstream, and these chroots."""
     place.mkdir()
     shutil.copytree(factory.layout.site / "secrets", place / "secrets")
@@ -72,12 +72,12 @@ def site(factory: Factory, place: Path, chroots: Mapping[str, Mapping[str, Any]]
     raw["chroots"] = {name: {**raw["chroots"][name], **keys} for name, keys in chroots.items()}
     seen = {name for chroot in raw["chroots"].values() for name in chroot.get("overlays", [])}
     raw["overlays"] = {name: raw["overlays"][name] for name in seen}
-    made = Factory(Layout(site=place, state=place / "state"), factory.lab)
+    made = LabSite(Layout(site=place, state=place / "state"), factory.lab)
     made.layout.config.write_text(tomli_w.dumps(raw))
     return made
 
 
-def killed(site: Factory, *words: str) -> tuple[str, int, str]:
+def killed(site: LabSite, *words: str) -> tuple[str, int, str]:
     """Run until the next boundary: which it was ("" at the end), exit code, what was printed."""
     passed = site.layout.site / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
@@ -105,14 +105,14 @@ def settled(value: Any) -> Any:
     return "DIGEST" if isinstance(value, str) and _DIGEST.fullmatch(value) else value
 
 
-def packages(site: Factory, name: str) -> Iterator[tuple[str, Path]]:
+def packages(site: LabSite, name: str) -> Iterator[tuple[str, Path]]:
     record = json.loads(site.layout.record(f"binpkgs:{name}").read_text())
     for package in record["packages"]:
         folder = site.layout.binpkgs(name) / record["set"]
         yield re.sub(r"-[0-9]+$", "", package["cpv"]), folder / package["path"]
 
 
-def assert_same(one: Factory, other: Factory) -> None:
+def assert_same(one: LabSite, other: LabSite) -> None:
     """The same lock, records and packages."""
     assert one.layout.lock.read_bytes() == other.layout.lock.read_bytes()
     left, right = one.records(), other.records()
@@ -127,28 +127,28 @@ def assert_same(one: Factory, other: Factory) -> None:
     for name in config["chroots"]:
         ours, theirs = dict(packages(one, name)), dict(packages(other, name))
         assert ours.keys() == theirs.keys()
-        unlike = {cpv: package_contents.difference(ours[cpv], theirs[cpv]) for cpv in ours}
+        unlike = {cpv: package_contents.differences(ours[cpv], theirs[cpv]) for cpv in ours}
         unlike = {cpv: lines for cpv, lines in unlike.items() if lines}
         assert set(unlike) <= set(NOT_REPRODUCIBLE), unlike
 
 
-def alike(killed: Factory, quiet: Factory) -> list[str]:
+def alike(killed: LabSite, quiet: LabSite) -> list[str]:
     """Kill one at every boundary and the other never; returns the boundaries."""
     with ThreadPoolExecutor(1) as beside:
         undisturbed = beside.submit(lambda: quiet.doit(A_TOKEN=SECRET))
         places = kill_at_every_boundary(killed)
         undisturbed.result()
     assert_same(killed, quiet)
-    assert ran(killed.doit()) == set()
+    assert tasks_run(killed.doit()) == set()
     return places
 
 
-def kill_at_every_boundary(site: Factory) -> list[str]:
+def kill_at_every_boundary(site: LabSite) -> list[str]:
     places: list[str] = []
     while True:
         place, code, printed = killed(site)
         known = {p.removesuffix(" remembered") for p in places if p.endswith(" remembered")}
-        assert not known & ran(printed), printed  # what doit knows of is not made again
+        assert not known & tasks_run(printed), printed  # what doit knows of is not made again
         if not place:
             assert code == 0, printed
             return places
@@ -156,7 +156,7 @@ def kill_at_every_boundary(site: Factory) -> list[str]:
         places.append(place)
 
 
-def boundaries(quiet: Factory) -> set[str]:
+def boundaries(quiet: LabSite) -> set[str]:
     """All that a run that nobody disturbed has passed.
 
     What is asked for from outside is done once it is there; doit need not know.
@@ -167,21 +167,21 @@ def boundaries(quiet: Factory) -> set[str]:
     return places - {"snapshot remembered", "lock remembered"}
 
 
-def every_task(site: Factory) -> set[str]:
+def every_task(site: LabSite) -> set[str]:
     """What was made on a site, by its journals."""
     journals = (runs.journal(folder) for folder in runs.folders(site.layout))
     return {str(entry["task"]) for journal in journals for entry in journal}
 
 
 @pytest.fixture(scope="module")
-def pair(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> tuple[Factory, Factory]:
+def pair(lab_site: LabSite, tmp_path_factory: pytest.TempPathFactory) -> tuple[LabSite, LabSite]:
     """A small site to be killed, and one like it."""
     place = tmp_path_factory.mktemp("pair")
-    with_overlay(factory)
-    return site(factory, place / "killed", SMALL), site(factory, place / "quiet", SMALL)
+    with_overlay(lab_site)
+    return site(lab_site, place / "killed", SMALL), site(lab_site, place / "quiet", SMALL)
 
 
-def with_overlay(factory: Factory) -> None:
+def with_overlay(factory: LabSite) -> None:
     """The overlay over HTTP, as plain files (gitprotocol-http(5), the dumb one)."""
     lab = upstream.Upstream(factory.lab)
     if not (lab.mirror / "java.git").exists():
@@ -191,7 +191,7 @@ def with_overlay(factory: Factory) -> None:
         subprocess.run(["git", "-C", lab.mirror / "java.git", "update-server-info"], check=True)
 
 
-def test_killed_at_every_boundary(pair: tuple[Factory, Factory]) -> None:
+def test_killed_at_every_boundary(pair: tuple[LabSite, LabSite]) -> None:
     """Those that take long are killed once less: `make soak` does it all."""
     killed, quiet = pair
     spared = {f"{kind}:base made" for kind in ("binpkgs", "candidate", "gate", "client")}
@@ -200,7 +200,7 @@ def test_killed_at_every_boundary(pair: tuple[Factory, Factory]) -> None:
     assert sorted(places) == sorted(boundaries(quiet) - spared)
 
 
-def test_no_secret_is_left(pair: tuple[Factory, Factory]) -> None:
+def test_no_secret_is_left(pair: tuple[LabSite, LabSite]) -> None:
     """Fault 58: passwords of URLs and the caller's environment are in no log, record or package."""
     quiet = pair[1]
     assert quiet.layout.record("client:base").exists()
@@ -217,7 +217,7 @@ def test_no_secret_is_left(pair: tuple[Factory, Factory]) -> None:
     }
     for name in found:
         assert not name.endswith((".log", ".gpkg.tar")) and ".gpkg.tar " not in name, name
-    assert SECRET not in secret_search.remembered(quiet.layout.database)
+    assert SECRET not in secret_search.database_dump(quiet.layout.database)
     assert SECRET not in quiet.layout.lock.read_text()
     for words in (("list", "--all"), ("status",), ("why", "overlay"), ("dumpdb",)):
         assert SECRET not in quiet.doit(*words)
@@ -227,23 +227,23 @@ LARGE: dict[str, dict[str, Any]] = {"base": {"packages": BASE_SET}, "java": {}}
 
 
 @pytest.mark.soak
-def test_a_stack_killed_at_every_boundary(factory: Factory, tmp_path: Path) -> None:
-    with_overlay(factory)
-    killed, quiet = (site(factory, tmp_path / name, LARGE) for name in ("killed", "quiet"))
+def test_a_stack_killed_at_every_boundary(lab_site: LabSite, tmp_path: Path) -> None:
+    with_overlay(lab_site)
+    killed, quiet = (site(lab_site, tmp_path / name, LARGE) for name in ("killed", "quiet"))
     places = alike(killed, quiet)
     assert sorted(places) == sorted(boundaries(quiet))
 
 
 @pytest.mark.soak
-def test_killed_at_a_hundred_random_points(factory: Factory, tmp_path: Path) -> None:
+def test_killed_at_a_hundred_random_points(lab_site: LabSite, tmp_path: Path) -> None:
     """Every few kills a task is made anew, so that there is something to be killed to the end.
 
     BINMILL_SEED repeats one; BINMILL_KILLS makes it shorter or longer.
     """
     seed = int(os.environ.get("BINMILL_SEED", time.time()))
     dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-    with_overlay(factory)
-    killed, quiet = (site(factory, tmp_path / name, LARGE) for name in ("killed", "quiet"))
+    with_overlay(lab_site)
+    killed, quiet = (site(lab_site, tmp_path / name, LARGE) for name in ("killed", "quiet"))
     quiet.doit()
     longest = max(runs.expected(quiet.layout).values())
     tasks = sorted(every_task(quiet))
@@ -254,7 +254,7 @@ def test_killed_at_a_hundred_random_points(factory: Factory, tmp_path: Path) -> 
             time.sleep(dice.uniform(0.2, 2 + longest * dice.random() ** 2))
             process.kill()
         assert process.returncode in (0, -signal.SIGKILL), f"BINMILL_SEED={seed}, kill {number}"
-        assert left_by_a_kill(killed.layout) == [], f"BINMILL_SEED={seed}, kill {number}"
+        assert leftovers_of_kill(killed.layout) == [], f"BINMILL_SEED={seed}, kill {number}"
     killed.doit()
     assert_same(killed, quiet)
-    assert ran(killed.doit()) == set()
+    assert tasks_run(killed.doit()) == set()

@@ -31,92 +31,92 @@ from tasks.publish import generation, published, sign
 from tasks.serve import certificates, nginx
 from tasks.site import CONFIG_VARIABLE
 from tasks.system.sandbox import Bind, Sandbox
-from tests.kit.lab_site import Factory, ran
+from tests.kit.lab_site import LabSite, tasks_run
 from tests.kit.project import PROJECT
 
 ROLE = "role:java"
 FREE = ["GPL-2", "GPL-3", "BSD", "ZLIB", "BZIP2", "ISC", "public-domain", "metapackage"]
 
 
-def restricted(factory: Factory) -> Path:
+def restricted(factory: LabSite) -> Path:
     """The archive that only a person may hand over, as the lab's upstream has it."""
     return next((upstream.Upstream(factory.lab).local / "distfiles").rglob("jattach-*"))
 
 
-def test_a_site_with_groups(factory: Factory) -> None:
+def test_a_site_with_groups(lab_site: LabSite) -> None:
     """One base, and two stacks that want the same restricted package; one is in its group."""
-    raw = tomli.loads(factory.layout.config.read_text())
+    raw = tomli.loads(lab_site.layout.config.read_text())
     base = {key: raw["chroots"]["base"][key] for key in ("seed", "profile")}
     stack = {"base": "base", "overlays": ["java"], "packages": ["dev-java/jattach"]}
     raw["chroots"] = {"base": base, "java": {**stack, "groups": [ROLE]}, "outside": stack}
     raw["mirrors"].pop("local", None)
     raw["access"] = {"groups": [ROLE, "site:acme"], "restricted": ROLE, "free": FREE}
-    tls = certificates.throwaway(factory.layout.site / "secrets/tls")
+    tls = certificates.throwaway(lab_site.layout.site / "secrets/tls")
     raw["serve"] = {"certificate": str(tls.certificate), "certificate_key": str(tls.key)}
-    factory.layout.config.write_text(tomli_w.dumps(raw))
-    factory.doit("binpkgs:base", "overlay:java")
-    assert factory.layout.record("binpkgs:base").exists()
+    lab_site.layout.config.write_text(tomli_w.dumps(raw))
+    lab_site.doit("binpkgs:base", "overlay:java")
+    assert lab_site.layout.record("binpkgs:base").exists()
 
 
-def test_without_the_file_it_is_said_what_to_do(factory: Factory) -> None:
-    printed = factory.doit("binpkgs:java", code=1)
+def test_without_the_file_it_is_said_what_to_do(lab_site: LabSite) -> None:
+    printed = lab_site.doit("binpkgs:java", code=1)
     assert "java could not fetch what it needs" in printed
     assert "jattach" in printed
     assert f"doit distfile add FILE --group {ROLE}" in printed
-    assert list(factory.layout.work.iterdir()) == []
+    assert list(lab_site.layout.work.iterdir()) == []
 
 
-def test_a_chroot_fetches_what_is_its_roles(factory: Factory) -> None:
-    factory.doit("distfile", "add", str(restricted(factory)), "--group", ROLE)
-    factory.doit("binpkgs:java")
-    log = (factory.layout.logs / "latest" / "binpkgs.java.log").read_text(errors="replace")
+def test_a_chroot_fetches_what_is_its_roles(lab_site: LabSite) -> None:
+    lab_site.doit("distfile", "add", str(restricted(lab_site)), "--group", ROLE)
+    lab_site.doit("binpkgs:java")
+    log = (lab_site.layout.logs / "latest" / "binpkgs.java.log").read_text(errors="replace")
     # nginx refused it first: wget(1) tells its password only to who asks for it
     asked = re.search(r"https://127\.0\.0\.1:\d+/mirror/role\.java/distfiles/\w+/jattach\S+", log)
     assert asked, log
     assert "401 Unauthorized" in log
     assert "200 OK" in log
-    made = json.loads(factory.layout.record("binpkgs:java").read_text())
+    made = json.loads(lab_site.layout.record("binpkgs:java").read_text())
     assert any(p["cpv"].startswith("dev-java/jattach") for p in made["packages"])
-    fetched = [path.name for path in factory.layout.restricted_distfiles("java").iterdir()]
-    assert restricted(factory).name in fetched
-    assert not (factory.layout.distfiles / restricted(factory).name).exists()
+    fetched = [path.name for path in lab_site.layout.restricted_distfiles("java").iterdir()]
+    assert restricted(lab_site).name in fetched
+    assert not (lab_site.layout.distfiles / restricted(lab_site).name).exists()
 
 
-def test_no_password_is_left(factory: Factory) -> None:
-    state = factory.layout.state
+def test_no_password_is_left(lab_site: LabSite) -> None:
+    state = lab_site.layout.state
     texts = [f for f in state.rglob("*") if f.is_file() and f.stat().st_size < 1 << 20]
     assert not [f for f in texts if f.name == ".netrc" or b"login java" in f.read_bytes()]
     mirrors = (state / "etc/java").rglob("mirrors")
     assert list(mirrors) == []
 
 
-def test_a_chroot_without_the_role_does_not(factory: Factory) -> None:
-    printed = factory.doit("binpkgs:outside", code=1)
+def test_a_chroot_without_the_role_does_not(lab_site: LabSite) -> None:
+    printed = lab_site.doit("binpkgs:outside", code=1)
     assert "binpkgs:outside: FAILED" in printed
     assert "fetch restriction" in printed or "jattach" in printed
-    assert not factory.layout.record("binpkgs:outside").exists()
+    assert not lab_site.layout.record("binpkgs:outside").exists()
 
 
-def test_a_member_installs_and_others_are_refused(factory: Factory) -> None:
+def test_a_member_installs_and_others_are_refused(lab_site: LabSite) -> None:
     """A client of each kind, with the real emerge, over TLS, signatures required."""
-    factory.doit("members:java", "members:base")
-    java = json.loads(factory.layout.record("members:java").read_text())
+    lab_site.doit("members:java", "members:base")
+    java = json.loads(lab_site.layout.record("members:java").read_text())
     assert java["group"] == ROLE
     assert java["refused"] == ["stranger", "outsider"]
     assert any(cpv.startswith("dev-java/jattach") for cpv in java["installed"])
-    log = (factory.layout.logs / "latest" / "members.java.log").read_text(errors="replace")
+    log = (lab_site.layout.logs / "latest" / "members.java.log").read_text(errors="replace")
     assert "/java@role.java/Packages" in log
     assert re.search(r"^\[binary +N g +\] dev-java/jattach", log, re.MULTILINE)  # g: from there
-    base = json.loads(factory.layout.record("members:base").read_text())
+    base = json.loads(lab_site.layout.record("members:base").read_text())
     assert (base["group"], base["refused"]) == ("public", [])
-    assert ran(factory.doit("members:java", "members:base")) == set()
+    assert tasks_run(lab_site.doit("members:java", "members:base")) == set()
 
 
 def test_the_gate_knows_what_a_group_may_have(
-    factory: Factory, monkeypatch: pytest.MonkeyPatch
+    lab_site: LabSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package in a view of a group that may not have it: the last look before clients have it."""
-    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(factory.layout.config)})
+    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(lab_site.layout.config)})
     made = site.load(PROJECT)
     number = records.read(made.layout, "candidate:java")["generation"]
     packages = published.place(made.layout.binhost("java"), number) / "public/Packages"
@@ -137,10 +137,10 @@ def test_the_gate_knows_what_a_group_may_have(
 
 
 def test_a_generation_that_is_open_to_all_is_noticed(
-    factory: Factory, monkeypatch: pytest.MonkeyPatch
+    lab_site: LabSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proof can fail: an nginx without the guard of its doors lets a stranger in."""
-    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(factory.layout.config)})
+    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(lab_site.layout.config)})
     monkeypatch.setattr(nginx, "PUBLIC", ROLE)
     made = site.load(PROJECT)
     with pytest.raises(BinmillError, match="stranger was not refused by the binhost of java"):
@@ -148,7 +148,7 @@ def test_a_generation_that_is_open_to_all_is_noticed(
 
 
 @contextlib.contextmanager
-def served(factory: Factory) -> Iterator[str]:
+def served(factory: LabSite) -> Iterator[str]:
     """The real `doit serve` of the site while the block runs; gives its URL."""
     with socket.socket() as plug:
         plug.bind(("127.0.0.1", 0))
@@ -197,7 +197,7 @@ def holder(made: site.Site, url: str, pem: Path) -> Iterator[Sandbox]:
         )
 
 
-def status(factory: Factory, url: str, pem: Path) -> int:
+def status(factory: LabSite, url: str, pem: Path) -> int:
     trusted = factory.layout.site / "secrets/tls/server.pem"
     return requests.get(
         f"{url}/java@role.java/Packages", cert=str(pem), verify=str(trusted), timeout=20
@@ -205,22 +205,22 @@ def status(factory: Factory, url: str, pem: Path) -> int:
 
 
 def test_a_client_with_a_certificate(
-    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab_site: LabSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the real `doit serve`: it installs; once the user is removed, it gets nothing."""
-    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(factory.layout.config)})
-    factory.doit("user", "add", "jill", "--group", ROLE, "--certificate")
-    pem = factory.layout.certificates / "jill.pem"
+    monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(lab_site.layout.config)})
+    lab_site.doit("user", "add", "jill", "--group", ROLE, "--certificate")
+    pem = lab_site.layout.certificates / "jill.pem"
     shutil.copy(pem, tmp_path)
     log = tmp_path / "log"
-    with served(factory) as url:
+    with served(lab_site) as url:
         made = site.load(PROJECT)
         with holder(made, url, tmp_path / "jill.pem") as room:
             installed = clients.install(room, ["dev-java/jattach"], log)
         assert any(cpv.startswith("dev-java/jattach") for cpv in installed)
-        factory.doit("user", "remove", "jill")
+        lab_site.doit("user", "remove", "jill")
         deadline = time.monotonic() + 30
-        while status(factory, url, tmp_path / "jill.pem") != 401:
+        while status(lab_site, url, tmp_path / "jill.pem") != 401:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         with holder(made, url, tmp_path / "jill.pem") as room:

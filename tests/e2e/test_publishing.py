@@ -26,9 +26,9 @@ from tasks.system.gpgv import Role, verify_detached
 from tasks.system.sandbox import Bind
 from tests.kit.files import names
 from tests.kit.gpg import Gpg
-from tests.kit.lab_site import Factory
+from tests.kit.lab_site import LabSite
 from tests.kit.packages import VALUES, gpkg
-from tests.kit.processes import agents
+from tests.kit.processes import processes_naming
 from tests.kit.project import PROJECT
 
 PROGRAM = PROJECT / "tests/programs/portage_accepts.py"
@@ -44,7 +44,7 @@ ACCESS = {
 class Binhost:
     """A site with a real seed and tree, and sets that are made by hand."""
 
-    def __init__(self, factory: Factory) -> None:
+    def __init__(self, factory: LabSite) -> None:
         self.factory = factory
 
     @property
@@ -105,9 +105,9 @@ class Binhost:
 
 
 @pytest.fixture(scope="module")
-def binhost(factory: Factory) -> Binhost:
-    factory.doit("chroot:base", "etc:base", "tree")
-    return Binhost(factory)
+def binhost(lab_site: LabSite) -> Binhost:
+    lab_site.doit("chroot:base", "etc:base", "tree")
+    return Binhost(lab_site)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_two_groups_and_all_that_is_signed(binhost: Binhost, role: Role) -> None
         paths = {str(path.relative_to(folder)) for path in folder.rglob("*.gpkg.tar")}
         assert {stanza["PATH"] for stanza in stanzas} == paths
         sign.verify([folder / path for path in paths], role)
-    assert agents(binhost.home) == agents(Path(sign.KEY_HOME)) == []
+    assert processes_naming(binhost.home) == processes_naming(Path(sign.KEY_HOME)) == []
 
 
 def test_what_is_new_is_signed_and_the_rest_is_linked(
@@ -212,7 +212,7 @@ def test_a_key_that_is_gone_or_has_expired(binhost: Binhost, tmp_path: Path) -> 
             assert names(binhost.place / "gen") == [str(n) for n in range(1, now + 1)]
     finally:
         binhost.factory.change(binhost={"signing_home": "secrets/gnupg"})
-    assert agents(spoilt) == []
+    assert processes_naming(spoilt) == []
     assert binhost.publish()["generation"] == now + 1
 
 

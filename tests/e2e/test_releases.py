@@ -26,25 +26,25 @@ from tasks.serve import policy
 from tasks.serve.nginx_process import serving
 from tasks.site import Site
 from tasks.system import sandbox
-from tests.kit.lab_site import Factory, ran
+from tests.kit.lab_site import LabSite, tasks_run
 
 EMERGE = ["emerge", "--oneshot", "--getbinpkgonly", "--usepkgonly", "--color=n", "--nospinner"]
 ZLIB = "sys-libs/zlib"
 
 
 @pytest.fixture(scope="module")
-def site(factory: Factory) -> Site:
+def site(lab_site: LabSite) -> Site:
     """A site with two generations: the second one has another USE flag of zlib."""
-    factory.change(
+    lab_site.change(
         binhost={"channels": ["testing", "stable"]}, **{"chroots.base": {"packages": []}}
     )
-    assert "gate:base" in ran(factory.doit("publish:base"))
-    factory.change(**{"chroots.base.package_use": {ZLIB: ["-static-libs"]}})
-    factory.doit("publish:base")
-    return loaded(factory)
+    assert "gate:base" in tasks_run(lab_site.doit("publish:base"))
+    lab_site.change(**{"chroots.base.package_use": {ZLIB: ["-static-libs"]}})
+    lab_site.doit("publish:base")
+    return loaded(lab_site)
 
 
-def loaded(factory: Factory) -> Site:
+def loaded(factory: LabSite) -> Site:
     return Site(factory.layout, load.load(factory.layout))
 
 
@@ -79,24 +79,24 @@ def portage(site: Site) -> Iterator[Client]:
         yield Client(site, url, space)
 
 
-def test_what_changed_is_told(site: Site, factory: Factory) -> None:
-    printed = factory.doit("diff", "base")
+def test_what_changed_is_told(site: Site, lab_site: LabSite) -> None:
+    printed = lab_site.doit("diff", "base")
     assert "base generation 1 -> 2: " in printed
     assert "because of USE -static-libs" in printed
-    told = json.loads(factory.doit("diff", "base", "1", "2", "--json"))
+    told = json.loads(lab_site.doit("diff", "base", "1", "2", "--json"))
     (zlib,) = [package for package in told["rebuilt"] if package["name"] == ZLIB]
     assert zlib["use"] == ["-static-libs"]
     assert "the config" in zlib["why"]
-    assert "there is no generation '9'" in factory.doit("diff", "base", "9", code=1)
-    assert "one of: base" in factory.doit("diff", "bose", code=1)
-    assert len(json.loads(factory.doit("generations", "--json"))) == 2
+    assert "there is no generation '9'" in lab_site.doit("diff", "base", "9", code=1)
+    assert "one of: base" in lab_site.doit("diff", "bose", code=1)
+    assert len(json.loads(lab_site.doit("generations", "--json"))) == 2
     assert current(site) == 2
 
 
-def test_a_client_sees_a_rollback(site: Site, factory: Factory, portage: Client) -> None:
+def test_a_client_sees_a_rollback(site: Site, lab_site: LabSite, portage: Client) -> None:
     """Fault 62."""
     newest = portage.install()
-    said = factory.doit("rollback:base")
+    said = lab_site.doit("rollback:base")
     assert "generation 3 is current, with the packages of 1" in said
     assert portage.install() < newest
     stamps = [published.facts(site.layout.binhost("base"), n)["timestamp"] for n in (1, 2, 3)]
@@ -106,29 +106,29 @@ def test_a_client_sees_a_rollback(site: Site, factory: Factory, portage: Client)
         assert (views[1] / path.relative_to(views[0])).read_bytes() == path.read_bytes()
 
     # held: what is not named leaves it alone, what asks for it ends it
-    assert "current, has the packages of 1 again, held" in factory.doit("generations", "base")
-    assert ran(factory.doit("gate:base")) == set()
-    assert "publish:base" not in factory.doit("why", "client:base").split("it has not")[0]
-    assert "no generation before 1" in factory.doit("rollback:base", code=1)
-    assert "is current already" in factory.doit("rollback", "base", "--to", "3", code=1)
-    assert ran(factory.doit("publish:base")) == {"publish:base"}
+    assert "current, has the packages of 1 again, held" in lab_site.doit("generations", "base")
+    assert tasks_run(lab_site.doit("gate:base")) == set()
+    assert "publish:base" not in lab_site.doit("why", "client:base").split("it has not")[0]
+    assert "no generation before 1" in lab_site.doit("rollback:base", code=1)
+    assert "is current already" in lab_site.doit("rollback", "base", "--to", "3", code=1)
+    assert tasks_run(lab_site.doit("publish:base")) == {"publish:base"}
     assert portage.install() == newest
     assert current(site) == 4
 
 
-def test_a_channel_moves_only_when_told(site: Site, factory: Factory) -> None:
+def test_a_channel_moves_only_when_told(site: Site, lab_site: LabSite) -> None:
     binhost = site.layout.binhost("base")
-    assert "there is no channel 'stabel'" in factory.doit(
+    assert "there is no channel 'stabel'" in lab_site.doit(
         "promote", "base", "--to", "stabel", code=1
     )
-    assert "no other generation" in factory.doit("promote", "base", "--to", "stable", code=1)
-    factory.doit("promote", "base", "2")
-    factory.doit("promote", "base", "--to", "stable")
+    assert "no other generation" in lab_site.doit("promote", "base", "--to", "stable", code=1)
+    lab_site.doit("promote", "base", "2")
+    lab_site.doit("promote", "base", "--to", "stable")
     assert generation.current(binhost, "testing") == generation.current(binhost, "stable") == 2
-    assert "stable has generation 2 already" in factory.doit(
+    assert "stable has generation 2 already" in lab_site.doit(
         "promote", "base", "--to", "stable", code=1
     )
-    factory.doit("promote", "base", "1", "--to", "stable")  # older: made again
+    lab_site.doit("promote", "base", "1", "--to", "stable")  # older: made again
     assert generation.current(binhost, "stable") == 5
     assert generation.current(binhost, "stable", previous=True) == 2
     assert current(site) == 4

@@ -19,9 +19,9 @@ from tasks.system import sandbox
 from tasks.system.files import write_atomic
 from tasks.system.sandbox import Bind
 from tests.kit.files import names
-from tests.kit.lab_site import Factory
+from tests.kit.lab_site import LabSite
 from tests.kit.project import PROJECT
-from tests.kit.random_kills import Work, on_a_host_of_its_own
+from tests.kit.random_kills import Work, kill_runs
 
 pytestmark = pytest.mark.soak
 
@@ -38,9 +38,9 @@ src_compile() {
 
 
 @pytest.fixture(scope="module")
-def made(factory: Factory) -> Site:
+def made(lab_site: LabSite) -> Site:
     """A site whose base can be entered, with files of its own below /etc/portage."""
-    own = factory.layout.site / "portage/base"
+    own = lab_site.layout.site / "portage/base"
     for path, text in {
         "package.env": "app-misc/hello marked.conf\n",
         "env/marked.conf": 'EXTRA_ECONF="--program-prefix=marked-"\n',
@@ -48,9 +48,9 @@ def made(factory: Factory) -> Site:
         "patches/app-misc/hello/readme.patch": "--- /dev/null\n+++ b/MINE\n@@ -0,0 +1 @@\n+mine\n",
     }.items():
         write_atomic(own / path, text)
-    factory.change(**{"chroots.base": {"portage_dir": "portage/base"}})
-    factory.doit("mount:base", "check:base", "mount:appliance")
-    os.environ[site.CONFIG_VARIABLE] = str(factory.layout.config)
+    lab_site.change(**{"chroots.base": {"portage_dir": "portage/base"}})
+    lab_site.doit("mount:base", "check:base", "mount:appliance")
+    os.environ[site.CONFIG_VARIABLE] = str(lab_site.layout.config)
     return site.load(PROJECT)
 
 
@@ -88,36 +88,38 @@ def _etc(box: sandbox.Sandbox) -> str:
     return next(bind.source for bind in box.binds if bind.target == "/etc/portage")
 
 
-def test_files_of_its_own_are_obeyed(made: Site, factory: Factory) -> None:
+def test_files_of_its_own_are_obeyed(made: Site, lab_site: LabSite) -> None:
     """package.env with env/, package.use, and a patch, by what the real emerge makes of them."""
-    shown = factory.doit("show", "base")
+    shown = lab_site.doit("show", "base")
     assert "patches/app-misc/hello/readme.patch" in shown
     script = (
         "emerge -pv dev-libs/libyaml && emerge --quiet-build=n -1 app-misc/hello &&"
         " ls /usr/bin/*hello"
     )
-    told = factory.doit("enter", "base", "--scratch", "--", "sh", "-c", script)
+    told = lab_site.doit("enter", "base", "--scratch", "--", "sh", "-c", script)
     assert "-static-libs" in told
     assert "Applying readme.patch" in told
     assert "/usr/bin/marked-hello" in told
     assert names(made.layout.work) == []
 
 
-def test_real_emerge_that_looks_touches_nothing(made: Site, factory: Factory) -> None:
-    factory.doit("enter", "base", "--", "emerge", "--pretend", "--verbose", "app-misc/hello")
-    factory.doit("enter", "base", "--", "emerge", "--info")
-    assert "nothing to do" in factory.doit("mount:base")
+def test_real_emerge_that_looks_touches_nothing(made: Site, lab_site: LabSite) -> None:
+    lab_site.doit("enter", "base", "--", "emerge", "--pretend", "--verbose", "app-misc/hello")
+    lab_site.doit("enter", "base", "--", "emerge", "--info")
+    assert "nothing to do" in lab_site.doit("mount:base")
     assert not made.layout.touched("base").exists()
 
 
-def test_what_emerge_installs_by_hand_is_kept_and_thrown_away(made: Site, factory: Factory) -> None:
-    assert "touched by hand" in factory.doit(
+def test_what_emerge_installs_by_hand_is_kept_and_thrown_away(
+    made: Site, lab_site: LabSite
+) -> None:
+    assert "touched by hand" in lab_site.doit(
         "enter", "base", "--", "emerge", "-1", "app-misc/hello"
     )
-    assert "marked-hello" in factory.doit(
+    assert "marked-hello" in lab_site.doit(
         "enter", "base", "--scratch", "--", "sh", "-c", "ls /usr/bin/*hello /var/db/pkg/app-misc"
     )
-    factory.doit("enter", "base", "--reset")
+    lab_site.doit("enter", "base", "--reset")
     assert not made.layout.touched("base").exists()
 
 
@@ -135,7 +137,7 @@ def test_kills_during_real_builds(made: Site) -> None:
     ]
     seed = int(os.environ.get("BINMILL_SEED", time.time()))
     count = int(os.environ.get("BINMILL_KILLS", "200"))
-    found = on_a_host_of_its_own(made.layout.config, works, count, seed)
+    found = kill_runs(made.layout.config, works, count, seed)
     assert len(found) == count
     assert not [line for line in found if "wrong" in line], f"BINMILL_SEED={seed}"
     done = subprocess.run(

@@ -15,30 +15,30 @@ import pytest
 
 from tasks.flow import snapshots
 from tasks.system import http
-from tests.kit.gpg import Keys, every_kind
-from tests.kit.mirrors import REMOTE, World
-from tests.kit.sample_site import Small, Upstream, small
-from tests.kit.scripted_server import Hostile, hostile, status
+from tests.kit.fake_upstream import REMOTE, FakeUpstream
+from tests.kit.gpg import Keys, keys_of_every_kind
+from tests.kit.sample_site import SampleSite, SampleUpstream, sample_site
+from tests.kit.scripted_server import ScriptedServer, scripted_server, status
 from tests.kit.snapshots import DAY
 
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
-    with every_kind(tmp_path_factory.mktemp("keys")) as made:
+    with keys_of_every_kind(tmp_path_factory.mktemp("keys")) as made:
         yield made
 
 
 @contextlib.contextmanager
 def upstream(
     folder: Path, keys: Keys, patch: pytest.MonkeyPatch, printed: Callable[[], str]
-) -> Iterator[World]:
+) -> Iterator[FakeUpstream]:
     patch.setattr(os, "environ", os.environ.copy())
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         patch.delenv(name, raising=False)
     patch.setattr(http, "_PAUSES", (0.0, 0.0))
-    with hostile() as server:
+    with scripted_server() as server:
         server.answers["*"] = status(404)
-        made = World(folder, server, keys, printed)
+        made = FakeUpstream(folder, server, keys, printed)
         patch.setattr(snapshots, "_now", lambda: made.now)
         yield made
     from git import Repo
@@ -49,12 +49,12 @@ def upstream(
 
 
 @pytest.fixture
-def world(
+def fake_upstream(
     tmp_path: Path,
     keys: Keys,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[World]:
+) -> Iterator[FakeUpstream]:
     """No mirror has anything yet, and nothing is frozen."""
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", tmp_path / REMOTE], check=True)
     with upstream(tmp_path, keys, monkeypatch, lambda: "".join(capsys.readouterr())) as made:
@@ -62,7 +62,7 @@ def world(
 
 
 @pytest.fixture(scope="session")
-def first_day(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def frozen_day(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a site that has frozen DAY, and its remote."""
     folder = tmp_path_factory.mktemp("first")
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", folder / REMOTE], check=True)
@@ -73,19 +73,19 @@ def first_day(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def begun(world: World, first_day: Path) -> World:
+def frozen_upstream(fake_upstream: FakeUpstream, frozen_day: Path) -> FakeUpstream:
     """DAY is frozen; no mirror has anything newer."""
     for name in ("site", REMOTE):
-        shutil.copytree(first_day / name, world.folder / name, dirs_exist_ok=True)
-    return world
+        shutil.copytree(frozen_day / name, fake_upstream.folder / name, dirs_exist_ok=True)
+    return fake_upstream
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         os.environ.pop(name, None)
-    with hostile() as server:
+    with scripted_server() as server:
         yield server
 
 
@@ -95,44 +95,48 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_upstream(
+def sample_upstream(
     keys: Keys,
     tmp_path_factory: pytest.TempPathFactory,
     needs_root: None,  # noqa: ARG001
-) -> Iterator[Upstream]:
+) -> Iterator[SampleUpstream]:
     """A mirror with yesterday's snapshot and a stage, and an overlay's repository."""
-    with hostile() as server:
+    with scripted_server() as server:
         server.answers["*"] = status(404)
-        made = Upstream(tmp_path_factory.mktemp("small") / "upstream", server, keys)
+        made = SampleUpstream(tmp_path_factory.mktemp("small") / "upstream", server, keys)
         made.publish()
         yield made
 
 
 @pytest.fixture(scope="session")
-def small_made(small_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Small:
+def prebuilt_site(
+    sample_upstream: SampleUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> SampleSite:
     """A small site with all made; to be copied, not to be changed."""
-    site = small(tmp_path_factory.mktemp("made") / "site")
-    site.write(small_upstream.config())
+    site = sample_site(tmp_path_factory.mktemp("made") / "site")
+    site.write(sample_upstream.config())
     site.make()
     return site
 
 
 @pytest.fixture
-def fresh(small_upstream: Upstream, tmp_path: Path) -> Small:
+def empty_site(sample_upstream: SampleUpstream, tmp_path: Path) -> SampleSite:
     """A small site in which nothing was done yet."""
-    site = small(tmp_path / "site")
-    site.write(small_upstream.config())
+    site = sample_site(tmp_path / "site")
+    site.write(sample_upstream.config())
     return site
 
 
 @pytest.fixture
-def made(small_made: Small, fresh: Small) -> Small:
+def built_site(prebuilt_site: SampleSite, empty_site: SampleSite) -> SampleSite:
     """A small site of its own in which all is made and up to date."""
-    subprocess.run(["cp", "-a", f"{small_made.layout.site}/.", fresh.layout.site], check=True)
-    database = sqlite3.connect(fresh.layout.database)  # it knows files by their absolute paths
+    subprocess.run(
+        ["cp", "-a", f"{prebuilt_site.layout.site}/.", empty_site.layout.site], check=True
+    )
+    database = sqlite3.connect(empty_site.layout.database)  # it knows files by their absolute paths
     with contextlib.closing(database), database:
         database.execute(
             "update doit set task_data = replace(task_data, ?, ?)",
-            (str(small_made.layout.site), str(fresh.layout.site)),
+            (str(prebuilt_site.layout.site), str(empty_site.layout.site)),
         )
-    return fresh
+    return empty_site

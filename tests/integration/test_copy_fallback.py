@@ -33,7 +33,7 @@ ln /srv/new /srv/hard; chmod 4755 /srv/new; rm /opt/of-top; rm -r /gone; mkdir -
 def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     """Three layers; the topmost hides, replaces and takes away what is below."""
     top, middle = tmp_path_factory.mktemp("top"), tmp_path_factory.mktemp("middle")
-    seed = stub_site.fill(tmp_path_factory.mktemp("seed"), stub_site.FOR_SITES)
+    seed = stub_site.copy_programs(tmp_path_factory.mktemp("seed"), stub_site.SITE_PROGRAMS)
     for name in ("file", "doomed", "mode", "lower", "moved", "of-seed"):
         (seed / "srv").mkdir(exist_ok=True)
         (seed / "srv" / name).write_text(name)
@@ -150,17 +150,17 @@ _STORY = """
 import sys
 from pathlib import Path
 from tests.kit import stub_site
-from tests.kit.stub_site import doit, sh, touched
+from tests.kit.stub_site import doit, enter_sh, modified_chroots
 from tasks.records import read
-layout = stub_site.site(Path(sys.argv[1])).layout
+layout = stub_site.create(Path(sys.argv[1])).layout
 print(doit(layout, "mount:appliance", "mount:java"))
-print(sh(layout, "echo mine > /root/file; rm /etc/hosts"))
-assert touched(layout) == ["java"]
+print(enter_sh(layout, "echo mine > /root/file; rm /etc/hosts"))
+assert modified_chroots(layout) == ["java"]
 print(doit(layout, "mount:appliance"))
 assert len(read(layout, "chroot:appliance")["layers"]) == 5
-print(sh(layout, "cat /root/file", "--scratch", name="appliance"))
+print(enter_sh(layout, "cat /root/file", "--scratch", name="appliance"))
 look = "ls /root; test -e /etc/hosts || echo gone"
-assert sh(layout, look, "--scratch").endswith("file\\ngone\\n")
+assert enter_sh(layout, look, "--scratch").endswith("file\\ngone\\n")
 assert list(layout.work.iterdir()) == []
 """
 

@@ -18,7 +18,7 @@ from tasks.flow import mirror, serve
 from tasks.layout import Layout
 from tasks.serve import certificates, distfiles
 from tasks.site import Site
-from tests.kit.configs import GOOD, changed
+from tests.kit.configs import THREE_CHROOTS, three_chroots_with
 from tests.kit.files import names
 from tests.kit.refused import refused
 
@@ -37,11 +37,11 @@ def manifest(**goods: bytes) -> str:
 @pytest.fixture
 def site(layout: Layout) -> Site:
     """A locked tree with a free package and a restricted one, and an empty overlay."""
-    raw: dict[str, Any] = changed(
+    raw: dict[str, Any] = three_chroots_with(
         ("access", {"groups": ["site:acme", "role:java"], "restricted": "role:java"}),
         ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"}),
     )
-    assert raw["overlays"] == GOOD["overlays"]
+    assert raw["overlays"] == THREE_CHROOTS["overlays"]
     for task, commit in (("tree", "a" * 40), ("overlay:ours", "b" * 40)):
         records.write(layout, task, {"commit": commit})
         layout.export(commit).mkdir(parents=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.project import PROJECT
-from tests.kit.step_project import Site, write
+from tests.kit.step_project import StepProject, write_file
 from tests.programs.kill_at_boundaries import POINTS
 
 TASKS = ("one", "two:x", "three", "looks", "locks")
@@ -29,12 +29,12 @@ RUNS = {
 }
 
 
-def made(folder: Path) -> Site:
+def made(folder: Path) -> StepProject:
     folder.mkdir()
-    return Site(folder)
+    return StepProject(folder)
 
 
-def kept(site: Site) -> dict[str, bytes]:
+def kept(site: StepProject) -> dict[str, bytes]:
     """The records, and all that doit remembers but the times of files."""
     found = {path.name: path.read_bytes() for path in site.record("one").parent.iterdir()}
     with sqlite3.connect(site.folder / "state" / "doit.db") as database:
@@ -43,7 +43,7 @@ def kept(site: Site) -> dict[str, bytes]:
     return {**found, "remembered": repr(rows).encode()}
 
 
-def killed(site: Site, words: tuple[str, ...]) -> tuple[str, int]:
+def killed(site: StepProject, words: tuple[str, ...]) -> tuple[str, int]:
     """Run until the next boundary; which one it was ("" at the end), and the exit code."""
     passed = site.folder / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
@@ -66,8 +66,8 @@ def test_killed_at_every_boundary(tmp_path: Path, first: str) -> None:
         if first == "all is made anew":
             each.doit(*WORDS)
             for name in ("input", "setting"):
-                write(name, "new")(each)
-            write("below/new", "x")(each)
+                write_file(name, "new")(each)
+            write_file("below/new", "x")(each)
     quiet.doit(*WORDS)
     site.ran()
     places: list[str] = []

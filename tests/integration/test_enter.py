@@ -25,7 +25,7 @@ from tasks.site import Site
 from tests.kit import stub_site
 from tests.kit.files import names
 from tests.kit.project import PROJECT
-from tests.kit.stub_site import doit, sh, touched
+from tests.kit.stub_site import doit, enter_sh, modified_chroots
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("needs_sandbox")
 @pytest.fixture(scope="module")
 def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
     """A site whose chroots have been entered, and a copy of it as it is then."""
-    made = stub_site.site(tmp_path_factory.mktemp("enter") / "site")
+    made = stub_site.create(tmp_path_factory.mktemp("enter") / "site")
     doit(made.layout, "mount:base", "mount:java", "mount:appliance")
     subprocess.run(["cp", "-a", made.layout.site, made.layout.site.with_name("kept")], check=True)
     return made
@@ -55,10 +55,10 @@ def layers(layout: Layout, name: str = "java") -> list[str]:
 def test_what_was_done_by_hand_is_kept_and_said(site: Site) -> None:
     layout = site.layout
     clean = layers(layout)
-    told = sh(layout, "echo mine > /root/file; rm /etc/hosts; ln -s /etc /root/link")
+    told = enter_sh(layout, "echo mine > /root/file; rm /etc/hosts; ln -s /etc /root/link")
     assert "touched by hand" in told
     assert "doit enter java --reset" in told
-    assert touched(layout) == ["java"]
+    assert modified_chroots(layout) == ["java"]
     assert "touched by hand" in doit(layout, "status")
     assert doit(layout, "why", "mount:java").startswith(
         "chroot:java: somebody has changed java by hand"
@@ -68,9 +68,9 @@ def test_what_was_done_by_hand_is_kept_and_said(site: Site) -> None:
     assert read(layout, "chroot:java")["touched"] == ["java"]
     assert read(layout, "chroot:appliance")["touched"] == ["java"]
     assert layers(layout, "appliance")[1:] == layers(layout)
-    assert touched(layout) == ["appliance", "java"]
-    assert sh(layout, "cat /root/file; ls /etc", name="appliance").startswith("mine\n")
-    seen = sh(layout, "cat /root/file; ls -a /root /etc", "--scratch")
+    assert modified_chroots(layout) == ["appliance", "java"]
+    assert enter_sh(layout, "cat /root/file; ls /etc", name="appliance").startswith("mine\n")
+    seen = enter_sh(layout, "cat /root/file; ls -a /root /etc", "--scratch")
     assert "link" in seen
     assert "hosts" not in seen
     assert "nothing to do" in doit(layout, "mount:java", "mount:appliance")
@@ -79,17 +79,17 @@ def test_what_was_done_by_hand_is_kept_and_said(site: Site) -> None:
 def test_the_way_back(site: Site) -> None:
     layout = site.layout
     clean = layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()
-    sh(layout, "echo mine > /root/file")
+    enter_sh(layout, "echo mine > /root/file")
     doit(layout, "mount:java")
     assert layout.record("chroot:java").read_text() != clean[0]
     assert "thrown away" in doit(layout, "enter", "java", "--reset")
-    assert touched(layout) == ["java"]  # what the next run builds on is still that
+    assert modified_chroots(layout) == ["java"]  # what the next run builds on is still that
     doit(layout, "mount:java")
-    assert touched(layout) == []
+    assert modified_chroots(layout) == []
     assert (layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()) == (
         clean
     )
-    assert sh(layout, "ls /root") == ""
+    assert enter_sh(layout, "ls /root") == ""
     assert "nobody has touched java" in doit(layout, "enter", "java", "--reset")
 
 
@@ -97,19 +97,19 @@ def test_a_build_of_it_does_not_pass_for_a_clean_one(site: Site) -> None:
     layout = site.layout
     write(layout, "binpkgs:base", {"set": "s", "packages": []})
     clean = build_key(site, "java")
-    sh(layout, "echo mine > /root/file")
+    enter_sh(layout, "echo mine > /root/file")
     doit(layout, "mount:java")
     mine = build_key(site, "java")
-    sh(layout, "echo another > /root/file")
+    enter_sh(layout, "echo another > /root/file")
     doit(layout, "mount:java")
     assert len({clean, mine, build_key(site, "java")}) == 3
 
 
 def test_scratch_leaves_nothing(site: Site) -> None:
     layout = site.layout
-    sh(layout, "true")
+    enter_sh(layout, "true")
     before = sorted(str(path) for path in layout.state.rglob("*") if "logs" not in path.parts)
-    assert sh(layout, "echo x > /root/file; cat /root/file", "--scratch") == "x\n"
+    assert enter_sh(layout, "echo x > /root/file; cat /root/file", "--scratch") == "x\n"
     assert doit(layout, "enter", "--scratch", "java", "--", "sh", "-c", ": > /root/x") == ""
     after = sorted(str(path) for path in layout.state.rglob("*") if "logs" not in path.parts)
     assert after == before
@@ -124,8 +124,8 @@ def test_who_only_looks_does_not_touch(site: Site) -> None:
         " chmod 755 /etc; touch -r /etc/hosts /etc/hosts;"
         " mkdir -p /bin/__pycache__; : > /bin/__pycache__/portage.cpython-311.pyc"
     )
-    assert sh(layout, look) == ""
-    assert touched(layout) == []
+    assert enter_sh(layout, look) == ""
+    assert modified_chroots(layout) == []
     assert "nothing to do" in doit(layout, "mount:java")
 
 
@@ -143,28 +143,30 @@ CHANGES = {
 
 def test_every_kind_of_change_is_kept(site: Site) -> None:
     each = "; ".join(f"{change}; {look}; echo" for change, look in CHANGES.items())
-    done = sh(site.layout, each)
+    done = enter_sh(site.layout, each)
     assert "touched by hand" in done
-    again = sh(site.layout, "; ".join(f"{look}; echo" for look in CHANGES.values()), "--scratch")
+    again = enter_sh(
+        site.layout, "; ".join(f"{look}; echo" for look in CHANGES.values()), "--scratch"
+    )
     assert again == done.partition("chroot java is touched")[0]
     assert again.count("\n\n") >= 4
 
 
 def test_a_second_visit_goes_on_and_writes_no_committed_layer(site: Site) -> None:
     layout = site.layout
-    sh(layout, "echo one > /root/one; rm /etc/hosts")
+    enter_sh(layout, "echo one > /root/one; rm /etc/hosts")
     first = layout.state / json.loads((layout.touched("java") / "layer.json").read_text())["layer"]
     was = sorted((path, path.lstat().st_mtime_ns) for path in first.rglob("*"))
-    assert sh(layout, "cat /root/one; ls /etc; echo two > /root/two; rm /root/one").startswith(
-        "one\nbinmill-chroot\n"
-    )
+    assert enter_sh(
+        layout, "cat /root/one; ls /etc; echo two > /root/two; rm /root/one"
+    ).startswith("one\nbinmill-chroot\n")
     assert sorted((path, path.lstat().st_mtime_ns) for path in first.rglob("*")) == was
-    assert sh(layout, "ls /root /etc", "--scratch").split()[:3] == [
+    assert enter_sh(layout, "ls /root /etc", "--scratch").split()[:3] == [
         "/etc:",
         "binmill-chroot",
         "portage",
     ]
-    assert sh(layout, "ls /root", "--scratch") == "two\n"
+    assert enter_sh(layout, "ls /root", "--scratch") == "two\n"
     assert len(names(layout.state / "layers/java")) == 3  # its own, and one for each visit
     doit(layout, "mount:java")
     assert len(layers(layout)) == 4
@@ -172,29 +174,29 @@ def test_a_second_visit_goes_on_and_writes_no_committed_layer(site: Site) -> Non
 
 def test_who_takes_it_all_back_has_not_touched(site: Site) -> None:
     layout = site.layout
-    sh(layout, "mkdir /opt; : > /opt/x")
-    assert touched(layout) == ["java"]
-    sh(layout, "rm -r /opt")
-    assert touched(layout) == []
+    enter_sh(layout, "mkdir /opt; : > /opt/x")
+    assert modified_chroots(layout) == ["java"]
+    enter_sh(layout, "rm -r /opt")
+    assert modified_chroots(layout) == []
 
 
 def test_a_change_below_derives_anew_without_it(site: Site) -> None:
     layout = site.layout
-    sh(layout, "echo mine > /root/file", name="appliance")
+    enter_sh(layout, "echo mine > /root/file", name="appliance")
     doit(layout, "mount:appliance")
     assert read(layout, "chroot:appliance")["touched"] == ["appliance"]
-    sh(layout, "echo base > /root/base", name="java")
+    enter_sh(layout, "echo base > /root/base", name="java")
     assert "appliance is made anew, without what was done in it by hand" in (
         doit(layout, "mount:appliance")
     )
     assert read(layout, "chroot:appliance")["touched"] == ["java"]
-    assert sh(layout, "ls /root", "--scratch", name="appliance") == "base\n"
+    assert enter_sh(layout, "ls /root", "--scratch", name="appliance") == "base\n"
 
 
 def test_a_change_in_the_base_derives_again_at_every_depth(site: Site) -> None:
     layout = site.layout
     before = {name: layers(layout, name) for name in ("base", "java", "appliance")}
-    sh(layout, "echo base > /root/base", name="base")
+    enter_sh(layout, "echo base > /root/base", name="base")
     doit(layout, "chroot:appliance")
     after = {name: layers(layout, name) for name in ("base", "java", "appliance")}
     assert after["base"][1:] == before["base"]
@@ -206,7 +208,7 @@ def test_a_change_in_the_base_derives_again_at_every_depth(site: Site) -> None:
 def test_a_failed_command_s_changes_are_kept_too(site: Site) -> None:
     told = doit(site.layout, "enter", "java", "sh", "-c", ": > /root/x; exit 3", code=3)
     assert "touched by hand" in told
-    assert touched(site.layout) == ["java"]
+    assert modified_chroots(site.layout) == ["java"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -232,8 +234,8 @@ def test_a_command_that_was_ended_leaves_nothing(site: Site, number: int) -> Non
         assert process.stdout
         assert process.stdout.readline() == b"here\n"
         process.send_signal(number)
-    assert touched(layout) == []
-    assert sh(layout, "ls /root") == ""
+    assert modified_chroots(layout) == []
+    assert enter_sh(layout, "ls /root") == ""
 
 
 def test_words_of_a_command_are_its_own(site: Site) -> None:
@@ -281,7 +283,7 @@ def test_a_profile_that_does_not_exist(site: Site) -> None:
 
 def test_a_damaged_mark_says_the_way_out(site: Site) -> None:
     layout = site.layout
-    sh(layout, ": > /root/x")
+    enter_sh(layout, ": > /root/x")
     (layout.touched("java") / "layer.json").write_text("{")
     assert "next: throw away what was done by hand: doit enter java --reset" in (
         doit(layout, "mount:java", code=1)
@@ -374,7 +376,7 @@ def test_job_control_at_a_terminal(site: Site) -> None:
         person.sees("it was 130")
         person.types("exit 7\r")
         assert person.code() == 7
-    assert touched(site.layout) == []  # no history was written either
+    assert modified_chroots(site.layout) == []  # no history was written either
 
 
 def test_a_command_at_a_terminal(site: Site) -> None:
@@ -388,8 +390,8 @@ def test_the_work_of_a_shell_whose_terminal_went_away_is_kept(site: Site) -> Non
         person.types("echo mine > /root/file; echo do''ne\r")
         person.sees("done")
         person.hang_up()
-    assert touched(site.layout) == ["java"]
-    assert sh(site.layout, "cat /root/file", "--scratch") == "mine\n"
+    assert modified_chroots(site.layout) == ["java"]
+    assert enter_sh(site.layout, "cat /root/file", "--scratch") == "mine\n"
 
 
 def test_two_at_once(site: Site) -> None:

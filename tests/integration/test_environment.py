@@ -64,7 +64,7 @@ HOSTILE: dict[bytes, bytes] = {
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Layout:  # noqa: ARG001
-    made = stub_site.site(tmp_path_factory.mktemp("env") / "site").layout
+    made = stub_site.create(tmp_path_factory.mktemp("env") / "site").layout
     doit(made, {}, "mount:java")
     return made
 
@@ -122,7 +122,7 @@ def test_every_variable_is_documented_with_its_value(layout: Layout) -> None:
     for name, value in found.items():
         assert name in told
         assert f"`{value}`" in told[name] or name == "SOURCE_DATE_EPOCH"
-    assert found["SOURCE_DATE_EPOCH"] == str(stub_site.MADE["tree"]["timestamp"])
+    assert found["SOURCE_DATE_EPOCH"] == str(stub_site.RECORDS["tree"]["timestamp"])
     assert told.keys() - found.keys() == {"MAKEOPTS", "PS1", "HISTFILE"}
     assert sandbox_plan.ENVIRONMENT.keys() <= told.keys()
 
@@ -152,7 +152,7 @@ def test_the_resolver_is_the_host_s_of_this_moment(
         (tmp_path / f"link{hop}").symlink_to(named)
         named = tmp_path / f"link{hop}"
     monkeypatch.setattr(sandbox_plan, "RESOLVER", str(named))
-    seed = stub_site.fill(tmp_path / "seed")
+    seed = stub_site.copy_programs(tmp_path / "seed")
     for address in ("192.0.2.1", "192.0.2.2"):
         fresh = tmp_path / "fresh"  # as those who write it do: a new file under its name
         fresh.write_text(f"nameserver {address}\n")

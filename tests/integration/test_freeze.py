@@ -22,8 +22,18 @@ from tasks.snapshot.freeze import Frozen, alone, freeze, newest, read, tag_of
 from tasks.system.files import sha512
 from tasks.system.git import bare
 from tests.kit.project import PROJECT
-from tests.kit.repositories import git, leftovers, objects, references
-from tests.kit.snapshots import DAY, FILES, SIGNER, accepted, entry, made_at, pack, snapshot, tar
+from tests.kit.repositories import git, leftovers, object_count, refs
+from tests.kit.snapshots import (
+    DAY,
+    FILES,
+    SIGNER,
+    entry,
+    made_at,
+    pack,
+    snapshot,
+    tar,
+    verified_tarball,
+)
 
 NEXT = DAY + timedelta(days=1)
 
@@ -37,7 +47,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def put(repository: Path, archive: Path, day: date = DAY) -> Frozen:
-    with accepted(archive) as tarball:
+    with verified_tarball(archive) as tarball:
         return freeze(repository, tarball, day, "gentoo").frozen
 
 
@@ -51,7 +61,7 @@ def test_what_is_frozen(repository: Path, tmp_path: Path) -> None:
         sha512(archive),
         SIGNER,
     )
-    assert references(repository).keys() == {"refs/heads/main", "refs/tags/20260115"}
+    assert refs(repository).keys() == {"refs/heads/main", "refs/tags/20260115"}
     listed = git(repository, "ls-tree", "-r", "20260115").splitlines()
     modes = {line.split("\t")[1]: line.split()[0] for line in listed}
     assert modes == {
@@ -83,7 +93,7 @@ def test_ids_are_a_function_of_the_snapshot(
     finally:
         monkeypatch.delenv("TZ")
         time.tzset()
-    tags = [references(tmp_path / name)["refs/tags/20260116"] for name in ("one.git", "two.git")]
+    tags = [refs(tmp_path / name)["refs/tags/20260116"] for name in ("one.git", "two.git")]
     assert tags[0] == tags[1]
     ids = [
         git(tmp_path / name, "rev-parse", "20260116^{commit}") for name in ("one.git", "two.git")
@@ -207,9 +217,9 @@ def test_the_host_s_settings_have_no_say(
 def test_freezing_again_changes_nothing(repository: Path, tmp_path: Path) -> None:
     archive = snapshot(tmp_path)
     first = put(repository, archive)
-    before = references(repository)
+    before = refs(repository)
     assert put(repository, archive) == first
-    assert references(repository) == before
+    assert refs(repository) == before
 
 
 def test_the_time_inside_decides(repository: Path, tmp_path: Path) -> None:
@@ -225,7 +235,7 @@ def test_the_time_inside_decides(repository: Path, tmp_path: Path) -> None:
 def test_an_old_snapshot_under_a_new_name(repository: Path, tmp_path: Path, timestamp: int) -> None:
     with pytest.raises(NotTrusted, match="under a new name"):
         put(repository, snapshot(tmp_path, timestamp=timestamp))
-    assert references(repository) == {}
+    assert refs(repository) == {}
     assert leftovers(repository) == []
 
 
@@ -234,35 +244,35 @@ def test_no_time_inside(repository: Path, tmp_path: Path, content: bytes) -> Non
     raw = tar(entry("top/metadata/timestamp.x", content), entry("top/x", b"x"))
     with pytest.raises(NotTrusted, match="no time in it"):
         put(repository, pack(tmp_path / "x.tar.xz", raw))
-    assert references(repository) == {}
+    assert refs(repository) == {}
 
 
 @pytest.mark.parametrize("inner", ["top/profiles/repo_name", "metadata/timestamp.x"])
 def test_not_a_snapshot(repository: Path, tmp_path: Path, inner: str) -> None:
     with pytest.raises(NotTrusted, match="not a snapshot"):
         put(repository, pack(tmp_path / "x.tar.xz", tar(entry(inner, b"1768524300\n"))))
-    assert references(repository) == {}
+    assert refs(repository) == {}
 
 
 def test_the_same_day_with_other_bytes_is_an_alarm(repository: Path, tmp_path: Path) -> None:
     put(repository, snapshot(tmp_path))
-    before = references(repository)
+    before = refs(repository)
     with pytest.raises(NotTrusted, match="already frozen with other content"):
         put(repository, snapshot(tmp_path, files={**FILES, "evil": b"x"}))
-    assert references(repository) == before
+    assert refs(repository) == before
     with pytest.raises(NotTrusted, match="already frozen with other content"):
         put(repository, snapshot(tmp_path, timestamp=made_at(DAY) + 1))
-    assert references(repository) == before
+    assert refs(repository) == before
 
 
 def test_a_bad_member_near_the_end_leaves_nothing(repository: Path, tmp_path: Path) -> None:
     put(repository, snapshot(tmp_path))
-    before, stored = references(repository), objects(repository)
+    before, stored = refs(repository), object_count(repository)
     many = [entry(f"top/{n}", os.urandom(1000)) for n in range(300)]  # enough for a pack
     raw = tar(*many, entry("top/../x", b"x"))
     with pytest.raises(NotTrusted, match="does not belong"):
         put(repository, pack(tmp_path / "x.tar.xz", raw), NEXT)
-    assert (references(repository), objects(repository)) == (before, stored)
+    assert (refs(repository), object_count(repository)) == (before, stored)
     put(repository, snapshot(tmp_path, NEXT), NEXT)
     assert leftovers(repository) == []
 
@@ -300,7 +310,7 @@ import sys
 from datetime import date
 from pathlib import Path
 from tasks.snapshot import freeze
-from tests.kit.snapshots import accepted
+from tests.kit.snapshots import verified_tarball
 real = freeze.members
 @contextlib.contextmanager
 def slowly(archive, name):
@@ -313,7 +323,7 @@ def half_way(files):
             print("half way", flush=True)
             sys.stdin.readline()
 freeze.members = slowly
-with accepted(Path(sys.argv[2])) as tarball:
+with verified_tarball(Path(sys.argv[2])) as tarball:
     freeze.freeze(Path(sys.argv[1]), tarball, date(2026, 1, 15), "gentoo")
 """
 
@@ -337,10 +347,10 @@ def test_killed_in_the_middle(repository: Path, tmp_path: Path, number: signal.S
     assert started
     while any(Path(f"/proc/{pid}/exe").exists() for pid in started):
         time.sleep(0.01)  # git notices that nobody writes any more
-    assert references(repository) == {}
-    assert objects(repository) == 0  # what was stored is in quarantine
+    assert refs(repository) == {}
+    assert object_count(repository) == 0  # what was stored is in quarantine
     assert put(repository, archive) == put(tmp_path / "undisturbed.git", archive)
-    assert references(repository) == references(tmp_path / "undisturbed.git")
+    assert refs(repository) == refs(tmp_path / "undisturbed.git")
     assert leftovers(repository) == []
 
 
@@ -356,10 +366,10 @@ def test_killed_between_branch_and_tag(repository: Path, tmp_path: Path) -> None
     """The two references of a transaction are renamed one by one."""
     archive = snapshot(tmp_path)
     put(repository, archive)
-    whole = references(repository)
+    whole = refs(repository)
     git(repository, "update-ref", "-d", "refs/tags/20260115")
     put(repository, archive)
-    assert references(repository) == whole
+    assert refs(repository) == whole
 
 
 def test_two_at_once(repository: Path, tmp_path: Path) -> None:
@@ -416,13 +426,13 @@ def test_newest_and_read(repository: Path, tmp_path: Path) -> None:
 def test_somebody_else_s_tag(repository: Path, tmp_path: Path, make: tuple[str, ...]) -> None:
     put(repository, snapshot(tmp_path, NEXT), NEXT)
     git(repository, *make)
-    before = references(repository)
+    before = refs(repository)
     with pytest.raises(BinmillError, match="not one that binmill made") as refused:
         read(repository, "20260115")
     assert "tag -d 20260115" in refused.value.hint
     with pytest.raises(BinmillError, match="not one that binmill made"):
         put(repository, snapshot(tmp_path))
-    assert references(repository) == before
+    assert refs(repository) == before
 
 
 TIME = entry("top/metadata/timestamp.x", f"{made_at(DAY)}\n".encode())
@@ -450,10 +460,10 @@ def test_one_path_twice(
     early = DAY - timedelta(days=1)
     if before:
         put(repository, snapshot(tmp_path, early, {**FILES, "kept": b"kept"}), early)
-    whole = references(repository) if before else {}
+    whole = refs(repository) if before else {}
     with pytest.raises(NotTrusted, match="a path is in it twice, or beneath a file"):
         put(repository, pack(tmp_path / "x.tar.xz", tar(TIME, *twice)))
-    assert references(repository) == whole
+    assert refs(repository) == whole
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -486,20 +496,20 @@ def test_the_day_before_does_not_show(tmp_path: Path, seed: int) -> None:
 
 
 def test_how_many_files_changed(repository: Path, tmp_path: Path) -> None:
-    with accepted(snapshot(tmp_path)) as tarball:
+    with verified_tarball(snapshot(tmp_path)) as tarball:
         first = freeze(repository, tarball, DAY, "gentoo")
     assert (first.changed, first.since) == (len(FILES) + 1, None)
     changed = {"profiles/repo_name": b"gentoo\n", "new": b"x"}  # one gone, one new, the time
-    with accepted(snapshot(tmp_path, NEXT, changed)) as tarball:
+    with verified_tarball(snapshot(tmp_path, NEXT, changed)) as tarball:
         second = freeze(repository, tarball, NEXT, "gentoo")
     assert (second.changed, second.since) == (3, "20260115")
 
 
 def test_an_older_day_gets_its_tag_alone(repository: Path, tmp_path: Path) -> None:
     put(repository, snapshot(tmp_path, NEXT), NEXT)
-    before = references(repository)
+    before = refs(repository)
     older = put(repository, snapshot(tmp_path))
-    after = references(repository)
+    after = refs(repository)
     assert after.keys() - before.keys() == {"refs/tags/20260115"}
     assert after["refs/heads/main"] == before["refs/heads/main"]
     last = newest(repository)
@@ -510,25 +520,28 @@ def test_an_older_day_gets_its_tag_alone(repository: Path, tmp_path: Path) -> No
 def test_exactly_that_day(repository: Path, tmp_path: Path) -> None:
     """The file of a day may have the next day's time in it; not if the day was named."""
     late = snapshot(tmp_path, timestamp=made_at(DAY) + 24 * 3600 - 45 * 60)
-    with accepted(late) as tarball, pytest.raises(NotTrusted, match="really that of 20260116"):
+    with (
+        verified_tarball(late) as tarball,
+        pytest.raises(NotTrusted, match="really that of 20260116"),
+    ):
         freeze(repository, tarball, DAY, "gentoo", exact=True)
-    assert references(repository) == {}
+    assert refs(repository) == {}
     assert put(repository, late).tag == "20260116"
 
 
 def test_not_below_the_floor(repository: Path, tmp_path: Path) -> None:
     floor = made_at(DAY)
-    with accepted(snapshot(tmp_path)) as tarball:
+    with verified_tarball(snapshot(tmp_path)) as tarball:
         with pytest.raises(NotTrusted, match="an old snapshot under a new name"):
             freeze(repository, tarball, DAY, "gentoo", floor=floor)
-        assert references(repository) == {}
+        assert refs(repository) == {}
         assert freeze(repository, tarball, DAY, "gentoo", floor=floor - 1).frozen.tag == "20260115"
 
 
 def test_a_check_that_fails(repository: Path, tmp_path: Path) -> None:
     """It sees the commit in quarantine; what it refuses never gets out of there."""
     put(repository, snapshot(tmp_path))
-    before, stored = references(repository), objects(repository)
+    before, stored = refs(repository), object_count(repository)
     seen: list[str] = []
 
     def refuse(place: Path, commit: str) -> None:
@@ -536,12 +549,12 @@ def test_a_check_that_fails(repository: Path, tmp_path: Path) -> None:
         raise NotTrusted("no")
 
     with (
-        accepted(snapshot(tmp_path, NEXT, {**FILES, "new": b"content"})) as tarball,
+        verified_tarball(snapshot(tmp_path, NEXT, {**FILES, "new": b"content"})) as tarball,
         pytest.raises(NotTrusted, match="no"),
     ):
         freeze(repository, tarball, NEXT, "gentoo", check=refuse)
     assert seen == ["content"]
-    assert (references(repository), objects(repository)) == (before, stored)
+    assert (refs(repository), object_count(repository)) == (before, stored)
     assert leftovers(repository) == []
 
 
@@ -549,17 +562,17 @@ def test_swapped_after_it_was_verified(repository: Path, tmp_path: Path) -> None
     """Another file under its name is not looked at; other bytes in the file itself are noticed."""
     evil = snapshot(tmp_path, NEXT, {"evil": b"x"}).rename(tmp_path / "evil")
     good = snapshot(tmp_path)
-    with accepted(good) as tarball:
+    with verified_tarball(good) as tarball:
         Path(shutil.copy(evil, good.with_name("copy"))).rename(good)
         frozen = freeze(repository, tarball, DAY, "gentoo").frozen
     assert "evil" not in git(repository, "ls-tree", "-r", "--name-only", frozen.commit)
-    before = references(repository)
+    before = refs(repository)
     archive = snapshot(tmp_path, NEXT)
-    with accepted(archive) as tarball:
+    with verified_tarball(archive) as tarball:
         archive.write_bytes(evil.read_bytes())  # in place
         with pytest.raises(NotTrusted, match="was changed while it was read"):
             freeze(repository, tarball, NEXT, "gentoo")
-    assert references(repository) == before
+    assert refs(repository) == before
 
 
 def test_where_a_day_came_from(repository: Path, tmp_path: Path) -> None:

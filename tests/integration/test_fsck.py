@@ -13,7 +13,7 @@ import pytest
 from tasks.layout import Layout
 from tasks.system.files import locked
 from tests.kit.files import names
-from tests.kit.sample_site import MADE, YESTERDAY, Small, ran
+from tests.kit.sample_site import TASKS, YESTERDAY, SampleSite, tasks_run
 
 Harm = Callable[[Layout], None]
 
@@ -130,57 +130,59 @@ ROUNDS: list[list[Kind]] = [
 
 
 @pytest.mark.parametrize("kinds", ROUNDS)
-def test_damage_is_found_and_just_that_is_made_again(made: Small, kinds: list[Kind]) -> None:
+def test_damage_is_found_and_just_that_is_made_again(
+    built_site: SampleSite, kinds: list[Kind]
+) -> None:
     """Fault 46, and everything else that a bad disk or a stray hand can do to an artifact."""
-    before = made.records()
+    before = built_site.records()
     harmed = {task for _, task, _ in kinds}
     for harm, _, _ in kinds:
-        harm(made.layout)
-    printed = made.doit("fsck", code=1)
+        harm(built_site.layout)
+    printed = built_site.doit("fsck", code=1)
     told = dict(line.split(": damaged: ") for line in printed.splitlines() if ": damaged: " in line)
     assert told.keys() == harmed
     for _, task, said in kinds:
         assert said in told[task]
-    assert f"\n{len(harmed)} damaged, all marked: " in made.doit("fsck", "--repair")
-    assert ran(made.doit(*MADE)) == harmed
-    assert made.records() == before
-    assert made.doit("fsck").startswith("all is well: ")
+    assert f"\n{len(harmed)} damaged, all marked: " in built_site.doit("fsck", "--repair")
+    assert tasks_run(built_site.doit(*TASKS)) == harmed
+    assert built_site.records() == before
+    assert built_site.doit("fsck").startswith("all is well: ")
 
 
-def test_looking_changes_nothing(made: Small) -> None:
-    flipped_export(made.layout)
-    printed = made.doit("fsck", code=1)
-    assert made.doit("fsck", code=1) == printed
-    assert "nothing to do" in made.doit(*MADE)
+def test_looking_changes_nothing(built_site: SampleSite) -> None:
+    flipped_export(built_site.layout)
+    printed = built_site.doit("fsck", code=1)
+    assert built_site.doit("fsck", code=1) == printed
+    assert "nothing to do" in built_site.doit(*TASKS)
 
 
-def test_a_damaged_memory(made: Small) -> None:
+def test_a_damaged_memory(built_site: SampleSite) -> None:
     """Fault 45: one line; after the repair everything is made again, into the same records."""
-    before = made.records()
-    os.truncate(made.layout.database, 5000)
+    before = built_site.records()
+    os.truncate(built_site.layout.database, 5000)
     for words in ((), ("tree",), ("list",), ("status",), ("gc", "--yes"), ("clean", "tree")):
-        printed = made.doit(*words, code=3)
+        printed = built_site.doit(*words, code=3)
         assert printed.startswith("ERROR: ")
         assert printed.count("\n") == 1
         assert "`doit fsck --repair`" in printed
-    assert "doit.db: damaged: " in made.doit("fsck", code=1)
-    made.doit("fsck", "--repair")
-    assert len(ran(made.doit(*MADE))) == 7
-    assert made.records() == before
-    assert made.doit("fsck").startswith("all is well: ")
-    assert "doit.db.damaged" in made.doit("gc", "--yes")
-    assert not list(made.layout.state.glob("*.damaged*"))
+    assert "doit.db: damaged: " in built_site.doit("fsck", code=1)
+    built_site.doit("fsck", "--repair")
+    assert len(tasks_run(built_site.doit(*TASKS))) == 7
+    assert built_site.records() == before
+    assert built_site.doit("fsck").startswith("all is well: ")
+    assert "doit.db.damaged" in built_site.doit("gc", "--yes")
+    assert not list(built_site.layout.state.glob("*.damaged*"))
 
 
-def test_a_damaged_lock_is_for_a_person(made: Small) -> None:
-    text = made.layout.lock.read_text()
-    made.layout.lock.write_text(text[:-20])
+def test_a_damaged_lock_is_for_a_person(built_site: SampleSite) -> None:
+    text = built_site.layout.lock.read_text()
+    built_site.layout.lock.write_text(text[:-20])
     for words in (("fsck",), ("fsck", "--repair")):
-        printed = made.doit(*words, code=1)
+        printed = built_site.doit(*words, code=1)
         assert "config.lock: damaged: " in printed
         assert "take it back from version control" in printed
-    made.layout.lock.write_text(text)
-    assert made.doit("fsck").startswith("all is well: ")
+    built_site.layout.lock.write_text(text)
+    assert built_site.doit("fsck").startswith("all is well: ")
 
 
 def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
@@ -213,55 +215,55 @@ def cut(repository: Path, digest: str) -> None:
     os.truncate(loose, 5)
 
 
-def test_a_damaged_object_of_the_tree(made: Small) -> None:
+def test_a_damaged_object_of_the_tree(built_site: SampleSite) -> None:
     """Fault 47: found; what is made of it goes on; the next snapshot freezes that day again."""
-    before = made.records()
+    before = built_site.records()
     tag = f"{YESTERDAY:%Y%m%d}"
-    harm_blob(made.layout.tree, f"{tag}:app-misc/one/one-1.ebuild")
-    assert "tree.git: damaged: " in made.doit("fsck", code=1)
-    printed = made.doit("fsck", "--repair", code=1)
+    harm_blob(built_site.layout.tree, f"{tag}:app-misc/one/one-1.ebuild")
+    assert "tree.git: damaged: " in built_site.doit("fsck", code=1)
+    printed = built_site.doit("fsck", "--repair", code=1)
     assert f"{tag} cannot be read any more" in printed
-    assert "nothing to do" in made.doit(*MADE)
-    assert f"frozen gentoo {tag}" in made.doit("snapshot")
-    assert made.records() == before
-    assert made.doit("fsck").startswith("all is well: ")
+    assert "nothing to do" in built_site.doit(*TASKS)
+    assert f"frozen gentoo {tag}" in built_site.doit("snapshot")
+    assert built_site.records() == before
+    assert built_site.doit("fsck").startswith("all is well: ")
 
 
-def test_whole_days_of_a_damaged_repository_are_taken_over(made: Small) -> None:
-    tree = made.layout.tree
+def test_whole_days_of_a_damaged_repository_are_taken_over(built_site: SampleSite) -> None:
+    tree = built_site.layout.tree
     cut(tree, git(tree, "hash-object", "-w", "--stdin", stdin=b"of no day"))
     refs = ("for-each-ref", "refs/heads", "refs/tags")
     before = git(tree, *refs)
-    assert "tree.git: damaged: " in made.doit("fsck", code=1)
-    made.doit("fsck", "--repair")
+    assert "tree.git: damaged: " in built_site.doit("fsck", code=1)
+    built_site.doit("fsck", "--repair")
     assert git(tree, *refs) == before
-    assert names(made.layout.state / "tree.git.damaged/refs")
-    assert made.doit("fsck").startswith("all is well: ")
-    assert "nothing to do" in made.doit(*MADE)
+    assert names(built_site.layout.state / "tree.git.damaged/refs")
+    assert built_site.doit("fsck").startswith("all is well: ")
+    assert "nothing to do" in built_site.doit(*TASKS)
 
 
-def test_a_damaged_overlay_repository(made: Small) -> None:
-    before = made.records()
-    repository = made.layout.overlay("java")
-    commit = record(made.layout, "overlay:java")["commit"]
+def test_a_damaged_overlay_repository(built_site: SampleSite) -> None:
+    before = built_site.records()
+    repository = built_site.layout.overlay("java")
+    commit = record(built_site.layout, "overlay:java")["commit"]
     harm_blob(repository, f"{commit}:dev-java/a/a-1.ebuild")
-    assert "overlays/java.git: damaged: " in made.doit("fsck", code=1)
-    made.doit("fsck", "--repair")
-    assert "nothing to do" in made.doit(*MADE)
+    assert "overlays/java.git: damaged: " in built_site.doit("fsck", code=1)
+    built_site.doit("fsck", "--repair")
+    assert "nothing to do" in built_site.doit(*TASKS)
     assert names(repository.parent) == ["java.git.damaged"]
-    made.doit("clean", "overlay:java")
-    assert ran(made.doit(*MADE)) == {"overlay:java"}
-    assert made.records() == before
-    made.doit("gc", "--yes")
+    built_site.doit("clean", "overlay:java")
+    assert tasks_run(built_site.doit(*TASKS)) == {"overlay:java"}
+    assert built_site.records() == before
+    built_site.doit("gc", "--yes")
     assert names(repository.parent) == ["java.git"]
 
 
-def test_what_is_being_made_is_left_alone(made: Small) -> None:
+def test_what_is_being_made_is_left_alone(built_site: SampleSite) -> None:
     """Two at once: who repairs is told who has it."""
-    flipped_export(made.layout)
-    with locked(made.layout.busy("tree"), "tree"):
-        printed = made.doit("fsck", "--repair", code=1)
+    flipped_export(built_site.layout)
+    with locked(built_site.layout.busy("tree"), "tree"):
+        printed = built_site.doit("fsck", "--repair", code=1)
     assert "not marked: tree is in the hands of another run" in printed
-    assert export(made.layout, "tree").is_dir()
-    made.doit("fsck", "--repair")
-    assert ran(made.doit(*MADE)) == {"tree"}
+    assert export(built_site.layout, "tree").is_dir()
+    built_site.doit("fsck", "--repair")
+    assert tasks_run(built_site.doit(*TASKS)) == {"tree"}

@@ -32,7 +32,7 @@ from tasks.system.files import sha512, write_atomic
 from tasks.upkeep.gc import gc
 from tests.kit.binhost import SIGNED
 from tests.kit.packages import VALUES, gpkg
-from tests.kit.publishing import Factory
+from tests.kit.publishing import PublishingSite
 from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
@@ -70,7 +70,7 @@ class Trial:
     """A copy of the site below, on the disk; what can be done there, as the engine does it."""
 
     def __init__(self, place: Path, sign: Signing) -> None:
-        self.factory, self.sign = Factory(place), sign
+        self.factory, self.sign = PublishingSite(place), sign
         self.layout = self.factory.layout
         self.binhost = self.layout.binhost("base")
 
@@ -79,7 +79,7 @@ class Trial:
         for build in (1, 2, 3):
             self.factory.candidate(build)
             self.factory.publish()
-        waiting, folder = self.factory.sets.made(*PACKAGES, identity="set of 4")
+        waiting, folder = self.factory.sets.build_set(*PACKAGES, identity="set of 4")
         folder.rename(self.layout.state / "waiting")
         records.write(self.layout, "binpkgs:base", waiting)
         for name, build, _ in PACKAGES:

@@ -14,7 +14,7 @@ import tomli
 
 from tasks.system.files import locked
 from tests.kit.files import names
-from tests.kit.sample_site import MADE, YESTERDAY, Small, Upstream, ran
+from tests.kit.sample_site import TASKS, YESTERDAY, SampleSite, SampleUpstream, tasks_run
 
 COMMIT = "c" * 40
 
@@ -25,7 +25,7 @@ def put(path: Path, text: str = "x" * 5000) -> Path:
     return path
 
 
-def leave(site: Small) -> set[str]:
+def leave(site: SampleSite) -> set[str]:
     """What earlier locks, killed runs and other configs leave behind; returns its paths."""
     state = site.layout.state
     for path in (
@@ -87,18 +87,18 @@ def files(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
 
-def test_what_nothing_names_goes_and_nothing_else(made: Small) -> None:
-    assert made.doit("gc") == "nothing to delete: all that is there is wanted\n"
-    state = made.layout.state
+def test_what_nothing_names_goes_and_nothing_else(built_site: SampleSite) -> None:
+    assert built_site.doit("gc") == "nothing to delete: all that is there is wanted\n"
+    state = built_site.layout.state
     (state / "trash").mkdir(exist_ok=True)
     before = files(state)
-    wanted = leave(made)
+    wanted = leave(built_site)
     everything = files(state)
-    printed = made.doit("gc")
+    printed = built_site.doit("gc")
     assert listed(printed) == wanted
     assert re.search(rf"\n{len(wanted)} things, 0\.[1-9] MB; `doit gc --yes` deletes them", printed)
     assert files(state) == everything
-    assert listed(made.doit("gc", "--yes")) == wanted
+    assert listed(built_site.doit("gc", "--yes")) == wanted
     folders = {
         "inside",
         "inside/builds",
@@ -113,39 +113,39 @@ def test_what_nothing_names_goes_and_nothing_else(made: Small) -> None:
         "binhost/base/gen",
     }
     left = files(state) - before
-    assert {str(path.relative_to(state)) for path in left} <= folders | set(_locks(made))
+    assert {str(path.relative_to(state)) for path in left} <= folders | set(_locks(built_site))
     assert before - files(state) == set()
-    assert "nothing to do" in made.doit(*MADE)
-    assert made.doit("fsck").startswith("all is well: ")
-    assert made.doit("gc", "--yes") == "nothing to delete\n"
+    assert "nothing to do" in built_site.doit(*TASKS)
+    assert built_site.doit("fsck").startswith("all is well: ")
+    assert built_site.doit("gc", "--yes") == "nothing to delete\n"
 
 
-def _locks(site: Small) -> Iterator[str]:
+def _locks(site: SampleSite) -> Iterator[str]:
     for name in names(site.layout.locks):
         yield f"locks/{name}"
 
 
-def test_days_go_by(made: Small, small_upstream: Upstream) -> None:
+def test_days_go_by(built_site: SampleSite, sample_upstream: SampleUpstream) -> None:
     """The tree of yesterday goes when neither the lock nor a kept generation names it."""
-    old = json.loads(made.layout.record("tree").read_text())["commit"]
-    small_upstream.day(YESTERDAY - timedelta(days=1))
+    old = json.loads(built_site.layout.record("tree").read_text())["commit"]
+    sample_upstream.day(YESTERDAY - timedelta(days=1))
     day = f"{YESTERDAY - timedelta(days=1):%Y%m%d}"
-    made.doit("snapshot", "--date", day)
-    made.doit("lock", "--tree", day)
-    assert listed(made.doit("gc")) == set()  # the record still names it
-    made.doit(*MADE)
-    assert listed(made.doit("gc")) == {f"exports/{old}"}
+    built_site.doit("snapshot", "--date", day)
+    built_site.doit("lock", "--tree", day)
+    assert listed(built_site.doit("gc")) == set()  # the record still names it
+    built_site.doit(*TASKS)
+    assert listed(built_site.doit("gc")) == {f"exports/{old}"}
     facts = {"set": "5" * 32, "revisions": {"gentoo": old}, "timestamp": 1, "views": {}}
-    put(made.layout.binhost("base") / "gen/1/generation.json", json.dumps(facts))
-    (made.layout.binpkgs("base") / ("5" * 32)).mkdir(parents=True)
-    (made.layout.binpkgs("base") / ("6" * 32)).mkdir()
-    assert listed(made.doit("gc", "--yes")) == {f"sets/base/{'6' * 32}"}
-    assert made.layout.export(old).is_dir()
-    subprocess.run(["rm", "-r", made.layout.binhost("base")], check=True)
-    assert listed(made.doit("gc", "--yes")) == {f"exports/{old}", f"sets/base/{'5' * 32}"}
+    put(built_site.layout.binhost("base") / "gen/1/generation.json", json.dumps(facts))
+    (built_site.layout.binpkgs("base") / ("5" * 32)).mkdir(parents=True)
+    (built_site.layout.binpkgs("base") / ("6" * 32)).mkdir()
+    assert listed(built_site.doit("gc", "--yes")) == {f"sets/base/{'6' * 32}"}
+    assert built_site.layout.export(old).is_dir()
+    subprocess.run(["rm", "-r", built_site.layout.binhost("base")], check=True)
+    assert listed(built_site.doit("gc", "--yes")) == {f"exports/{old}", f"sets/base/{'5' * 32}"}
     assert set(
         subprocess.run(
-            ["git", "--git-dir", made.layout.tree, "tag"],
+            ["git", "--git-dir", built_site.layout.tree, "tag"],
             check=True,
             capture_output=True,
             text=True,
@@ -153,11 +153,11 @@ def test_days_go_by(made: Small, small_upstream: Upstream) -> None:
     ) == {day, f"{YESTERDAY:%Y%m%d}"}
 
 
-def test_a_chroot_that_is_no_longer_wanted(made: Small) -> None:
-    config = tomli.loads(made.layout.config.read_text())
+def test_a_chroot_that_is_no_longer_wanted(built_site: SampleSite) -> None:
+    config = tomli.loads(built_site.layout.config.read_text())
     del config["chroots"]["java"], config["overlays"]["java"]
-    made.write(config)
-    commit = json.loads(made.layout.record("overlay:java").read_text())["commit"]
+    built_site.write(config)
+    commit = json.loads(built_site.layout.record("overlay:java").read_text())["commit"]
     gone = {
         "layers/java",
         "etc/java",
@@ -169,45 +169,48 @@ def test_a_chroot_that_is_no_longer_wanted(made: Small) -> None:
         "locks/etc.java",
         "locks/overlay.java",
     }
-    assert listed(made.doit("gc", "--yes")) == gone
-    made.doit("lock")  # pins it no more
-    assert listed(made.doit("gc", "--yes")) == {f"exports/{commit}"}
-    assert ran(made.doit("tree", "seed", "chroot", "etc")) == {"tree", "seed:openrc"}  # to look
+    assert listed(built_site.doit("gc", "--yes")) == gone
+    built_site.doit("lock")  # pins it no more
+    assert listed(built_site.doit("gc", "--yes")) == {f"exports/{commit}"}
+    assert tasks_run(built_site.doit("tree", "seed", "chroot", "etc")) == {
+        "tree",
+        "seed:openrc",
+    }  # to look
 
 
-def test_nothing_goes_while_something_runs(made: Small) -> None:
-    leave(made)
-    everything = files(made.layout.state)
+def test_nothing_goes_while_something_runs(built_site: SampleSite) -> None:
+    leave(built_site)
+    everything = files(built_site.layout.state)
     for task in ("binpkgs:base", "enter:java", "tree"):
-        with locked(made.layout.busy(task), task):
-            printed = made.doit("gc", "--yes", code=1)
+        with locked(built_site.layout.busy(task), task):
+            printed = built_site.doit("gc", "--yes", code=1)
             assert f"{task} is in the hands of another run (process " in printed
-            printed = made.doit("clean", "chroot:base", code=1)
+            printed = built_site.doit("clean", "chroot:base", code=1)
             assert f"{task} is in the hands of another run (process " in printed
-    assert files(made.layout.state) >= everything
-    assert "nothing to do" in made.doit(*MADE)
+    assert files(built_site.layout.state) >= everything
+    assert "nothing to do" in built_site.doit(*TASKS)
 
 
 @pytest.mark.parametrize("task", ["chroot:java", "tree"])
-def test_nothing_goes_when_a_record_cannot_be_read(made: Small, task: str) -> None:
-    leave(made)
-    made.layout.record(task).write_text('{"layers": 3}')
-    printed = made.doit("gc", "--yes", code=1)
+def test_nothing_goes_when_a_record_cannot_be_read(built_site: SampleSite, task: str) -> None:
+    leave(built_site)
+    built_site.layout.record(task).write_text('{"layers": 3}')
+    printed = built_site.doit("gc", "--yes", code=1)
     assert f"the record of {task} is damaged" in printed
     assert "next: run `doit fsck --repair` first" in printed
-    assert made.layout.export(COMMIT).is_dir()
-    made.doit("fsck", "--repair")
-    made.doit(*MADE)
-    made.doit("gc", "--yes")
-    assert not made.layout.export(COMMIT).exists()
-    assert made.doit("fsck").startswith("all is well: ")
+    assert built_site.layout.export(COMMIT).is_dir()
+    built_site.doit("fsck", "--repair")
+    built_site.doit(*TASKS)
+    built_site.doit("gc", "--yes")
+    assert not built_site.layout.export(COMMIT).exists()
+    assert built_site.doit("fsck").startswith("all is well: ")
 
 
 @pytest.mark.usefixtures("needs_sandbox")
-def test_what_is_mounted_is_not_walked_into(made: Small, tmp_path: Path) -> None:
+def test_what_is_mounted_is_not_walked_into(built_site: SampleSite, tmp_path: Path) -> None:
     """Fault 38: the deletion is refused, and what was behind the mount is intact."""
     behind = put(tmp_path / "behind/precious")
-    point = put(made.layout.export(COMMIT) / "x/y").parent
+    point = put(built_site.layout.export(COMMIT) / "x/y").parent
     mounted = (
         "unshare",
         "--mount",
@@ -219,40 +222,42 @@ def test_what_is_mounted_is_not_walked_into(made: Small, tmp_path: Path) -> None
         behind.parent,
         point,
     )
-    printed = made.doit("gc", "--yes", code=1, prefix=mounted)
+    printed = built_site.doit("gc", "--yes", code=1, prefix=mounted)
     assert f"something is mounted at {point}" in printed
     assert behind.exists()
-    made.doit("gc", "--yes")
+    built_site.doit("gc", "--yes")
     assert behind.exists()
     assert not point.exists()
 
 
-def test_clean_is_of_what_is_named(made: Small) -> None:
-    before, everything = made.records(), files(made.layout.state)
-    printed = made.doit("clean", code=3)
+def test_clean_is_of_what_is_named(built_site: SampleSite) -> None:
+    before, everything = built_site.records(), files(built_site.layout.state)
+    printed = built_site.doit("clean", code=3)
     assert "name what is to be made again" in printed
-    assert made.doit("clean", "--dry-run", "chroot:java").startswith("chroot:java: would delete ")
-    assert files(made.layout.state) == everything
+    assert built_site.doit("clean", "--dry-run", "chroot:java").startswith(
+        "chroot:java: would delete "
+    )
+    assert files(built_site.layout.state) == everything
     layers = json.loads(before["chroot.java.json"])["layers"]
-    printed = made.doit("clean", "chroot:java", "lock")
+    printed = built_site.doit("clean", "chroot:java", "lock")
     assert "lock: nothing of it is ever put away" in printed
-    assert not (made.layout.state / layers[0]).exists()
-    assert all((made.layout.state / layer).is_dir() for layer in layers[1:])
-    assert made.layout.lock.exists()
-    assert made.doit("why", *MADE).startswith("chroot:java: ")
-    assert ran(made.doit(*MADE)) == {"chroot:java"}
-    assert made.records() == before
-    made.doit("clean", "chroot", "seed:openrc")
-    assert ran(made.doit(*MADE)) == {"seed:openrc", "chroot:base", "chroot:java"}
-    assert made.records() == before
-    assert made.doit("clean", "no:such", code=3).startswith("ERROR: ")
+    assert not (built_site.layout.state / layers[0]).exists()
+    assert all((built_site.layout.state / layer).is_dir() for layer in layers[1:])
+    assert built_site.layout.lock.exists()
+    assert built_site.doit("why", *TASKS).startswith("chroot:java: ")
+    assert tasks_run(built_site.doit(*TASKS)) == {"chroot:java"}
+    assert built_site.records() == before
+    built_site.doit("clean", "chroot", "seed:openrc")
+    assert tasks_run(built_site.doit(*TASKS)) == {"seed:openrc", "chroot:base", "chroot:java"}
+    assert built_site.records() == before
+    assert built_site.doit("clean", "no:such", code=3).startswith("ERROR: ")
 
 
-def test_clean_with_a_record_that_leads_astray(made: Small, tmp_path: Path) -> None:
+def test_clean_with_a_record_that_leads_astray(built_site: SampleSite, tmp_path: Path) -> None:
     precious = put(tmp_path / "precious")
-    made.layout.record("etc:base").write_text('{"path": "../../precious"}')
-    made.doit("clean", "etc:base")
+    built_site.layout.record("etc:base").write_text('{"path": "../../precious"}')
+    built_site.doit("clean", "etc:base")
     assert precious.exists()
-    made.layout.record("etc:base").write_text('{"path": "."}')
-    made.doit("clean", "etc:base")
-    assert ran(made.doit(*MADE)) == {"etc:base"}
+    built_site.layout.record("etc:base").write_text('{"path": "."}')
+    built_site.doit("clean", "etc:base")
+    assert tasks_run(built_site.doit(*TASKS)) == {"etc:base"}

@@ -17,26 +17,26 @@ from tasks.errors import BinmillError
 from tasks.portage.index import parse
 from tasks.publish import generation, published
 from tasks.system.files import digests
-from tests.kit.binhost import BESIDE, SIGNED, SIGNER, TOLD, Site, sign
+from tests.kit.binhost import EXTRA_FILES, METADATA, SIGNED, SIGNER, SampleBinhost, sign
 from tests.kit.files import names
 from tests.kit.kills import killed_before
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(tmp_path: Path) -> SampleBinhost:
+    return SampleBinhost(tmp_path)
 
 
-def test_the_first(site: Site) -> None:
+def test_the_first(site: SampleBinhost) -> None:
     assert generation.current(site.binhost) is None
-    made, folder = site.made(("x", 1, b"one"), ("y", 2, b"two"))
+    made, folder = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
     (folder / "stray").write_text("not of the set")
     assert site.publish((made, folder)) == 1
     assert generation.current(site.binhost) == 1
     assert str((site.binhost / "current").readlink()) == "gen/1"
-    seen = site.seen()
+    seen = site.client_files()
     packages = {"a-b/x/x-1-1.gpkg.tar", "a-b/y/y-1-2.gpkg.tar"}
-    assert set(seen) == BESIDE | packages
+    assert set(seen) == EXTRA_FILES | packages
     assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
     header, stanzas = parse(seen["Packages"].decode())
     assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
@@ -59,62 +59,62 @@ def test_the_first(site: Site) -> None:
 
 
 def test_timestamps_grow_whatever_the_clock_says(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: SampleBinhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.time", lambda: 1000.9)
     stamps = []
     for number in range(1, 4):
-        site.publish(site.made(("x", number, b"%d" % number)))
+        site.publish(site.build_set(("x", number, b"%d" % number)))
         stamps.append(published.facts(site.binhost, number)["timestamp"])
     assert stamps == [1000, 1006, 1012], "Portage takes one within five seconds for the same"
     generation.switch(site.binhost, 1)
     monkeypatch.setattr("time.time", lambda: 5.0)
-    site.publish(site.made(("x", 9, b"9")))
+    site.publish(site.build_set(("x", 9, b"9")))
     assert published.facts(site.binhost, 4)["timestamp"] == 1018
 
 
-def test_a_path_keeps_its_bytes(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one"), ("y", 1, b"old")))
-    first = site.seen()
+def test_a_path_keeps_its_bytes(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one"), ("y", 1, b"old")))
+    first = site.client_files()
     # signed once more, so other bytes; what is published is what was
-    assert site.publish(site.made(("x", 1, b"one"), ("y", 2, b"new"))) == 2
-    second = site.seen()
+    assert site.publish(site.build_set(("x", 1, b"one"), ("y", 2, b"new"))) == 2
+    second = site.client_files()
     assert second["a-b/x/x-1-1.gpkg.tar"] == first["a-b/x/x-1-1.gpkg.tar"]
     assert b"signed 2" in second["a-b/y/y-1-2.gpkg.tar"]
     _, stanzas = parse(second["Packages"].decode())
     assert [int(s["SIZE"]) for s in stanzas] == [len(second[s["PATH"]]) for s in stanzas]
 
 
-def test_a_path_never_gets_another_package(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    before = site.seen()
+def test_a_path_never_gets_another_package(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
+    before = site.client_files()
     with pytest.raises(BinmillError, match="was published before with other content"):
-        site.publish(site.made(("x", 1, b"other")))
-    assert site.seen() == before
-    site.publish(site.made(("x", 2, b"other")))
-    site.publish(site.made(("x", 3, b"more")))
+        site.publish(site.build_set(("x", 1, b"other")))
+    assert site.client_files() == before
+    site.publish(site.build_set(("x", 2, b"other")))
+    site.publish(site.build_set(("x", 3, b"more")))
     assert site.prune(1) == [1]
     with pytest.raises(BinmillError, match="was published before"):  # not even when it is gone
-        site.publish(site.made(("x", 1, b"other")))
+        site.publish(site.build_set(("x", 1, b"other")))
 
 
-def test_another_key_signs_everything_again(site: Site) -> None:
-    first, folder = site.made(("x", 1, b"one"))
+def test_another_key_signs_everything_again(site: SampleBinhost) -> None:
+    first, folder = site.build_set(("x", 1, b"one"))
     site.publish((first, folder))
     ((path, held),) = published.held(site.binhost, first["packages"], SIGNER).items()
     assert path == "a-b/x/x-1-1.gpkg.tar"
     assert held.place == site.binhost / "gen/1/public/a-b/x/x-1-1.gpkg.tar"
     assert published.held(site.binhost, first["packages"], "B" * 40) == {}
-    site.publish(site.made(("x", 1, b"one")), signer="B" * 40)
-    assert b"signed 2" in site.seen()["a-b/x/x-1-1.gpkg.tar"]
+    site.publish(site.build_set(("x", 1, b"one")), signer="B" * 40)
+    assert b"signed 2" in site.client_files()["a-b/x/x-1-1.gpkg.tar"]
     assert published.facts(site.binhost, 2)["signer"] == "B" * 40
 
 
 def test_what_is_held_is_linked_and_not_read_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: SampleBinhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.publish(site.made(("x", 1, b"one"), ("y", 1, b"old")))
-    new = site.made(("x", 1, b"one"), ("z", 1, b"new"))
+    site.publish(site.build_set(("x", 1, b"one"), ("y", 1, b"old")))
+    new = site.build_set(("x", 1, b"one"), ("z", 1, b"new"))
     read: list[str] = []
 
     def reading(path: Path, *algorithms: str) -> dict[str, str]:
@@ -126,52 +126,54 @@ def test_what_is_held_is_linked_and_not_read_again(
     assert read == ["z-1-1.gpkg.tar"]
     inodes = {(site.binhost / f"gen/{n}/public/a-b/x/x-1-1.gpkg.tar").stat().st_ino for n in (1, 2)}
     assert len(inodes) == 1
-    for path, stanza in ((s["PATH"], s) for s in parse(site.seen()["Packages"].decode())[1]):
-        assert stanza["SHA512"] == hashlib.sha512(site.seen()[path]).hexdigest()
+    for path, stanza in (
+        (s["PATH"], s) for s in parse(site.client_files()["Packages"].decode())[1]
+    ):
+        assert stanza["SHA512"] == hashlib.sha512(site.client_files()[path]).hexdigest()
 
 
-def test_a_held_file_that_is_not_what_was_published(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    before = site.seen()
+def test_a_held_file_that_is_not_what_was_published(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
+    before = site.client_files()
     with (site.binhost / "gen/1/public/a-b/x/x-1-1.gpkg.tar").open("ab") as stream:
         stream.write(b"!")
     with pytest.raises(BinmillError, match="is not the file that was published"):
-        site.publish(site.made(("x", 1, b"one")))
-    assert site.seen()["Packages"] == before["Packages"]
+        site.publish(site.build_set(("x", 1, b"one")))
+    assert site.client_files()["Packages"] == before["Packages"]
 
 
-def test_generations_from_before_the_ledger(site: Site) -> None:
-    made, folder = site.made(("x", 1, b"one"))
+def test_generations_from_before_the_ledger(site: SampleBinhost) -> None:
+    made, folder = site.build_set(("x", 1, b"one"))
     site.publish((made, folder))
     (site.binhost / "published.json").unlink()
     facts = site.binhost / "gen/1/generation.json"
     facts.write_text(json.dumps({"set": "x", "timestamp": 5}))
     assert published.held(site.binhost, made["packages"], SIGNER) == {}
-    assert site.publish(site.made(("x", 1, b"one"))) == 2
+    assert site.publish(site.build_set(("x", 1, b"one"))) == 2
 
 
-def test_generations_from_before_there_were_views(site: Site) -> None:
-    made = site.made(("x", 1, b"one"))
+def test_generations_from_before_there_were_views(site: SampleBinhost) -> None:
+    made = site.build_set(("x", 1, b"one"))
     site.publish(made)
     top = site.binhost / "gen/1"
     (top / "ledger.json").unlink()
     (top / "public").rename(site.place / "aside")
     (site.place / "aside/a-b").rename(top / "a-b")
-    assert site.publish(site.made(("x", 1, b"one"))) == 2
-    assert site.seen()["a-b/x/x-1-1.gpkg.tar"] == b"one signed 1"
+    assert site.publish(site.build_set(("x", 1, b"one"))) == 2
+    assert site.client_files()["a-b/x/x-1-1.gpkg.tar"] == b"one signed 1"
 
 
 VIEWS = {"public": ["x"], "role.java": ["x", "y"], "site.acme": ["x", "z"]}
 
 
-def test_a_view_for_each_group(site: Site) -> None:
-    made = site.made(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
+def test_a_view_for_each_group(site: SampleBinhost) -> None:
+    made = site.build_set(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
     content = site.content(made, views=VIEWS)
-    site.make(content)
+    site.publish_content(content)
     for view, wanted in VIEWS.items():
-        seen = site.seen(view)
+        seen = site.client_files(view)
         paths = {f"a-b/{name}/{name}-1-1.gpkg.tar" for name in wanted}
-        assert set(seen) == BESIDE | paths
+        assert set(seen) == EXTRA_FILES | paths
         header, stanzas = parse(seen["Packages"].decode())
         assert {s["PATH"] for s in stanzas} == paths
         assert header["PACKAGES"] == str(len(wanted))
@@ -184,26 +186,26 @@ def test_a_view_for_each_group(site: Site) -> None:
     assert links == 4  # one for each view, and what was signed
 
 
-def test_a_path_never_gets_another_package_in_any_view(site: Site) -> None:
-    one = site.made(("x", 1, b"one"), ("y", 1, b"two"))
-    site.make(site.content(one, views={"role.java": ["x", "y"]}))
-    other = site.made(("x", 1, b"one"), ("y", 1, b"other"))
+def test_a_path_never_gets_another_package_in_any_view(site: SampleBinhost) -> None:
+    one = site.build_set(("x", 1, b"one"), ("y", 1, b"two"))
+    site.publish_content(site.content(one, views={"role.java": ["x", "y"]}))
+    other = site.build_set(("x", 1, b"one"), ("y", 1, b"other"))
     content = site.content(other, views={"public": ["y"], "role.java": ["x"]})
     with pytest.raises(BinmillError, match=r"y-1-1.*was published before with other content"):
-        site.make(content)
-    moved = site.made(("x", 1, b"one"), ("y", 1, b"two"))  # to another group: the same bytes
+        site.publish_content(content)
+    moved = site.build_set(("x", 1, b"one"), ("y", 1, b"two"))  # to another group: the same bytes
     content = site.content(moved, views={"public": ["y"], "role.java": ["x", "y"]})
-    site.make(content)
-    assert site.seen()["a-b/y/y-1-1.gpkg.tar"] == b"two signed 1"
+    site.publish_content(content)
+    assert site.client_files()["a-b/y/y-1-1.gpkg.tar"] == b"two signed 1"
 
 
-def test_the_release_manifest(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_release_manifest(site: SampleBinhost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1000.5)
-    made = site.made(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
-    site.make(site.content(made, views=VIEWS))
-    site.make(site.content(made, views=VIEWS))
+    made = site.build_set(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
+    site.publish_content(site.content(made, views=VIEWS))
+    site.publish_content(site.content(made, views=VIEWS))
     for view, wanted in VIEWS.items():
-        seen = site.seen(view)
+        seen = site.client_files(view)
         manifest = json.loads(seen["release.json"])
         files = manifest.pop("files")
         assert manifest == {
@@ -217,7 +219,7 @@ def test_the_release_manifest(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
             "created": 1000,
             "valid_until": 1000 + 10 * 86400,
         }
-        assert set(files) == {"Packages", "Packages.gz", *TOLD}
+        assert set(files) == {"Packages", "Packages.gz", *METADATA}
         for name, told in files.items():
             assert told == {
                 "size": len(seen[name]),
@@ -231,10 +233,10 @@ def test_the_release_manifest(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
         assert f' "valid_until": {1000 + 10 * 86400}' in lines
 
 
-def test_what_cannot_be_signed_is_not_published(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    before = site.seen()
-    content = site.content(site.made(("x", 1, b"one"), ("y", 1, b"two")))
+def test_what_cannot_be_signed_is_not_published(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
+    before = site.client_files()
+    content = site.content(site.build_set(("x", 1, b"one"), ("y", 1, b"two")))
 
     def fails(_: Sequence[Path]) -> None:
         raise BinmillError("no key")
@@ -245,11 +247,11 @@ def test_what_cannot_be_signed_is_not_published(site: Site) -> None:
     for signing, told in ((fails, "no key"), (half, r"release\.json has no signature")):
         with pytest.raises(BinmillError, match=told):
             generation.publish(site.binhost, content, signing, site.trash)
-        assert site.seen() == before
+        assert site.client_files() == before
         assert generation.current(site.binhost) == 1
         assert names(site.binhost / "gen") == ["1"]
         assert "a-b/y/y-1-1.gpkg.tar" not in published.published(site.binhost)
-    assert site.make(content) == 2
+    assert site.publish_content(content) == 2
 
 
 def test_killed_anywhere_it_is_the_old_one_or_the_new_one(
@@ -258,21 +260,21 @@ def test_killed_anywhere_it_is_the_old_one_or_the_new_one(
     """Fault 59, for two groups at once; whatever is left, the next run ends as one that was never
     disturbed."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a SIGKILL loses nothing that was written
-    before = Site(tmp_path / "before")
+    before = SampleBinhost(tmp_path / "before")
     both = {"public": ["x"], "role.java": ["x", "y"]}
-    first = before.made(("x", 1, b"one"))
-    before.make(before.content(first, views={"public": ["x"], "role.java": ["x"]}))
-    new, folder = before.made(("x", 1, b"one"), ("y", 1, b"two"))
+    first = before.build_set(("x", 1, b"one"))
+    before.publish_content(before.content(first, views={"public": ["x"], "role.java": ["x"]}))
+    new, folder = before.build_set(("x", 1, b"one"), ("y", 1, b"two"))
     outcomes = {"old": 0, "new": 0}
     for moment in range(1, 1000):
-        site = Site(tmp_path / str(moment))
+        site = SampleBinhost(tmp_path / str(moment))
         shutil.copytree(before.place, site.place, symlinks=True)
         content = site.content((new, site.place / folder.name), views=both)
-        died = killed_before(moment, lambda s=site, c=content: s.make(c))  # type: ignore[misc]
+        died = killed_before(moment, lambda s=site, c=content: s.publish_content(c))  # type: ignore[misc]
         outcomes[as_a_client_sees(site)] += 1
-        last = site.make(site.content((new, site.place / folder.name), views=both))
+        last = site.publish_content(site.content((new, site.place / folder.name), views=both))
         assert as_a_client_sees(site) == "new"
-        assert site.seen("role.java")["a-b/x/x-1-1.gpkg.tar"] == b"one signed 1"
+        assert site.client_files("role.java")["a-b/x/x-1-1.gpkg.tar"] == b"one signed 1"
         assert generation.current(site.binhost) == last
         assert not [name for name in names(site.binhost / "gen") if name.startswith(".")]
         assert names(site.binhost / "candidate") == []
@@ -284,11 +286,11 @@ def test_killed_anywhere_it_is_the_old_one_or_the_new_one(
     assert outcomes["new"] == 1  # the switch is the last of them
 
 
-def as_a_client_sees(site: Site) -> str:
+def as_a_client_sees(site: SampleBinhost) -> str:
     """Which of the two generations both groups see, whole."""
     numbers = set()
     for view in ("public", "role.java"):
-        seen = site.seen(view)
+        seen = site.client_files(view)
         assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
         for name in SIGNED:
             assert seen[f"{name}.asc"] == b"signed: " + seen[name]
@@ -296,42 +298,42 @@ def as_a_client_sees(site: Site) -> str:
             assert hashlib.sha512(seen[stanza["PATH"]]).hexdigest() == stanza["SHA512"]
         numbers.add(json.loads(seen["release.json"])["generation"])
     (number,) = numbers
-    listed = parse(site.seen("role.java")["Packages"].decode())[1]
+    listed = parse(site.client_files("role.java")["Packages"].decode())[1]
     assert len(listed) == (1 if number == 1 else 2)
     return "old" if number == 1 else "new"
 
 
-def test_prune(site: Site) -> None:
+def test_prune(site: SampleBinhost) -> None:
     for number in range(1, 6):
-        site.publish(site.made(("x", number, b"%d" % number)))
+        site.publish(site.build_set(("x", number, b"%d" % number)))
     generation.switch(site.binhost, 2)
     assert site.prune(2) == [1, 3]
     assert names(site.binhost / "gen") == ["2", "4", "5"]
-    assert site.seen()
+    assert site.client_files()
     assert site.prune(2) == []
-    assert site.publish(site.made(("x", 6, b"6"))) == 6
+    assert site.publish(site.build_set(("x", 6, b"6"))) == 6
     assert site.prune(1, 4) == [5]  # 2 was current before 6
     assert site.prune(1) == [4]
     assert not site.trash.exists() or names(site.trash) == []
 
 
-def test_a_download_that_has_begun_outlives_its_generation(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
+def test_a_download_that_has_begun_outlives_its_generation(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
     with (site.binhost / "current/public/a-b/x/x-1-1.gpkg.tar").open("rb") as begun:
-        site.publish(site.made(("x", 2, b"two")))
+        site.publish(site.build_set(("x", 2, b"two")))
         assert site.prune(1) == []
-        site.publish(site.made(("x", 3, b"three")))
+        site.publish(site.build_set(("x", 3, b"three")))
         assert site.prune(1, keep_days=1) == []
         assert site.prune(1) == [1]
         assert begun.read() == b"one signed 1"
 
 
-def test_switch(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    first = site.seen()
-    site.publish(site.made(("x", 2, b"two")))
+def test_switch(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
+    first = site.client_files()
+    site.publish(site.build_set(("x", 2, b"two")))
     generation.switch(site.binhost, 1)
-    assert site.seen() == first
+    assert site.client_files() == first
     with pytest.raises(BinmillError, match="no generation 3"):
         generation.switch(site.binhost, 3)
     assert generation.current(site.binhost) == 1
@@ -340,9 +342,9 @@ def test_switch(site: Site) -> None:
     assert names(site.binhost) == ["candidate", "current", "gen", "previous", "published.json"]
 
 
-def test_a_current_one_that_somebody_deleted(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
+def test_a_current_one_that_somebody_deleted(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
     (site.binhost / "gen/1").rename(site.place / "gone")
     assert generation.current(site.binhost) is None
-    assert site.publish(site.made(("x", 1, b"one"))) == 1
+    assert site.publish(site.build_set(("x", 1, b"one"))) == 1
     assert generation.current(site.binhost) == 1

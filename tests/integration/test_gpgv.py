@@ -13,7 +13,7 @@ import pytest
 
 from tasks.errors import BinmillError, NotTrusted
 from tasks.system.gpgv import Role, Signature, verify_clearsigned, verify_detached
-from tests.kit.gpg import BEFORE, BEGUN, DATA, ENDED, Gpg, Keys
+from tests.kit.gpg import BEFORE_EXPIRY, DATA, KEYS_CREATED, KEYS_EXPIRED, Gpg, Keys
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ Make = Callable[[Gpg, float], bytes]
     ("make", "reason"),
     [
         (lambda gpg, _: gpg.sign(who="stranger"), "key that is not in the key file"),
-        (lambda gpg, _: gpg.sign(who="expired", at=BEFORE), "key .* has expired"),
+        (lambda gpg, _: gpg.sign(who="expired", at=BEFORE_EXPIRY), "key .* has expired"),
         (lambda gpg, _: gpg.sign(who="revoked"), "was revoked"),
         (
             lambda gpg, now: gpg.sign(
@@ -188,18 +188,18 @@ def test_a_subkey_counts_as_its_primary(gpg: Gpg, role: Role, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "case",
     [
-        ("expired", BEFORE, None, "the key that signed it has expired"),
-        ("expired", BEFORE, date(2026, 1, 19), ""),
-        ("expired", BEFORE, date(2026, 1, 18), "has expired"),
-        ("expired", ENDED - 1, date(2026, 1, 21), ""),
-        ("expired", ENDED, date(2026, 1, 21), "has expired"),
-        ("expired", ENDED + 86400, date(2026, 2, 1), "has expired"),
-        ("lapsed", BEFORE, None, "has expired"),  # gpgv does not say that it was revoked
-        ("lapsed", BEFORE, date(2026, 1, 19), "has expired"),
-        ("revoked", BEFORE, date(2026, 1, 19), "was revoked"),
-        ("stranger", BEFORE, date(2026, 1, 19), "not in the key file"),
-        ("other", BEFORE, date(2026, 1, 19), "not pinned"),
-        ("good", ENDED + 86400, date(2026, 1, 19), ""),
+        ("expired", BEFORE_EXPIRY, None, "the key that signed it has expired"),
+        ("expired", BEFORE_EXPIRY, date(2026, 1, 19), ""),
+        ("expired", BEFORE_EXPIRY, date(2026, 1, 18), "has expired"),
+        ("expired", KEYS_EXPIRED - 1, date(2026, 1, 21), ""),
+        ("expired", KEYS_EXPIRED, date(2026, 1, 21), "has expired"),
+        ("expired", KEYS_EXPIRED + 86400, date(2026, 2, 1), "has expired"),
+        ("lapsed", BEFORE_EXPIRY, None, "has expired"),  # gpgv does not say that it was revoked
+        ("lapsed", BEFORE_EXPIRY, date(2026, 1, 19), "has expired"),
+        ("revoked", BEFORE_EXPIRY, date(2026, 1, 19), "was revoked"),
+        ("stranger", BEFORE_EXPIRY, date(2026, 1, 19), "not in the key file"),
+        ("other", BEFORE_EXPIRY, date(2026, 1, 19), "not pinned"),
+        ("good", KEYS_EXPIRED + 86400, date(2026, 1, 19), ""),
     ],
 )
 def test_a_key_that_has_expired_since(
@@ -220,16 +220,16 @@ def test_a_key_that_has_expired_since(
 
 def test_of_several_subkeys_that_which_signed_counts(gpg: Gpg, role: Role, tmp_path: Path) -> None:
     """Another one may have expired long ago; a revoked one is refused, whatever gpgv says of it."""
-    life = f"seconds={ENDED - BEGUN}"
-    gpg("--quick-gen-key", "many <many@test.example>", "ed25519", "cert", life, at=BEGUN)
+    life = f"seconds={KEYS_EXPIRED - KEYS_CREATED}"
+    gpg("--quick-gen-key", "many <many@test.example>", "ed25519", "cert", life, at=KEYS_CREATED)
     primary = gpg.fingerprint("many")
     for seconds in ("seconds=86400", life, life):
-        gpg("--quick-add-key", primary, "ed25519", "sign", seconds, at=BEGUN)
+        gpg("--quick-add-key", primary, "ed25519", "sign", seconds, at=KEYS_CREATED)
     listing = gpg("--with-colons", "--list-keys", primary).decode().splitlines()
     subkeys = [line.split(":")[9] for line in listing if line.startswith("fpr:")][1:]
     signatures = [
         gpg("-u", f"{key}!", "--detach-sign", stdin=DATA, at=at)
-        for key, at in zip(subkeys, (BEGUN + 60, BEFORE, BEFORE), strict=True)
+        for key, at in zip(subkeys, (KEYS_CREATED + 60, BEFORE_EXPIRY, BEFORE_EXPIRY), strict=True)
     ]
     gpg(
         "--no-tty",
@@ -237,7 +237,7 @@ def test_of_several_subkeys_that_which_signed_counts(gpg: Gpg, role: Role, tmp_p
         "0",
         "--edit-key",
         primary,
-        at=BEFORE + 60,
+        at=BEFORE_EXPIRY + 60,
         stdin=b"key 3\nrevkey\ny\n0\n\ny\nsave\n",
     )
     role.keyfile.write_bytes(gpg("--export", primary))

@@ -25,12 +25,12 @@ from tests.kit.files import names
 from tests.kit.scripted_server import (
     Answer,
     Handler,
-    Hostile,
+    ScriptedServer,
     endless,
     file,
     good,
-    hostile,
     in_turn,
+    scripted_server,
     stalling,
     status,
 )
@@ -135,19 +135,19 @@ def dripping_chunks(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("answer", [good, chunked, until_closed, compressed])
-def test_it_arrives_as_it_was_sent(server: Hostile, target: Path, answer: Answer) -> None:
+def test_it_arrives_as_it_was_sent(server: ScriptedServer, target: Path, answer: Answer) -> None:
     url = server.url("/file", answer)
     assert download([url], target, limit=LIMIT) == Got(url, None)
     assert target.read_bytes() == b"hello"
 
 
-def test_a_body_of_exactly_the_limit(server: Hostile, target: Path) -> None:
+def test_a_body_of_exactly_the_limit(server: ScriptedServer, target: Path) -> None:
     download([server.url("/file", good)], target, limit=5)
     with pytest.raises(DownloadFailed, match="too large"):
         download([server.url("/file", good)], target, limit=4)
 
 
-def test_a_large_body_whole(server: Hostile, target: Path) -> None:
+def test_a_large_body_whole(server: ScriptedServer, target: Path) -> None:
     body = bytes(range(256)) * 8192
 
     def large(handler: Handler) -> None:
@@ -186,7 +186,7 @@ def test_a_large_body_whole(server: Hostile, target: Path) -> None:
     ],
 )
 def test_a_mirror_that_fails_is_passed_over(
-    server: Hostile, target: Path, answer: Answer, reason: str
+    server: ScriptedServer, target: Path, answer: Answer, reason: str
 ) -> None:
     bad, second = server.url("/it", answer), server.url("/good", good)
     with pytest.raises(DownloadFailed, match=reason) as failed:
@@ -203,7 +203,7 @@ def test_a_mirror_that_fails_is_passed_over(
 
 @pytest.mark.parametrize("answer", [silent, stalling, dripping, dripping_chunks])
 def test_a_mirror_too_slow_is_passed_over(
-    server: Hostile, target: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer
+    server: ScriptedServer, target: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
     """Fault 3: a trickle of bytes, then silence."""
     monkeypatch.setattr(downloads, "_IDLE_SECONDS", 0.3)
@@ -212,12 +212,12 @@ def test_a_mirror_too_slow_is_passed_over(
         download([bad], target, limit=LIMIT)
     assert "\n" not in failed.value.message
     assert names(target.parent) == []
-    assert server.asked == ["/it"]
+    assert server.paths == ["/it"]
     assert download([bad, second], target, limit=LIMIT).url == second
 
 
 def test_a_slow_mirror_above_the_rate_is_waited_for(
-    server: Hostile, target: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "_IDLE_SECONDS", 0.4)
     monkeypatch.setattr(downloads, "_MINIMUM_RATE", 1)
@@ -232,18 +232,18 @@ def test_a_slow_mirror_above_the_rate_is_waited_for(
     assert target.read_bytes() == b"x" * 10
 
 
-def test_an_odd_length_is_no_length(server: Hostile, target: Path) -> None:
+def test_an_odd_length_is_no_length(server: ScriptedServer, target: Path) -> None:
     download([server.url("/it", odd_length)], target, limit=LIMIT)
     assert target.read_bytes() == b"hello"
 
 
-def test_the_body_of_a_redirect_is_not_read(server: Hostile, target: Path) -> None:
+def test_the_body_of_a_redirect_is_not_read(server: ScriptedServer, target: Path) -> None:
     server.url("/good", good)
     download([server.url("/it", endless_redirect)], target, limit=LIMIT)
     assert target.read_bytes() == b"hello"
 
 
-def test_a_redirect_is_followed(server: Hostile, target: Path) -> None:
+def test_a_redirect_is_followed(server: ScriptedServer, target: Path) -> None:
     there = server.url("/good", good)
     for location in ("/good", "good", there):
         download([server.url("/it", onward(location))], target, limit=LIMIT)
@@ -251,14 +251,14 @@ def test_a_redirect_is_followed(server: Hostile, target: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [404, 410])
-def test_missing_everywhere(server: Hostile, target: Path, number: int) -> None:
+def test_missing_everywhere(server: ScriptedServer, target: Path, number: int) -> None:
     urls = [server.url("/a", status(404)), server.url("/b", status(number))]
     with pytest.raises(Missing, match=f"HTTP 404.*HTTP {number}"):
         download(urls, target, limit=LIMIT)
-    assert server.asked == ["/a", "/b"]
+    assert server.paths == ["/a", "/b"]
 
 
-def test_missing_here_and_broken_there_is_not_missing(server: Hostile, target: Path) -> None:
+def test_missing_here_and_broken_there_is_not_missing(server: ScriptedServer, target: Path) -> None:
     with pytest.raises(DownloadFailed) as failed:
         download(
             [server.url("/a", status(404)), server.url("/b", status(503))], target, limit=LIMIT
@@ -267,7 +267,7 @@ def test_missing_here_and_broken_there_is_not_missing(server: Hostile, target: P
 
 
 def test_a_busy_mirror_is_asked_again(
-    server: Hostile, target: Path, pauses: list[float], capsys: pytest.CaptureFixture[str]
+    server: ScriptedServer, target: Path, pauses: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 7: 429 with Retry-After, 503."""
     busy = in_turn(status(429, "Retry-After: 20"), status(503), good)
@@ -279,11 +279,11 @@ def test_a_busy_mirror_is_asked_again(
 
 @pytest.mark.parametrize("number", [429, 502, 503, 504])
 def test_a_mirror_that_stays_busy_is_asked_three_times(
-    server: Hostile, target: Path, pauses: list[float], number: int
+    server: ScriptedServer, target: Path, pauses: list[float], number: int
 ) -> None:
     urls = [server.url("/busy", status(number)), server.url("/good", good)]
     assert download(urls, target, limit=LIMIT).url == urls[1]
-    assert server.asked == ["/busy"] * 3 + ["/good"]
+    assert server.paths == ["/busy"] * 3 + ["/good"]
     assert pauses == [1.0, 2.0]
 
 
@@ -300,7 +300,7 @@ def test_a_mirror_that_stays_busy_is_asked_three_times(
     ],
 )
 def test_how_long_a_mirror_may_ask_to_wait(
-    server: Hostile, target: Path, pauses: list[float], said: str, pause: float
+    server: ScriptedServer, target: Path, pauses: list[float], said: str, pause: float
 ) -> None:
     busy = in_turn(status(503, f"Retry-After: {said}"), good)
     download([server.url("/it", busy)], target, limit=LIMIT)
@@ -311,11 +311,11 @@ def test_how_long_a_mirror_may_ask_to_wait(
     "answer", [status(404), status(403), status(500), announced_too_large, endless, hang_up, loop]
 )
 def test_what_another_moment_would_not_change_is_not_asked_again(
-    server: Hostile, target: Path, pauses: list[float], answer: Answer
+    server: ScriptedServer, target: Path, pauses: list[float], answer: Answer
 ) -> None:
     with pytest.raises(DownloadFailed):
         download([server.url("/it", answer)], target, limit=LIMIT)
-    assert len(server.asked) == (11 if answer is loop else 1)
+    assert len(server.paths) == (11 if answer is loop else 1)
     assert pauses == []
 
 
@@ -350,7 +350,11 @@ def tls_dripping(handler: Handler) -> None:
     ],
 )
 def test_what_no_timeout_of_a_socket_ends(
-    server: Hostile, target: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, answer: Answer
+    server: ScriptedServer,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    answer: Answer,
 ) -> None:
     """Fault 3, where each byte comes in time and the whole never does."""
     monkeypatch.setattr(downloads, "_HEADER_SECONDS", 0.4)
@@ -365,7 +369,7 @@ def test_what_no_timeout_of_a_socket_ends(
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_a_download_outside_of_the_main_thread(server: Hostile, target: Path) -> None:
+def test_a_download_outside_of_the_main_thread(server: ScriptedServer, target: Path) -> None:
     url = server.url("/good", good)
     thread = threading.Thread(target=lambda: download([url], target, limit=LIMIT))
     thread.start()
@@ -374,7 +378,7 @@ def test_a_download_outside_of_the_main_thread(server: Hostile, target: Path) ->
 
 
 def test_no_download_takes_forever(
-    server: Hostile, target: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 3, just above the rate that is wanted."""
     monkeypatch.setattr(downloads, "_TOTAL_SECONDS", 0.3)
@@ -383,9 +387,9 @@ def test_no_download_takes_forever(
     assert names(target.parent) == []
 
 
-def test_all_mirrors_down(server: Hostile, target: Path, pauses: list[float]) -> None:
+def test_all_mirrors_down(server: ScriptedServer, target: Path, pauses: list[float]) -> None:
     """Fault 10: nobody listens."""
-    with Hostile() as other:
+    with ScriptedServer() as other:
         nobody = other.url("/x").replace("//", "//user:sesame@")
     place = nobody.split("@")[1].removesuffix("/x")
     with pytest.raises(DownloadFailed) as failed:
@@ -399,7 +403,7 @@ def test_all_mirrors_down(server: Hostile, target: Path, pauses: list[float]) ->
 
 
 def test_no_name_is_known(
-    server: Hostile, target: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+    server: ScriptedServer, target: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     """Fault 10: DNS is dead."""
     second = server.url("/good", good)
@@ -453,12 +457,12 @@ def certified(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path
 
 
 def test_a_certificate_that_is_not_trusted(
-    server: Hostile, target: Path, certified: tuple[str, Path], pauses: list[float]
+    server: ScriptedServer, target: Path, certified: tuple[str, Path], pauses: list[float]
 ) -> None:
     """Fault 10: the TLS certificate is wrong."""
     name, pem = certified
     plain = server.url("/good", good)
-    with hostile() as secure:
+    with scripted_server() as secure:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pem)
         secure.socket = context.wrap_socket(secure.socket, server_side=True)
@@ -469,7 +473,7 @@ def test_a_certificate_that_is_not_trusted(
             download([url], target, limit=LIMIT)
         assert "\n" not in no.value.message
         assert pauses == []
-        assert secure.asked == []
+        assert secure.paths == []
         assert download([url, plain], target, limit=LIMIT).url == plain
         os.environ["REQUESTS_CA_BUNDLE"] = str(pem)  # now its signer is trusted
         if name.startswith("IP"):
@@ -479,47 +483,49 @@ def test_a_certificate_that_is_not_trusted(
                 download([url], target, limit=LIMIT)
 
 
-def test_through_a_proxy(server: Hostile, target: Path) -> None:
+def test_through_a_proxy(server: ScriptedServer, target: Path) -> None:
     use_proxy(server.url("").replace("//", "//user:sesame@"), ["other.test"])
     server.answers["*"] = good
     assert download(["http://mirror.test/x"], target, limit=LIMIT).url == "http://mirror.test/x"
-    assert server.asked == ["http://mirror.test/x"]
+    assert server.paths == ["http://mirror.test/x"]
     with pytest.raises(DownloadFailed, match=r"the name \S+other.test is not known"):
         download(["http://no.other.test/x"], target, limit=LIMIT)
-    assert len(server.asked) == 1
+    assert len(server.paths) == 1
 
 
-def test_a_proxy_that_is_down(server: Hostile, target: Path) -> None:
-    with Hostile() as other:
+def test_a_proxy_that_is_down(server: ScriptedServer, target: Path) -> None:
+    with ScriptedServer() as other:
         use_proxy(other.url("").replace("//", "//user:sesame@"))
     place = other.url("").removeprefix("http://")
     for scheme in ("http", "https"):
         with pytest.raises(DownloadFailed, match=f"nobody answers at {place}") as failed:
             download([f"{scheme}://mirror.test/x"], target, limit=LIMIT)
         assert "sesame" not in str(failed.value)
-    assert server.asked == []
+    assert server.paths == []
 
 
-def test_the_reason_is_not_what_the_caller_was_handling(server: Hostile, target: Path) -> None:
-    with Hostile() as other:
+def test_the_reason_is_not_what_the_caller_was_handling(
+    server: ScriptedServer, target: Path
+) -> None:
+    with ScriptedServer() as other:
         nobody = other.url("/x")
     try:
         raise FileNotFoundError(2, "not in the cache")
     except FileNotFoundError:
         with pytest.raises(DownloadFailed, match="Connection refused"):
             download([nobody], target, limit=LIMIT)
-    assert server.asked == []
+    assert server.paths == []
 
 
 @pytest.mark.parametrize("answer", [status(503), onward("http://user:sesame@[::1/"), hang_up])
-def test_a_password_is_in_no_message(server: Hostile, target: Path, answer: Answer) -> None:
+def test_a_password_is_in_no_message(server: ScriptedServer, target: Path, answer: Answer) -> None:
     url = server.url("/it", answer).replace("//", "//user:sesame@")
     with pytest.raises(DownloadFailed) as failed:
         download([url], target, limit=LIMIT)
     assert "sesame" not in str(failed.value)
 
 
-def test_what_a_terminal_would_obey_is_in_no_message(server: Hostile, target: Path) -> None:
+def test_what_a_terminal_would_obey_is_in_no_message(server: ScriptedServer, target: Path) -> None:
     def rude(handler: Handler) -> None:
         handler.wfile.write(b"\x1b]0;mine\x07\x1b[2J\r\n")
 
@@ -528,7 +534,7 @@ def test_what_a_terminal_would_obey_is_in_no_message(server: Hostile, target: Pa
     assert failed.value.message.isprintable()
 
 
-def test_when_the_file_was_made(server: Hostile, target: Path) -> None:
+def test_when_the_file_was_made(server: ScriptedServer, target: Path) -> None:
     def dated(handler: Handler) -> None:
         handler.head(200, "Content-Length: 2", "Last-Modified: Thu, 15 Jan 2026 00:45:00 GMT")
         handler.wfile.write(b"ok")
@@ -538,7 +544,7 @@ def test_when_the_file_was_made(server: Hostile, target: Path) -> None:
 
 
 def test_a_long_download_is_told_where_there_is_no_terminal(
-    server: Hostile,
+    server: ScriptedServer,
     target: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -553,7 +559,9 @@ def test_a_long_download_is_told_where_there_is_no_terminal(
     assert capsys.readouterr().out == ""
 
 
-def test_a_missing_directory_is_made_for_its_owner_only(server: Hostile, target: Path) -> None:
+def test_a_missing_directory_is_made_for_its_owner_only(
+    server: ScriptedServer, target: Path
+) -> None:
     download([server.url("/good", good)], target, limit=LIMIT)
     assert target.parent.stat().st_mode & 0o777 == 0o700
     assert names(target.parent) == ["file"]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.kit import stub_site
 from tests.kit.files import names
-from tests.kit.random_kills import WAYS, Work, is_first, on_a_host_of_its_own
+from tests.kit.random_kills import WAYS, Work, is_first, kill_runs
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
@@ -33,8 +33,8 @@ WORKS = (
 
 
 def kills(folder: Path, count: int, seed: int) -> None:
-    site = stub_site.site(folder)
-    found = on_a_host_of_its_own(site.layout.config, WORKS, count, seed)
+    site = stub_site.create(folder)
+    found = kill_runs(site.layout.config, WORKS, count, seed)
     assert len(found) == count
     wrong = [json.dumps(line, indent=1) for line in found if "wrong" in line]
     assert not wrong, "\n".join([f"BINMILL_SEED={seed}", *wrong])

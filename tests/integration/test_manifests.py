@@ -16,7 +16,16 @@ from tasks.system.git import bare
 from tasks.system.gpgv import Role
 from tests.kit.files import names
 from tests.kit.gpg import YEAR, Gpg
-from tests.kit.tree_manifests import MADE, ONE, PACKAGE, Files, lines, packed, sealed, unsigned
+from tests.kit.tree_manifests import (
+    MADE_AT,
+    PACKAGE,
+    PACKAGE_DIR,
+    Files,
+    gz,
+    manifest_lines,
+    signed_manifest,
+    tree_files,
+)
 
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
@@ -48,7 +57,7 @@ def repository(tmp_path: Path) -> Path:
 def committed(repository: Path, files: Files, link: str = "") -> str:
     """A commit of these files, dated as freezing a snapshot dates it; one may be a link."""
     bare(repository)
-    stream = [b"commit refs/heads/main\ncommitter x <x@test.example> %d +0000\ndata 0\n" % MADE]
+    stream = [b"commit refs/heads/main\ncommitter x <x@test.example> %d +0000\ndata 0\n" % MADE_AT]
     for name, data in files.items():
         mode = 120000 if name == link else 100644
         stream.append(b"M %d inline %b\ndata %d\n%b\n" % (mode, name.encode(), len(data), data))
@@ -78,8 +87,8 @@ Held = Callable[[str], None]
 
 
 def test_a_whole_tree(gpg: Gpg, repository: Path, held: Held) -> None:
-    files, top = unsigned()
-    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    files, top = tree_files()
+    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     held(commit)
     assert signed(repository, commit)
 
@@ -92,7 +101,7 @@ def without(files: Files, *gone: str) -> Files:
     ("change", "said"),
     [
         (
-            lambda files: {**files, f"{ONE}/one-1.ebuild": b"EAPI=7\n"},
+            lambda files: {**files, f"{PACKAGE_DIR}/one-1.ebuild": b"EAPI=7\n"},
             r"'app-misc/one/one-1.ebuild' has the BLAKE2B [0-9a-f]{16}\.\.\., not [0-9a-f]{16}\.",
         ),
         (
@@ -100,11 +109,15 @@ def without(files: Files, *gone: str) -> Files:
             "'profiles/repo_name' has 5 bytes, not 7$",
         ),
         (
-            lambda files: without(files, f"{ONE}/files/fix.patch"),
+            lambda files: without(files, f"{PACKAGE_DIR}/files/fix.patch"),
             "'app-misc/one/files/fix.patch' is missing$",
         ),
         (
-            lambda files: {**files, f"{ONE}/one-2.ebuild": b"", "virtual/x/x-1.ebuild": b""},
+            lambda files: {
+                **files,
+                f"{PACKAGE_DIR}/one-2.ebuild": b"",
+                "virtual/x/x-1.ebuild": b"",
+            },
             "'app-misc/one/one-2.ebuild' is in no Manifest; 'virtual/x/x-1.ebuild' is in no Man",
         ),
         (
@@ -116,30 +129,33 @@ def without(files: Files, *gone: str) -> Files:
             "'eclass/0' .*'eclass/2' is in no Manifest and 6 more$",
         ),
         (
-            lambda files: {**files, f"{ONE}/files/.profile": b"evil\n"},
+            lambda files: {**files, f"{PACKAGE_DIR}/files/.profile": b"evil\n"},
             "'app-misc/one/files/.profile' is in no Manifest$",
         ),
         (lambda files: {**files, "eclass/.d/x": b"evil\n"}, "'eclass/.d/x' is in no Manifest$"),
         (
-            lambda files: {**files, f"{ONE}/Manifest": lines({**PACKAGE, "DATA x": b""})},
+            lambda files: {
+                **files,
+                f"{PACKAGE_DIR}/Manifest": manifest_lines({**PACKAGE, "DATA x": b""}),
+            },
             "'app-misc/one/Manifest' has [0-9]+ bytes, not [0-9]+$",
         ),
         (
-            lambda files: {**files, "Manifest.files.gz": packed(b"IGNORE app-misc\n")},
+            lambda files: {**files, "Manifest.files.gz": gz(b"IGNORE app-misc\n")},
             "'Manifest.files.gz' has [0-9]+ bytes, not [0-9]+$",
         ),
         (lambda files: without(files, "metadata/Manifest.gz"), "'metadata/Manifest.gz' is missing"),
         (
             lambda files: {
-                **without(files, f"{ONE}/metadata.xml"),
-                f"{ONE}/metadata.xml/x": b"",
+                **without(files, f"{PACKAGE_DIR}/metadata.xml"),
+                f"{PACKAGE_DIR}/metadata.xml/x": b"",
             },
             "'app-misc/one/metadata.xml' is a directory, not a regular file$",
         ),
         (
             lambda files: {
-                **{n: d for n, d in files.items() if not n.startswith(ONE)},
-                ONE: b"a file",
+                **{n: d for n, d in files.items() if not n.startswith(PACKAGE_DIR)},
+                PACKAGE_DIR: b"a file",
             },
             "Not a directory: 'app-misc/one/Manifest'$",
         ),
@@ -163,8 +179,8 @@ def without(files: Files, *gone: str) -> Files:
 def test_a_tree_that_was_changed(
     gpg: Gpg, repository: Path, held: Held, change: Callable[[Files], Files], said: str
 ) -> None:
-    files, top = unsigned()
-    commit = committed(repository, {**change(files), "Manifest": sealed(gpg, top)})
+    files, top = tree_files()
+    commit = committed(repository, {**change(files), "Manifest": signed_manifest(gpg, top)})
     with pytest.raises(NotTrusted, match="is not what was signed: ") as refused:
         held(commit)
     assert refused.match(f"(?m){said}")
@@ -175,17 +191,26 @@ def test_a_tree_that_was_changed(
 @pytest.mark.parametrize(
     ("sign", "said"),
     [
-        (lambda gpg, top: sealed(gpg, top, who="other"), "is not pinned for this role"),
-        (lambda gpg, top: sealed(gpg, top, "--digest-algo", "SHA1"), "not trusted"),
-        (lambda gpg, top: sealed(gpg, top).replace(b"BLAKE2B ", b"BLAKE2B 0"), "does not fit"),
-        (lambda gpg, top: sealed(gpg, top) * 2, "not trusted"),
+        (lambda gpg, top: signed_manifest(gpg, top, who="other"), "is not pinned for this role"),
+        (lambda gpg, top: signed_manifest(gpg, top, "--digest-algo", "SHA1"), "not trusted"),
+        (
+            lambda gpg, top: signed_manifest(gpg, top).replace(b"BLAKE2B ", b"BLAKE2B 0"),
+            "does not fit",
+        ),
+        (lambda gpg, top: signed_manifest(gpg, top) * 2, "not trusted"),
         (lambda _, top: top, "no signature in it"),
-        (lambda gpg, top: sealed(gpg, b"") + top, "is in no Manifest"),
-        (lambda gpg, top: top + sealed(gpg, b""), "is in no Manifest"),
-        (lambda gpg, top: sealed(gpg, top, at=MADE + 90000), "Manifest from 2026-01-17"),
-        (lambda gpg, top: sealed(gpg, top, at=MADE - 90000), "Manifest from 2026-01-14"),
+        (lambda gpg, top: signed_manifest(gpg, b"") + top, "is in no Manifest"),
+        (lambda gpg, top: top + signed_manifest(gpg, b""), "is in no Manifest"),
+        (
+            lambda gpg, top: signed_manifest(gpg, top, at=MADE_AT + 90000),
+            "Manifest from 2026-01-17",
+        ),
+        (
+            lambda gpg, top: signed_manifest(gpg, top, at=MADE_AT - 90000),
+            "Manifest from 2026-01-14",
+        ),
         (lambda gpg, top: gpg.sign("--clear-sign", who="good", data=top), "no TIMESTAMP"),
-        (lambda gpg, top: sealed(gpg, b"what is this\n" + top), "Invalid Manifest line"),
+        (lambda gpg, top: signed_manifest(gpg, b"what is this\n" + top), "Invalid Manifest line"),
     ],
     ids=[
         "other role's key",
@@ -204,7 +229,7 @@ def test_a_tree_that_was_changed(
 def test_a_top_that_is_not_trusted(
     gpg: Gpg, repository: Path, held: Held, sign: Callable[[Gpg, bytes], bytes], said: str
 ) -> None:
-    files, top = unsigned()
+    files, top = tree_files()
     commit = committed(repository, {**files, "Manifest": sign(gpg, top)})
     with pytest.raises(NotTrusted, match=said):
         held(commit)
@@ -214,25 +239,25 @@ def test_a_top_that_is_not_trusted(
 def test_nothing_counts_but_the_signed_part(
     gpg: Gpg, repository: Path, held: Held, around: bytes
 ) -> None:
-    files, top = unsigned()
-    files["Manifest"] = around + sealed(gpg, top) + around
+    files, top = tree_files()
+    files["Manifest"] = around + signed_manifest(gpg, top) + around
     held(committed(repository, files))
     with pytest.raises(NotTrusted, match="'app-misc/one/x' is in no Manifest"):
-        held(committed(repository, {**files, f"{ONE}/x": b"evil"}))
+        held(committed(repository, {**files, f"{PACKAGE_DIR}/x": b"evil"}))
 
 
 @pytest.mark.parametrize(
     "package",
     [
-        lines(PACKAGE, "MD5", "SHA1"),
-        lines(PACKAGE).replace(b"BLAKE2B", b"ROT13").replace(b"SHA512", b"CRC32"),
+        manifest_lines(PACKAGE, "MD5", "SHA1"),
+        manifest_lines(PACKAGE).replace(b"BLAKE2B", b"ROT13").replace(b"SHA512", b"CRC32"),
         b"".join(b"%b %d\n" % (key.encode(), len(data)) for key, data in PACKAGE.items()),
     ],
     ids=["weak", "unknown", "none"],
 )
 def test_digests_that_prove_nothing(gpg: Gpg, repository: Path, held: Held, package: bytes) -> None:
-    files, top = unsigned(package)
-    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    files, top = tree_files(package)
+    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     with pytest.raises(NotTrusted, match=r"insecure|No hashes") as refused:
         held(commit)
     assert str(repository.parent) not in refused.value.message
@@ -253,20 +278,20 @@ HIDDEN = {"eclass/.kept": b"kept\n", "eclass/.d/kept": b"kept too\n"}
 def test_hidden_files_that_a_manifest_knows(
     gpg: Gpg, repository: Path, held: Held, more: Files, ignored: bytes
 ) -> None:
-    files, top = unsigned(more=more, ignored=ignored)
-    files["Manifest"] = sealed(gpg, top)
+    files, top = tree_files(more=more, ignored=ignored)
+    files["Manifest"] = signed_manifest(gpg, top)
     held(committed(repository, {**files, **HIDDEN}))
 
 
 def test_a_hidden_file_that_was_changed(gpg: Gpg, repository: Path, held: Held) -> None:
-    files, top = unsigned(more={"DATA eclass/.kept": b"kept\n"})
-    files |= {"Manifest": sealed(gpg, top), "eclass/.kept": b"evil\n"}
+    files, top = tree_files(more={"DATA eclass/.kept": b"kept\n"})
+    files |= {"Manifest": signed_manifest(gpg, top), "eclass/.kept": b"evil\n"}
     with pytest.raises(NotTrusted, match=r"'eclass/\.kept' has the BLAKE2B"):
         held(committed(repository, files))
 
 
 def test_no_manifest(repository: Path, held: Held) -> None:
-    commit = committed(repository, without(unsigned()[0], "Manifest"))
+    commit = committed(repository, without(tree_files()[0], "Manifest"))
     assert not signed(repository, commit)
     with pytest.raises(NotTrusted, match="there is no Manifest at its top"):
         held(commit)
@@ -274,10 +299,12 @@ def test_no_manifest(repository: Path, held: Held) -> None:
 
 def test_what_counts_as_signed(gpg: Gpg, repository: Path) -> None:
     """A line before it, and it would not be looked at any more: that must not be so."""
-    files, top = unsigned()
+    files, top = tree_files()
     assert not signed(repository, committed(repository, {**files, "Manifest": top}))
-    assert not signed(repository, committed(repository, {**files, "Manifest/x": sealed(gpg, top)}))
-    before = b"x\n" + sealed(gpg, top)
+    assert not signed(
+        repository, committed(repository, {**files, "Manifest/x": signed_manifest(gpg, top)})
+    )
+    before = b"x\n" + signed_manifest(gpg, top)
     assert signed(repository, committed(repository, {**files, "Manifest": before}))
 
 
@@ -292,15 +319,15 @@ def test_a_commit_that_is_not_there(repository: Path, held: Held) -> None:
 @pytest.mark.parametrize("name", ["Manifest", "profiles/repo_name", "eclass"])
 def test_links_are_not_followed(gpg: Gpg, repository: Path, held: Held, name: str) -> None:
     """They cannot be frozen; but a commit may come from a remote."""
-    files, top = unsigned()
-    files |= {"Manifest": sealed(gpg, top), name: b"../elsewhere"}
+    files, top = tree_files()
+    files |= {"Manifest": signed_manifest(gpg, top), name: b"../elsewhere"}
     with pytest.raises(NotTrusted, match=f"'{name}' is not a plain file"):
         held(committed(repository, files, link=name))
 
 
 def test_what_a_kill_left_is_swept(gpg: Gpg, repository: Path, held: Held, tmp_path: Path) -> None:
-    files, top = unsigned()
-    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    files, top = tree_files()
+    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     left = tmp_path / "scratch" / f"manifests-{commit[:12]}" / "tree"
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"")
@@ -312,8 +339,8 @@ def test_no_process_is_forked(
     gpg: Gpg, repository: Path, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pool of gemato's would outlive a parent that is killed; git and gpgv are not forked so."""
-    files, top = unsigned()
-    commit = committed(repository, {**files, "Manifest": sealed(gpg, top)})
+    files, top = tree_files()
+    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     forks: list[None] = []
     monkeypatch.setattr(os, "fork", lambda: forks.append(None))
     held(commit)

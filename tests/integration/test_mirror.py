@@ -14,8 +14,17 @@ from tasks.snapshot import mirror as mirrors
 from tasks.snapshot.mirror import Source, Tarball, seen, take
 from tasks.system.gpgv import Role
 from tasks.system.http import Missing
+from tests.kit.fake_upstream import (
+    NEXT,
+    PAGE,
+    PASSWORD,
+    FakeUpstream,
+    Signed,
+    flip_bit,
+    tag,
+    wrong_md5,
+)
 from tests.kit.files import names
-from tests.kit.mirrors import NEXT, PAGE, PASSWORD, Signed, World, flipped, tag, wrong_md5
 from tests.kit.scripted_server import Handler, in_turn, status
 from tests.kit.snapshots import DAY, made_at
 
@@ -23,7 +32,7 @@ DEAD = "http://127.0.0.1:1"  # tcpmux: nobody listens
 ARCHIVE = "gentoo-20260116.tar.xz"
 
 
-def source(world: World, *mirrors: str) -> Source:
+def source(world: FakeUpstream, *mirrors: str) -> Source:
     role = Role("snapshots", world.keys.ring, (world.keys.fingerprint("good"),))
     urls = tuple(each if "//" in each else world.url(each) for each in mirrors)
     return Source(urls, "gentoo", role, world.folder / "downloads")
@@ -34,31 +43,31 @@ def content(tarball: Tarball) -> bytes:
     return tarball.stream.read()
 
 
-def left(world: World) -> list[str]:
+def left(world: FakeUpstream) -> list[str]:
     folder = world.folder / "downloads"
     return names(folder) if folder.exists() else []
 
 
-def test_what_is_handed_over(world: World) -> None:
-    right = world.publish("one", world.signed())
+def test_what_is_handed_over(fake_upstream: FakeUpstream) -> None:
+    right = fake_upstream.publish("one", fake_upstream.signed())
 
     def accept(tarball: Tarball) -> str:
         assert content(tarball) == right.archive
-        assert tarball.path == world.folder / "downloads" / ARCHIVE
-        assert tarball.url == world.server.url(world.path("one"))
+        assert tarball.path == fake_upstream.folder / "downloads" / ARCHIVE
+        assert tarball.url == fake_upstream.server.url(fake_upstream.path("one"))
         assert tarball.sha512 == tarball.digest() == hashlib.sha512(right.archive).hexdigest()
-        assert tarball.signature.signer == world.keys.fingerprint("good")
+        assert tarball.signature.signer == fake_upstream.keys.fingerprint("good")
         assert tarball.signature.made == made_at(NEXT) + 900
-        assert left(world) == [ARCHIVE, f"{ARCHIVE}.gpgsig"]
+        assert left(fake_upstream) == [ARCHIVE, f"{ARCHIVE}.gpgsig"]
         assert tarball.path.parent.stat().st_mode & 0o777 == 0o700
         return "made of it"
 
-    assert take(source(world, "one/"), NEXT, accept) == "made of it"
-    assert left(world) == []
+    assert take(source(fake_upstream, "one/"), NEXT, accept) == "made of it"
+    assert left(fake_upstream) == []
 
 
 LIES: dict[str, Callable[[Signed], Signed]] = {
-    "flipped byte": lambda right: right._replace(archive=flipped(right.archive, 99)),
+    "flipped byte": lambda right: right._replace(archive=flip_bit(right.archive, 99)),
     "html": lambda right: right._replace(archive=PAGE),
     "empty signature": lambda right: right._replace(signature=b""),
     "huge signature": lambda right: right._replace(signature=bytes(1 << 20)),
@@ -67,35 +76,42 @@ LIES: dict[str, Callable[[Signed], Signed]] = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=list(LIES))
-def test_the_first_mirror_lies(world: World, lie: Callable[[Signed], Signed]) -> None:
-    right = world.publish("two", world.signed())
-    world.publish("one", lie(right))
-    assert take(source(world, "one", "two"), NEXT, content) == right.archive
-    assert left(world) == []
+def test_the_first_mirror_lies(
+    fake_upstream: FakeUpstream, lie: Callable[[Signed], Signed]
+) -> None:
+    right = fake_upstream.publish("two", fake_upstream.signed())
+    fake_upstream.publish("one", lie(right))
+    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert left(fake_upstream) == []
     with pytest.raises(BinmillError) as refused:
-        take(source(world, "one"), NEXT, content)
+        take(source(fake_upstream, "one"), NEXT, content)
     assert "\n" not in refused.value.message
-    assert world.url("one") in refused.value.message
-    assert left(world) == []
+    assert fake_upstream.url("one") in refused.value.message
+    assert left(fake_upstream) == []
 
 
 @pytest.mark.parametrize("answer", [status(404), status(403), status(503)])
-def test_a_signature_and_no_archive(world: World, answer: Callable[[Handler], None]) -> None:
-    right = world.publish("two", world.signed())
-    world.publish("one", right)
-    world.answer(answer, "one")
-    assert take(source(world, "one", "two"), NEXT, content) == right.archive
+def test_a_signature_and_no_archive(
+    fake_upstream: FakeUpstream, answer: Callable[[Handler], None]
+) -> None:
+    right = fake_upstream.publish("two", fake_upstream.signed())
+    fake_upstream.publish("one", right)
+    fake_upstream.answer(answer, "one")
+    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     with pytest.raises(DownloadFailed, match=r"gave gentoo-20260116\.tar\.xz: .* HTTP [45]"):
-        take(source(world, "one"), NEXT, content)
-    assert left(world) == []
+        take(source(fake_upstream, "one"), NEXT, content)
+    assert left(fake_upstream) == []
 
 
 @pytest.mark.parametrize("first", [DEAD, "one"])
-def test_the_first_mirror_has_nothing(world: World, first: str) -> None:
-    right = world.publish("two", world.signed())
-    assert take(source(world, first, "two"), NEXT, content) == right.archive
-    assert world.said() == ""  # it may just be behind
-    assert world.server.asked[-2:] == [world.path("two"), world.path("two", NEXT, ".md5sum")]
+def test_the_first_mirror_has_nothing(fake_upstream: FakeUpstream, first: str) -> None:
+    right = fake_upstream.publish("two", fake_upstream.signed())
+    assert take(source(fake_upstream, first, "two"), NEXT, content) == right.archive
+    assert fake_upstream.output() == ""  # it may just be behind
+    assert fake_upstream.server.paths[-2:] == [
+        fake_upstream.path("two"),
+        fake_upstream.path("two", NEXT, ".md5sum"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,50 +124,58 @@ def test_the_first_mirror_has_nothing(world: World, first: str) -> None:
     ],
 )
 def test_nobody_has_it(
-    world: World, answer: Callable[[Handler], None], lies: bool, kind: type[BinmillError]
+    fake_upstream: FakeUpstream,
+    answer: Callable[[Handler], None],
+    lies: bool,
+    kind: type[BinmillError],
 ) -> None:
     """Whoever looks for days goes on to the next where one mirror says that there is none."""
-    right = world.signed()
-    world.answer(answer, "one", NEXT, ".gpgsig")
+    right = fake_upstream.signed()
+    fake_upstream.answer(answer, "one", NEXT, ".gpgsig")
     if lies:
-        world.publish("two", right._replace(archive=flipped(right.archive, 99)))
+        fake_upstream.publish("two", right._replace(archive=flip_bit(right.archive, 99)))
     else:
-        world.answer(status(500), "two", NEXT, ".gpgsig")
+        fake_upstream.answer(status(500), "two", NEXT, ".gpgsig")
     urls = [
         each.replace("//", f"//me:{PASSWORD}@")
-        for each in (DEAD, world.url("one"), world.url("two"))
+        for each in (DEAD, fake_upstream.url("one"), fake_upstream.url("two"))
     ]
     with pytest.raises(BinmillError) as failed:
-        take(source(world, *urls), NEXT, content)
+        take(source(fake_upstream, *urls), NEXT, content)
     assert type(failed.value) is kind
     assert "\n" not in failed.value.message
     assert failed.value.hint
-    for each in (DEAD, world.url("one"), world.url("two")):
+    for each in (DEAD, fake_upstream.url("one"), fake_upstream.url("two")):
         assert each in failed.value.message
     assert PASSWORD not in str(failed.value)
-    assert left(world) == []
+    assert left(fake_upstream) == []
 
 
-def test_what_the_block_refuses_is_the_mirror_s_fault(world: World) -> None:
+def test_what_the_block_refuses_is_the_mirror_s_fault(fake_upstream: FakeUpstream) -> None:
     for each in ("one", "two"):
-        world.publish(each, world.signed())
+        fake_upstream.publish(each, fake_upstream.signed())
 
     def accept(tarball: Tarball) -> str:
-        if tarball.url.startswith(world.url("one")):
+        if tarball.url.startswith(fake_upstream.url("one")):
             raise NotTrusted("mine", "my hint")
         return tarball.url
 
-    assert take(source(world, "one", "two"), NEXT, accept) == world.server.url(world.path("two"))
-    assert world.said() == f"  passed over: {world.url('one')}: mine\n"
+    assert take(source(fake_upstream, "one", "two"), NEXT, accept) == fake_upstream.server.url(
+        fake_upstream.path("two")
+    )
+    assert fake_upstream.output() == f"  passed over: {fake_upstream.url('one')}: mine\n"
     with pytest.raises(NotTrusted) as refused:
-        take(source(world, "one"), NEXT, accept)
-    assert (refused.value.message, refused.value.hint) == (f"{world.url('one')}: mine", "my hint")
-    assert left(world) == []
+        take(source(fake_upstream, "one"), NEXT, accept)
+    assert (refused.value.message, refused.value.hint) == (
+        f"{fake_upstream.url('one')}: mine",
+        "my hint",
+    )
+    assert left(fake_upstream) == []
 
 
-def test_any_other_error_in_the_block_ends_it(world: World) -> None:
+def test_any_other_error_in_the_block_ends_it(fake_upstream: FakeUpstream) -> None:
     for each in ("one", "two"):
-        world.publish(each, world.signed())
+        fake_upstream.publish(each, fake_upstream.signed())
     tried: list[str] = []
 
     def accept(tarball: Tarball) -> None:
@@ -159,9 +183,9 @@ def test_any_other_error_in_the_block_ends_it(world: World) -> None:
         raise Busy("somebody works there", "wait")
 
     with pytest.raises(Busy):
-        take(source(world, "one", "two"), NEXT, accept)
+        take(source(fake_upstream, "one", "two"), NEXT, accept)
     assert len(tried) == 1
-    assert left(world) == []
+    assert left(fake_upstream) == []
 
 
 MD5 = pytest.mark.parametrize(
@@ -172,111 +196,117 @@ MD5 = pytest.mark.parametrize(
 
 
 @MD5
-def test_9_a_mirror_whose_md5sum_does_not_fit_is_asked_last(world: World, text: bytes) -> None:
-    right = world.signed()
-    world.publish("one", right._replace(md5sum=text))
-    world.publish("two", right)
-    where = take(source(world, "one", "two"), NEXT, lambda tarball: tarball.url)
-    assert where == world.server.url(world.path("two"))
-    assert take(source(world, "one"), NEXT, content) == right.archive
-    assert left(world) == []
+def test_9_a_mirror_whose_md5sum_does_not_fit_is_asked_last(
+    fake_upstream: FakeUpstream, text: bytes
+) -> None:
+    right = fake_upstream.signed()
+    fake_upstream.publish("one", right._replace(md5sum=text))
+    fake_upstream.publish("two", right)
+    where = take(source(fake_upstream, "one", "two"), NEXT, lambda tarball: tarball.url)
+    assert where == fake_upstream.server.url(fake_upstream.path("two"))
+    assert take(source(fake_upstream, "one"), NEXT, content) == right.archive
+    assert left(fake_upstream) == []
 
 
-def test_9_several_of_them(world: World) -> None:
+def test_9_several_of_them(fake_upstream: FakeUpstream) -> None:
     """In their order, once each of the others was asked, and each only once more."""
-    right = world.signed()
+    right = fake_upstream.signed()
     for each in ("one", "two"):
-        world.publish(each, wrong_md5(right))
-    where = take(source(world, "one", "two", "three"), NEXT, lambda tarball: tarball.url)
-    assert where == world.server.url(world.path("one"))
-    assert world.archives() == [f"{each}/{tag(NEXT)}" for each in ("one", "two", "one")]
+        fake_upstream.publish(each, wrong_md5(right))
+    where = take(source(fake_upstream, "one", "two", "three"), NEXT, lambda tarball: tarball.url)
+    assert where == fake_upstream.server.url(fake_upstream.path("one"))
+    assert fake_upstream.requested_archives() == [
+        f"{each}/{tag(NEXT)}" for each in ("one", "two", "one")
+    ]
 
 
 @pytest.mark.parametrize("what", ["md5sum fits", "no md5sum", "md5sum cannot be had"])
-def test_9_nothing_is_wrong(world: World, what: str) -> None:
-    right = world.signed()
+def test_9_nothing_is_wrong(fake_upstream: FakeUpstream, what: str) -> None:
+    right = fake_upstream.signed()
     md5 = hashlib.md5(right.archive, usedforsecurity=False).hexdigest().encode()
-    world.publish("one", right._replace(md5sum=md5 + b"  x\n") if "fits" in what else right)
+    fake_upstream.publish("one", right._replace(md5sum=md5 + b"  x\n") if "fits" in what else right)
     if "cannot" in what:
-        world.answer(status(503), "one", NEXT, ".md5sum")
-    assert take(source(world, "one", "two"), NEXT, content) == right.archive
-    assert world.said() == ""
-    assert world.archives() == [f"one/{tag(NEXT)}"]
+        fake_upstream.answer(status(503), "one", NEXT, ".md5sum")
+    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fake_upstream.output() == ""
+    assert fake_upstream.requested_archives() == [f"one/{tag(NEXT)}"]
 
 
-def half(world: World, mirror: str, body: bytes) -> None:
+def half(world: FakeUpstream, mirror: str, body: bytes) -> None:
     """The archive breaks off in the middle, and then the mirror has gone away."""
     world.answer(in_turn(world.plain(body, pieces=len(body) // 2), status(503)), mirror)
 
 
-def test_half_an_archive_stays_for_a_later_run(world: World) -> None:
-    right = world.publish("one", world.signed())
-    half(world, "one", right.archive)
+def test_half_an_archive_stays_for_a_later_run(fake_upstream: FakeUpstream) -> None:
+    right = fake_upstream.publish("one", fake_upstream.signed())
+    half(fake_upstream, "one", right.archive)
     with pytest.raises(DownloadFailed):
-        take(source(world, "one"), NEXT, content)
-    assert left(world) == [f".{ARCHIVE}.partial", ARCHIVE]
-    world.publish("one", right)
-    world.server.ranges.clear()
-    assert take(source(world, "one"), NEXT, content) == right.archive
-    assert world.server.ranges[1][0] == f"bytes={len(right.archive) // 2}-"
-    assert left(world) == []
+        take(source(fake_upstream, "one"), NEXT, content)
+    assert left(fake_upstream) == [f".{ARCHIVE}.partial", ARCHIVE]
+    fake_upstream.publish("one", right)
+    fake_upstream.server.ranges.clear()
+    assert take(source(fake_upstream, "one"), NEXT, content) == right.archive
+    assert fake_upstream.server.ranges[1][0] == f"bytes={len(right.archive) // 2}-"
+    assert left(fake_upstream) == []
 
 
-def test_half_of_a_lie_discredits_nobody(world: World) -> None:
+def test_half_of_a_lie_discredits_nobody(fake_upstream: FakeUpstream) -> None:
     """The right rest behind a liar's half is refused; then the honest mirror is asked for all."""
-    right = world.publish("two", world.signed())
-    world.publish("one", right)
-    half(world, "one", flipped(right.archive, 9))
-    assert take(source(world, "one", "two"), NEXT, content) == right.archive
-    assert world.said() == ""
+    right = fake_upstream.publish("two", fake_upstream.signed())
+    fake_upstream.publish("one", right)
+    half(fake_upstream, "one", flip_bit(right.archive, 9))
+    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fake_upstream.output() == ""
     middle = f"bytes={len(right.archive) // 2}-"
-    asked = [wanted for wanted, _ in world.server.ranges if wanted]
+    asked = [wanted for wanted, _ in fake_upstream.server.ranges if wanted]
     assert asked == [middle, middle, middle]  # twice the liar, once the other one
-    assert left(world) == []
+    assert left(fake_upstream) == []
 
 
-def test_half_of_the_truth_is_continued_elsewhere(world: World) -> None:
-    right = world.publish("two", world.signed())
-    world.publish("one", right)
-    half(world, "one", right.archive)
-    assert take(source(world, "one", "two"), NEXT, content) == right.archive
-    assert world.archives()[-1] == f"two/{tag(NEXT)}"
-    assert [wanted for wanted, _ in world.server.ranges if wanted] != []
+def test_half_of_the_truth_is_continued_elsewhere(fake_upstream: FakeUpstream) -> None:
+    right = fake_upstream.publish("two", fake_upstream.signed())
+    fake_upstream.publish("one", right)
+    half(fake_upstream, "one", right.archive)
+    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fake_upstream.requested_archives()[-1] == f"two/{tag(NEXT)}"
+    assert [wanted for wanted, _ in fake_upstream.server.ranges if wanted] != []
 
 
-def test_an_archive_larger_than_one_can_be(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = world.publish("one", world.signed())
+def test_an_archive_larger_than_one_can_be(
+    fake_upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = fake_upstream.publish("one", fake_upstream.signed())
     monkeypatch.setattr(mirrors, "_TARBALL_LIMIT", len(right.archive) - 1)
     with pytest.raises(DownloadFailed, match="too large"):
-        take(source(world, "one"), NEXT, content)
-    assert left(world) == []
+        take(source(fake_upstream, "one"), NEXT, content)
+    assert left(fake_upstream) == []
 
 
-def test_when_a_mirror_got_it(world: World) -> None:
-    world.publish("two", world.signed())
-    asked = source(world, DEAD, "one", "two")
+def test_when_a_mirror_got_it(fake_upstream: FakeUpstream) -> None:
+    fake_upstream.publish("two", fake_upstream.signed())
+    asked = source(fake_upstream, DEAD, "one", "two")
     assert seen(asked, NEXT) == datetime(2026, 1, 17, 0, 45, tzinfo=UTC)
     assert seen(asked, DAY) is None
-    assert world.archives() == []
-    assert left(world) == []
+    assert fake_upstream.requested_archives() == []
+    assert left(fake_upstream) == []
 
 
 @pytest.mark.parametrize("header", ["Last-Modified: yesterday", "X: y"])
-def test_a_mirror_that_does_not_say_when(world: World, header: str) -> None:
-    world.answer(
+def test_a_mirror_that_does_not_say_when(fake_upstream: FakeUpstream, header: str) -> None:
+    fake_upstream.answer(
         lambda handler: handler.head(200, "Content-Length: 0", header), "one", NEXT, ".gpgsig"
     )
-    assert seen(source(world, "one"), NEXT) is None
+    assert seen(source(fake_upstream, "one"), NEXT) is None
 
 
-def test_a_key_file_that_is_not_there(world: World, tmp_path: Path) -> None:
+def test_a_key_file_that_is_not_there(fake_upstream: FakeUpstream, tmp_path: Path) -> None:
     """No mirror is to blame, so no other one is asked."""
     for each in ("one", "two"):
-        world.publish(each, world.signed())
+        fake_upstream.publish(each, fake_upstream.signed())
     role = Role("snapshots", tmp_path / "gone.asc", ("A" * 40,))
-    mirrors_ = (world.url("one"), world.url("two"))
+    mirrors_ = (fake_upstream.url("one"), fake_upstream.url("two"))
     with pytest.raises(BinmillError, match="key file of snapshots cannot be read") as failed:
-        take(Source(mirrors_, "gentoo", role, world.folder / "downloads"), NEXT, content)
+        take(Source(mirrors_, "gentoo", role, fake_upstream.folder / "downloads"), NEXT, content)
     assert not isinstance(failed.value, NotTrusted)
-    assert world.archives() == [f"one/{tag(NEXT)}"]
-    assert left(world) == []
+    assert fake_upstream.requested_archives() == [f"one/{tag(NEXT)}"]
+    assert left(fake_upstream) == []

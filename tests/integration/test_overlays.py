@@ -17,9 +17,9 @@ from tasks.snapshot.overlays import between, has, head, moved, obtain
 from tasks.system import git as git_room
 from tasks.system.git import bare
 from tests.kit.files import names
-from tests.kit.overlays import commit, git, pin, rewritten
+from tests.kit.overlays import commit, git, pin, rewrite_branch
 from tests.kit.project import PROJECT
-from tests.kit.repositories import spoil
+from tests.kit.repositories import corrupt_object
 
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
@@ -89,7 +89,7 @@ def test_obtained_once_it_stays(upstream: Path, ours: Path, tmp_path: Path) -> N
     """Also when upstream is gone, and through git gc."""
     at = git(upstream, "rev-parse", "HEAD")
     obtain(ours, pin(upstream, at))
-    obtain(ours, pin(upstream, rewritten(upstream, {"x": "y"})))
+    obtain(ours, pin(upstream, rewrite_branch(upstream, {"x": "y"})))
     git(ours, "-c", "gc.pruneExpire=now", "gc", "-q")
     upstream.rename(tmp_path / "gone")
     obtain(ours, pin(upstream, at))
@@ -98,7 +98,7 @@ def test_obtained_once_it_stays(upstream: Path, ours: Path, tmp_path: Path) -> N
 
 def test_a_commit_that_no_branch_has_any_more(upstream: Path, ours: Path, tmp_path: Path) -> None:
     at = git(upstream, "rev-parse", "HEAD")
-    rewritten(upstream, {"x": "y"})
+    rewrite_branch(upstream, {"x": "y"})
     obtain(ours, pin(upstream, at))
     export(ours, at, tmp_path / "out", tmp_path / "trash")
     assert names(tmp_path / "out") == ["metadata", "profiles"]
@@ -130,7 +130,7 @@ def test_a_damaged_repository(upstream: Path, ours: Path, tmp_path: Path) -> Non
     """The commit is not taken for one that upstream does not have any more."""
     at = git(upstream, "rev-parse", "HEAD")
     obtain(ours, pin(upstream, at))
-    spoil(ours, at, packed=False)
+    corrupt_object(ours, at, packed=False)
     with pytest.raises(BinmillError, match=f"{ours} is damaged: error: ") as failed:
         obtain(ours, pin(upstream, at))
     assert failed.value.hint.startswith(f"move {ours} away, then run the same command again")
@@ -179,7 +179,7 @@ def test_moved_and_rewritten(upstream: Path, ours: Path, obtained: bool) -> None
     git(upstream, "reset", "-q", "--hard", first)
     said = f"java: main was rewritten: {first[:7]} does not go back to {at[:7]} (pinned)"
     assert moved(ours, pin(upstream, at)) == said
-    new = rewritten(upstream, {"x": "z"})
+    new = rewrite_branch(upstream, {"x": "z"})
     said = f"java: main was rewritten: {new[:7]} does not go back to {at[:7]} (pinned)"
     assert moved(ours, pin(upstream, at)) == said
     assert between(ours, at, new) is None

@@ -20,10 +20,10 @@ import pytest
 
 from tasks.layout import Layout
 from tests.kit.project import PROJECT
-from tests.kit.sample_site import ASKED, MADE, Small, Upstream, small
+from tests.kit.sample_site import ON_DEMAND, TASKS, SampleSite, SampleUpstream, sample_site
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
-STEPS = (*ASKED, *MADE)
+STEPS = (*ON_DEMAND, *TASKS)
 # Loaded by the Python of doit at its start: it stops at each boundary, so that the copy is of then.
 HOOK = """
 import os, signal
@@ -93,11 +93,11 @@ def mounted(file: Path, place: Path) -> Iterator[tuple[str | Path, ...]]:
         process.communicate()
 
 
-def seen(prefix: tuple[str | Path, ...], site: Small) -> Small:
+def seen(prefix: tuple[str | Path, ...], site: SampleSite) -> SampleSite:
     """The same site, by a path that leads into a namespace."""
     holder = str(prefix[1]).split("/")[2]
     top = Path(f"/proc/{holder}/root{site.layout.site}")
-    return Small(Layout(site=top, state=top / "state"))
+    return SampleSite(Layout(site=top, state=top / "state"))
 
 
 def stops(process: subprocess.Popen[str]) -> Iterator[None]:
@@ -113,17 +113,17 @@ def stops(process: subprocess.Popen[str]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def copies(
-    small_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Small, list[Path]]:
+    sample_upstream: SampleUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SampleSite, list[Path]]:
     """A site, and what its disk was at each boundary of a run that makes everything."""
     folder = tmp_path_factory.mktemp("power")
     (folder / "hook").mkdir()
     (folder / "hook/sitecustomize.py").write_text(HOOK)
-    site = small(folder / "site")
+    site = sample_site(folder / "site")
     site.layout.site.mkdir()
     disk, taken = image(folder / "disk"), list[Path]()
     with mounted(disk, site.layout.site) as prefix:
-        seen(prefix, site).write(small_upstream.config())
+        seen(prefix, site).write(sample_upstream.config())
         subprocess.run([*prefix, "sync", "-f", site.layout.config], check=True)
         hooked = (*prefix, f"PYTHONPATH={folder / 'hook'}")
         for step in STEPS:
@@ -144,11 +144,11 @@ def chosen(count: int, every: bool) -> list[int]:
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_the_old_or_the_new(
-    copies: tuple[Small, list[Path]], small_made: Small, every: bool
+    copies: tuple[SampleSite, list[Path]], prebuilt_site: SampleSite, every: bool
 ) -> None:
     site, taken = copies
     assert len(taken) > 50
-    wanted = small_made.records()
+    wanted = prebuilt_site.records()
     for number in chosen(len(taken), every):
         with mounted(taken[number], site.layout.site) as prefix:
             inside = seen(prefix, site)

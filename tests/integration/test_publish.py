@@ -20,19 +20,19 @@ from tasks.publish import generation, published
 from tasks.site import Site
 from tests.kit.binhost import SIGNER, sign
 from tests.kit.kills import killed_before
-from tests.kit.publishing import Factory
+from tests.kit.publishing import PublishingSite
 
 
 @pytest.fixture
-def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishingSite:
     def beside(_site: Site, _name: str, _space: Path, files: Sequence[Path]) -> None:
         sign(files)
 
     monkeypatch.setattr(candidate, "sign_beside", beside)
-    return Factory(tmp_path)
+    return PublishingSite(tmp_path)
 
 
-def test_a_rollback_is_held_until_the_set_changes(factory: Factory, capsys: Any) -> None:
+def test_a_rollback_is_held_until_the_set_changes(factory: PublishingSite, capsys: Any) -> None:
     for build in (1, 2):
         factory.candidate(build)
         assert factory.publish()["generation"] == build
@@ -48,7 +48,7 @@ def test_a_rollback_is_held_until_the_set_changes(factory: Factory, capsys: Any)
     assert not publish.held_by_rollback(factory.site, "base")
 
 
-def test_a_rollback_ends_when_somebody_asks(factory: Factory) -> None:
+def test_a_rollback_ends_when_somebody_asks(factory: PublishingSite) -> None:
     for build in (1, 2):
         factory.candidate(build)
         factory.publish()
@@ -60,7 +60,7 @@ def test_a_rollback_ends_when_somebody_asks(factory: Factory) -> None:
     assert factory.publish(asked=True)["generation"] == before
 
 
-def test_a_candidate_that_a_rollback_has_overtaken(factory: Factory) -> None:
+def test_a_candidate_that_a_rollback_has_overtaken(factory: PublishingSite) -> None:
     """Its index would be older than what clients have: it goes, and its number with it."""
     for build in (1, 2):
         factory.candidate(build)
@@ -80,21 +80,21 @@ def test_a_candidate_that_a_rollback_has_overtaken(factory: Factory) -> None:
 
 
 def test_killed_in_a_rollback_a_candidate_s_number_is_never_another_s(
-    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    factory: PublishingSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its record would name what was brought back, and publish would give that out."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a SIGKILL loses nothing that was written
     assert factory.current is None
-    before = Factory(tmp_path / "before")
+    before = PublishingSite(tmp_path / "before")
     for build in (1, 2):
         before.candidate(build)
         before.publish()
     recorded = {"generation": before.candidate(3)}
     for moment in range(1, 1000):
-        site = Factory(tmp_path / str(moment))
+        site = PublishingSite(tmp_path / str(moment))
         shutil.copytree(tmp_path / "before", site.layout.site, symlinks=True)
 
-        def rollback(site: Factory = site) -> None:
+        def rollback(site: PublishingSite = site) -> None:
             releases.rollback(site.site, ["base"])
 
         died = killed_before(moment, rollback)
@@ -109,7 +109,7 @@ def test_killed_in_a_rollback_a_candidate_s_number_is_never_another_s(
     assert moment > 30
 
 
-def test_killed_between_the_generation_and_the_switch(factory: Factory) -> None:
+def test_killed_between_the_generation_and_the_switch(factory: PublishingSite) -> None:
     factory.candidate(1)
     factory.publish()
     number = factory.candidate(2)
@@ -120,7 +120,7 @@ def test_killed_between_the_generation_and_the_switch(factory: Factory) -> None:
 
 
 def test_a_manifest_is_renewed_for_every_channel(
-    factory: Factory, monkeypatch: pytest.MonkeyPatch
+    factory: PublishingSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import time
 
@@ -143,7 +143,7 @@ def test_a_manifest_is_renewed_for_every_channel(
 
 
 def test_a_channel_that_another_key_signed_is_left_alone(
-    factory: Factory, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    factory: PublishingSite, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     import time
 
@@ -158,7 +158,7 @@ def test_a_channel_that_another_key_signed_is_left_alone(
     assert generation.current(factory.layout.binhost("base"), "testing") == 1
 
 
-def test_what_records_and_channels_name_is_not_pruned(factory: Factory) -> None:
+def test_what_records_and_channels_name_is_not_pruned(factory: PublishingSite) -> None:
     factory.candidate(1)
     factory.publish()
     releases.promote(factory.site, ["base", "--to", "testing"])
@@ -170,7 +170,7 @@ def test_what_records_and_channels_name_is_not_pruned(factory: Factory) -> None:
     assert generation.current(factory.layout.binhost("base"), "stable") == 1
 
 
-def test_what_cannot_come_back(factory: Factory) -> None:
+def test_what_cannot_come_back(factory: PublishingSite) -> None:
     factory.candidate(1, signer="B" * 40)
     factory.publish(asked=True)
     factory.candidate(2)
@@ -194,7 +194,7 @@ def test_what_cannot_come_back(factory: Factory) -> None:
     assert factory.current == 3
 
 
-def test_a_channel_is_never_given_something_older(factory: Factory) -> None:
+def test_a_channel_is_never_given_something_older(factory: PublishingSite) -> None:
     factory.tables["binhost"]["keep"] = 9
     for build in (1, 2):
         factory.candidate(build)
@@ -214,7 +214,7 @@ def test_a_channel_is_never_given_something_older(factory: Factory) -> None:
             releases.promote(factory.site, words)
 
 
-def test_told_as_text_and_json(factory: Factory, capsys: Any) -> None:
+def test_told_as_text_and_json(factory: PublishingSite, capsys: Any) -> None:
     for build in (1, 2):
         factory.candidate(build)
         factory.publish()

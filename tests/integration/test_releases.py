@@ -17,26 +17,26 @@ from tasks.portage.index import parse
 from tasks.publish import generation, published
 from tasks.serve import policy
 from tasks.serve.nginx_process import serving
-from tests.kit.binhost import SIGNER, Site, sign
+from tests.kit.binhost import SIGNER, SampleBinhost, sign
 from tests.kit.files import names
 
 LARGE = 32 << 20  # bytes: more than the sockets on the way take in
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(tmp_path: Path) -> SampleBinhost:
+    return SampleBinhost(tmp_path)
 
 
 @pytest.fixture
-def url(site: Site) -> Iterator[str]:
+def url(site: SampleBinhost) -> Iterator[str]:
     doors = policy.doors(Access(), ["base"], ["stable"])
     site.place.chmod(0o755)
     with serving(doors, site.place, site.place / "nginx") as address:
         yield address
 
 
-def again(site: Site, number: int, channel: str = "") -> int:
+def again(site: SampleBinhost, number: int, channel: str = "") -> int:
     """What a rollback does, without its signatures."""
     folder = published.place(site.binhost, number)
     new = generation.prepare(
@@ -52,9 +52,11 @@ def get(url: str) -> bytes:
         return bytes(answer.read())
 
 
-def test_a_slow_download_of_what_is_pruned_meanwhile_is_completed(site: Site, url: str) -> None:
+def test_a_slow_download_of_what_is_pruned_meanwhile_is_completed(
+    site: SampleBinhost, url: str
+) -> None:
     """Fault 60."""
-    site.publish(site.made(("x", 1, b"\x01" * LARGE)))
+    site.publish(site.build_set(("x", 1, b"\x01" * LARGE)))
     place = urlsplit(url)
     with socket.create_connection((str(place.hostname), place.port or 80)) as plug:
         path = "/base/a-b/x/x-1-1.gpkg.tar"
@@ -63,7 +65,7 @@ def test_a_slow_download_of_what_is_pruned_meanwhile_is_completed(site: Site, ur
         answer.begin()
         begun = answer.read(1000)
         for number in (2, 3):
-            site.publish(site.made(("x", number, b"%d" % number)))
+            site.publish(site.build_set(("x", number, b"%d" % number)))
         assert site.prune(1) == [1]
         assert names(site.binhost / "gen") == ["2", "3"]
         body = begun + answer.read()
@@ -73,10 +75,10 @@ def test_a_slow_download_of_what_is_pruned_meanwhile_is_completed(site: Site, ur
         get(f"{url}{path}")
 
 
-def test_every_url_of_an_index_one_generation_old_answers(site: Site, url: str) -> None:
+def test_every_url_of_an_index_one_generation_old_answers(site: SampleBinhost, url: str) -> None:
     """Fault 61, over a rollback and pruning to the least."""
-    site.publish(site.made(("x", 1, b"one"), ("y", 1, b"old")))
-    site.publish(site.made(("x", 1, b"one"), ("y", 2, b"new")))
+    site.publish(site.build_set(("x", 1, b"one"), ("y", 1, b"old")))
+    site.publish(site.build_set(("x", 1, b"one"), ("y", 2, b"new")))
     before = parse(get(f"{url}/base/Packages").decode())
     assert again(site, 1) == 3
     site.prune(1)
@@ -88,12 +90,12 @@ def test_every_url_of_an_index_one_generation_old_answers(site: Site, url: str) 
         assert hashlib.sha512(body).hexdigest() == stanza["SHA512"]
 
 
-def test_what_comes_back_has_the_same_packages_and_says_so(site: Site) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    first = site.seen()
-    site.publish(site.made(("x", 2, b"two")))
+def test_what_comes_back_has_the_same_packages_and_says_so(site: SampleBinhost) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
+    first = site.client_files()
+    site.publish(site.build_set(("x", 2, b"two")))
     number = again(site, 1)
-    second = site.seen()
+    second = site.client_files()
     path = "a-b/x/x-1-1.gpkg.tar"
     assert second[path] == first[path]
     assert second["provenance.jsonl"] == first["provenance.jsonl"]
@@ -105,13 +107,13 @@ def test_what_comes_back_has_the_same_packages_and_says_so(site: Site) -> None:
     assert again_of["rollback"] == number
 
 
-def test_a_channel_has_its_own_url_and_keeps_what_it_has(site: Site, url: str) -> None:
+def test_a_channel_has_its_own_url_and_keeps_what_it_has(site: SampleBinhost, url: str) -> None:
     with pytest.raises(OSError, match="404"):
         get(f"{url}/base.stable/Packages")
-    site.publish(site.made(("x", 1, b"one")))
+    site.publish(site.build_set(("x", 1, b"one")))
     generation.switch(site.binhost, 1, "stable")
     for number in range(2, 6):
-        site.publish(site.made(("x", number, b"%d" % number)))
+        site.publish(site.build_set(("x", number, b"%d" % number)))
     assert site.prune(1) == [2, 3]
     assert get(f"{url}/base.stable/Packages") == site_text(site, 1)
     assert get(f"{url}/base.stable/a-b/x/x-1-1.gpkg.tar") == b"one signed 1"
@@ -121,19 +123,19 @@ def test_a_channel_has_its_own_url_and_keeps_what_it_has(site: Site, url: str) -
     assert get(f"{url}/base/Packages") == site_text(site, 5)
 
 
-def site_text(site: Site, number: int) -> bytes:
+def site_text(site: SampleBinhost, number: int) -> bytes:
     return (site.binhost / f"gen/{number}/public/Packages").read_bytes()
 
 
-def test_a_candidate_is_not_served(site: Site, url: str) -> None:
-    site.publish(site.made(("x", 1, b"one")))
-    before = site.seen()
+def test_a_candidate_is_not_served(site: SampleBinhost, url: str) -> None:
+    site.publish(site.build_set(("x", 1, b"one")))
+    before = site.client_files()
     number = generation.prepare(
-        site.binhost, site.content(site.made(("x", 2, b"two"))), sign, site.trash
+        site.binhost, site.content(site.build_set(("x", 2, b"two"))), sign, site.trash
     )
     assert number == 2
     assert generation.is_next(site.binhost, 2)
-    assert site.seen() == before
+    assert site.client_files() == before
     assert parse(get(f"{url}/base/Packages").decode())[1][0]["BUILD_ID"] == "1"
     for path in (
         "/base/a-b/x/x-1-2.gpkg.tar",

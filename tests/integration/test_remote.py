@@ -22,8 +22,8 @@ from tasks.snapshot.remote import fetch, follow, push
 from tasks.system import git as git_room
 from tasks.system.git import bare, explained, remotely
 from tests.kit.random_kills import eventually
-from tests.kit.repositories import git, leftovers, references, spoil
-from tests.kit.snapshots import DAY, FILES, accepted, snapshot
+from tests.kit.repositories import corrupt_object, git, leftovers, refs
+from tests.kit.snapshots import DAY, FILES, snapshot, verified_tarball
 
 NEXT = DAY + timedelta(days=1)
 MAIN, FIRST, SECOND = "refs/heads/main", "refs/tags/20260115", "refs/tags/20260116"
@@ -42,7 +42,7 @@ def put(
 ) -> Frozen:
     """Freeze a day, with `more` files than it has elsewhere."""
     archive = snapshot(folder, day, {**FILES, **(more or {})})
-    with accepted(archive) as tarball:
+    with verified_tarball(archive) as tarball:
         return freeze(repository, tarball, day, "gentoo").frozen
 
 
@@ -104,15 +104,15 @@ def all_gone(pids: set[int], below: Path) -> bool:
 
 def test_branch_and_tag_arrive(repository: Path, remote: Path, frozen: Frozen) -> None:
     assert push(repository, str(remote), frozen) == ["20260115"]
-    assert references(remote) == references(repository)
+    assert refs(remote) == refs(repository)
     assert push(repository, str(remote), frozen) == []
-    assert references(remote) == references(repository)
+    assert refs(remote) == refs(repository)
 
 
 def test_day_after_day(repository: Path, remote: Path, frozen: Frozen, tmp_path: Path) -> None:
     push(repository, str(remote), frozen)
     assert push(repository, str(remote), put(repository, tmp_path, NEXT)) == ["20260116"]
-    assert references(remote) == references(repository)
+    assert refs(remote) == refs(repository)
 
 
 def test_one_look_and_one_push(
@@ -136,16 +136,16 @@ def test_the_remote_is_gone(repository: Path, remote: Path, tmp_path: Path) -> N
     away = remote.rename(tmp_path / "away.git")
     for day in (DAY, NEXT):
         frozen = put(repository, tmp_path, day)
-        before = references(repository)
+        before = refs(repository)
         with pytest.raises(BinmillError) as failed:
             push(repository, str(remote), frozen)
         cause = f"{frozen.tag} could not be pushed to {remote}: fatal: "
         fails_well(failed.value, cause, "stays frozen here")
-        assert references(repository) == before
+        assert refs(repository) == before
         assert newest(repository) == frozen
     away.rename(remote)
     assert push(repository, str(remote), frozen) == ["20260115", "20260116"]
-    assert references(remote) == references(repository)
+    assert refs(remote) == refs(repository)
 
 
 def test_a_day_that_is_not_on_the_branch(
@@ -154,15 +154,15 @@ def test_a_day_that_is_not_on_the_branch(
     """Days that were frozen on purpose have a tag alone, and there may be no branch at all."""
     git(repository, "update-ref", "-d", MAIN)
     assert push(repository, str(remote), frozen) == ["20260115"]
-    assert references(remote).keys() == {FIRST}
+    assert refs(remote).keys() == {FIRST}
     later = put(repository, tmp_path, NEXT)
     git(repository, "tag", "20260101x", later.commit)
     git(repository, "tag", "mine", later.commit)
     assert push(repository, str(remote), later) == ["20260116"]
-    assert references(remote).keys() == {MAIN, FIRST, SECOND}
+    assert refs(remote).keys() == {MAIN, FIRST, SECOND}
     git(remote, "update-ref", "-d", MAIN)
     assert push(repository, str(remote), later) == []  # the branch alone is made up for, too
-    assert MAIN in references(remote)
+    assert MAIN in refs(remote)
 
 
 def test_the_same_day_from_two_machines(
@@ -170,13 +170,13 @@ def test_the_same_day_from_two_machines(
 ) -> None:
     """Fault 50: the same tag with the same content is a success, and nothing is done."""
     another_machine(tmp_path, remote)
-    before = references(remote)
+    before = refs(remote)
     assert push(repository, str(remote), frozen) == []
-    assert references(remote) == before
+    assert refs(remote) == before
     another_machine(tmp_path, remote, NEXT)  # it goes on; we have nothing that it lacks
-    before = references(remote)
+    before = refs(remote)
     assert push(repository, str(remote), frozen) == []
-    assert references(remote) == before
+    assert refs(remote) == before
 
 
 def test_a_remote_that_has_moved_is_not_forced(
@@ -184,15 +184,15 @@ def test_a_remote_that_has_moved_is_not_forced(
 ) -> None:
     """Fault 49: and no tag gets there without its branch."""
     another_machine(tmp_path, remote, NEXT)
-    before, ours = references(remote), references(repository)
+    before, ours = refs(remote), refs(repository)
     with pytest.raises(BinmillError) as failed:
         push(repository, str(remote), frozen)
     fails_well(failed.value, "has moved on", "nothing is forced")
-    assert references(remote) == before
-    assert references(repository) == ours
+    assert refs(remote) == before
+    assert refs(repository) == ours
     git(remote, "update-ref", "-d", MAIN)
     assert push(repository, str(remote), frozen) == ["20260115"]
-    assert references(remote)[MAIN] == ours[MAIN]
+    assert refs(remote)[MAIN] == ours[MAIN]
 
 
 def test_a_remote_that_moves_at_that_moment(
@@ -200,12 +200,12 @@ def test_a_remote_that_moves_at_that_moment(
 ) -> None:
     """Between the look and the push: still not forced, and no tag without the branch."""
     another_machine(tmp_path, remote, NEXT)
-    before = references(remote)
+    before = refs(remote)
     monkeypatch.setattr(remotes, "listed", lambda *_: {})
     with pytest.raises(BinmillError) as failed:
         push(repository, str(remote), frozen)
     fails_well(failed.value, "rejected", "stays frozen here")
-    assert references(remote) == before
+    assert refs(remote) == before
 
 
 def test_another_tag_of_a_name_is_an_alarm(
@@ -213,12 +213,12 @@ def test_another_tag_of_a_name_is_an_alarm(
 ) -> None:
     """Also when it is an older day's, and before anything is pushed."""
     another_machine(tmp_path, remote, more={"evil": b"x"})
-    before = references(remote)
+    before = refs(remote)
     for day in (frozen, put(repository, tmp_path, NEXT)):
         with pytest.raises(NotTrusted) as alarm:
             push(repository, str(remote), day)
         fails_well(alarm.value, "has another 20260115", "who froze other bytes")
-        assert references(remote) == before
+        assert refs(remote) == before
 
 
 def test_names_that_only_end_alike(remote: Path, tmp_path: Path) -> None:
@@ -228,18 +228,18 @@ def test_names_that_only_end_alike(remote: Path, tmp_path: Path) -> None:
     git(remote, "update-ref", "-d", MAIN)
     fetch(tmp_path / "fresh.git", str(remote), "20260115")
     follow(tmp_path / "fresh.git", str(remote))
-    assert references(tmp_path / "fresh.git") == {}
+    assert refs(tmp_path / "fresh.git") == {}
 
 
 def test_a_hook_that_rejects(repository: Path, remote: Path, frozen: Frozen) -> None:
     """Fault 48; what the hook says may be anything."""
-    before = references(repository)
+    before = refs(repository)
     hook(remote, "printf 'not on\\033[31m my watch\\n' >&2; exit 1")
     with pytest.raises(BinmillError, match=r"20260115 could not be pushed.*rejected") as refused:
         push(repository, str(remote), frozen)
     fails_well(refused.value, "remote: not on?[31m my watch", "stays frozen here")
-    assert references(remote) == {}
-    assert references(repository) == before
+    assert refs(remote) == {}
+    assert refs(repository) == before
     hook(remote, "exit 0")
     assert push(repository, str(remote), frozen) == ["20260115"]
 
@@ -248,7 +248,7 @@ def test_a_hook_that_hangs(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 51: the time limit ends the push, a deaf hook, and what the hook has started."""
-    before, running = references(repository), processes(tmp_path)
+    before, running = refs(repository), processes(tmp_path)
     hook(remote, "trap '' TERM HUP INT PIPE; sleep 600 & echo $! $$ > pids; wait")
     with monkeypatch.context() as impatient, pytest.raises(BinmillError) as failed:
         impatient.setattr(git_room, "REMOTE_SECONDS", 2)
@@ -256,8 +256,8 @@ def test_a_hook_that_hangs(
     assert len((remote / "pids").read_text().split()) == 2
     assert all_gone(processes(tmp_path) - running, tmp_path)
     fails_well(failed.value, "timeout: it did not end within 2 s", "stays frozen here")
-    assert references(remote) == {}
-    assert references(repository) == before
+    assert refs(remote) == {}
+    assert refs(repository) == before
     hook(remote, "exit 0")
     assert push(repository, str(remote), frozen) == ["20260115"]
 
@@ -266,7 +266,7 @@ def test_killed_while_it_pushes(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
     """Nothing of ours is left, nothing has arrived by half, and the next run brings it."""
-    before = references(repository)
+    before = refs(repository)
     hook(remote, "echo $$ > pid; exec sleep 600")
     run = get_context("spawn").Process(target=push, args=(repository, str(remote), frozen))
     run.start()
@@ -274,11 +274,11 @@ def test_killed_while_it_pushes(
     run.kill()
     run.join()
     assert eventually(lambda: not processes(tmp_path))
-    assert references(remote) == {}
-    assert references(repository) == before
+    assert refs(remote) == {}
+    assert refs(repository) == before
     hook(remote, "exit 0")
     assert push(repository, str(remote), frozen) == ["20260115"]
-    assert references(remote) == before
+    assert refs(remote) == before
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def test_nobody_is_asked_for_a_password_and_none_is_told(
 @pytest.fixture(params=[True, False], ids=["in a pack", "loose"])
 def damaged(request: pytest.FixtureRequest, repository: Path, frozen: Frozen) -> Frozen:
     """A frozen day one object of which is not what it was."""
-    spoil(repository, f"{frozen.tag}^{{tree}}", packed=request.param)
+    corrupt_object(repository, f"{frozen.tag}^{{tree}}", packed=request.param)
     return frozen
 
 
@@ -352,20 +352,20 @@ def test_a_damaged_object(
         "push": lambda: push(repository, str(remote), damaged),
         "export": lambda: export(repository, damaged.commit, tmp_path / "out", tmp_path / "trash"),
     }
-    before = references(repository)
+    before = refs(repository)
     with (
         pytest.raises(BinmillError) as failed,
         explained("the tree could not be used", "look", repository),
     ):
         acts[act]()
     fails_well(failed.value, f"{repository} is damaged: error: ", f"move {repository} away")
-    assert references(remote) == {}
-    assert references(repository) == before
+    assert refs(remote) == {}
+    assert refs(repository) == before
     assert not (tmp_path / "out").exists()
     repository.rename(tmp_path / "damaged.git")
     assert put(repository, tmp_path) == damaged
     acts[act]()
-    assert references(repository) == before
+    assert refs(repository) == before
 
 
 @pytest.mark.parametrize("part", ["HEAD", "config", "packed-refs", FIRST, "the tag's object"])
@@ -393,11 +393,11 @@ def test_damage_is_not_blamed_on_the_wrong_one(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
     push(repository, str(remote), frozen)
-    spoil(remote, "20260115^{tree}", packed=False)
+    corrupt_object(remote, "20260115^{tree}", packed=False)
     with pytest.raises(BinmillError, match="could not be read") as failed:
         fetch(tmp_path / "fresh.git", str(remote), "20260115")
     assert "damaged" not in failed.value.message
-    assert references(tmp_path / "fresh.git") == {}
+    assert refs(tmp_path / "fresh.git") == {}
     assert leftovers(tmp_path / "fresh.git") == []
 
 
@@ -491,17 +491,17 @@ def test_following_never_moves_a_branch_that_went_its_own_way(
 def test_fetch_from_an_empty_remote(tmp_path: Path, remote: Path) -> None:
     """The remote of a first run has nothing yet."""
     fetch(tmp_path / "fresh.git", str(remote), "20260115")
-    assert references(tmp_path / "fresh.git") == {}
+    assert refs(tmp_path / "fresh.git") == {}
 
 
 def test_fetch_never_moves_what_is_here(
     repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
 ) -> None:
     another_machine(tmp_path, remote, more={"evil": b"x"})
-    before = references(repository)
+    before = refs(repository)
     with pytest.raises(BinmillError, match="rejected"):
         fetch(repository, str(remote), frozen.tag)
-    assert references(repository) == before
+    assert refs(repository) == before
     assert newest(repository) == frozen
 
 

@@ -26,7 +26,7 @@ from tasks.system.http import Got, Missing, download, use_proxy
 from tests.kit.files import names
 from tests.kit.processes import eventually
 from tests.kit.project import PROJECT
-from tests.kit.scripted_server import Answer, Handler, Hostile, file, status
+from tests.kit.scripted_server import Answer, Handler, ScriptedServer, file, status
 
 LIMIT = 100_000
 BODY = bytes(range(256)) * 40  # 10240 bytes
@@ -43,7 +43,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_PAUSES", (0.0, 0.0))
 
 
-def broken_off(server: Hostile, target: Path, *headers: str, body: bytes = BODY) -> str:
+def broken_off(server: ScriptedServer, target: Path, *headers: str, body: bytes = BODY) -> str:
     """A download that got 4000 bytes and gave up; the URL it was from."""
     url = server.url("/first", file(body, *headers, pieces=4000))
     with pytest.raises(DownloadFailed, match=f"4000 of {len(body)} bytes|4000 bytes read"):
@@ -51,7 +51,7 @@ def broken_off(server: Hostile, target: Path, *headers: str, body: bytes = BODY)
     assert target.read_bytes() == body[:4000]
     assert names(target.parent) == [".file.partial", "file"]
     server.ranges.clear()
-    server.asked.clear()
+    server.paths.clear()
     return url
 
 
@@ -64,7 +64,7 @@ def whole(target: Path, body: bytes = BODY) -> bool:
     [(TAGGED, '"one"'), (DATED, DATE), ((*TAGGED, *DATED), '"one"')],
 )
 def test_a_mirror_that_breaks_off_is_asked_for_the_rest(
-    server: Hostile, target: Path, headers: tuple[str, ...], validator: str
+    server: ScriptedServer, target: Path, headers: tuple[str, ...], validator: str
 ) -> None:
     """Fault 1: a truncated body."""
     url = server.url("/it", file(BODY, *headers, pieces=4000, validators=(validator,)))
@@ -73,7 +73,7 @@ def test_a_mirror_that_breaks_off_is_asked_for_the_rest(
     assert server.ranges == [(None, None), ("bytes=4000-", validator), ("bytes=8000-", validator)]
 
 
-def test_the_next_mirror_is_asked_by_date(server: Hostile, target: Path) -> None:
+def test_the_next_mirror_is_asked_by_date(server: ScriptedServer, target: Path) -> None:
     """Fault 1: an ETag is one server's own; the date is the same on all copies."""
     first = broken_off(server, target, *TAGGED, *DATED)
     server.answers["/first"] = status(403)
@@ -86,7 +86,9 @@ def test_the_next_mirror_is_asked_by_date(server: Hostile, target: Path) -> None
     assert server.ranges == [("bytes=4000-", '"one"'), ("bytes=4000-", DATE)]
 
 
-def test_behind_a_redirect_the_server_that_answers_counts(server: Hostile, target: Path) -> None:
+def test_behind_a_redirect_the_server_that_answers_counts(
+    server: ScriptedServer, target: Path
+) -> None:
     broken_off(server, target, *TAGGED, *DATED)
     server.answers["/first"] = file(BODY, *TAGGED, *DATED, validators=('"one"',))
     url = server.url("/it", status(302, "Location: /first"))
@@ -95,7 +97,7 @@ def test_behind_a_redirect_the_server_that_answers_counts(server: Hostile, targe
     assert server.ranges == [("bytes=4000-", DATE), ("bytes=4000-", '"one"')]
 
 
-def test_a_mirror_without_the_file_costs_nothing(server: Hostile, target: Path) -> None:
+def test_a_mirror_without_the_file_costs_nothing(server: ScriptedServer, target: Path) -> None:
     first = broken_off(server, target, *DATED)
     gone = server.url("/gone", status(404))
     with pytest.raises(Missing):
@@ -106,7 +108,7 @@ def test_a_mirror_without_the_file_costs_nothing(server: Hostile, target: Path) 
     assert server.ranges[-1] == ("bytes=4000-", DATE)
 
 
-def test_all_mirrors_broken_then_another_run(server: Hostile, target: Path) -> None:
+def test_all_mirrors_broken_then_another_run(server: ScriptedServer, target: Path) -> None:
     """Fault 10: what has come is there when a mirror is back."""
     first = broken_off(server, target, *DATED)
     server.answers["/first"] = status(503)
@@ -120,7 +122,7 @@ def test_all_mirrors_broken_then_another_run(server: Hostile, target: Path) -> N
 
 @pytest.mark.parametrize("headers", [(), ('ETag: W/"one"',), ("ETag: one", "Last-Modified: now")])
 def test_without_a_validator_nothing_is_continued(
-    server: Hostile, target: Path, headers: tuple[str, ...]
+    server: ScriptedServer, target: Path, headers: tuple[str, ...]
 ) -> None:
     url = server.url("/it", file(BODY, *headers, pieces=4000))
     with pytest.raises(DownloadFailed):
@@ -131,7 +133,7 @@ def test_without_a_validator_nothing_is_continued(
 
 @pytest.mark.parametrize("validator", [*TAGGED, *DATED])
 def test_a_file_that_changed_is_taken_from_the_start(
-    server: Hostile, target: Path, validator: str
+    server: ScriptedServer, target: Path, validator: str
 ) -> None:
     url = broken_off(server, target, validator)
     server.answers["/first"] = file(
@@ -173,7 +175,7 @@ def partly(place: str, *headers: str, number: int = 206) -> Answer:
         partly("Content-Range: bytes 4000-10239/10240", number=416),
     ],
 )
-def test_a_wrong_part_is_not_appended(server: Hostile, target: Path, answer: Answer) -> None:
+def test_a_wrong_part_is_not_appended(server: ScriptedServer, target: Path, answer: Answer) -> None:
     url = broken_off(server, target, *DATED)
     server.answers["/first"] = answer
     download([url], target, limit=LIMIT)
@@ -181,7 +183,7 @@ def test_a_wrong_part_is_not_appended(server: Hostile, target: Path, answer: Ans
     assert server.ranges == [("bytes=4000-", DATE), (None, None)]
 
 
-def test_only_once_from_the_start(server: Hostile, target: Path) -> None:
+def test_only_once_from_the_start(server: ScriptedServer, target: Path) -> None:
     url = broken_off(server, target, *DATED)
     server.answers["/first"] = status(416)
     with pytest.raises(DownloadFailed, match="HTTP 416"):
@@ -190,7 +192,7 @@ def test_only_once_from_the_start(server: Hostile, target: Path) -> None:
     assert names(target.parent) == [".file.partial", "file"]  # another mirror may go on
 
 
-def test_a_part_that_goes_on_and_on(server: Hostile, target: Path) -> None:
+def test_a_part_that_goes_on_and_on(server: ScriptedServer, target: Path) -> None:
     """Fault 4: the cap counts the whole file, and so does what was announced."""
     url = broken_off(server, target, *DATED)
 
@@ -205,7 +207,7 @@ def test_a_part_that_goes_on_and_on(server: Hostile, target: Path) -> None:
     assert names(target.parent) == []
 
 
-def test_a_part_of_what_is_too_large_now(server: Hostile, target: Path) -> None:
+def test_a_part_of_what_is_too_large_now(server: ScriptedServer, target: Path) -> None:
     url = broken_off(server, target, *DATED)
     with pytest.raises(DownloadFailed, match=r"too large .10240 bytes, at most 10000"):
         download([url], target, limit=10_000)
@@ -234,7 +236,7 @@ def test_a_part_of_what_is_too_large_now(server: Hostile, target: Path) -> None:
         '{"etag": "\\"one\\"", "modified": null, "total": 10240}',
     ],
 )
-def test_a_note_that_does_not_fit(server: Hostile, target: Path, note: str) -> None:
+def test_a_note_that_does_not_fit(server: ScriptedServer, target: Path, note: str) -> None:
     url = server.url("/it", file(BODY, *TAGGED, validators=('"one"',)))
     target.parent.mkdir()
     target.write_bytes(OTHER[:4000])
@@ -246,7 +248,7 @@ def test_a_note_that_does_not_fit(server: Hostile, target: Path, note: str) -> N
 
 
 @pytest.mark.parametrize("left", ["no note", "no file", "empty", "too much", "a link"])
-def test_a_pair_that_does_not_fit(server: Hostile, target: Path, left: str) -> None:
+def test_a_pair_that_does_not_fit(server: ScriptedServer, target: Path, left: str) -> None:
     url = broken_off(server, target, *TAGGED)
     server.answers["/first"] = file(BODY, *TAGGED, validators=('"one"',))
     victim = target.parent.parent / "victim"
@@ -265,7 +267,7 @@ def test_a_pair_that_does_not_fit(server: Hostile, target: Path, left: str) -> N
     assert victim.read_bytes() == OTHER[:4000]
 
 
-def test_no_password_is_left_behind(server: Hostile, target: Path) -> None:
+def test_no_password_is_left_behind(server: ScriptedServer, target: Path) -> None:
     url = server.url("/it", file(BODY, *TAGGED, pieces=3000, validators=('"one"',)))
     secret = url.replace("//", "//user:sesame@")
     with pytest.raises(DownloadFailed):
@@ -278,7 +280,7 @@ def test_no_password_is_left_behind(server: Hostile, target: Path) -> None:
     assert whole(target)
 
 
-def test_killed_in_the_middle(server: Hostile, target: Path) -> None:
+def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
     """SIGKILL: the next process has the rest only to ask for."""
 
     def stalling(handler: Handler) -> None:
@@ -323,7 +325,7 @@ def relay(cut: int) -> Answer:
 
 
 @pytest.fixture
-def nginx(tmp_path: Path, server: Hostile) -> Iterator[tuple[str, Path]]:
+def nginx(tmp_path: Path, server: ScriptedServer) -> Iterator[tuple[str, Path]]:
     """Two mirrors of the real nginx, NAME/file in each, and a proxy that breaks off."""
     root = tmp_path / "served"
     for name in ("one", "two"):
@@ -338,7 +340,9 @@ def nginx(tmp_path: Path, server: Hostile) -> Iterator[tuple[str, Path]]:
         yield url, root
 
 
-def test_nginx_gives_the_rest(nginx: tuple[str, Path], server: Hostile, target: Path) -> None:
+def test_nginx_gives_the_rest(
+    nginx: tuple[str, Path], server: ScriptedServer, target: Path
+) -> None:
     url = f"{nginx[0]}/one/file"
     with pytest.raises(DownloadFailed):
         download([url], target, limit=LIMIT)
@@ -357,7 +361,7 @@ def test_nginx_gives_the_rest(nginx: tuple[str, Path], server: Hostile, target: 
 
 
 def test_another_nginx_gives_the_rest(
-    nginx: tuple[str, Path], server: Hostile, target: Path
+    nginx: tuple[str, Path], server: ScriptedServer, target: Path
 ) -> None:
     urls = [f"{nginx[0]}/{name}/file" for name in ("one", "two")]
     assert download(urls, target, limit=LIMIT).url == urls[1]
@@ -367,7 +371,7 @@ def test_another_nginx_gives_the_rest(
 
 @pytest.mark.parametrize("mirror", ["one", "two"])
 def test_nginx_has_another_file_now(
-    nginx: tuple[str, Path], server: Hostile, target: Path, mirror: str
+    nginx: tuple[str, Path], server: ScriptedServer, target: Path, mirror: str
 ) -> None:
     with pytest.raises(DownloadFailed):
         download([f"{nginx[0]}/one/file"], target, limit=LIMIT)
@@ -395,7 +399,7 @@ def pin(tmp_path: Path) -> SeedPin:
     )
 
 
-def mirror(server: Hostile, name: str, answer: Answer) -> str:
+def mirror(server: ScriptedServer, name: str, answer: Answer) -> str:
     server.url(f"/{name}/{PATH}", answer)
     return server.url(f"/{name}")
 
@@ -406,7 +410,7 @@ PAGE = b"<html><body>captive portal</body></html>"
 
 @pytest.mark.parametrize("wrong", [FLIPPED, PAGE, b""])
 def test_wrong_bytes_are_passed_over(
-    server: Hostile, target: Path, pin: SeedPin, wrong: bytes
+    server: ScriptedServer, target: Path, pin: SeedPin, wrong: bytes
 ) -> None:
     """Faults 2 and 6: one byte flipped, and an HTML page with status 200: the digest decides."""
     liar, honest = mirror(server, "a", file(wrong, *DATED)), mirror(server, "b", file(BODY))
@@ -423,7 +427,7 @@ def test_wrong_bytes_are_passed_over(
 
 
 def test_a_liar_who_breaks_off_discredits_nobody(
-    server: Hostile, target: Path, pin: SeedPin
+    server: ScriptedServer, target: Path, pin: SeedPin
 ) -> None:
     """What a wrong beginning makes of the right rest is not the second mirror's fault."""
     liar = mirror(server, "a", file(OTHER, *DATED, pieces=1000))
@@ -433,9 +437,9 @@ def test_a_liar_who_breaks_off_discredits_nobody(
     assert server.ranges[-2:] == [("bytes=1000-", DATE), (None, None)]
 
 
-def test_two_liars_come_to_an_end(server: Hostile, target: Path, pin: SeedPin) -> None:
+def test_two_liars_come_to_an_end(server: ScriptedServer, target: Path, pin: SeedPin) -> None:
     one = mirror(server, "a", file(OTHER, *DATED, pieces=1000, validators=(DATE,)))
     two = mirror(server, "b", file(OTHER, *DATED, pieces=9000, validators=(DATE,)))
     with pytest.raises(NotTrusted, match="is not the pinned file"):
         obtain(SEED, pin, (one, two), target)
-    assert len(server.asked) < 20
+    assert len(server.paths) < 20

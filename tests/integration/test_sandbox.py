@@ -26,7 +26,7 @@ from tasks.system.sandbox import Bind, Sandbox, run, workspace
 from tests.kit.files import names
 from tests.kit.processes import alive, ends, eventually
 from tests.kit.project import PROJECT
-from tests.kit.stub_site import fill
+from tests.kit.stub_site import copy_programs
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
@@ -42,7 +42,7 @@ def box(tmp_path: Path) -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root of a shell and a few programs, with the libraries they need."""
-    return fill(tmp_path_factory.mktemp("tiny"))
+    return copy_programs(tmp_path_factory.mktemp("tiny"))
 
 
 def sh(box: Sandbox, script: str) -> str:

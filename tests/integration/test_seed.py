@@ -23,7 +23,14 @@ from tasks.system.files import sha512
 from tests.kit.files import names
 from tests.kit.processes import eventually
 from tests.kit.project import PROJECT
-from tests.kit.stages import ACL, CAPABILITY, described, everything, packed, stage
+from tests.kit.stages import (
+    ACL,
+    CAPABILITY,
+    describe_tree,
+    exhaustive_stage,
+    pack_stage,
+    sample_stage,
+)
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 
@@ -31,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("needs_root")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
     place = tmp_path_factory.mktemp("stage")
-    return packed(stage(place / "root"), place / "stage3.tar.xz")
+    return pack_stage(sample_stage(place / "root"), place / "stage3.tar.xz")
 
 
 Extract = Callable[..., Path]
@@ -58,7 +65,7 @@ def nothing_left(tmp_path: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
-    return everything(tmp_path_factory.mktemp("full") / "root")
+    return exhaustive_stage(tmp_path_factory.mktemp("full") / "root")
 
 
 PACKINGS = {
@@ -74,13 +81,13 @@ PACKINGS = {
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_everything_survives(full: Path, unpack: Extract, tmp_path: Path, packing: str) -> None:
     packer, suffix = PACKINGS[packing]
-    archive = packed(full, tmp_path / f"stage3.tar{suffix}", packer=packer)
+    archive = pack_stage(full, tmp_path / f"stage3.tar{suffix}", packer=packer)
     if suffix == ".xz":
         told = subprocess.run(["xz", "--robot", "-l", archive], capture_output=True, check=True)
         blocks = int(told.stdout.split(b"totals\t")[1].split(b"\t")[1])
         assert (blocks > 1) == (packing == "many blocks")
     root = unpack(archive)
-    assert described(root) == described(full)
+    assert describe_tree(root) == describe_tree(full)
     assert os.getxattr(root / "bin/ping", "security.capability") == CAPABILITY
     assert (root / "bin/su").stat().st_mode & 0o7777 == 0o4711
     assert (root / "bin/env").samefile(root / "bin/env2")
@@ -93,9 +100,9 @@ def test_everything_survives(full: Path, unpack: Extract, tmp_path: Path, packin
 def test_every_way_to_store_a_sparse_file(
     full: Path, unpack: Extract, tmp_path: Path, sparse: str
 ) -> None:
-    archive = packed(full, tmp_path / "stage3.tar.gz", f"--sparse-version={sparse}")
+    archive = pack_stage(full, tmp_path / "stage3.tar.gz", f"--sparse-version={sparse}")
     root = unpack(archive)
-    assert described(root) == described(full)
+    assert describe_tree(root) == describe_tree(full)
     assert (root / "var/holes").stat().st_blocks * 512 < 1 << 20
 
 
@@ -105,9 +112,9 @@ def test_gnu_format(full: Path, unpack: Extract, tmp_path: Path) -> None:
     subprocess.run(
         ["tar", "-czSf", archive, "--numeric-owner", "--format=gnu", "-C", full, "."], check=True
     )
-    plain = {path: facts[:-1] for path, facts in described(full).items()}
+    plain = {path: facts[:-1] for path, facts in describe_tree(full).items()}
     root = unpack(archive)
-    assert {path: facts[:-1] for path, facts in described(root).items()} == plain
+    assert {path: facts[:-1] for path, facts in describe_tree(root).items()} == plain
     assert (root / "var/holes").stat().st_blocks * 512 < 1 << 20
 
 
@@ -162,14 +169,14 @@ def test_the_umask_does_not_count(whole: Path, unpack: Extract) -> None:
 
 
 def test_access_lists_are_not_inherited(whole: Path, unpack: Extract, tmp_path: Path) -> None:
-    plain = described(unpack(whole))
+    plain = describe_tree(unpack(whole))
     shutil.rmtree(tmp_path / "seeds")
     (tmp_path / "seeds").mkdir()
     os.setxattr(tmp_path / "seeds", "system.posix_acl_default", ACL)
     (tmp_path / "seeds/other").mkdir()
     assert os.listxattr(tmp_path / "seeds/other"), "this file system has access lists"
     root = unpack(whole)
-    assert described(root) == plain
+    assert describe_tree(root) == plain
     assert os.listxattr(root) == []
 
 
@@ -219,19 +226,19 @@ def test_an_unknown_compression(whole: Path, unpack: Extract, tmp_path: Path) ->
 
 @pytest.mark.parametrize("missing", ["usr/bin/emerge", "usr/bin/env", "bin", "usr/bin"])
 def test_not_a_stage(unpack: Extract, tmp_path: Path, missing: str) -> None:
-    root = stage(tmp_path / "root")
+    root = sample_stage(tmp_path / "root")
     if missing == "usr/bin":
         shutil.rmtree(root / missing)
     else:
         (root / missing).unlink()
     with pytest.raises(NotTrusted, match="this is no Gentoo stage"):
-        unpack(packed(root, tmp_path / "x.tar.gz"))
+        unpack(pack_stage(root, tmp_path / "x.tar.gz"))
     assert nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o777, 0), (0o775, 0), (0o755, 250)])
 def test_a_root_directory_that_others_may_write(tmp_path: Path, mode: int, owner: int) -> None:
-    root = stage(tmp_path / "root")
+    root = sample_stage(tmp_path / "root")
     check(root)
     root.chmod(mode)
     os.chown(root, owner, 0)
@@ -241,9 +248,9 @@ def test_a_root_directory_that_others_may_write(tmp_path: Path, mode: int, owner
 
 def test_killed_in_the_middle(whole: Path, unpack: Extract, tmp_path: Path) -> None:
     """A slow decompressor holds the extraction where it is killed."""
-    big = stage(tmp_path / "root")
+    big = sample_stage(tmp_path / "root")
     (big / "aaa").write_bytes(os.urandom(4 << 20))
-    archive = packed(big, tmp_path / "stage3.tar.xz", "--sort=name")
+    archive = pack_stage(big, tmp_path / "stage3.tar.xz", "--sort=name")
     slow = tmp_path / "bin"
     slow.mkdir()
     (slow / "xz").write_text(f"#!/bin/sh\n{shutil.which('xz')} -dc | head -c 3m\nexec sleep 60\n")
@@ -262,7 +269,7 @@ def test_killed_in_the_middle(whole: Path, unpack: Extract, tmp_path: Path) -> N
         process.send_signal(signal.SIGKILL)
     assert begun
     assert not (tmp_path / "seeds/id").exists()
-    assert described(unpack(whole)) == described(whole.parent / "root")
+    assert describe_tree(unpack(whole)) == describe_tree(whole.parent / "root")
     assert names(tmp_path / "seeds") == ["id", "id.listing"]
     assert names(tmp_path / "trash") == []
 

@@ -17,7 +17,7 @@ from tasks.seed import policy
 from tasks.seed.extract import Archive, extract
 from tasks.system.files import sha512
 from tests.kit.files import names
-from tests.kit.stages import CAPABILITY, described, packed, stage
+from tests.kit.stages import CAPABILITY, describe_tree, pack_stage, sample_stage
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 
@@ -29,7 +29,7 @@ FILE, LINK, HARD, FOLDER = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, ta
 def good(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
     """The tar of a stage, not compressed, beside its tree."""
     place = tmp_path_factory.mktemp("good")
-    packed(stage(place / "root"), place / "stage3.tar.gz")
+    pack_stage(sample_stage(place / "root"), place / "stage3.tar.gz")
     return place / "stage3.tar"
 
 
@@ -91,7 +91,7 @@ def raw(info: tarfile.TarInfo, form: Form = tarfile.GNU_FORMAT) -> bytes:
 
 def test_the_good_one(attempt: Attempt) -> None:
     root = attempt.unpack(attempt.with_members())
-    assert described(root) == described(attempt.good.parent / "root")
+    assert describe_tree(root) == describe_tree(attempt.good.parent / "root")
 
 
 # 23: absolute names, and out by ..
@@ -429,7 +429,7 @@ def test_the_callers_options_do_not_count(
     monkeypatch.setenv("GZIP", "-c -1")
     monkeypatch.setenv("XZ_OPT", "--memlimit=1")
     root = attempt.unpack(attempt.with_members())
-    assert described(root) == described(attempt.good.parent / "root")
+    assert describe_tree(root) == describe_tree(attempt.good.parent / "root")
 
 
 Mount = Callable[[str, str], Path]
@@ -464,15 +464,15 @@ def test_capabilities_that_are_lost(attempt: Attempt, mount: Mount) -> None:
 # 42 and 43: no room
 @pytest.mark.parametrize("options", ["size=3m", "nr_inodes=20"])
 def test_a_full_disk(attempt: Attempt, mount: Mount, options: str) -> None:
-    root = stage(attempt.folder / "root")
+    root = sample_stage(attempt.folder / "root")
     for number in range(6):
         (root / "var" / f"blob-{number}").write_bytes(os.urandom(1 << 20))
-    archive = packed(root, attempt.folder / "stage3.tar.zst")
+    archive = pack_stage(root, attempt.folder / "stage3.tar.zst")
     attempt.folder = mount("tmpfs", options)
     attempt.target = attempt.folder / "seeds/id"
     attempt.refused(archive, "No space left on device", BinmillError)
     subprocess.run(["mount", "-o", "remount,size=64m,nr_inodes=1k", attempt.folder], check=True)
-    assert described(attempt.unpack(archive)) == described(root)
+    assert describe_tree(attempt.unpack(archive)) == describe_tree(root)
 
 
 # CONTENTS
@@ -492,10 +492,10 @@ def listing(tree: Path, *options: str, locale: str = "C.UTF-8") -> bytes:
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 @pytest.mark.parametrize("options", [(), ("--numeric-owner",), ("--full-time",)])
 def test_a_listing_that_fits(attempt: Attempt, options: tuple[str, ...], locale: str) -> None:
-    tree = stage(attempt.folder / "root")
+    tree = sample_stage(attempt.folder / "root")
     for name in (b"latin-\xe9", b"new\nline", b"tab\t", b"back\\slash", b"a -> b", b"101\\101"):
         (tree / "etc" / os.fsdecode(name)).write_bytes(name)
-    archive = packed(tree, attempt.folder / "stage3.tar.gz")
+    archive = pack_stage(tree, attempt.folder / "stage3.tar.gz")
     attempt.unpack(archive, listing=listing(tree, *options, locale=locale))
 
 

@@ -25,11 +25,11 @@ from tasks.lock import Lock, SeedPin, TreePin
 from tasks.site import Site
 from tasks.system import http
 from tests.kit.files import names
-from tests.kit.gpg import BEGUN, Keys
+from tests.kit.gpg import KEYS_CREATED, Keys
 from tests.kit.processes import eventually
 from tests.kit.project import PROJECT
-from tests.kit.scripted_server import Answer, Hostile, endless, file, stalling, status
-from tests.kit.stages import described, packed, stage
+from tests.kit.scripted_server import Answer, ScriptedServer, endless, file, stalling, status
+from tests.kit.stages import describe_tree, pack_stage, sample_stage
 
 OLD, NEW = "20260301T170000Z", "20260308T170000Z"
 STEM = "stage3-amd64-openrc"
@@ -41,7 +41,7 @@ class Mirrors:
     """Mirrors by name, what they have, and a site that asks them in an order."""
 
     folder: Path
-    server: Hostile
+    server: ScriptedServer
     keys: Keys
     tarball: bytes
     printed: Callable[[], str]
@@ -57,7 +57,7 @@ class Mirrors:
             self.server.url(path, file(answer) if isinstance(answer, bytes) else answer)
 
     def clear(self, text: str, who: str = "good") -> bytes:
-        return self.keys.sign("--clearsign", who=who, data=text.encode(), at=BEGUN + 9)
+        return self.keys.sign("--clearsign", who=who, data=text.encode(), at=KEYS_CREATED + 9)
 
     def pointer(self, mirror: str, build: str = NEW, who: str = "good") -> None:
         text = f"# ts=1\n{build}/{STEM}-{build}.tar.xz {len(self.tarball)}\n"
@@ -111,8 +111,8 @@ class Mirrors:
 
     def asked(self) -> list[str]:
         """The files that were asked for since the last call, as MIRROR NAME."""
-        found = [f"{path.split('/')[1]} {path.rsplit('/', 1)[1]}" for path in self.server.asked]
-        self.server.asked.clear()
+        found = [f"{path.split('/')[1]} {path.rsplit('/', 1)[1]}" for path in self.server.paths]
+        self.server.paths.clear()
         return found
 
     @staticmethod
@@ -130,12 +130,12 @@ def digest(data: bytes) -> str:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
     place = tmp_path_factory.mktemp("made")
-    return packed(stage(place / "root"), place / "stage3.tar.xz")
+    return pack_stage(sample_stage(place / "root"), place / "stage3.tar.xz")
 
 
 @pytest.fixture
 def mirrors(
-    tmp_path: Path, server: Hostile, keys: Keys, made: Path, request: pytest.FixtureRequest
+    tmp_path: Path, server: ScriptedServer, keys: Keys, made: Path, request: pytest.FixtureRequest
 ) -> Mirrors:
     patch = request.getfixturevalue("monkeypatch")
     patch.setattr(http, "_PAUSES", (0.0, 0.0))
@@ -164,7 +164,7 @@ def test_the_newest(mirrors: Mirrors, made: Path) -> None:
         size=len(mirrors.tarball),
         sha512=digest(mirrors.tarball),
     )
-    assert described(mirrors.make()) == described(made.parent / "root")
+    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
     assert "  extracted stage3-amd64-openrc-20260308T170000Z.tar.xz: " in mirrors.printed()
     mirrors.asked()
     mirrors.make()  # it is there
@@ -263,7 +263,7 @@ def test_a_pinned_build(mirrors: Mirrors, made: Path) -> None:
     assert pin.path == f"{OLD}/{STEM}-{OLD}.tar.xz"
     assert pin.size is None
     assert mirrors.asked() == [f"one {STEM}-{OLD}.tar.xz.DIGESTS"]  # no pointer
-    assert described(mirrors.make()) == described(made.parent / "root")
+    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
 
 
 def test_another_build_under_the_pinned_name(mirrors: Mirrors) -> None:
@@ -297,7 +297,9 @@ def test_no_digests(mirrors: Mirrors, who: str, over: bytes | None, told: str) -
     name = f"{NEW}/{STEM}-{NEW}.tar.xz"
     mirrors.put("one", f"{name}.DIGESTS", None)
     sign = mirrors.keys.sign
-    mirrors.put("one", f"{name}.asc", sign(who=who, data=over or mirrors.tarball, at=BEGUN + 9))
+    mirrors.put(
+        "one", f"{name}.asc", sign(who=who, data=over or mirrors.tarball, at=KEYS_CREATED + 9)
+    )
     if told:
         refused(mirrors.lock, NotTrusted, told)
         assert not (mirrors.folder / "config.lock").exists()
@@ -338,7 +340,7 @@ def test_a_tarball_that_is_not_the_pinned_one(mirrors: Mirrors, made: Path, lie:
     assert failed.value.hint
     layout = mirrors.site().layout
     assert names(layout.seed("x").parent) == []
-    assert described(mirrors.make("one", "two")) == described(made.parent / "root")
+    assert describe_tree(mirrors.make("one", "two")) == describe_tree(made.parent / "root")
 
 
 def test_silence(mirrors: Mirrors, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +350,7 @@ def test_silence(mirrors: Mirrors, made: Path, monkeypatch: pytest.MonkeyPatch) 
     mirrors.publish("two")
     mirrors.lock("one", "two")
     mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz", stalling)
-    assert described(mirrors.make("one", "two")) == described(made.parent / "root")
+    assert describe_tree(mirrors.make("one", "two")) == describe_tree(made.parent / "root")
 
 
 def test_no_mirror_at_all(mirrors: Mirrors) -> None:
@@ -393,7 +395,7 @@ def test_a_listing_that_cannot_be_had(mirrors: Mirrors, made: Path, answer: Any)
     mirrors.publish("one", listing=contents(made))
     mirrors.lock()
     mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz.CONTENTS.gz", answer)
-    assert described(mirrors.make()) == described(made.parent / "root")
+    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
     assert f"no mirror has the pinned {STEM}-{NEW}.tar.xz.CONTENTS.gz" in mirrors.printed()
 
 
@@ -415,7 +417,7 @@ def test_a_file(mirrors: Mirrors, made: Path) -> None:
     seed = own(mirrors, made, "caf\u00e9 stage4.tar.xz")
     pin = mirrors.lock(**seed)
     assert pin == SeedPin(path=seed["file"], sha512=seed["sha512"])
-    assert described(mirrors.make()) == described(made.parent / "root")
+    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
     assert mirrors.asked() == []
     assert (mirrors.folder / seed["file"]).exists()
 
@@ -442,10 +444,10 @@ def test_no_such_file(mirrors: Mirrors, made: Path, there: bool) -> None:
 
 
 def test_setuid_by_the_config(mirrors: Mirrors) -> None:
-    root = stage(mirrors.folder / "root")
+    root = sample_stage(mirrors.folder / "root")
     (root / "var/queue").write_text("")
     (root / "var/queue").chmod(0o4755)
-    archive = packed(root, mirrors.folder / "own.tar.zst")
+    archive = pack_stage(root, mirrors.folder / "own.tar.zst")
     seed = {"file": "own.tar.zst", "sha512": digest(archive.read_bytes())}
     mirrors.lock(**seed)
     refused(lambda: chroots.seed(mirrors.site(), "s"), NotTrusted, "/var/queue is setuid")
@@ -495,7 +497,7 @@ def test_killed_and_run_again(mirrors: Mirrors, made: Path) -> None:
     mirrors.lock()
     kill(mirrors)
     mirrors.asked()
-    assert described(mirrors.make()) == described(made.parent / "root")
+    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
     assert mirrors.asked() == []  # the verified tarball was still there
 
 
@@ -503,7 +505,7 @@ def test_killed_and_another_is_wanted_by_then(mirrors: Mirrors, made: Path) -> N
     mirrors.publish("one", OLD)
     mirrors.lock()
     kill(mirrors)
-    mirrors.tarball = packed(
+    mirrors.tarball = pack_stage(
         made.parent / "root", mirrors.folder / "new.tar.xz", packer=("xz", "-1")
     ).read_bytes()
     mirrors.publish("one", NEW)
@@ -522,7 +524,7 @@ def test_asked_to_end(mirrors: Mirrors, made: Path, how: signal.Signals) -> None
     kill(mirrors, how)
     mirrors.nothing_left(mirrors.site())
     assert names(mirrors.site().layout.seed("x").parent) == []
-    assert described(mirrors.make()) == described(made.parent / "root")
+    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
 
 
 def test_two_seeds_of_one_stage_at_once(mirrors: Mirrors, made: Path) -> None:
@@ -549,5 +551,5 @@ def test_two_seeds_of_one_stage_at_once(mirrors: Mirrors, made: Path) -> None:
     for each in threads:
         each.join()
     assert records[0] == records[1]
-    assert described(site.layout.seed(pin.sha512)) == described(made.parent / "root")
+    assert describe_tree(site.layout.seed(pin.sha512)) == describe_tree(made.parent / "root")
     mirrors.nothing_left(site)

@@ -20,7 +20,7 @@ from tasks.system.gpgv import Role, verify_detached
 from tasks.system.sandbox import Bind, Sandbox, workspace
 from tests.kit.gpg import YEAR, Gpg
 from tests.kit.packages import VALUES, gpkg, manifest, parts
-from tests.kit.processes import agents, eventually
+from tests.kit.processes import eventually, processes_naming
 from tests.kit.project import PROJECT
 
 
@@ -56,7 +56,7 @@ def test_the_public_half(keys: Gpg, name: str) -> None:
     armored = sign.public_key(keys.home, keys.fingerprint(name))
     assert armored.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
     assert b"PRIVATE" not in armored
-    assert agents(keys.home) == []
+    assert processes_naming(keys.home) == []
 
 
 @pytest.mark.parametrize("name", ["expired", "revoked", "public", "certify"])
@@ -67,7 +67,7 @@ def test_a_key_that_cannot_sign(keys: Gpg, name: str) -> None:
         sign.public_key(keys.home, key)
     assert "--quick-gen-key" in refused.value.hint
     assert "\n" not in refused.value.message
-    assert agents(keys.home) == []
+    assert processes_naming(keys.home) == []
 
 
 def test_no_key(keys: Gpg, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_no_key(keys: Gpg, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir(mode=0o700)
     with pytest.raises(HostLacks, match="is missing"):
         sign.public_key(tmp_path / "empty", keys.fingerprint("good"))
-    assert agents(tmp_path / "empty") == []
+    assert processes_naming(tmp_path / "empty") == []
 
 
 def test_a_home_whose_agent_is_dead(keys: Gpg, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_home_whose_agent_is_dead(keys: Gpg, tmp_path: Path) -> None:
     os.mknod(home / "S.gpg-agent", stat.S_IFSOCK | 0o600)
     home.chmod(0o700)
     assert sign.public_key(home, keys.fingerprint("good"))
-    assert agents(home) == []
+    assert processes_naming(home) == []
 
 
 def test_a_disabled_primary_or_a_revoked_subkey() -> None:
@@ -159,7 +159,7 @@ def test_detached_signatures(keys: Gpg, detached: Detached, tmp_path: Path, name
         other = tmp_path / "to-sign" / f"{1 - int(number)}"
         with other.open("rb") as stream, pytest.raises(NotTrusted, match="does not fit the bytes"):
             verify_detached(role, stream, number, proof)
-    assert agents(keys.home) == []
+    assert processes_naming(keys.home) == []
 
 
 @pytest.mark.parametrize("name", ["expired", "revoked", "public", "certify"])
@@ -169,7 +169,7 @@ def test_nothing_is_signed_by_a_key_that_cannot(keys: Gpg, detached: Detached, n
         detached(name)
     assert "\n" not in no.value.message
     assert "docs/keys.md" in no.value.hint
-    assert agents(keys.home) == []
+    assert processes_naming(keys.home) == []
 
 
 def test_a_dead_agent_s_socket_does_not_matter(
@@ -180,13 +180,13 @@ def test_a_dead_agent_s_socket_does_not_matter(
     home.chmod(0o700)
     os.mknod(home / "S.gpg-agent", stat.S_IFSOCK | 0o600)
     assert "0.asc" in detached("good", home=home)
-    assert agents(home) == []
+    assert processes_naming(home) == []
 
 
 def test_an_agent_that_cannot_start(keys: Gpg, detached: Detached) -> None:
     with pytest.raises(CommandFailed, match="nothing was signed"):
         detached("good", Bind("/bin/false", os.path.realpath("/usr/bin/gpg-agent")))
-    assert agents(keys.home) == []
+    assert processes_naming(keys.home) == []
 
 
 def test_a_key_with_a_passphrase(detached: Detached, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_key_with_a_passphrase(detached: Detached, tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="nothing was signed") as no:
         detached("good", home=home.home)
     assert "passphrase" in no.value.hint
-    assert agents(home.home) == []
+    assert processes_naming(home.home) == []
 
 
 _SIGNS = """
@@ -226,9 +226,9 @@ def test_no_agent_outlives_a_sigkill(keys: Gpg, tmp_path: Path) -> None:
     words = [sys.executable, "-c", _SIGNS, str(keys.home), str(folder), keys.fingerprint("good")]
     with subprocess.Popen(words, cwd=PROJECT) as run:
         assert eventually(lambda: list(folder.glob("*.asc")))
-        assert any("gpg-agent" in words for words in agents(Path(sign.KEY_HOME)))
+        assert any("gpg-agent" in words for words in processes_naming(Path(sign.KEY_HOME)))
         run.kill()
-    assert eventually(lambda: not agents(Path(sign.KEY_HOME)))
+    assert eventually(lambda: not processes_naming(Path(sign.KEY_HOME)))
     assert len(list(folder.glob("*.asc"))) < 500
 
 
@@ -290,7 +290,7 @@ def test_a_client_s_keyring(keys: Gpg, tmp_path: Path, length: int) -> None:
     home, key = tmp_path / ("x" * length) / "gnupg", keys.fingerprint("good")
     home.parent.mkdir()
     client.keyring(sign.public_key(keys.home, key), key, home)
-    assert agents(home) == []
+    assert processes_naming(home) == []
     modes = {path.name: path.stat().st_mode & 0o7777 for path in [home, *home.rglob("*")]}
     assert modes.pop("gnupg") == 0o755
     assert {"pubring.kbx", "trustdb.gpg"} <= set(modes)

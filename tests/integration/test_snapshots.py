@@ -14,12 +14,12 @@ from tasks.errors import BinmillError, DownloadFailed, NotTrusted, Stale
 from tasks.flow import snapshots
 from tasks.lock import Lock, TreePin
 from tasks.site import Site
+from tests.kit.fake_upstream import NEXT, NOW, PASSWORD, FakeUpstream, digest, last_modified, tag
 from tests.kit.files import names
-from tests.kit.mirrors import NEXT, NOW, PASSWORD, World, dated, digest, tag
-from tests.kit.repositories import git, references
+from tests.kit.repositories import git, refs
 from tests.kit.scripted_server import in_turn, status
 from tests.kit.snapshots import DAY, made_at
-from tests.kit.tree_manifests import sealed, unsigned
+from tests.kit.tree_manifests import signed_manifest, tree_files
 
 BEFORE = DAY - timedelta(days=1)
 
@@ -28,100 +28,103 @@ def short(site: Site, day: date) -> str:
     return git(site.layout.tree, "rev-parse", f"{tag(day)}^{{commit}}")[:7]
 
 
-def pushed_to(world: World) -> str:
+def pushed_to(world: FakeUpstream) -> str:
     return f", pushed to file://localhost{world.remote}"
 
 
-def test_what_is_said(world: World) -> None:
-    site = world.site("one", "two")
-    right = world.publish("two", world.signed(DAY), DAY)
-    record, said = world.snapshot(site)
+def test_what_is_said(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site("one", "two")
+    right = fake_upstream.publish("two", fake_upstream.signed(DAY), DAY)
+    record, said = fake_upstream.snapshot(site)
     assert record == {
         "tag": "20260115",
         "commit": git(site.layout.tree, "rev-parse", "20260115^{commit}"),
         "timestamp": made_at(DAY),
         "sha512": digest(right),
-        "signer": world.keys.fingerprint("good"),
+        "signer": fake_upstream.keys.fingerprint("good"),
     }
     assert said == (
         f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 3 files)"
-        f"{pushed_to(world)}\n"
+        f"{pushed_to(fake_upstream)}\n"
     )
-    before = world.held(site)
-    again, said = world.snapshot(site)
-    assert (again, world.held(site)) == (record, before)
+    before = fake_upstream.frozen_state(site)
+    again, said = fake_upstream.snapshot(site)
+    assert (again, fake_upstream.frozen_state(site)) == (record, before)
     assert said == (
         "  no newer snapshot than 20260115 (mirror says 2026-01-16T00:45Z, 2 mirrors asked)\n"
     )
-    world.publish("one", world.signed(NEXT))
-    record, said = world.snapshot(site)
+    fake_upstream.publish("one", fake_upstream.signed(NEXT))
+    record, said = fake_upstream.snapshot(site)
     assert record["tag"] == "20260116"
     assert said == (
         f"  frozen gentoo 20260116 as {short(site, NEXT)} "
-        f"(tag 20260116, 2 files changed since 20260115){pushed_to(world)}\n"
+        f"(tag 20260116, 2 files changed since 20260115){pushed_to(fake_upstream)}\n"
     )
-    assert world.snapshot(site)[1] == (
+    assert fake_upstream.snapshot(site)[1] == (
         "  no newer snapshot than 20260116 (there can be none before tomorrow)\n"
     )
-    assert references(world.remote) == references(site.layout.tree)
+    assert refs(fake_upstream.remote) == refs(site.layout.tree)
     assert PASSWORD not in git(site.layout.tree, "log", "--format=%B", "--all")
 
 
-def test_what_is_said_of_one_file_and_no_remote(world: World) -> None:
-    site = world.site(remote=None)
-    world.publish("one", world.signed(DAY, files={}), DAY)
-    assert world.snapshot(site)[1] == (
+def test_what_is_said_of_one_file_and_no_remote(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site(remote=None)
+    fake_upstream.publish("one", fake_upstream.signed(DAY, files={}), DAY)
+    assert fake_upstream.snapshot(site)[1] == (
         f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 1 file)\n"
     )
-    world.publish("one", world.signed(NEXT, files={}))
-    assert world.snapshot(site)[1] == (
+    fake_upstream.publish("one", fake_upstream.signed(NEXT, files={}))
+    assert fake_upstream.snapshot(site)[1] == (
         f"  frozen gentoo 20260116 as {short(site, NEXT)} "
         "(tag 20260116, 1 file changed since 20260115)\n"
     )
-    assert references(world.remote) == {}
+    assert refs(fake_upstream.remote) == {}
 
 
-def test_no_mirror_that_says_when(world: World) -> None:
-    site = world.site()
-    world.publish("one", world.signed(DAY), DAY)
-    world.snapshot(site)
-    world.answer(status(404), "one", DAY, ".gpgsig")
-    assert world.snapshot(site)[1] == "  no newer snapshot than 20260115 (1 mirror asked)\n"
+def test_no_mirror_that_says_when(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site()
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    fake_upstream.snapshot(site)
+    fake_upstream.answer(status(404), "one", DAY, ".gpgsig")
+    assert fake_upstream.snapshot(site)[1] == "  no newer snapshot than 20260115 (1 mirror asked)\n"
 
 
-def test_only_newer_days_are_asked_for(world: World) -> None:
-    site = world.site()
+def test_only_newer_days_are_asked_for(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site()
     with pytest.raises(BinmillError, match="no mirror has a snapshot of the last 5 days") as none:
         snapshots.snapshot(site, asked=True)
     assert "lookback_days" in none.value.hint
     days = [NEXT - timedelta(days=back) for back in range(5)]
-    assert world.server.asked == [world.path("one", day, ".gpgsig") for day in days]
-    world.publish("one", world.signed(DAY), DAY)
-    world.snapshot(site)
-    world.server.asked.clear()
-    world.snapshot(site)
-    asked = [world.path("one", NEXT, ".gpgsig"), world.path("one", DAY, ".gpgsig")]
-    assert world.server.asked == asked  # the second: when it got what is frozen
-    assert world.archives() == []
+    assert fake_upstream.server.paths == [fake_upstream.path("one", day, ".gpgsig") for day in days]
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    fake_upstream.snapshot(site)
+    fake_upstream.server.paths.clear()
+    fake_upstream.snapshot(site)
+    asked = [fake_upstream.path("one", NEXT, ".gpgsig"), fake_upstream.path("one", DAY, ".gpgsig")]
+    assert fake_upstream.server.paths == asked  # the second: when it got what is frozen
+    assert fake_upstream.requested_archives() == []
 
 
-def test_the_mirrors_are_down(begun: World) -> None:
+def test_the_mirrors_are_down(frozen_upstream: FakeUpstream) -> None:
     for suffix in ("", ".gpgsig"):
-        begun.answer(status(503), "one", NEXT, suffix)
-    error = begun.refused(begun.site(), DownloadFailed)
-    assert f"{begun.url('one')}/snapshots/gentoo-20260116.tar.xz.gpgsig: HTTP 503" in error.message
-    begun.publish("one", begun.signed())
-    assert begun.snapshot(begun.site())[0]["tag"] == "20260116"
+        frozen_upstream.answer(status(503), "one", NEXT, suffix)
+    error = frozen_upstream.refused(frozen_upstream.site(), DownloadFailed)
+    assert (
+        f"{frozen_upstream.url('one')}/snapshots/gentoo-20260116.tar.xz.gpgsig: HTTP 503"
+        in error.message
+    )
+    frozen_upstream.publish("one", frozen_upstream.signed())
+    assert frozen_upstream.snapshot(frozen_upstream.site())[0]["tag"] == "20260116"
 
 
 @pytest.mark.parametrize("cut", ["cut once", "killed"])
-def test_the_rest_of_half_an_archive(world: World, cut: str) -> None:
+def test_the_rest_of_half_an_archive(fake_upstream: FakeUpstream, cut: str) -> None:
     """Of a run that broke off; the next one asks for the rest only."""
-    site = world.site()
-    right = world.publish("one", world.signed())
+    site = fake_upstream.site()
+    right = fake_upstream.publish("one", fake_upstream.signed())
     half = len(right.archive) // 2
-    answers = [world.plain(right.archive, pieces=half), status(503)]
-    world.answer(in_turn(*answers), "one")
+    answers = [fake_upstream.plain(right.archive, pieces=half), status(503)]
+    fake_upstream.answer(in_turn(*answers), "one")
     with pytest.raises(DownloadFailed, match="HTTP 503"):
         snapshots.snapshot(site, asked=True)
     left = site.layout.downloads / "gentoo-20260116.tar.xz"
@@ -130,32 +133,34 @@ def test_the_rest_of_half_an_archive(world: World, cut: str) -> None:
     assert site.layout.downloads.stat().st_mode & 0o777 == 0o700
     if cut == "killed":  # before the small files were swept
         left.with_name(f"{left.name}.gpgsig").write_bytes(b"half")
-    world.publish("one", right)
-    world.server.ranges.clear()
-    assert world.snapshot(site)[0]["sha512"] == digest(right)
-    assert [asked for asked in world.server.ranges if asked[0]] == [(f"bytes={half}-", dated(NEXT))]
+    fake_upstream.publish("one", right)
+    fake_upstream.server.ranges.clear()
+    assert fake_upstream.snapshot(site)[0]["sha512"] == digest(right)
+    assert [asked for asked in fake_upstream.server.ranges if asked[0]] == [
+        (f"bytes={half}-", last_modified(NEXT))
+    ]
 
 
 @pytest.mark.parametrize("days", [6, 8])
-def test_half_an_archive_that_nobody_went_on_with(begun: World, days: int) -> None:
+def test_half_an_archive_that_nobody_went_on_with(frozen_upstream: FakeUpstream, days: int) -> None:
     """It goes after a week; what else lies there is somebody else's."""
-    site = begun.site()
+    site = frozen_upstream.site()
     site.layout.downloads.mkdir(exist_ok=True)
     old = (NOW - timedelta(days=days)).timestamp()
     for name in ("gentoo-20260101.tar.xz", ".gentoo-20260101.tar.xz.partial", "stage3.tar.xz"):
         (site.layout.downloads / name).write_bytes(b"half")
         os.utime(site.layout.downloads / name, (old, old))
-    begun.publish("one", begun.signed())
+    frozen_upstream.publish("one", frozen_upstream.signed())
     snapshots.snapshot(site, asked=True)
     kept = [".gentoo-20260101.tar.xz.partial", "gentoo-20260101.tar.xz"] if days < 7 else []
     assert names(site.layout.downloads) == [*kept, "stage3.tar.xz"]
 
 
-def test_a_push_that_failed_is_made_up_for(world: World, tmp_path: Path) -> None:
+def test_a_push_that_failed_is_made_up_for(fake_upstream: FakeUpstream, tmp_path: Path) -> None:
     """The freeze stands, and is said; the next run pushes, though there is nothing newer."""
-    site = world.site()
-    world.publish("one", world.signed(DAY), DAY)
-    away = world.remote.rename(tmp_path / "away.git")
+    site = fake_upstream.site()
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    away = fake_upstream.remote.rename(tmp_path / "away.git")
     with pytest.raises(
         BinmillError, match="20260115 could not be pushed to file://localhost"
     ) as failed:
@@ -163,31 +168,33 @@ def test_a_push_that_failed_is_made_up_for(world: World, tmp_path: Path) -> None
     assert "\n" not in failed.value.message
     assert "run `doit snapshot` again" in failed.value.hint
     assert PASSWORD not in str(failed.value)
-    said = world.said().splitlines()
-    assert said[0].startswith(f"  file://localhost{world.remote} could not be read: ")
+    said = fake_upstream.output().splitlines()
+    assert said[0].startswith(f"  file://localhost{fake_upstream.remote} could not be read: ")
     assert said[1:] == [f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 3 files)"]
-    away.rename(world.remote)
-    assert world.snapshot(site)[1] == (
+    away.rename(fake_upstream.remote)
+    assert fake_upstream.snapshot(site)[1] == (
         "  no newer snapshot than 20260115 (mirror says 2026-01-16T00:45Z, 1 mirror asked), "
-        f"pushed 20260115 to file://localhost{world.remote}\n"
+        f"pushed 20260115 to file://localhost{fake_upstream.remote}\n"
     )
-    assert references(world.remote) == references(site.layout.tree)
+    assert refs(fake_upstream.remote) == refs(site.layout.tree)
 
 
-def test_what_an_earlier_push_failed_to_bring_is_named(world: World, tmp_path: Path) -> None:
-    site = world.site()
-    world.publish("one", world.signed(DAY), DAY)
-    away = world.remote.rename(tmp_path / "away.git")
+def test_what_an_earlier_push_failed_to_bring_is_named(
+    fake_upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    site = fake_upstream.site()
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    away = fake_upstream.remote.rename(tmp_path / "away.git")
     with pytest.raises(BinmillError):
         snapshots.snapshot(site, asked=True)
-    away.rename(world.remote)
-    world.publish("one", world.signed())
-    _, said = world.snapshot(site)
+    away.rename(fake_upstream.remote)
+    fake_upstream.publish("one", fake_upstream.signed())
+    _, said = fake_upstream.snapshot(site)
     assert said.endswith(
         "(tag 20260116, 2 files changed since 20260115), "
-        f"pushed 20260115, 20260116 to file://localhost{world.remote}\n"
+        f"pushed 20260115, 20260116 to file://localhost{fake_upstream.remote}\n"
     )
-    assert references(world.remote) == references(site.layout.tree)
+    assert refs(fake_upstream.remote) == refs(site.layout.tree)
 
 
 AGE = [
@@ -206,67 +213,69 @@ AGE = [
 
 
 @pytest.mark.parametrize(("hours", "warn", "fail", "outcome"), AGE)
-def test_21_nothing_newer(begun: World, hours: int, warn: int, fail: int, outcome: str) -> None:
+def test_21_nothing_newer(
+    frozen_upstream: FakeUpstream, hours: int, warn: int, fail: int, outcome: str
+) -> None:
     """Somebody may hold the newer ones back, or the mirrors have stopped to work."""
-    begun.now = NOW - timedelta(hours=35, minutes=15) + timedelta(hours=hours)
-    begun.publish("one", begun.signed(DAY), DAY)
-    site = begun.site(warn_hours=warn, fail_hours=fail)
+    frozen_upstream.now = NOW - timedelta(hours=35, minutes=15) + timedelta(hours=hours)
+    frozen_upstream.publish("one", frozen_upstream.signed(DAY), DAY)
+    site = frozen_upstream.site(warn_hours=warn, fail_hours=fail)
     if outcome == "fail":
-        error = begun.refused(site, Stale)
+        error = frozen_upstream.refused(site, Stale)
         assert error.message.startswith(
             f"nothing newer than 20260115 for {hours} h (more than {fail} h): "
         )
         assert "fail_hours" in error.hint
-        begun.now = NOW
-        begun.publish("one", begun.signed())
-        assert begun.snapshot(site)[0]["tag"] == "20260116"
+        frozen_upstream.now = NOW
+        frozen_upstream.publish("one", frozen_upstream.signed())
+        assert frozen_upstream.snapshot(site)[0]["tag"] == "20260116"
         return
-    _, said = begun.snapshot(site)
+    _, said = frozen_upstream.snapshot(site)
     warning = f"  20260115 is {hours} h old (more than {warn} h): are the mirrors behind?"
     assert (warning in said.splitlines()) == (outcome == "warn")
     assert said.splitlines()[-1].startswith("  no newer snapshot than 20260115 (")
     assert len(said.splitlines()) == 1 + (outcome == "warn")
 
 
-def test_21_what_is_new_here_may_be_old(world: World) -> None:
+def test_21_what_is_new_here_may_be_old(fake_upstream: FakeUpstream) -> None:
     """A first run, or one after a long pause: it is taken, and said."""
-    world.now = NOW + timedelta(days=3)
-    world.publish("one", world.signed(DAY), DAY)
-    record, said = world.snapshot(world.site())
+    fake_upstream.now = NOW + timedelta(days=3)
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    record, said = fake_upstream.snapshot(fake_upstream.site())
     assert record["tag"] == "20260115"
     assert said.splitlines()[0].startswith("  20260115 is 107 h old (more than 36 h): ")
     assert said.splitlines()[1].startswith("  frozen gentoo 20260115 as ")
 
 
-def test_an_older_day_on_purpose(world: World) -> None:
-    site = world.site(warn_hours=1)
-    world.publish("one", world.signed())
-    record, _ = world.snapshot(site)
-    main = references(site.layout.tree)["refs/heads/main"]
-    world.publish("one", world.signed(DAY), DAY)
-    again, said = world.snapshot(site, day="20260115")
+def test_an_older_day_on_purpose(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site(warn_hours=1)
+    fake_upstream.publish("one", fake_upstream.signed())
+    record, _ = fake_upstream.snapshot(site)
+    main = refs(site.layout.tree)["refs/heads/main"]
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    again, said = fake_upstream.snapshot(site, day="20260115")
     assert again == record
     assert said == (
         f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 2 files unlike 20260116); "
-        f"it was asked for, 20260116 stays the newest{pushed_to(world)}\n"
+        f"it was asked for, 20260116 stays the newest{pushed_to(fake_upstream)}\n"
     )
-    assert references(site.layout.tree).keys() == {
+    assert refs(site.layout.tree).keys() == {
         "refs/heads/main",
         "refs/tags/20260115",
         "refs/tags/20260116",
     }
-    assert references(site.layout.tree)["refs/heads/main"] == main
-    assert references(world.remote) == references(site.layout.tree)
-    world.server.asked.clear()
-    assert world.snapshot(site)[0] == record
+    assert refs(site.layout.tree)["refs/heads/main"] == main
+    assert refs(fake_upstream.remote) == refs(site.layout.tree)
+    fake_upstream.server.paths.clear()
+    assert fake_upstream.snapshot(site)[0] == record
 
 
-def test_a_newer_day_on_purpose(begun: World) -> None:
-    begun.publish("one", begun.signed())
-    record, said = begun.snapshot(begun.site(), day="20260116")
+def test_a_newer_day_on_purpose(frozen_upstream: FakeUpstream) -> None:
+    frozen_upstream.publish("one", frozen_upstream.signed())
+    record, said = frozen_upstream.snapshot(frozen_upstream.site(), day="20260116")
     assert record["tag"] == "20260116"
     assert "asked for" not in said
-    assert said.endswith(f"changed since 20260115){pushed_to(begun)}\n")
+    assert said.endswith(f"changed since 20260115){pushed_to(frozen_upstream)}\n")
 
 
 @pytest.mark.parametrize(
@@ -284,29 +293,29 @@ def test_a_newer_day_on_purpose(begun: World) -> None:
         "../../../x",
     ],
 )
-def test_what_is_no_day(begun: World, day: str) -> None:
-    error = begun.refused(begun.site(), BinmillError, day=day)
+def test_what_is_no_day(frozen_upstream: FakeUpstream, day: str) -> None:
+    error = frozen_upstream.refused(frozen_upstream.site(), BinmillError, day=day)
     assert error.message == f"--date: {day!r} is not a day"
     assert "20260315" in error.hint
-    assert begun.server.asked == []
+    assert frozen_upstream.server.paths == []
 
 
 @pytest.mark.parametrize("day", ["20260114", "20991231", "99991231", "00010101"])
-def test_a_day_that_nobody_has(begun: World, day: str) -> None:
-    error = begun.refused(begun.site("one", "two"), DownloadFailed, day=day)
+def test_a_day_that_nobody_has(frozen_upstream: FakeUpstream, day: str) -> None:
+    error = frozen_upstream.refused(frozen_upstream.site("one", "two"), DownloadFailed, day=day)
     for mirror in ("one", "two"):
-        assert f"{begun.url(mirror)}/snapshots/gentoo-" in error.message
+        assert f"{frozen_upstream.url(mirror)}/snapshots/gentoo-" in error.message
     assert "[mirrors]" in error.hint
 
 
-def test_a_day_that_is_frozen_already(begun: World) -> None:
-    site = begun.site()
-    before = begun.held(site)
-    record, said = begun.snapshot(site, day="20260115")
+def test_a_day_that_is_frozen_already(frozen_upstream: FakeUpstream) -> None:
+    site = frozen_upstream.site()
+    before = frozen_upstream.frozen_state(site)
+    record, said = frozen_upstream.snapshot(site, day="20260115")
     assert record["tag"] == "20260115"
     assert said == f"  gentoo 20260115 is frozen already, as {short(site, DAY)}\n"
-    assert begun.server.asked == []
-    assert begun.held(site) == before
+    assert frozen_upstream.server.paths == []
+    assert frozen_upstream.frozen_state(site) == before
 
 
 def locked_at(site: Site, day: date | str) -> None:
@@ -314,75 +323,77 @@ def locked_at(site: Site, day: date | str) -> None:
     locks.write(site.layout, Lock(tree=TreePin(tag=text, commit="a" * 40)))
 
 
-def test_20_a_lost_state_does_not_fall_behind_the_lock(world: World) -> None:
-    site = world.site()
+def test_20_a_lost_state_does_not_fall_behind_the_lock(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site()
     locked_at(site, NEXT)
-    world.publish("one", world.signed(DAY), DAY)
-    error = world.refused(site, BinmillError)
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    error = fake_upstream.refused(site, BinmillError)
     assert error.message == (
         "no mirror has a snapshot of the last 5 days that is not older than 20260116, "
         "which is locked"
     )
-    world.publish("one", world.signed(DAY), NEXT)  # the older one under a newer name
-    assert "an old snapshot under a new name" in world.refused(site, NotTrusted).message
-    world.publish("one", world.signed())
-    assert world.snapshot(site)[0]["tag"] == "20260116"
-    assert world.archives().count("one/20260115") == 0
+    fake_upstream.publish(
+        "one", fake_upstream.signed(DAY), NEXT
+    )  # the older one under a newer name
+    assert "an old snapshot under a new name" in fake_upstream.refused(site, NotTrusted).message
+    fake_upstream.publish("one", fake_upstream.signed())
+    assert fake_upstream.snapshot(site)[0]["tag"] == "20260116"
+    assert fake_upstream.requested_archives().count("one/20260115") == 0
 
 
-def test_a_lock_that_names_no_day(world: World) -> None:
-    site = world.site()
-    world.publish("one", world.signed())
+def test_a_lock_that_names_no_day(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site()
+    fake_upstream.publish("one", fake_upstream.signed())
     locked_at(site, "newest")
-    error = world.refused(site, BinmillError)
+    error = fake_upstream.refused(site, BinmillError)
     assert error.message == "config.lock: 'newest' is not a day"
 
 
-def with_manifests(world: World, *, evil: bool = False) -> Any:
-    files, top = unsigned()
+def with_manifests(world: FakeUpstream, *, evil: bool = False) -> Any:
+    files, top = tree_files()
     del files["metadata/timestamp.x"]
-    files["Manifest"] = sealed(world.keys, top, at=made_at(NEXT))
+    files["Manifest"] = signed_manifest(world.keys, top, at=made_at(NEXT))
     if evil:
         files["app-misc/one/one-1.ebuild"] = b"EAPI=8\nevil\n"
     return world.signed(files=files)
 
 
-def test_manifests(begun: World) -> None:
+def test_manifests(frozen_upstream: FakeUpstream) -> None:
     """A file that is not what its Manifest says: the whole day is refused, wherever it is from."""
-    site = begun.site("one", "two")
-    evil = begun.publish("one", with_manifests(begun, evil=True))
+    site = frozen_upstream.site("one", "two")
+    evil = frozen_upstream.publish("one", with_manifests(frozen_upstream, evil=True))
     cause = "is not what was signed: 'app-misc/one/one-1.ebuild' has "
-    assert cause in begun.refused(site, NotTrusted).message
-    right = begun.publish("two", with_manifests(begun))
-    record, said = begun.snapshot(site)
+    assert cause in frozen_upstream.refused(site, NotTrusted).message
+    right = frozen_upstream.publish("two", with_manifests(frozen_upstream))
+    record, said = frozen_upstream.snapshot(site)
     assert record["sha512"] == digest(right)
     passed, frozen = said.splitlines()
-    assert passed.startswith(f"  passed over: {begun.url('one')}: commit ")
+    assert passed.startswith(f"  passed over: {frozen_upstream.url('one')}: commit ")
     assert cause in passed
     assert frozen.startswith("  frozen gentoo 20260116 as ")
-    other = begun.site("one", name="other", manifests="never", remote=None)
-    assert begun.snapshot(other)[0]["sha512"] == digest(evil)
+    other = frozen_upstream.site("one", name="other", manifests="never", remote=None)
+    assert frozen_upstream.snapshot(other)[0]["sha512"] == digest(evil)
 
 
 @pytest.mark.parametrize("manifests", ["always", "when-signed"])
-def test_no_manifests(begun: World, manifests: str) -> None:
-    begun.publish("one", begun.signed())
-    site = begun.site(manifests=manifests)
+def test_no_manifests(frozen_upstream: FakeUpstream, manifests: str) -> None:
+    frozen_upstream.publish("one", frozen_upstream.signed())
+    site = frozen_upstream.site(manifests=manifests)
     if manifests == "always":
-        error = begun.refused(site, NotTrusted)
+        error = frozen_upstream.refused(site, NotTrusted)
         assert "there is no Manifest at its top" in error.message
     else:
-        assert begun.snapshot(site)[0]["tag"] == "20260116"
+        assert frozen_upstream.snapshot(site)[0]["tag"] == "20260116"
 
 
-def test_a_remote_that_is_ahead_is_followed(world: World) -> None:
+def test_a_remote_that_is_ahead_is_followed(fake_upstream: FakeUpstream) -> None:
     """A machine that lost its state goes on where the others are."""
-    world.publish("one", world.signed(DAY), DAY)
-    world.snapshot(world.site())
-    world.publish("one", world.signed())
-    other = world.site(name="other")
-    record, said = world.snapshot(other)
+    fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
+    fake_upstream.snapshot(fake_upstream.site())
+    fake_upstream.publish("one", fake_upstream.signed())
+    other = fake_upstream.site(name="other")
+    record, said = fake_upstream.snapshot(other)
     assert record["tag"] == "20260116"
-    assert said.endswith(f"(tag 20260116, 3 files){pushed_to(world)}\n")
-    strung = git(world.remote, "log", "--first-parent", "--format=%s", "main").splitlines()
+    assert said.endswith(f"(tag 20260116, 3 files){pushed_to(fake_upstream)}\n")
+    strung = git(fake_upstream.remote, "log", "--first-parent", "--format=%s", "main").splitlines()
     assert strung[:2] == ["freeze gentoo 20260116", "freeze gentoo 20260115"]

@@ -20,24 +20,24 @@ from tasks.engine.overview import holder
 from tasks.layout import Layout
 from tests.kit.files import names
 from tests.kit.project import PROJECT
-from tests.kit.step_project import Site, write
+from tests.kit.step_project import StepProject, write_file
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path) -> StepProject:
     (tmp_path / "site").mkdir()
-    return Site(tmp_path / "site")
+    return StepProject(tmp_path / "site")
 
 
 @pytest.fixture
-def done(site: Site) -> Site:
+def done(site: StepProject) -> StepProject:
     """A site where everything has been made."""
     site.doit()
     assert site.ran() == ["one", "two", "three"]
     return site
 
 
-def test_made_once(done: Site) -> None:
+def test_made_once(done: StepProject) -> None:
     assert json.loads(done.record("one").read_text()) == {"first": "word"}
     assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
     before = done.state()
@@ -48,18 +48,24 @@ def test_made_once(done: Site) -> None:
     }
 
 
-def delete(name: str) -> Callable[[Site], object]:
+def delete(name: str) -> Callable[[StepProject], object]:
     return lambda site: (site.folder / name).unlink()
 
 
-CHANGES: list[tuple[str, Callable[[Site], object], list[str], str, str]] = [
-    ("input", write("input", "other"), ["one", "two", "three"], "one", "changed: input"),
-    ("cutoff", write("input", "word but other"), ["one"], "one", "changed: input"),
-    ("setting", write("setting", "t"), ["three"], "three", "three: setting changed: s -> t"),
+CHANGES: list[tuple[str, Callable[[StepProject], object], list[str], str, str]] = [
+    ("input", write_file("input", "other"), ["one", "two", "three"], "one", "changed: input"),
+    ("cutoff", write_file("input", "word but other"), ["one"], "one", "changed: input"),
+    ("setting", write_file("setting", "t"), ["three"], "three", "three: setting changed: s -> t"),
     ("result", delete("result"), ["one"], "one", "something that it made is missing"),
     ("record", delete("state/records/two.x.json"), ["two"], "two:x", "that it made is missing"),
-    ("below", write("below/new", "x"), ["two"], "two:x", "files below"),
-    ("damaged", write("state/records/one.json", "{"), ["one"], "one", "something that it made"),
+    ("below", write_file("below/new", "x"), ["two"], "two:x", "files below"),
+    (
+        "damaged",
+        write_file("state/records/one.json", "{"),
+        ["one"],
+        "one",
+        "something that it made",
+    ),
     ("memory", lambda site: site.doit("forget", "three"), ["three"], "three", "or was forgotten"),
     ("below as a directory", lambda site: (site.folder / "below" / "x").mkdir(), [], "", "nothing"),
 ]
@@ -69,7 +75,11 @@ CHANGES: list[tuple[str, Callable[[Site], object], list[str], str, str]] = [
     ("change", "ran", "first", "cause"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES]
 )
 def test_what_runs_again_and_why(
-    done: Site, change: Callable[[Site], object], ran: list[str], first: str, cause: str
+    done: StepProject,
+    change: Callable[[StepProject], object],
+    ran: list[str],
+    first: str,
+    cause: str,
 ) -> None:
     change(done)
     before = {k: v for k, v in done.state().items() if k != "state/doit.db"}
@@ -85,8 +95,8 @@ def test_what_runs_again_and_why(
     assert done.ran() == []
 
 
-def test_why_of_what_comes_after(done: Site) -> None:
-    write("input", "other")(done)
+def test_why_of_what_comes_after(done: StepProject) -> None:
+    write_file("input", "other")(done)
     assert done.doit("why").splitlines() == [
         "one: changed: input",
         "two:x: changed: input (one -> two:x; runs if one leaves something new)",
@@ -95,7 +105,7 @@ def test_why_of_what_comes_after(done: Site) -> None:
     assert done.doit("why", "one") == "one: changed: input\n"
 
 
-def test_why_before_anything(site: Site) -> None:
+def test_why_before_anything(site: StepProject) -> None:
     assert site.doit("why").splitlines() == [
         "one: it has not been made yet",
         "two:x: it has not been made yet",
@@ -106,16 +116,16 @@ def test_why_before_anything(site: Site) -> None:
     assert "one: it has not been made yet" in site.doit("why")
 
 
-def test_why_another_record_changed(done: Site) -> None:
-    write("input", "other")(done)
+def test_why_another_record_changed(done: StepProject) -> None:
+    write_file("input", "other")(done)
     done.doit("one")
     assert done.doit("why").splitlines()[0] == "two:x: changed: what one made"
 
 
-def test_why_says_first_what_is_certain(done: Site) -> None:
-    write("input", "other")(done)
+def test_why_says_first_what_is_certain(done: StepProject) -> None:
+    write_file("input", "other")(done)
     done.doit("one")
-    write("input", "third")(done)
+    write_file("input", "third")(done)
     assert done.doit("why").splitlines() == [
         "one: changed: input",
         "two:x: changed: what one made",
@@ -123,8 +133,8 @@ def test_why_says_first_what_is_certain(done: Site) -> None:
     ]
 
 
-def test_status(done: Site) -> None:
-    write("setting", "t")(done)
+def test_status(done: StepProject) -> None:
+    write_file("setting", "t")(done)
     lines = dict(line.split("  ", 1) for line in done.doit("status").splitlines())
     assert {name: said.strip() for name, said in lines.items()} == {
         "one": "fresh",
@@ -144,9 +154,9 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("order", "code", "told"), FAILURES, ids=[f[0] for f in FAILURES])
-def test_failures(done: Site, order: str, code: int, told: list[str]) -> None:
+def test_failures(done: StepProject, order: str, code: int, told: list[str]) -> None:
     """The earlier record is back, nothing later runs, and the cause gone all goes on."""
-    write("input", "other")(done)
+    write_file("input", "other")(done)
     before = done.record("two.x").read_bytes()
     done.order("two", order)
     printed = done.doit(code=code)
@@ -165,14 +175,14 @@ def test_failures(done: Site, order: str, code: int, told: list[str]) -> None:
     assert json.loads(done.record("two.x").read_text()) == {"two": "other"}
 
 
-def test_a_first_run_that_fails_leaves_no_record(site: Site) -> None:
+def test_a_first_run_that_fails_leaves_no_record(site: StepProject) -> None:
     site.order("one", "fail")
     site.doit(code=1)
     assert not site.record("one").exists()
     assert site.doit("why").startswith("one: it has not been made yet\n")
 
 
-def test_go_on_with_what_does_not_depend(site: Site) -> None:
+def test_go_on_with_what_does_not_depend(site: StepProject) -> None:
     site.order("one", "fail")
     printed = site.doit("--continue", "three", "looks", code=1)
     assert "two:x: left out, since one failed" in printed
@@ -182,7 +192,7 @@ def test_go_on_with_what_does_not_depend(site: Site) -> None:
     assert site.ran() == ["one", "looks asked"]
 
 
-def waiting(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
+def waiting(site: StepProject, step: str, *words: str) -> subprocess.Popen[str]:
     site.order(step, "wait")
     process = site.start(*words)
     assert process.stdout is not None
@@ -192,7 +202,7 @@ def waiting(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
     pytest.fail("it did not begin")
 
 
-def test_sigkill(site: Site) -> None:
+def test_sigkill(site: StepProject) -> None:
     """What was finished is kept; what was not runs again."""
     with waiting(site, "two") as process:
         process.kill()
@@ -204,8 +214,8 @@ def test_sigkill(site: Site) -> None:
     assert site.ran() == ["two", "three"]
 
 
-def test_sigkill_while_something_is_made_anew(done: Site) -> None:
-    write("input", "other")(done)
+def test_sigkill_while_something_is_made_anew(done: StepProject) -> None:
+    write_file("input", "other")(done)
     with waiting(done, "two") as process:
         process.kill()
     assert not done.record("two.x").exists()
@@ -221,7 +231,7 @@ def test_sigkill_while_something_is_made_anew(done: Site) -> None:
     assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
 
 
-def test_killed_though_nothing_had_changed(done: Site) -> None:
+def test_killed_though_nothing_had_changed(done: StepProject) -> None:
     """Old memory and no record: it is never taken for done."""
     (done.folder / "result").unlink()
     with waiting(done, "one") as process:
@@ -236,8 +246,8 @@ def test_killed_though_nothing_had_changed(done: Site) -> None:
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, -signal.SIGINT)],
 )
-def test_signals(done: Site, number: signal.Signals, code: int) -> None:
-    write("input", "other")(done)
+def test_signals(done: StepProject, number: signal.Signals, code: int) -> None:
+    write_file("input", "other")(done)
     before = done.record("two.x").read_bytes()
     with waiting(done, "two") as process:
         process.send_signal(number)
@@ -337,8 +347,8 @@ def test_a_worker_that_nobody_has_ended_ends_with_the_run() -> None:
     assert ended.returncode == 5
 
 
-def test_two_runs_at_once(done: Site) -> None:
-    write("input", "other")(done)
+def test_two_runs_at_once(done: StepProject) -> None:
+    write_file("input", "other")(done)
     with waiting(done, "one") as process:
         printed = done.doit(code=1)
         wanted = r"one: FAILED: one is in the hands of another run \(process (\d+) since \d{4}-"
@@ -350,9 +360,9 @@ def test_two_runs_at_once(done: Site) -> None:
     done.doit()
 
 
-def test_two_runs_at_once_end_right(done: Site) -> None:
+def test_two_runs_at_once_end_right(done: StepProject) -> None:
     """The later one names what is busy, does the rest, and leaves the first one alone."""
-    write("input", "other")(done)
+    write_file("input", "other")(done)
     with waiting(done, "one") as process:
         printed = done.doit("--continue", "three", "looks", code=1)
         assert re.search(rf"one: FAILED: one is in .*\(process {process.pid} since", printed)
@@ -368,7 +378,7 @@ def test_two_runs_at_once_end_right(done: Site) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)]
 )
-def test_really_side_by_side(site: Site, number: signal.Signals, code: int) -> None:
+def test_really_side_by_side(site: StepProject, number: signal.Signals, code: int) -> None:
     """Two at work at once: both are known by process, and one signal to the run ends both."""
     for name in ("one", "looks"):
         site.order(name, "wait")
@@ -393,7 +403,7 @@ def test_really_side_by_side(site: Site, number: signal.Signals, code: int) -> N
     assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
 
 
-def test_a_worker_that_was_killed_ends_the_run(site: Site) -> None:
+def test_a_worker_that_was_killed_ends_the_run(site: StepProject) -> None:
     """As by the kernel, for want of memory: nobody would tell doit, which waits for its word."""
     for name in ("one", "looks"):
         site.order(name, "wait")
@@ -422,9 +432,9 @@ def _waiting(lines: Iterable[str], count: int) -> bool:
     return len(list(itertools.islice(said, count))) == count
 
 
-def test_goes_on_truthfully_after_a_failure(done: Site) -> None:
+def test_goes_on_truthfully_after_a_failure(done: StepProject) -> None:
     """With --continue, what does not depend on the failed task runs; the code is that of it."""
-    write("input", "other")(done)
+    write_file("input", "other")(done)
     done.order("one", "fail")
     printed = done.doit("--continue", "three", "looks", code=1)
     assert done.ran() == ["one", "looks asked"]
@@ -434,7 +444,7 @@ def test_goes_on_truthfully_after_a_failure(done: Site) -> None:
 
 
 @pytest.mark.parametrize("way", [("--continue",), ("--continue", "-n", "2")])
-def test_a_failed_setup_stops_whom_it_prepares(site: Site, way: tuple[str, ...]) -> None:
+def test_a_failed_setup_stops_whom_it_prepares(site: StepProject, way: tuple[str, ...]) -> None:
     site.order("looks", "fail")
     assert "locks: left out, since looks failed" in site.doit(*way, "locks", code=1)
     assert site.ran() == ["looks needed"]
@@ -456,7 +466,7 @@ def test_a_failed_setup_stops_whom_it_prepares(site: Site, way: tuple[str, ...])
     ],
 )
 def test_what_a_user_gets_wrong_is_no_traceback(
-    site: Site, words: tuple[str, ...], said: str
+    site: StepProject, words: tuple[str, ...], said: str
 ) -> None:
     printed = site.doit(*words, code=3)
     assert printed.startswith("ERROR: ")
@@ -464,11 +474,11 @@ def test_what_a_user_gets_wrong_is_no_traceback(
     assert "Traceback" not in printed
 
 
-def test_the_memory_can_be_looked_at(done: Site) -> None:
+def test_the_memory_can_be_looked_at(done: StepProject) -> None:
     assert set(json.loads(done.doit("dumpdb"))) == {"one", "two:x", "three"}
 
 
-def test_side_by_side(site: Site) -> None:
+def test_side_by_side(site: StepProject) -> None:
     """`doit -n`: independent tasks at once, whole lines, one journal."""
     printed = site.doit("-n", "2", "three", "locks", "looks")
     assert sorted(site.ran()) == ["locks asked", "looks asked", "one", "three", "two"]
@@ -481,7 +491,7 @@ def test_side_by_side(site: Site) -> None:
 
 
 @pytest.mark.parametrize("order", ["", "fail"])
-def test_json_is_json(site: Site, order: str) -> None:
+def test_json_is_json(site: StepProject, order: str) -> None:
     site.order("two", order)
     report = json.loads(site.doit("--reporter", "json", code=1 if order else 0))
     results = {task["name"]: task["result"] for task in report["tasks"]}
@@ -490,8 +500,8 @@ def test_json_is_json(site: Site, order: str) -> None:
 
 
 @pytest.mark.parametrize("way", [(), ("-n", "2")])
-def test_sigterm_leaves_nobody(done: Site, way: tuple[str, ...]) -> None:
-    write("input", "other")(done)
+def test_sigterm_leaves_nobody(done: StepProject, way: tuple[str, ...]) -> None:
+    write_file("input", "other")(done)
     with waiting(done, "one", *way) as process:
         try:
             process.terminate()
@@ -504,7 +514,7 @@ def test_sigterm_leaves_nobody(done: Site, way: tuple[str, ...]) -> None:
     assert process.returncode != 0
 
 
-def test_asked_when_it_is_named(site: Site) -> None:
+def test_asked_when_it_is_named(site: StepProject) -> None:
     site.doit("looks")
     site.doit("looks")
     assert site.ran() == ["looks asked", "looks asked"]
@@ -518,7 +528,7 @@ def test_asked_when_it_is_named(site: Site) -> None:
     ]
 
 
-def test_asked_before_it_is_there(site: Site) -> None:
+def test_asked_before_it_is_there(site: StepProject) -> None:
     assert site.doit("why", "locks").splitlines() == [
         "looks: it has not been made yet",
         "locks: you asked for it",
@@ -530,7 +540,7 @@ def test_asked_before_it_is_there(site: Site) -> None:
     assert site.ran() == ["locks asked"]
 
 
-def test_info_of_what_is_asked_for(site: Site) -> None:
+def test_info_of_what_is_asked_for(site: StepProject) -> None:
     printed = site.doit("info", "locks", code=1)
     assert "the lock is gone" in printed
     assert "functools.partial" not in printed
@@ -548,27 +558,27 @@ def test_info_of_what_is_asked_for(site: Site) -> None:
         (("a", "talk", "x=y"), "['a', 'talk', 'x=y']"),
     ],
 )
-def test_a_task_for_a_person(site: Site, words: tuple[str, ...], said: str) -> None:
+def test_a_task_for_a_person(site: StepProject, words: tuple[str, ...], said: str) -> None:
     """Every word arrives, nothing else is printed, and the exit code is the command's."""
     code = 7 if words == ("seven",) else 0
     assert site.doit("talk", *words, code=code) == f"words: {said}\n"
     assert site.doit("x=y", "talk", *words, code=code) == f"words: {said}\n"
 
 
-def test_a_person_s_task_that_fails(site: Site) -> None:
+def test_a_person_s_task_that_fails(site: StepProject) -> None:
     site.order("talk", "fail")
     assert site.doit("talk", code=1) == (
         "talk: FAILED: talk is not to be trusted\n  next: try another\n"
     )
 
 
-def test_in_parallel(site: Site) -> None:
+def test_in_parallel(site: StepProject) -> None:
     printed = site.doit("-n", "2", "three", "looks")
     assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
     assert "4 done, 0 up to date" in printed
     assert "nothing to do: all 3" in site.doit("-n", "2")
     assert site.remembered() == {"one", "two:x", "three", "looks"}
-    write("input", "other")(site)
+    write_file("input", "other")(site)
     site.order("two", "fail")
     assert "two:x: FAILED: two is not to be trusted" in site.doit("-n", "2", code=1)
     site.order("two", "bug")
@@ -577,8 +587,8 @@ def test_in_parallel(site: Site) -> None:
     site.doit("-n", "2")
 
 
-def test_sigterm_in_parallel(done: Site) -> None:
-    write("input", "other")(done)
+def test_sigterm_in_parallel(done: StepProject) -> None:
+    write_file("input", "other")(done)
     before = done.record("two.x").read_bytes()
     with waiting(done, "two", "-n", "2") as process:
         process.send_signal(signal.SIGTERM)
@@ -587,7 +597,7 @@ def test_sigterm_in_parallel(done: Site) -> None:
     assert done.record("two.x").read_bytes() == before
 
 
-def test_forget_and_clean(done: Site) -> None:
+def test_forget_and_clean(done: StepProject) -> None:
     before = {k: v for k, v in done.state().items() if k != "state/doit.db"}
     for words in ((), ("--clean-all",)):
         assert done.doit("clean", *words, code=3).startswith("ERROR: ")
@@ -599,7 +609,7 @@ def test_forget_and_clean(done: Site) -> None:
     assert done.ran() == ["one", "two", "three"]
 
 
-def test_every_reporter(site: Site) -> None:
+def test_every_reporter(site: StepProject) -> None:
     report = json.loads(site.doit("--reporter", "json"))
     assert [(t["name"], t["result"]) for t in report["tasks"]] == [
         ("one", "success"),
@@ -615,14 +625,14 @@ def test_every_reporter(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("needs_root")
-def test_anybody_may_look(done: Site) -> None:
+def test_anybody_may_look(done: StepProject) -> None:
     """`list`, `info`, `why` and `status` on a state of somebody else's, and before there is one."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("needs setpriv (Debian: util-linux)")
     # not root's powers, but still root's files: the interpreter may lie where nobody else can read
     powerless = (setpriv, "--bounding-set", "-dac_override,-dac_read_search,-fowner,-chown")
-    write("setting", "t")(done)
+    write_file("setting", "t")(done)
     for path in (done.folder, *done.folder.rglob("*")):
         os.chown(path, 65534, 65534)
     before = done.state()
@@ -661,7 +671,7 @@ def scribble(path: Path) -> None:
     ],
     ids=["another file", "cut short", "scribbled over", "a directory"],
 )
-def test_a_damaged_database(done: Site, damage: Callable[[Path], object], said: str) -> None:
+def test_a_damaged_database(done: StepProject, damage: Callable[[Path], object], said: str) -> None:
     database = done.folder / "state" / "doit.db"
     damage(database)
     for words in ((), ("why",), ("list", "--status")):
@@ -674,7 +684,7 @@ def test_a_damaged_database(done: Site, damage: Callable[[Path], object], said: 
     assert done.ran() == ["one", "two", "three"]
 
 
-def test_an_empty_database(site: Site) -> None:
+def test_an_empty_database(site: StepProject) -> None:
     """What a kill in the very first moment leaves."""
     (site.folder / "state").mkdir()
     (site.folder / "state" / "doit.db").touch()
@@ -683,7 +693,7 @@ def test_an_empty_database(site: Site) -> None:
     assert site.ran() == ["one", "two", "three"]
 
 
-def test_nobody_reads_the_report_and_nothing_is_lost(site: Site) -> None:
+def test_nobody_reads_the_report_and_nothing_is_lost(site: StepProject) -> None:
     """`doit | head -0`, or a terminal that was closed."""
     reader, writer = os.pipe()
     os.close(reader)

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from tasks.layout import Layout
-from tests.kit.sample_site import ASKED, MADE, Small, Upstream
+from tests.kit.sample_site import ON_DEMAND, TASKS, SampleSite, SampleUpstream
 from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 # One command after the other, as an operator would go on after each failure.
-STEPS = (*ASKED, *MADE)
+STEPS = (*ON_DEMAND, *TASKS)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Elsewhere:
     """A mount namespace; `site` is a small site in it, `top` its place as seen from here."""
 
     disk: Disk
-    site: Small
+    site: SampleSite
 
     @property
     def top(self) -> Path:
@@ -51,12 +51,12 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, small_upstream: Upstream) -> Iterator[Elsewhere]:
+def elsewhere(tmp_path: Path, sample_upstream: SampleUpstream) -> Iterator[Elsewhere]:
     """A site on a tmpfs of 256 MB."""
     folder = tmp_path / "site"
     with small_disk(folder, "size=256m,nr_inodes=20k") as disk:
-        made = Elsewhere(disk, Small(Layout(site=folder, state=folder / "state")))
-        Small(Layout(site=made.top, state=made.top / "state")).write(small_upstream.config())
+        made = Elsewhere(disk, SampleSite(Layout(site=folder, state=folder / "state")))
+        SampleSite(Layout(site=made.top, state=made.top / "state")).write(sample_upstream.config())
         yield made
 
 
@@ -73,7 +73,9 @@ def soaked(fill: Fill, left: int) -> Any:
         *(soaked(fill_inodes, count) for count in (0, 1, 2, 4, 8, 16)),
     ],
 )
-def test_full_at_each_step(elsewhere: Elsewhere, small_made: Small, fill: Fill, left: int) -> None:
+def test_full_at_each_step(
+    elsewhere: Elsewhere, prebuilt_site: SampleSite, fill: Fill, left: int
+) -> None:
     """Each step fails in one line, leaves what there was, and converges once there is room."""
     failed = 0
     for step in STEPS:
@@ -88,11 +90,11 @@ def test_full_at_each_step(elsewhere: Elsewhere, small_made: Small, fill: Fill, 
         subprocess.run(["rm", "-r", elsewhere.top / "ballast"], check=True)
         elsewhere.doit(step)
     assert failed >= 2
-    assert elsewhere.records() == small_made.records()
+    assert elsewhere.records() == prebuilt_site.records()
     assert elsewhere.doit("fsck")[1].startswith("all is well: ")
 
 
-def test_read_only(elsewhere: Elsewhere, small_made: Small) -> None:
+def test_read_only(elsewhere: Elsewhere, prebuilt_site: SampleSite) -> None:
     """Fault 44: looking works, making says why it cannot."""
     for step in STEPS:
         before = elsewhere.records()
@@ -104,4 +106,4 @@ def test_read_only(elsewhere: Elsewhere, small_made: Small) -> None:
         elsewhere.run("mount", "-o", "remount,rw", elsewhere.site.layout.site)
         assert elsewhere.records() == before
         elsewhere.doit(step)
-    assert elsewhere.records() == small_made.records()
+    assert elsewhere.records() == prebuilt_site.records()

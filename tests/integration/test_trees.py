@@ -16,9 +16,9 @@ from tasks.flow import trees
 from tasks.lock import SeedPin
 from tasks.seed import download as seeds
 from tasks.site import Site
+from tests.kit.fake_upstream import NEXT, PASSWORD, FakeUpstream
 from tests.kit.files import names
-from tests.kit.mirrors import NEXT, PASSWORD, World
-from tests.kit.overlays import commit, git, rewritten
+from tests.kit.overlays import commit, git, rewrite_branch
 from tests.kit.snapshots import DAY
 
 SEEDS = {"openrc": {"flavour": "openrc", "key": "stages"}}
@@ -51,19 +51,19 @@ def upstream(tmp_path: Path) -> Path:
     return made
 
 
-def with_overlay(world: World, upstream: Path, **more: Any) -> Site:
+def with_overlay(world: FakeUpstream, upstream: Path, **more: Any) -> Site:
     """A site that has the overlay `java`, at a URL with a password."""
     url = f"file://me:{PASSWORD}@localhost{upstream}"
     return world.site(more={"overlays": {"java": {"url": url}}}, **more)
 
 
-def freeze(world: World, site: Site, day: date = NEXT) -> Any:
+def freeze(world: FakeUpstream, site: Site, day: date = NEXT) -> Any:
     world.publish("one", world.signed(day), day)
     return world.snapshot(site)[0]
 
 
-def test_lock_before_there_is_anything(world: World) -> None:
-    site = world.site()
+def test_lock_before_there_is_anything(fake_upstream: FakeUpstream) -> None:
+    site = fake_upstream.site()
     for named in ("", "20260115"):
         with pytest.raises(Stale, match="nothing is frozen yet") as stale:
             trees.lock(site, asked=True, tree=named)
@@ -71,63 +71,65 @@ def test_lock_before_there_is_anything(world: World) -> None:
         assert not site.layout.lock.exists()
 
 
-def test_lock_follows_only_when_it_is_asked(begun: World) -> None:
-    site = begun.site()
+def test_lock_follows_only_when_it_is_asked(frozen_upstream: FakeUpstream) -> None:
+    site = frozen_upstream.site()
     record = trees.lock(site, asked=False)
     assert record["tree"]["tag"] == "20260115"
-    assert begun.said() == (
+    assert frozen_upstream.output() == (
         f"  wrote {site.layout.lock}: tree 20260115 at {record['tree']['commit'][:12]}\n"
     )
     text = site.layout.lock.read_bytes()
-    freeze(begun, site)
+    freeze(frozen_upstream, site)
     assert trees.lock(site, asked=False) == record
     assert site.layout.lock.read_bytes() == text
-    assert begun.said() == "  config.lock is unchanged (tree 20260115)\n"
+    assert frozen_upstream.output() == "  config.lock is unchanged (tree 20260115)\n"
     assert trees.lock(site, asked=True)["tree"]["tag"] == "20260116"
     assert names(site.layout.work) == []
 
 
-def test_lock_fills_only_the_gaps(begun: World, seed: list[str]) -> None:
-    trees.lock(begun.site(), asked=False)
+def test_lock_fills_only_the_gaps(frozen_upstream: FakeUpstream, seed: list[str]) -> None:
+    trees.lock(frozen_upstream.site(), asked=False)
     assert seed == ["openrc"]
-    more = begun.site(more={"seeds": {**SEEDS, "other": {"flavour": "musl", "key": "stages"}}})
-    freeze(begun, more)
+    more = frozen_upstream.site(
+        more={"seeds": {**SEEDS, "other": {"flavour": "musl", "key": "stages"}}}
+    )
+    freeze(frozen_upstream, more)
     made = trees.lock(more, asked=False)
     assert seed == ["openrc", "musl"]
     assert made["tree"]["tag"] == "20260115"
-    less = begun.site()  # what is not wanted any more is not pinned any more
+    less = frozen_upstream.site()  # what is not wanted any more is not pinned any more
     assert set(trees.lock(less, asked=False)["seeds"]) == {"openrc"}
 
 
 def test_lock_says_what_moved(
-    begun: World, upstream: Path, monkeypatch: pytest.MonkeyPatch
+    frozen_upstream: FakeUpstream, upstream: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = with_overlay(begun, upstream)
+    site = with_overlay(frozen_upstream, upstream)
     trees.lock(site, asked=True)
-    begun.said()
+    frozen_upstream.output()
     old = git(upstream, "rev-parse", "HEAD")
     new = commit(upstream, {"x": "y"})
     resolved_to(monkeypatch, "20/stage3.tar.xz")
-    frozen = freeze(begun, site)
+    frozen = freeze(frozen_upstream, site)
     made = trees.lock(site, asked=True)
     assert made["overlays"]["java"]["commit"] == new
-    assert begun.said().splitlines() == [
+    assert frozen_upstream.output().splitlines() == [
         f"  wrote {site.layout.lock}: tree 20260116 at {frozen['commit'][:12]}",
         f"  overlay java: {old[:7]} -> {new[:7]} (main)",
         "  seed openrc: 1/stage3.tar.xz -> 20/stage3.tar.xz",
     ]
     trees.lock(site, asked=True)
-    assert begun.said() == "  config.lock is unchanged (tree 20260116)\n"
+    assert frozen_upstream.output() == "  config.lock is unchanged (tree 20260116)\n"
 
 
 def test_lock_one_tag_and_leave_the_rest(
-    begun: World, upstream: Path, monkeypatch: pytest.MonkeyPatch, seed: list[str]
+    frozen_upstream: FakeUpstream, upstream: Path, monkeypatch: pytest.MonkeyPatch, seed: list[str]
 ) -> None:
-    site = with_overlay(begun, upstream)
-    freeze(begun, site)
+    site = with_overlay(frozen_upstream, upstream)
+    freeze(frozen_upstream, site)
     held = trees.lock(site, asked=True)
     assert held["tree"]["tag"] == "20260116"
-    begun.said()
+    frozen_upstream.output()
     commit(upstream, {"x": "y"})
     seed.clear()
     monkeypatch.setattr(seeds, "resolve", lambda *_: pytest.fail("a seed was looked for"))
@@ -135,12 +137,12 @@ def test_lock_one_tag_and_leave_the_rest(
     assert made == {**held, "tree": made["tree"]}
     assert made["tree"]["tag"] == "20260115"
     assert made == locks.read(site.layout).model_dump()
-    assert begun.said() == (
+    assert frozen_upstream.output() == (
         f"  wrote {site.layout.lock}: tree 20260115 at {made['tree']['commit'][:12]}\n"
     )
     assert trees.tree(site)["tag"] == "20260115"
     assert trees.lock(site, asked=True, tree="20260115") == made
-    assert begun.said().endswith("  config.lock is unchanged (tree 20260115)\n")
+    assert frozen_upstream.output().endswith("  config.lock is unchanged (tree 20260115)\n")
 
 
 @pytest.mark.parametrize(
@@ -153,8 +155,8 @@ def test_lock_one_tag_and_leave_the_rest(
         ("--help", ""),
     ],
 )
-def test_lock_an_unknown_tag(begun: World, named: str, meant: str) -> None:
-    site = begun.site()
+def test_lock_an_unknown_tag(frozen_upstream: FakeUpstream, named: str, meant: str) -> None:
+    site = frozen_upstream.site()
     trees.lock(site, asked=True)
     text = site.layout.lock.read_bytes()
     with pytest.raises(BinmillError) as unknown:
@@ -164,9 +166,9 @@ def test_lock_an_unknown_tag(begun: World, named: str, meant: str) -> None:
     assert site.layout.lock.read_bytes() == text
 
 
-def test_a_tree_as_files(begun: World) -> None:
-    site = begun.site()
-    frozen = freeze(begun, site)
+def test_a_tree_as_files(frozen_upstream: FakeUpstream) -> None:
+    site = frozen_upstream.site()
+    frozen = freeze(frozen_upstream, site)
     trees.lock(site, asked=False)
     record = trees.tree(site)
     assert record == {key: frozen[key] for key in ("tag", "commit", "timestamp")}
@@ -175,37 +177,39 @@ def test_a_tree_as_files(begun: World) -> None:
 
 
 @pytest.mark.parametrize("has", ["remote", "mirror", "mirror, remote empty", "mirror, no remote"])
-def test_a_lock_from_another_machine(begun: World, tmp_path: Path, has: str) -> None:
+def test_a_lock_from_another_machine(
+    frozen_upstream: FakeUpstream, tmp_path: Path, has: str
+) -> None:
     """The same commit, from the remote or frozen again; an old lock needs no older mirror."""
-    here = begun.site()
+    here = frozen_upstream.site()
     trees.lock(here, asked=False)
     tree: dict[str, Any] = {}
     if has != "remote":
-        begun.publish("one", begun.signed(DAY), DAY)
+        frozen_upstream.publish("one", frozen_upstream.signed(DAY), DAY)
         tree = {"remote": str(tmp_path / "gone.git")}
     if has == "mirror, no remote":
         tree = {"remote": None}
     if has == "mirror, remote empty":
         subprocess.run(["git", "init", "-q", "--bare", tmp_path / "gone.git"], check=True)
-    other = begun.site(name="other", **tree)
+    other = frozen_upstream.site(name="other", **tree)
     locks.write(other.layout, locks.read(here.layout))
-    begun.said()
+    frozen_upstream.output()
     assert trees.tree(other) == trees.tree(here)
     assert (other.layout.export(trees.tree(here)["commit"]) / "profiles/repo_name").exists()
-    assert ("could not be read" in begun.said()) == (has == "mirror")
-    begun.nothing_left(other)
+    assert ("could not be read" in frozen_upstream.output()) == (has == "mirror")
+    frozen_upstream.assert_nothing_left(other)
 
 
-def test_a_lock_that_nobody_can_satisfy(begun: World) -> None:
-    here = begun.site()
+def test_a_lock_that_nobody_can_satisfy(frozen_upstream: FakeUpstream) -> None:
+    here = frozen_upstream.site()
     trees.lock(here, asked=False)
     held = locks.read(here.layout)
-    other = begun.site(name="other", remote=None)
+    other = frozen_upstream.site(name="other", remote=None)
     locks.write(other.layout, held)
     with pytest.raises(DownloadFailed, match=r"no mirror gave gentoo-20260115\.tar\.xz"):
         trees.tree(other)
-    begun.nothing_left(other)
-    begun.publish("one", begun.signed(DAY), DAY)
+    frozen_upstream.assert_nothing_left(other)
+    frozen_upstream.publish("one", frozen_upstream.signed(DAY), DAY)
     wrong = held.tree.model_copy(update={"commit": "d" * 40})
     locks.write(other.layout, held.model_copy(update={"tree": wrong}))
     with pytest.raises(BinmillError, match="is not the locked commit dddddddddddd"):
@@ -217,8 +221,8 @@ def test_a_lock_that_nobody_can_satisfy(begun: World) -> None:
 
 
 @pytest.mark.parametrize("named", ["newest", "2026115", "20260230"])
-def test_a_lock_that_names_no_day(begun: World, named: str) -> None:
-    site = begun.site(remote=None)
+def test_a_lock_that_names_no_day(frozen_upstream: FakeUpstream, named: str) -> None:
+    site = frozen_upstream.site(remote=None)
     trees.lock(site, asked=False)
     held = locks.read(site.layout)
     wrong = held.tree.model_copy(update={"tag": named, "commit": "d" * 40})
@@ -228,32 +232,36 @@ def test_a_lock_that_names_no_day(begun: World, named: str) -> None:
     assert failed.value.message == f"config.lock: {named!r} is not a day"
 
 
-def test_an_overlay_stays_where_it_is_pinned(begun: World, upstream: Path) -> None:
-    site = with_overlay(begun, upstream)
+def test_an_overlay_stays_where_it_is_pinned(frozen_upstream: FakeUpstream, upstream: Path) -> None:
+    site = with_overlay(frozen_upstream, upstream)
     old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
-    begun.said()
+    frozen_upstream.output()
     assert trees.overlay(site, "java") == {"commit": old}
-    assert begun.said() == ""
+    assert frozen_upstream.output() == ""
     new = commit(upstream, {"x": "y"})
     assert trees.overlay(site, "java") == {"commit": old}
-    assert begun.said() == (
+    assert frozen_upstream.output() == (
         f"  java: main has moved on to {new[:7]} (pinned: {old[:7]}); `doit lock` follows\n"
     )
     assert names(site.layout.export(old)) == ["profiles"]
     assert not site.layout.export(new).exists()
-    newest = rewritten(upstream, {"z": "z"})
+    newest = rewrite_branch(upstream, {"z": "z"})
     assert trees.overlay(site, "java") == {"commit": old}
-    assert begun.said().startswith(f"  java: main was rewritten: {newest[:7]} does not go back ")
+    assert frozen_upstream.output().startswith(
+        f"  java: main was rewritten: {newest[:7]} does not go back "
+    )
     assert trees.lock(site, asked=True)["overlays"]["java"]["commit"] == newest
     assert trees.overlay(site, "java") == {"commit": newest}
 
 
-def test_an_overlay_that_cannot_be_reached(begun: World, upstream: Path, tmp_path: Path) -> None:
+def test_an_overlay_that_cannot_be_reached(
+    frozen_upstream: FakeUpstream, upstream: Path, tmp_path: Path
+) -> None:
     """It is said, and no more, when the pinned commit is here."""
-    site = with_overlay(begun, upstream)
+    site = with_overlay(frozen_upstream, upstream)
     old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
     away = upstream.rename(tmp_path / "away")
-    begun.said()
+    frozen_upstream.output()
     with pytest.raises(BinmillError, match="could not be fetched") as failed:
         trees.overlay(site, "java")
     assert PASSWORD not in str(failed.value)
@@ -261,34 +269,38 @@ def test_an_overlay_that_cannot_be_reached(begun: World, upstream: Path, tmp_pat
     away.rename(upstream)
     trees.overlay(site, "java")
     upstream.rename(away)
-    begun.said()
+    frozen_upstream.output()
     assert trees.overlay(site, "java") == {"commit": old}
-    (said,) = begun.said().splitlines()
+    (said,) = frozen_upstream.output().splitlines()
     assert said.startswith(f"  file://localhost{upstream} could not be read: ")
 
 
-def test_a_snapshot_asks_for_news(begun: World, upstream: Path) -> None:
+def test_a_snapshot_asks_for_news(frozen_upstream: FakeUpstream, upstream: Path) -> None:
     """`doit snapshot` is what asks upstream each day: of pinned overlays, too."""
-    site = with_overlay(begun, upstream)
+    site = with_overlay(frozen_upstream, upstream)
     old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
     trees.overlay(site, "java")
     new = commit(upstream, {"x": "y"})
-    begun.said()
-    _, said = begun.snapshot(site)
+    frozen_upstream.output()
+    _, said = frozen_upstream.snapshot(site)
     news = f"java: main has moved on to {new[:7]} (pinned: {old[:7]})"
     assert f"  {news}; `doit lock` follows\n" in said
     assert records.news(site.layout, "overlay:java", old) == news
     assert locks.read(site.layout).overlays["java"].commit == old
     elsewhere = site.config.overlays["java"].model_copy(update={"branch": "other"})
     moved = site.config.model_copy(update={"overlays": {"java": elsewhere}})
-    assert "java" not in begun.snapshot(Site(site.layout, moved))[1]  # it is not what is pinned
+    assert (
+        "java" not in frozen_upstream.snapshot(Site(site.layout, moved))[1]
+    )  # it is not what is pinned
     (site.layout.overlay("java") / "HEAD").unlink()  # what is wrong there is no snapshot's matter
-    _, said = begun.snapshot(site)
+    _, said = frozen_upstream.snapshot(site)
     assert "java.git is damaged: it has no HEAD\n" in said
 
 
-def test_an_overlay_that_the_lock_does_not_pin(begun: World, upstream: Path) -> None:
-    trees.lock(begun.site(), asked=True)
+def test_an_overlay_that_the_lock_does_not_pin(
+    frozen_upstream: FakeUpstream, upstream: Path
+) -> None:
+    trees.lock(frozen_upstream.site(), asked=True)
     with pytest.raises(Stale, match="does not pin the overlay java") as stale:
-        trees.overlay(with_overlay(begun, upstream), "java")
+        trees.overlay(with_overlay(frozen_upstream, upstream), "java")
     assert "doit lock" in stale.value.hint

@@ -10,25 +10,27 @@ from pathlib import Path
 import pytest
 
 from tasks.publish import generation, published, verify
-from tests.kit.binhost import SIGNER, Site
+from tests.kit.binhost import SIGNER, SampleBinhost
 
 X, Y = "a-b/x/x-1-1.gpkg.tar", "a-b/y/y-1-2.gpkg.tar"
 VIEWS = {"public": ["x"], "site.a": ["x", "y"]}
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path) -> SampleBinhost:
     """Two packages, in two views; generation 1."""
-    made = Site(tmp_path)
-    made.make(made.content(made.made(("x", 1, b"one"), ("y", 2, b"two")), views=VIEWS))
+    made = SampleBinhost(tmp_path)
+    made.publish_content(
+        made.content(made.build_set(("x", 1, b"one"), ("y", 2, b"two")), views=VIEWS)
+    )
     return made
 
 
-def top(site: Site) -> Path:
+def top(site: SampleBinhost) -> Path:
     return site.binhost / "gen/1"
 
 
-def found(site: Site, number: int = 1) -> dict[str, str]:
+def found(site: SampleBinhost, number: int = 1) -> dict[str, str]:
     """The flaws, by the file below the generation."""
     folder = site.binhost / "gen" / str(number)
     flaws = verify.flaws(site.binhost, number, lambda _size: None)
@@ -45,7 +47,7 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 12)
 
 
-def test_a_whole_one(site: Site) -> None:
+def test_a_whole_one(site: SampleBinhost) -> None:
     read: list[int] = []
     assert list(verify.flaws(site.binhost, 1, read.append)) == []
     packages = [top(site) / "site.a" / path for path in (X, Y)]
@@ -67,14 +69,14 @@ def test_a_whole_one(site: Site) -> None:
         "generation.json",
     ],
 )
-def test_every_file_of_it(site: Site, name: str, harm: Callable[[Path], None]) -> None:
+def test_every_file_of_it(site: SampleBinhost, name: str, harm: Callable[[Path], None]) -> None:
     if name == "generation.json" and harm is flip:
         pytest.skip("one digit of its time is another valid one; its index tells")
     harm(top(site) / name)
     assert name in found(site) or (name == "ledger.json" and harm is flip)
 
 
-def test_a_generation_from_before_there_were_views(site: Site) -> None:
+def test_a_generation_from_before_there_were_views(site: SampleBinhost) -> None:
     for path in (X, Y):
         (top(site) / path).parent.mkdir(parents=True)
         (top(site) / "site.a" / path).rename(top(site) / path)
@@ -91,18 +93,18 @@ def test_a_generation_from_before_there_were_views(site: Site) -> None:
     verify.withdraw(site.binhost, 1, [top(site) / Y], site.trash)
     assert not (top(site) / Y).exists()
     assert found(site) == {}
-    again = site.made(("x", 1, b"one"), ("y", 2, b"two"))
-    assert site.make(site.content(again)) == 2
-    assert site.seen()[Y] == b"two signed 2"
-    assert site.seen()[X] == b"one signed 1"
+    again = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
+    assert site.publish_content(site.content(again)) == 2
+    assert site.client_files()[Y] == b"two signed 2"
+    assert site.client_files()[X] == b"one signed 1"
 
 
-def test_a_lost_signature(site: Site) -> None:
+def test_a_lost_signature(site: SampleBinhost) -> None:
     (top(site) / "public/Packages.asc").unlink()
     assert found(site) == {"public/Packages.asc": "public/Packages.asc is missing"}
 
 
-def test_a_package_is_taken_out_and_signed_again(site: Site) -> None:
+def test_a_package_is_taken_out_and_signed_again(site: SampleBinhost) -> None:
     """What is whole keeps its bytes; what was lost is missing until then, and new afterwards."""
     whole = (top(site) / "public" / X).read_bytes()
     flip(top(site) / "site.a" / Y)
@@ -113,14 +115,14 @@ def test_a_package_is_taken_out_and_signed_again(site: Site) -> None:
     assert verify.damaged(site.binhost, 1)
     assert published.facts(site.binhost, 1)["asked"] == ""  # of nothing: the next one is made
     assert found(site) == {}  # it is known
-    again = site.made(("x", 1, b"one"), ("y", 2, b"two"))
-    assert site.make(site.content(again, views=VIEWS)) == 2
+    again = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
+    assert site.publish_content(site.content(again, views=VIEWS)) == 2
     assert found(site, 2) == {}
-    assert site.seen("site.a")[X] == whole
-    assert site.seen("site.a")[Y] == b"two signed 2"
+    assert site.client_files("site.a")[X] == whole
+    assert site.client_files("site.a")[Y] == b"two signed 2"
 
 
-def test_an_index_comes_back_from_its_packed_copy(site: Site) -> None:
+def test_an_index_comes_back_from_its_packed_copy(site: SampleBinhost) -> None:
     place = top(site) / "public/Packages"
     text, stamp = place.read_bytes(), place.stat().st_mtime
     cut(place)
@@ -130,21 +132,21 @@ def test_an_index_comes_back_from_its_packed_copy(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["ledger.json", "generation.json"])
-def test_what_it_says_of_itself_is_lost(site: Site, name: str) -> None:
+def test_what_it_says_of_itself_is_lost(site: SampleBinhost, name: str) -> None:
     """It goes on being served; all of the next one is signed again, at a later time."""
-    before = site.seen("public")
+    before = site.client_files("public")
     stamp = published.facts(site.binhost, 1)["timestamp"]
     cut(top(site) / name)
     verify.withdraw(site.binhost, 1, [top(site) / name], site.trash)
-    assert site.seen("public") == before
-    again = site.made(("x", 1, b"one"), ("y", 2, b"two"))
-    assert site.make(site.content(again, views=VIEWS)) == 2
+    assert site.client_files("public") == before
+    again = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
+    assert site.publish_content(site.content(again, views=VIEWS)) == 2
     assert published.facts(site.binhost, 2)["timestamp"] > stamp
-    assert site.seen("public")[X] == b"one signed 2"
+    assert site.client_files("public")[X] == b"one signed 2"
     assert found(site, 2) == {}
 
 
-def test_what_was_ever_published_is_remembered_again(site: Site) -> None:
+def test_what_was_ever_published_is_remembered_again(site: SampleBinhost) -> None:
     known = published.published(site.binhost)
     cut(site.binhost / published.PUBLISHED)
     verify.remember(site.binhost)
@@ -155,7 +157,7 @@ def test_what_was_ever_published_is_remembered_again(site: Site) -> None:
     assert published.published(site.binhost) == dict.fromkeys((X, Y), "unknown")
 
 
-def test_a_path_in_an_index_that_leads_out(site: Site, tmp_path: Path) -> None:
+def test_a_path_in_an_index_that_leads_out(site: SampleBinhost, tmp_path: Path) -> None:
     """Nothing outside is read for it, nor taken out."""
     (tmp_path / "precious").write_text("x")
     place = top(site) / "public/Packages"
@@ -167,6 +169,6 @@ def test_a_path_in_an_index_that_leads_out(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "precious").exists()
 
 
-def test_facts_of_a_signer(site: Site) -> None:
+def test_facts_of_a_signer(site: SampleBinhost) -> None:
     assert json.loads((top(site) / "generation.json").read_text())["signer"] == SIGNER
     assert generation.current(site.binhost) == 1

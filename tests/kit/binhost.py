@@ -14,8 +14,8 @@ from tasks.system.files import sha512
 
 SIGNER = "A" * 40
 SIGNED = ("Packages", "Packages.gz", "release.json")
-TOLD = ("provenance.jsonl", "sbom.cdx.json")
-BESIDE = {*SIGNED, *TOLD, *(f"{name}.asc" for name in SIGNED)}
+METADATA = ("provenance.jsonl", "sbom.cdx.json")
+EXTRA_FILES = {*SIGNED, *METADATA, *(f"{name}.asc" for name in SIGNED)}
 ORIGIN = provenance.origin(
     chroot="base",
     etc="f" * 32,
@@ -35,14 +35,14 @@ def sign(files: Sequence[Path]) -> None:
         file.with_name(f"{file.name}.asc").write_bytes(b"signed: " + file.read_bytes())
 
 
-class Site:
+class SampleBinhost:
     """A binhost, and sets to publish on it."""
 
     def __init__(self, place: Path) -> None:
         self.binhost, self.trash, self.place = place / "binhost/base", place / "trash", place
         self.count = 0
 
-    def made(self, *packages: tuple[str, int, bytes], identity: str = "") -> tuple[Any, Path]:
+    def build_set(self, *packages: tuple[str, int, bytes], identity: str = "") -> tuple[Any, Path]:
         """A record of binpkgs and the folder with the set's signed files."""
         self.count += 1
         folder = self.place / f"signed-{self.count}"
@@ -99,9 +99,9 @@ class Site:
         )
 
     def publish(self, made: tuple[Any, Path], signer: str = SIGNER) -> int:
-        return self.make(self.content(made, signer))
+        return self.publish_content(self.content(made, signer))
 
-    def make(self, content: Content) -> int:
+    def publish_content(self, content: Content) -> int:
         return generation.publish(self.binhost, content, sign, self.trash)
 
     def prune(self, keep: int, *pinned: int, keep_days: int = 0) -> list[int]:
@@ -109,7 +109,7 @@ class Site:
             self.binhost, pinned, keep=keep, keep_days=keep_days, trash=self.trash
         )
 
-    def seen(self, view: str = "public") -> dict[str, bytes]:
+    def client_files(self, view: str = "public") -> dict[str, bytes]:
         """All that a client sees."""
         top = self.binhost / "current" / view
         return {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}

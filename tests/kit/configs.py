@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 FINGERPRINT = "0123456789ABCDEF" * 2 + "01234567"
-GOOD: dict[str, Any] = {
+THREE_CHROOTS: dict[str, Any] = {
     "keys": {"release": {"file": "keys/release.asc", "fingerprints": [FINGERPRINT]}},
     "mirrors": {"gentoo": ["https://mirror.example/gentoo"]},
     "tree": {"key": "release"},
@@ -35,9 +35,9 @@ GOOD: dict[str, Any] = {
 }
 
 
-def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
+def three_chroots_with(*changes: tuple[str, Any]) -> dict[str, Any]:
     """GOOD with values put at dotted places; None removes one."""
-    raw = copy.deepcopy(GOOD)
+    raw = copy.deepcopy(THREE_CHROOTS)
     for place, value in changes:
         *tables, key = place.split(".")
         table = raw
@@ -51,14 +51,14 @@ def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
 
 
 BASE: dict[str, Any] = {"seed": "openrc", "profile": "default/linux/amd64/23.0"}
-ONE: dict[str, Any] = {
+ONE_CHROOT: dict[str, Any] = {
     "keys": {"k": {"file": "k.asc", "fingerprints": ["A" * 40]}},
     "mirrors": {"gentoo": ["http://mirror.example"]},
     "tree": {"key": "k"},
     "seeds": {"openrc": {"flavour": "openrc", "key": "k"}},
     "chroots": {"base": BASE},
 }
-SITE: dict[str, Any] = {
+FOUR_CHROOTS: dict[str, Any] = {
     "keys": {
         "k": {"file": "k.asc", "fingerprints": ["A" * 40]},
         "l": {"file": "l.asc", "fingerprints": ["A" * 40]},

@@ -11,9 +11,9 @@ from pathlib import Path
 
 DATA = b"the bytes of a snapshot\n"
 YEAR = 365 * 86400
-BEGUN = 1717200000  # 2024-06-01 00:00 UTC
-ENDED = 1768867200  # 2026-01-20 00:00 UTC
-BEFORE = ENDED - 2 * 86400
+KEYS_CREATED = 1717200000  # 2024-06-01 00:00 UTC
+KEYS_EXPIRED = 1768867200  # 2026-01-20 00:00 UTC
+BEFORE_EXPIRY = KEYS_EXPIRED - 2 * 86400
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Keys(Gpg):
     def fill(self, public: Gpg) -> None:
         """Make all keys; what the world knows of them goes through `public`."""
         for name in ("good", "other", "stranger", "revoked"):
-            self.new(name, at=BEGUN)
+            self.new(name, at=KEYS_CREATED)
         for name in ("expired", "lapsed"):
-            self.new(name, expires=f"seconds={ENDED - BEGUN}", at=BEGUN)
+            self.new(name, expires=f"seconds={KEYS_EXPIRED - KEYS_CREATED}", at=KEYS_CREATED)
         self(
             "--cert-digest-algo",
             "SHA1",
@@ -88,7 +88,7 @@ class Keys(Gpg):
             "ed25519",
             "sign",
             "never",
-            at=BEGUN,
+            at=KEYS_CREATED,
         )
         known = ("good", "other", "revoked", "expired", "lapsed", "weak")
         public("--import", stdin=self("--export", *map(self.fingerprint, known)))
@@ -99,11 +99,11 @@ class Keys(Gpg):
             public("--import", stdin=text)
         self.ring.write_bytes(public("--export"))
         for name in ("expired", "lapsed"):
-            self("--quick-set-expire", self.fingerprint(name), "never", at=ENDED - 86400)
+            self("--quick-set-expire", self.fingerprint(name), "never", at=KEYS_EXPIRED - 86400)
 
 
 @contextlib.contextmanager
-def every_kind(folder: Path) -> Iterator[Keys]:
+def keys_of_every_kind(folder: Path) -> Iterator[Keys]:
     """Keys of every kind in two GnuPG homes below a folder."""
     made, public = Keys(folder / "secret"), Gpg(folder / "public")
     for each in (made, public):

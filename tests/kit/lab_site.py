@@ -21,7 +21,7 @@ BASE_SET = ["app-misc/hello", "app-misc/nosy", "app-text/dos2unix", "dev-libs/li
 
 
 @dataclass(frozen=True)
-class Factory:
+class LabSite:
     """A site whose config points at the lab, and the ways to use it."""
 
     layout: Layout
@@ -72,7 +72,7 @@ def without_groups(config: Path, local: str) -> None:
     config.write_text(tomli_w.dumps(raw))
 
 
-def ran(printed: str) -> set[str]:
+def tasks_run(printed: str) -> set[str]:
     """The tasks that a run carried out, from the reporter's lines."""
     lines = [line for line in printed.splitlines() if line and not line.startswith(" ")]
     names = {line.split(": ", 1)[0] for line in lines if ": " in line}

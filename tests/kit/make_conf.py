@@ -6,7 +6,7 @@ import shlex
 import string
 
 
-def read_back(text: str) -> dict[str, str]:
+def getconfig(text: str) -> dict[str, str]:
     """portage.util.getconfig(make.conf, allow_sourcing=True)."""
     lex = shlex.shlex(text, posix=True)
     lex.wordchars = string.digits + string.ascii_letters + r"~!@#$%*_\:;?,./-+{}"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tasks.lock import OverlayPin
 
-WHO = ["-c", "user.name=x", "-c", "user.email=x@test.example"]
+IDENTITY = ["-c", "user.name=x", "-c", "user.email=x@test.example"]
 
 
 def git(where: Path, *words: str, stdin: bytes = b"") -> str:
     done = subprocess.run(
-        ["git", "-C", where, *WHO, *words], input=stdin, check=True, capture_output=True
+        ["git", "-C", where, *IDENTITY, *words], input=stdin, check=True, capture_output=True
     )
     return done.stdout.decode().strip()
 
@@ -31,7 +31,7 @@ def pin(upstream: Path, at: str, branch: str = "main") -> OverlayPin:
     return OverlayPin(url=str(upstream), branch=branch, commit=at)
 
 
-def rewritten(upstream: Path, files: dict[str, str]) -> str:
+def rewrite_branch(upstream: Path, files: dict[str, str]) -> str:
     """Give upstream's branch another history; returns where it is then."""
     git(upstream, "checkout", "-q", "--orphan", "new")
     git(upstream, "branch", "-q", "-D", "main")

@@ -16,7 +16,7 @@ _OF_THE_BUILD = {"metadata/BUILD_TIME", "metadata/BUILD_ID"}
 _TIMES = {"mtime", "atime", "ctime"}
 
 
-def normal(path: Path) -> dict[str, Any]:
+def contents(path: Path) -> dict[str, Any]:
     """Each member of image and metadata: kind, mode, owner, link and digest; not its time."""
     found: dict[str, Any] = {}
     with tarfile.open(path, "r:") as container:
@@ -31,9 +31,9 @@ def normal(path: Path) -> dict[str, Any]:
     return found
 
 
-def difference(one: Path, other: Path) -> list[str]:
+def differences(one: Path, other: Path) -> list[str]:
     """The members that two packages do not have in common, each with how it differs."""
-    left, right = normal(one), normal(other)
+    left, right = contents(one), contents(other)
     return [
         f"{name}: {left.get(name)} {right.get(name)}"
         for name in sorted(left.keys() | right.keys())

@@ -32,7 +32,7 @@ def eventually(holds: object) -> bool:
     return False
 
 
-def agents(home: Path) -> list[str]:
+def processes_naming(home: Path) -> list[str]:
     """Processes of any kind that were started for a GnuPG home."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -64,7 +64,7 @@ def processes_of(place: Path) -> list[str]:
     return found
 
 
-def left_by_a_kill(layout: Layout) -> list[str]:
+def leftovers_of_kill(layout: Layout) -> list[str]:
     """Processes and mounts of a site once the kernel had its time to take the namespaces down."""
     deadline = time.monotonic() + 20
     while (left := processes_of(layout.state)) and time.monotonic() < deadline:

@@ -11,17 +11,16 @@ from tasks.flow import publish
 from tasks.layout import Layout
 from tasks.publish import generation
 from tasks.site import Site
-from tests.kit.binhost import SIGNER, sign
-from tests.kit.binhost import Site as Sets
-from tests.kit.configs import ONE
+from tests.kit.binhost import SIGNER, SampleBinhost, sign
+from tests.kit.configs import ONE_CHROOT
 
 
-class Factory:
+class PublishingSite:
     """A site on which sets become candidates without being built."""
 
     def __init__(self, place: Path) -> None:
         self.layout = Layout(place, place / "state")
-        self.sets = Sets(self.layout.state)
+        self.sets = SampleBinhost(self.layout.state)
         self.tables: dict[str, Any] = {
             "binhost": {
                 "signing_key": SIGNER,
@@ -33,7 +32,7 @@ class Factory:
 
     @property
     def site(self) -> Site:
-        return Site(self.layout, Config.model_validate({**ONE, **self.tables}))
+        return Site(self.layout, Config.model_validate({**ONE_CHROOT, **self.tables}))
 
     @property
     def current(self) -> int | None:
@@ -41,7 +40,7 @@ class Factory:
 
     def candidate(self, build: int, signer: str = SIGNER) -> int:
         """What binpkgs and candidate leave, of a set with that build of its one package."""
-        made = self.sets.made(("x", build, b"%d" % build), identity=f"set of {build}")
+        made = self.sets.build_set(("x", build, b"%d" % build), identity=f"set of {build}")
         records.write(self.layout, "binpkgs:base", made[0])
         content = self.sets.content(made, signer)
         number = generation.prepare(self.sets.binhost, content, sign, self.sets.trash)

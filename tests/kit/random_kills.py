@@ -53,9 +53,7 @@ class Work:
     seconds: float = 0.6  # the kill comes within this time
 
 
-def on_a_host_of_its_own(
-    config: Path, works: Sequence[Work], count: int, seed: int
-) -> list[dict[str, Any]]:
+def kill_runs(config: Path, works: Sequence[Work], count: int, seed: int) -> list[dict[str, Any]]:
     """Kill `count` runs on the site of `config`; what was found after each, see `main`."""
     asked = json.dumps(
         {
@@ -157,11 +155,11 @@ class Run:
 
     def wait(self) -> int | None:
         """The exit code as a shell tells it; None when it did not end in good time."""
-        ended = eventually(lambda: self.pid in reaped(), self._drain)
+        ended = eventually(lambda: self.pid in ended_processes(), self._drain)
         self.hang_up()
         if not ended:
             return None
-        code = os.waitstatus_to_exitcode(reaped()[self.pid])
+        code = os.waitstatus_to_exitcode(ended_processes()[self.pid])
         return code if code >= 0 else 128 - code
 
     def _drain(self) -> None:
@@ -178,7 +176,7 @@ class Run:
 _STATUSES: dict[int, int] = {}
 
 
-def reaped() -> dict[int, int]:
+def ended_processes() -> dict[int, int]:
     """Statuses of all that has ended; as the first process, this one gets every orphan."""
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -206,27 +204,29 @@ def end(run: Run, way: str, dice: random.Random) -> str:
     if way == "close the terminal":
         run.hang_up()
     elif way in ("TERM", "INT", "HUP"):
-        strike(run.pid, getattr(signal, f"SIG{way}"))
+        send_signal(run.pid, getattr(signal, f"SIG{way}"))
     elif way == "kill doit":
-        strike(run.pid, signal.SIGKILL)
+        send_signal(run.pid, signal.SIGKILL)
     else:
         first = way == "kill the first process"
         found: list[int] = []
 
         def some() -> bool:
             found[:] = [
-                pid for pid in others() if pid != run.pid and (not first or is_first(said(pid)))
+                pid
+                for pid in other_processes()
+                if pid != run.pid and (not first or is_first(command_line(pid)))
             ]
-            return bool(found) or run.pid in reaped()
+            return bool(found) or run.pid in ended_processes()
 
         eventually(some)
         victim = dice.choice(found) if found else 0
-        hit = said(victim)[:300]
+        hit = command_line(victim)[:300]
         if victim:
-            strike(victim, signal.SIGKILL)
+            send_signal(victim, signal.SIGKILL)
         # a run to which it was nothing goes on, some of these for ever
-        if not eventually(lambda: run.pid in reaped(), seconds=1.0):
-            strike(run.pid, signal.SIGTERM)
+        if not eventually(lambda: run.pid in ended_processes(), seconds=1.0):
+            send_signal(run.pid, signal.SIGTERM)
         return hit
     return "doit"
 
@@ -236,22 +236,22 @@ def is_first(words: str) -> bool:
     return "sandbox_init" in words and "unshare" not in words
 
 
-def strike(pid: int, number: int) -> None:
+def send_signal(pid: int, number: int) -> None:
     """kill(2); who has ended meanwhile cannot be hit any more."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def said(pid: int) -> str:
+def command_line(pid: int) -> str:
     """The command line of a process; "" when it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return ""
 
 
-def others() -> list[int]:
+def other_processes() -> list[int]:
     """All processes but this one."""
-    reaped()
+    ended_processes()
     return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and p.name != "1"]
 
 
@@ -263,8 +263,8 @@ def mounts() -> list[str]:
 
 def leftovers(state: Path, before: list[str]) -> list[str]:
     """What a run that has ended left on its host: processes, mounts, loop devices, locks."""
-    eventually(lambda: not others())
-    left = [f"process {said(pid) or pid}" for pid in others()]
+    eventually(lambda: not other_processes())
+    left = [f"process {command_line(pid) or pid}" for pid in other_processes()]
     left += [f"mount {line}" for line in mounts() if line not in before]
     left += [f"mount gone {line}" for line in before if line not in mounts()]
     for loop in Path("/sys/block").glob("loop*/loop/backing_file"):

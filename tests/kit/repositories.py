@@ -13,7 +13,7 @@ def git(repository: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def references(repository: Path) -> dict[str, str]:
+def refs(repository: Path) -> dict[str, str]:
     lines = git(repository, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
     return dict(line.split(" ", 1) for line in lines)
 
@@ -27,12 +27,12 @@ def leftovers(repository: Path) -> list[Path]:
     ]
 
 
-def objects(repository: Path) -> int:
+def object_count(repository: Path) -> int:
     said = dict(line.split(": ") for line in git(repository, "count-objects", "-v").splitlines())
     return int(said["count"]) + int(said["in-pack"])
 
 
-def spoil(repository: Path, name: str, *, packed: bool) -> None:
+def corrupt_object(repository: Path, name: str, *, packed: bool) -> None:
     """Damage one object of a repository, in a pack or in a file of its own."""
     made = git(repository, "rev-parse", name)
     git(repository, "gc", "-q")

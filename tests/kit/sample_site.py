@@ -20,31 +20,31 @@ from tasks.layout import Layout
 from tasks.system.files import sha512
 from tests.kit.gpg import Keys
 from tests.kit.project import DOIT, PROJECT
-from tests.kit.scripted_server import Hostile, file
+from tests.kit.scripted_server import ScriptedServer, file
 from tests.kit.snapshots import FILES, made_at, snapshot
-from tests.kit.stages import packed, stage
+from tests.kit.stages import pack_stage, sample_stage
 
 # The newest day that is made (see made_at) and signed: not before one o'clock in the morning.
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1, hours=1)).date()
 STAGE = "20260101T000000Z/stage3-amd64-openrc-20260101T000000Z.tar.xz"
 # What can be made without Portage: in the order of the flow.
-ASKED = ("snapshot", "lock")
-MADE = ("tree", "overlay", "seed", "chroot", "etc")
+ON_DEMAND = ("snapshot", "lock")
+TASKS = ("tree", "overlay", "seed", "chroot", "etc")
 
 
 @dataclass(frozen=True)
-class Upstream:
+class SampleUpstream:
     """What the small site is made from: a mirror on loopback and a git repository."""
 
     folder: Path
-    server: Hostile
+    server: ScriptedServer
     keys: Keys
 
     def publish(self) -> None:
         """Let the mirror have the snapshot of yesterday and a stage; make the overlay."""
         self.folder.mkdir()
         self.day(YESTERDAY)
-        tarball = packed(stage(self.folder / "stage"), self.folder / "stage3.tar.xz")
+        tarball = pack_stage(sample_stage(self.folder / "stage"), self.folder / "stage3.tar.xz")
         name = Path(STAGE).name
         digests = f"# SHA512 HASH\n{sha512(tarball)}  {name}\n"
         self._stage("latest-stage3-amd64-openrc.txt", f"{STAGE} {tarball.stat().st_size}\n")
@@ -93,7 +93,7 @@ class Upstream:
 
 
 @dataclass(frozen=True)
-class Small:
+class SampleSite:
     """A site, and the doit that a person would start on it."""
 
     layout: Layout
@@ -124,18 +124,18 @@ class Small:
 
     def make(self) -> str:
         """Everything that needs no Portage."""
-        return self.doit(*ASKED) + self.doit(*MADE)
+        return self.doit(*ON_DEMAND) + self.doit(*TASKS)
 
     def records(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.layout.records.glob("*.json")}
 
 
-def small(folder: Path) -> Small:
+def sample_site(folder: Path) -> SampleSite:
     """A site in a folder."""
-    return Small(Layout(site=folder, state=folder / "state"))
+    return SampleSite(Layout(site=folder, state=folder / "state"))
 
 
-def ran(printed: str) -> set[str]:
+def tasks_run(printed: str) -> set[str]:
     """The tasks that a run carried out, from the reporter's lines."""
     lines = [line for line in printed.splitlines() if line and not line.startswith(" ")]
     return {line.split(": ", 1)[0] for line in lines if ": " in line} - {"failed", "nothing to do"}

@@ -15,10 +15,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Remembers what it is asked, and leaves the answer to the path's function."""
 
     protocol_version = "HTTP/1.1"
-    server: Hostile
+    server: ScriptedServer
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.paths.append(self.path)
         self.server.ranges.append((self.headers.get("Range"), self.headers.get("If-Range")))
         self.close_connection = True
         with contextlib.suppress(OSError):  # the client hangs up: that is what is tested
@@ -35,15 +35,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Hostile(http.server.ThreadingHTTPServer):
-    """`asked` are the paths, `ranges` the headers Range and If-Range, in order."""
+class ScriptedServer(http.server.ThreadingHTTPServer):
+    """`paths` are the paths asked for, `ranges` the headers Range and If-Range, in order."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[str, Answer] = {}
-        self.asked: list[str] = []
+        self.paths: list[str] = []
         self.ranges: list[tuple[str | None, str | None]] = []
         self.quit = threading.Event()
 
@@ -57,9 +57,9 @@ class Hostile(http.server.ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def hostile() -> Iterator[Hostile]:
+def scripted_server() -> Iterator[ScriptedServer]:
     """The server while the block runs."""
-    with Hostile() as server:
+    with ScriptedServer() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -68,7 +68,7 @@ def _plain(data: bytes) -> bytes:
     return bytes(reader.read())
 
 
-def remembered(database: Path) -> str:
+def database_dump(database: Path) -> str:
     """All that doit remembers, as text."""
     with closing(sqlite3.connect(database)) as connection:
         return "\n".join(connection.iterdump())

@@ -72,7 +72,7 @@ def snapshot(
 
 
 @contextlib.contextmanager
-def accepted(archive: Path) -> Iterator[Tarball]:
+def verified_tarball(archive: Path) -> Iterator[Tarball]:
     """The archive as if its signature had been verified."""
     with archive.open("rb") as stream:
         yield Tarball(

@@ -27,7 +27,7 @@ ACL = struct.pack("<I", 2) + b"".join(
 PACKERS = {"xz": ("xz", "-0"), "zst": ("zstd", "-1"), "bz2": ("bzip2",), "gz": ("gzip", "-1")}
 
 
-def stage(root: Path) -> Path:
+def sample_stage(root: Path) -> Path:
     """A stage of a few files, of every kind that a real one has."""
     for folder in ("usr/bin", "etc", "dev", "tmp", "var/empty"):
         (root / folder).mkdir(parents=True)
@@ -60,9 +60,9 @@ def stage(root: Path) -> Path:
     return root
 
 
-def everything(root: Path) -> Path:
+def exhaustive_stage(root: Path) -> Path:
     """A stage with more than a real one has: all that tar and a file system can keep."""
-    stage(root)
+    sample_stage(root)
     with (root / "var/holes").open("wb") as holes:  # more than one header of GNU's has room for
         for number in range(60):
             holes.seek(number << 18)
@@ -98,7 +98,7 @@ def everything(root: Path) -> Path:
     return root
 
 
-def packed(root: Path, target: Path, *options: str, packer: Sequence[str] = ()) -> Path:
+def pack_stage(root: Path, target: Path, *options: str, packer: Sequence[str] = ()) -> Path:
     """The tarball of a tree, with all its attributes, compressed as its name says."""
     plain = target.with_suffix("")
     subprocess.run(
@@ -124,7 +124,7 @@ def packed(root: Path, target: Path, *options: str, packer: Sequence[str] = ()) 
     return target
 
 
-def described(root: Path) -> dict[str, tuple[object, ...]]:
+def describe_tree(root: Path) -> dict[str, tuple[object, ...]]:
     """Everything about a tree but for inode numbers and directories' times."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(root.rglob("*")):

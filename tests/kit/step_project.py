@@ -90,7 +90,7 @@ def task_all():
 """
 
 
-class Site:
+class StepProject:
     """A small project of its own, run by the doit of this interpreter."""
 
     def __init__(self, folder: Path) -> None:
@@ -141,5 +141,5 @@ class Site:
         return {str(p.relative_to(self.folder)): p.read_bytes() for p in paths}
 
 
-def write(name: str, text: str) -> Callable[[Site], object]:
+def write_file(name: str, text: str) -> Callable[[StepProject], object]:
     return lambda site: (site.folder / name).write_text(text)

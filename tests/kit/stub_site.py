@@ -27,7 +27,7 @@ from tasks.site import Site
 from tests.kit.project import PROJECT
 
 PROGRAMS = ("sh", "cat", "rm", "ls", "true")
-FOR_SITES = (
+SITE_PROGRAMS = (
     *PROGRAMS,
     "bash",
     "env",
@@ -75,7 +75,7 @@ path = "x/stage3.tar.xz"
 size = 1
 sha512 = "{SEED}"
 """
-MADE: Mapping[str, dict[str, Any]] = {
+RECORDS: Mapping[str, dict[str, Any]] = {
     "snapshot": {"tag": "20260310"},
     "lock": {},
     "tree": {"commit": COMMIT, "tag": "20260310", "timestamp": 1773187200},
@@ -83,7 +83,7 @@ MADE: Mapping[str, dict[str, Any]] = {
 }
 
 
-def fill(root: Path, names: Sequence[str] = PROGRAMS) -> Path:
+def copy_programs(root: Path, names: Sequence[str] = PROGRAMS) -> Path:
     """Copy programs of this machine and the libraries they need into `root`."""
     programs = {name: os.path.realpath(str(shutil.which(name))) for name in names}
     needed = subprocess.run(
@@ -99,7 +99,7 @@ def fill(root: Path, names: Sequence[str] = PROGRAMS) -> Path:
     return root
 
 
-def site(folder: Path, text: str = CONFIG) -> Site:
+def create(folder: Path, text: str = CONFIG) -> Site:
     """A site in `folder` with three chroots: `base`, `java` on it, `appliance` on that."""
     layout = Layout(site=folder, state=folder / "state")
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,13 +114,13 @@ def site(folder: Path, text: str = CONFIG) -> Site:
         layout.export(COMMIT) / "profiles/default",
     ):
         place.mkdir(parents=True)
-    fill(seed, FOR_SITES)
+    copy_programs(seed, SITE_PROGRAMS)
     made = Site(layout, load.load(layout))
-    remember(made, MADE)
+    record_as_done(made, RECORDS)
     return made
 
 
-def remember(made: Site, records_of: Mapping[str, dict[str, Any]]) -> None:
+def record_as_done(made: Site, records_of: Mapping[str, dict[str, Any]]) -> None:
     """Write records, and let doit think that their tasks wrote them."""
     tasks = TaskControl(list(generate_tasks("binmill", graph.build(made)))).tasks
     memory = Dependency(DurableBackend, str(made.layout.database), codec_cls=JSONCodec)
@@ -152,10 +152,10 @@ def doit(layout: Layout, *words: str, code: int = 0) -> str:
     return done.stdout
 
 
-def sh(layout: Layout, script: str, *options: str, name: str = "java") -> str:
+def enter_sh(layout: Layout, script: str, *options: str, name: str = "java") -> str:
     return doit(layout, "enter", name, *options, "--", "sh", "-c", script)
 
 
-def touched(layout: Layout) -> list[str]:
+def modified_chroots(layout: Layout) -> list[str]:
     status = json.loads(doit(layout, "status", "--json"))
     return sorted(name for name, chroot in status["chroots"].items() if chroot["touched"])

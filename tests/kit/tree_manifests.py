@@ -10,8 +10,8 @@ from tests.kit.gpg import Gpg
 from tests.kit.snapshots import DAY, made_at
 
 Files = dict[str, bytes]
-MADE = made_at(DAY)
-ONE = "app-misc/one"
+MADE_AT = made_at(DAY)
+PACKAGE_DIR = "app-misc/one"
 PACKAGE = {
     "EBUILD one-1.ebuild": b"EAPI=8\n",
     "MISC metadata.xml": b"<pkgmetadata/>\n",
@@ -19,7 +19,7 @@ PACKAGE = {
 }
 
 
-def lines(files: Files, *hashes: str) -> bytes:
+def manifest_lines(files: Files, *hashes: str) -> bytes:
     """Lines of a Manifest (GLEP 74); a key is a tag and a name."""
 
     def line(key: str, data: bytes) -> str:
@@ -32,37 +32,37 @@ def lines(files: Files, *hashes: str) -> bytes:
     return "".join(line(key, data) for key, data in files.items()).encode()
 
 
-def stamp(seconds: int) -> bytes:
+def timestamp_line(seconds: int) -> bytes:
     return f"TIMESTAMP {datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}\n".encode()
 
 
-def packed(text: bytes) -> bytes:
+def gz(text: bytes) -> bytes:
     return gzip.compress(text, mtime=0)
 
 
-def unsigned(
+def tree_files(
     package: bytes | None = None, more: Files | None = None, ignored: bytes = b""
 ) -> tuple[Files, bytes]:
     """The files of a tree, as the real one has them, and what its top Manifest has to say."""
-    news = packed(lines({"DATA a/a.txt": b"news\n"}))
+    news = gz(manifest_lines({"DATA a/a.txt": b"news\n"}))
     files = {
-        f"{ONE}/one-1.ebuild": PACKAGE["EBUILD one-1.ebuild"],
-        f"{ONE}/metadata.xml": PACKAGE["MISC metadata.xml"],
-        f"{ONE}/files/fix.patch": PACKAGE["AUX fix.patch"],
-        f"{ONE}/Manifest": lines(PACKAGE) if package is None else package,
+        f"{PACKAGE_DIR}/one-1.ebuild": PACKAGE["EBUILD one-1.ebuild"],
+        f"{PACKAGE_DIR}/metadata.xml": PACKAGE["MISC metadata.xml"],
+        f"{PACKAGE_DIR}/files/fix.patch": PACKAGE["AUX fix.patch"],
+        f"{PACKAGE_DIR}/Manifest": manifest_lines(PACKAGE) if package is None else package,
         "profiles/repo_name": b"gentoo\n",
         "metadata/layout.conf": b"masters =\n",
-        "metadata/timestamp.x": b"%d and so on\n" % MADE,
+        "metadata/timestamp.x": b"%d and so on\n" % MADE_AT,
         "metadata/.checksum-test-marker": b"1700000000 in no Manifest\n",
         "metadata/news/a/a.txt": b"news\n",
         "metadata/news/Manifest.files.gz": news,
         "metadata/news/Manifest": b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n"
-        + lines({"MANIFEST Manifest.files.gz": news})
+        + manifest_lines({"MANIFEST Manifest.files.gz": news})
         + b"-----BEGIN PGP SIGNATURE-----\n\nnot read\n-----END PGP SIGNATURE-----\n",
     }
-    files["metadata/Manifest.gz"] = packed(
+    files["metadata/Manifest.gz"] = gz(
         b"IGNORE timestamp.x\n"
-        + lines(
+        + manifest_lines(
             {
                 "DATA layout.conf": files["metadata/layout.conf"],
                 "MANIFEST news/Manifest": files["metadata/news/Manifest"],
@@ -70,13 +70,13 @@ def unsigned(
         )
     )
     listed = {
-        f"MANIFEST {ONE}/Manifest": files[f"{ONE}/Manifest"],
+        f"MANIFEST {PACKAGE_DIR}/Manifest": files[f"{PACKAGE_DIR}/Manifest"],
         "MANIFEST metadata/Manifest.gz": files["metadata/Manifest.gz"],
         "DATA profiles/repo_name": files["profiles/repo_name"],
     }
-    files["Manifest.files.gz"] = packed(ignored + lines({**listed, **(more or {})}))
-    return files, lines({"MANIFEST Manifest.files.gz": files["Manifest.files.gz"]})
+    files["Manifest.files.gz"] = gz(ignored + manifest_lines({**listed, **(more or {})}))
+    return files, manifest_lines({"MANIFEST Manifest.files.gz": files["Manifest.files.gz"]})
 
 
-def sealed(gpg: Gpg, top: bytes, *how: str, who: str = "good", at: int = MADE) -> bytes:
-    return gpg.sign(*how, "--clear-sign", who=who, data=top + stamp(at))
+def signed_manifest(gpg: Gpg, top: bytes, *how: str, who: str = "good", at: int = MADE_AT) -> bytes:
+    return gpg.sign(*how, "--clear-sign", who=who, data=top + timestamp_line(at))

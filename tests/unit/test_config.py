@@ -14,7 +14,7 @@ from tasks.config.problem import Problem
 from tasks.config.tables import Config
 from tasks.errors import ConfigError
 from tasks.layout import Layout
-from tests.kit.configs import GOOD, changed
+from tests.kit.configs import THREE_CHROOTS, three_chroots_with
 from tests.kit.refused import refused
 
 
@@ -26,7 +26,7 @@ def read(layout: Layout, raw: dict[str, Any]) -> Config:
 def problems(layout: Layout, *changes: tuple[str, Any]) -> list[Problem]:
     """Every problem of a config with these changes; there is at least one."""
     with refused(InvalidConfig, "config-invalid", path=layout.config) as caught:
-        read(layout, changed(*changes))
+        read(layout, three_chroots_with(*changes))
     return caught.value.problems
 
 
@@ -35,7 +35,7 @@ def place(found: Problem) -> tuple[str, str, str]:
 
 
 def test_good_config_is_loaded_with_defaults(layout: Layout) -> None:
-    config = read(layout, GOOD)
+    config = read(layout, THREE_CHROOTS)
     assert config.tree.name == "gentoo"
     assert config.overlays["ours"].branch == "main"
     assert config.binhost.listen == "127.0.0.1:8480"
@@ -58,7 +58,7 @@ def test_good_config_is_loaded_with_defaults(layout: Layout) -> None:
     ],
 )
 def test_value_is_accepted(layout: Layout, place: str, value: Any) -> None:
-    assert _value(read(layout, changed((place, value))), place) == value
+    assert _value(read(layout, three_chroots_with((place, value))), place) == value
 
 
 @pytest.mark.parametrize(
@@ -275,14 +275,14 @@ def test_directory_is_no_config(layout: Layout) -> None:
 
 
 def test_lineage_runs_from_the_base_up(layout: Layout) -> None:
-    config = read(layout, GOOD)
+    config = read(layout, THREE_CHROOTS)
     assert config.lineage("tomcat") == ["base", "java", "tomcat"]
     assert config.lineage("base") == ["base"]
     assert config.seed_of("tomcat") == "amd64"
 
 
 def test_stack_inherits_and_adds(layout: Layout) -> None:
-    java = read(layout, GOOD).effective("java")
+    java = read(layout, THREE_CHROOTS).effective("java")
     assert java.profile == "default/linux/amd64/23.0"
     assert java.packages == ["dev-java/two"]
     assert java.use == ["ssl", "-gtk", "-ssl"]
@@ -294,20 +294,20 @@ def test_stack_inherits_and_adds(layout: Layout) -> None:
 
 def test_last_setting_of_a_flag_wins(layout: Layout) -> None:
     """base has ssl, java -ssl, tomcat ssl: for Portage the last one counts."""
-    tomcat = read(layout, GOOD).effective("tomcat")
+    tomcat = read(layout, THREE_CHROOTS).effective("tomcat")
     assert [flag for flag in tomcat.use if flag.endswith("ssl")][-1] == "ssl"
     assert tomcat.overlays == ["ours"]
 
 
 def test_inheritance_does_not_change_the_base(layout: Layout) -> None:
-    config = read(layout, GOOD)
+    config = read(layout, THREE_CHROOTS)
     before = config.model_dump()
     config.effective("tomcat").use.append("x")
     assert config.model_dump() == before
 
 
 def test_portage_dir_is_not_inherited(layout: Layout) -> None:
-    config = read(layout, changed(("chroots.base.portage_dir", "etc")))
+    config = read(layout, three_chroots_with(("chroots.base.portage_dir", "etc")))
     assert config.effective("base").portage_dir == "etc"
     assert config.effective("java").portage_dir is None
 
@@ -315,7 +315,7 @@ def test_portage_dir_is_not_inherited(layout: Layout) -> None:
 def test_site_may_have_an_odd_name(tmp_path: Path) -> None:
     site = tmp_path / "caf\u00e9 \u4e2d; $(x)"
     site.mkdir()
-    assert read(Layout(site=site, state=site / "state"), GOOD).tree.key == "release"
+    assert read(Layout(site=site, state=site / "state"), THREE_CHROOTS).tree.key == "release"
 
 
 GROUPS = ("access.groups", ["site:acme", "role:java"])
@@ -325,7 +325,7 @@ TLS = ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"})
 def test_access_is_loaded(layout: Layout) -> None:
     found = read(
         layout,
-        changed(
+        three_chroots_with(
             GROUPS,
             TLS,
             ("access.restricted", "role:java"),

@@ -20,19 +20,19 @@ from tasks.flow.etc import etc
 from tasks.layout import Layout
 from tasks.portage import etc_portage
 from tasks.site import Site, identity
-from tests.kit.configs import changed
+from tests.kit.configs import three_chroots_with
 from tests.kit.files import names
-from tests.kit.make_conf import read_back
+from tests.kit.make_conf import getconfig
 
 GUIDE = ["buildpkg", "cgroup", "ipc-sandbox", "network-sandbox", "parallel-fetch"]
 
 
 def config(*changes: tuple[str, Any]) -> Config:
-    return Config.model_validate(changed(*changes))
+    return Config.model_validate(three_chroots_with(*changes))
 
 
 def make_conf(*changes: tuple[str, Any], name: str = "base") -> dict[str, str]:
-    return read_back(etc_portage.files(config(*changes), name)["make.conf"])
+    return getconfig(etc_portage.files(config(*changes), name)["make.conf"])
 
 
 def test_make_conf_of_a_base() -> None:
@@ -66,14 +66,14 @@ def test_a_feature_said_twice_is_written_once() -> None:
 
 def test_a_stack_inherits_and_overrides() -> None:
     java = etc_portage.files(config(), "java")
-    assert read_back(java["make.conf"])["USE"] == "ssl -gtk -ssl"
-    assert read_back(java["make.conf"])["TONE"] == "java"
+    assert getconfig(java["make.conf"])["USE"] == "ssl -gtk -ssl"
+    assert getconfig(java["make.conf"])["TONE"] == "java"
     assert java["package.use/binmill"].splitlines()[1:] == [
         "dev-lang/python sqlite -sqlite",
         "x/y z",
     ]
     tomcat = etc_portage.files(config(), "tomcat")
-    assert read_back(tomcat["make.conf"])["USE"] == "-gtk -ssl ssl"
+    assert getconfig(tomcat["make.conf"])["USE"] == "-gtk -ssl ssl"
     assert tomcat["package.use/binmill"] == java["package.use/binmill"]
 
 
@@ -116,13 +116,13 @@ def test_every_table_and_list() -> None:
     assert body["package.mask/binmill"] == ">=a/a-2\nb/b\n"
     assert body["package.unmask/binmill"] == "=b/b-1\n"
     assert body["binrepos.conf"] == "[x]\nsync-uri = http://127.0.0.1/x\n"
-    found = read_back(made["make.conf"])
+    found = getconfig(made["make.conf"])
     assert (found["ACCEPT_LICENSE"], found["ACCEPT_KEYWORDS"]) == ("-* @FREE", "~amd64")
 
 
 def test_further_variables_of_a_client_win() -> None:
     made = etc_portage.files(config(), "base", variables={"USE_X": "1", "PKGDIR": "/p"})
-    found = read_back(made["make.conf"])
+    found = getconfig(made["make.conf"])
     assert (found["USE_X"], found["PKGDIR"]) == ("1", "/p")
 
 
@@ -197,7 +197,7 @@ def test_all_pairs_of_what_means_something() -> None:
     text = etc_portage.make_conf(
         config(), config().chroots["base"], (), {f"V{n}": word for n, word in enumerate(words)}
     )
-    found = read_back(text)
+    found = getconfig(text)
     assert [word for n, word in enumerate(words) if found[f"V{n}"] != word] == []
 
 

@@ -12,13 +12,13 @@ from tasks.flow.ephemeral import FETCH, RESUME, Admission
 from tasks.layout import Layout
 from tasks.portage.etc_portage import DISTDIR
 from tasks.site import Site
-from tests.kit.configs import changed
+from tests.kit.configs import three_chroots_with
 from tests.kit.files import names
 
 
 @pytest.fixture
 def site(layout: Layout) -> Site:
-    raw = changed(
+    raw = three_chroots_with(
         ("access", {"groups": ["role:java"]}),
         ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"}),
         ("chroots.java.groups", ["role:java"]),

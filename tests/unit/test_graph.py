@@ -19,7 +19,7 @@ from tasks.config.load import Config
 from tasks.engine.on_demand import Asked
 from tasks.layout import Layout
 from tasks.site import Site
-from tests.kit.configs import BASE, ONE
+from tests.kit.configs import BASE, ONE_CHROOT
 
 PER_CHROOT = (
     "chroot",
@@ -50,16 +50,19 @@ SHARED = {"snapshot", "lock", "tree", *ASKED, *graph.GROUPS}
 
 OVERLAYS = {name: {"url": f"https://git.example/{name}.git"} for name in ("java", "science")}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "one chroot": ONE,
-    "no chroots": {**ONE, "chroots": {}},
-    "no stack": {**ONE, "chroots": {"a": BASE, "b": BASE, "c": {**BASE, "packages": ["x/y"]}}},
+    "one chroot": ONE_CHROOT,
+    "no chroots": {**ONE_CHROOT, "chroots": {}},
+    "no stack": {
+        **ONE_CHROOT,
+        "chroots": {"a": BASE, "b": BASE, "c": {**BASE, "packages": ["x/y"]}},
+    },
     "three levels": {
-        **ONE,
+        **ONE_CHROOT,
         # on purpose in the wrong order
         "chroots": {"tomcat": {"base": "java"}, "java": {"base": "base"}, "base": BASE},
     },
     "two stacks on one base, overlays, own files": {
-        **ONE,
+        **ONE_CHROOT,
         "overlays": OVERLAYS,
         "chroots": {
             "base": {**BASE, "portage_dir": "portage/base"},
@@ -68,7 +71,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
     },
     "names alike": {
-        **ONE,
+        **ONE_CHROOT,
         "overlays": {"base": {"url": "https://git.example/base.git"}},
         "seeds": {"base": {"flavour": "openrc", "key": "k"}},
         "chroots": {
@@ -288,7 +291,7 @@ def test_no_password_is_in_what_a_task_says() -> None:
     url = "https://me:sesame@git.example/x.git"
     site = site_of(
         {
-            **ONE,
+            **ONE_CHROOT,
             "overlays": {"x": {"url": url}},
             "mirrors": {"gentoo": ["http://me:sesame@mirror.example"]},
             "tree": {"key": "k", "remote": url},

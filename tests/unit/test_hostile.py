@@ -27,8 +27,8 @@ from tasks.publish import client
 from tasks.serve import nginx, policy
 from tasks.site import Site
 from tests.kit import config_keys
-from tests.kit.configs import SITE
-from tests.kit.make_conf import read_back
+from tests.kit.configs import FOUR_CHROOTS
+from tests.kit.make_conf import getconfig
 
 NAMES = {"keys": "k", "overlays": "ours", "seeds": "s", "chroots": "java"}
 # Never taken anywhere: they would end a line, a string of C's, or turn the reader's eye around.
@@ -98,8 +98,8 @@ def places() -> dict[str, config_keys.Put]:
     found: dict[str, config_keys.Put] = {}
     for table, name in NAMES.items():
         found[f"{table}{{}}"] = lambda text, table=table, name=name: {  # type: ignore[misc]
-            **SITE,
-            table: {**SITE[table], text: SITE[table][name]},
+            **FOUR_CHROOTS,
+            table: {**FOUR_CHROOTS[table], text: FOUR_CHROOTS[table][name]},
         }
     for key, kind in config_keys.keys().items():
         for place, put in config_keys.strings(key, kind):
@@ -108,7 +108,7 @@ def places() -> dict[str, config_keys.Put]:
 
 
 def _with(key: str, value: Any) -> dict[str, Any]:
-    raw = copy.deepcopy(SITE)
+    raw = copy.deepcopy(FOUR_CHROOTS)
     *tables, last = key.split(".")
     table = raw
     for number, part in enumerate(tables):
@@ -188,7 +188,7 @@ def made_of(site: Site) -> dict[str, Any]:
         link = etc_portage.profile_link(config, name)
         for path, text in etc_portage.files(config, name).items():
             lines = sorted(text.splitlines())
-            found[f"{name}/{path}"] = read_back(text) if path == "make.conf" else lines
+            found[f"{name}/{path}"] = getconfig(text) if path == "make.conf" else lines
         found[f"{name} link"] = link
         packages = config.chroots[name].packages
         found[f"{name} emerge"] = sorted(emerge.command(config.build, packages))

@@ -29,7 +29,7 @@ from tasks.engine.backend import DurableBackend
 from tasks.layout import Layout
 from tasks.site import Site
 from tests.kit.config_keys import keys
-from tests.kit.configs import SITE
+from tests.kit.configs import FOUR_CHROOTS
 
 FINGERPRINT, OTHER = "A" * 40, "B" * 40
 LOCK = lock_file.Lock.model_validate(
@@ -67,7 +67,7 @@ MADE: dict[str, dict[str, Any]] = {
 
 def each(kind: str, *chroots: str) -> set[str]:
     """A task of the chroots named; of all without a name."""
-    return {f"{kind}:{name}" for name in chroots or SITE["chroots"]}
+    return {f"{kind}:{name}" for name in chroots or FOUR_CHROOTS["chroots"]}
 
 
 def portage(value: Any) -> list[tuple[Any, ...]]:
@@ -213,7 +213,7 @@ def made(layout: Layout) -> Layout:
     """A site on which everything has been made, by its records and doit's memory of them."""
     layout.site.mkdir(parents=True)
     lock_file.write(layout, LOCK)
-    tasks = load(layout, SITE)
+    tasks = load(layout, FOUR_CHROOTS)
     for place in (
         layout.export("c" * 40),
         layout.export("d" * 40),
@@ -222,7 +222,7 @@ def made(layout: Layout) -> Layout:
         layout.state / "etc",
     ):
         place.mkdir(parents=True)
-    for name in SITE["chroots"]:
+    for name in FOUR_CHROOTS["chroots"]:
         (layout.binpkgs(name) / "s").mkdir(parents=True)
         (layout.binhost(name) / "gen" / "1").mkdir(parents=True)
         facts = layout.binhost(name) / "gen" / "1" / "generation.json"
@@ -255,7 +255,7 @@ def rows() -> Iterator[Any]:
 
 
 def changed(place: str, value: Any) -> dict[str, Any]:
-    raw = copy.deepcopy(SITE)
+    raw = copy.deepcopy(FOUR_CHROOTS)
     *tables, key = place.split(".")
     table = raw
     for name in tables:
@@ -277,7 +277,7 @@ def test_every_key_has_its_row() -> None:
 
 
 def test_nothing_is_stale_before(site: Layout) -> None:
-    assert stale(site, SITE) == set()
+    assert stale(site, FOUR_CHROOTS) == set()
 
 
 @pytest.mark.parametrize(("place", "value", "wanted"), list(rows()))
@@ -310,17 +310,17 @@ def test_what_is_new_makes_itself_stale(
 
 @pytest.mark.parametrize("place", ["chroots.tomcat", "chroots.other", "overlays.more", "keys.l"])
 def test_what_is_gone_makes_nothing_stale(site: Layout, place: str) -> None:
-    raw = copy.deepcopy(SITE)
+    raw = copy.deepcopy(FOUR_CHROOTS)
     table, name = place.split(".")
     del raw[table][name]
     assert stale(site, raw) == set()
 
 
 def test_a_comment_makes_nothing_stale(site: Layout) -> None:
-    load(site, SITE)
+    load(site, FOUR_CHROOTS)
     site.config.write_text("# new\n" + site.config.read_text())
-    tasks = {name: dict(entry) for name, entry in reversed(SITE["chroots"].items())}
-    assert stale(site, {**SITE, "chroots": tasks}) == set()
+    tasks = {name: dict(entry) for name, entry in reversed(FOUR_CHROOTS["chroots"].items())}
+    assert stale(site, {**FOUR_CHROOTS, "chroots": tasks}) == set()
 
 
 def test_a_release_manifest_is_renewed_at_half_of_its_time(
@@ -328,6 +328,6 @@ def test_a_release_manifest_is_renewed_at_half_of_its_time(
 ) -> None:
     now, half = int(time.time()), 15 * 86400
     monkeypatch.setattr("time.time", lambda: now + half - 600)
-    assert stale(site, SITE) == set()
+    assert stale(site, FOUR_CHROOTS) == set()
     monkeypatch.setattr("time.time", lambda: now + half + 600)
-    assert stale(site, SITE) == {f"publish:{name}" for name in SITE["chroots"]}
+    assert stale(site, FOUR_CHROOTS) == {f"publish:{name}" for name in FOUR_CHROOTS["chroots"]}

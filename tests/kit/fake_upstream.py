@@ -23,8 +23,8 @@ from tasks.records import Record
 from tasks.site import Site
 from tests.kit.files import names
 from tests.kit.gpg import Keys
-from tests.kit.repositories import leftovers, objects, references
-from tests.kit.scripted_server import Answer, Hostile, file
+from tests.kit.repositories import leftovers, object_count, refs
+from tests.kit.scripted_server import Answer, ScriptedServer, file
 from tests.kit.snapshots import DAY, FILES, made_at, snapshot
 
 NEXT = DAY + timedelta(days=1)
@@ -39,7 +39,7 @@ def tag(day: date) -> str:
     return f"{day:%Y%m%d}"
 
 
-def dated(day: date) -> str:
+def last_modified(day: date) -> str:
     """The Last-Modified of a day's files."""
     return format_datetime(datetime.fromtimestamp(made_at(day), UTC), usegmt=True)
 
@@ -53,11 +53,11 @@ class Signed(NamedTuple):
 
 
 @dataclass
-class World:
+class FakeUpstream:
     """Mirrors by name, at URLs with a password; one git remote, with a password too; keys."""
 
     folder: Path
-    server: Hostile
+    server: ScriptedServer
     keys: Keys
     printed: Callable[[], str]
     now: datetime = NOW
@@ -120,18 +120,23 @@ class World:
 
     def plain(self, body: bytes, day: date = NEXT, pieces: int | None = None) -> Answer:
         """How a well-behaved mirror gives a file; it breaks off after so many bytes, if any."""
-        return file(body, f"Last-Modified: {dated(day)}", pieces=pieces, validators=(dated(day),))
+        return file(
+            body,
+            f"Last-Modified: {last_modified(day)}",
+            pieces=pieces,
+            validators=(last_modified(day),),
+        )
 
     def answer(self, answer: Answer, mirror: str, day: date = NEXT, suffix: str = "") -> None:
         self.server.url(self.path(mirror, day, suffix), answer)
 
-    def archives(self) -> list[str]:
+    def requested_archives(self) -> list[str]:
         """Which mirrors' archives were asked for since the last call, as MIRROR/DAY."""
-        paths = [path.split("/") for path in self.server.asked if path.endswith(".tar.xz")]
-        self.server.asked.clear()
+        paths = [path.split("/") for path in self.server.paths if path.endswith(".tar.xz")]
+        self.server.paths.clear()
         return [f"{mirror}/{name[7:15]}" for _, mirror, _, name in paths]
 
-    def said(self) -> str:
+    def output(self) -> str:
         """All that was printed since the last call."""
         printed = self.printed()
         assert PASSWORD not in printed
@@ -139,31 +144,31 @@ class World:
 
     def snapshot(self, site: Site, day: str = "") -> tuple[Record, str]:
         """Run `doit snapshot`; returns its record and what it said."""
-        self.said()
+        self.output()
         record = snapshots.snapshot(site, asked=True, day=day)
-        self.nothing_left(site)
-        return record, self.said()
+        self.assert_nothing_left(site)
+        return record, self.output()
 
     def refused(self, site: Site, kind: type[Error], day: str = "") -> Error:
         """Run `doit snapshot`, which must fail well: one line, one next step, nothing changed."""
-        before = self.held(site)
+        before = self.frozen_state(site)
         with pytest.raises(kind) as failed:
             snapshots.snapshot(site, asked=True, day=day)
-        assert self.held(site) == before
-        self.nothing_left(site)
+        assert self.frozen_state(site) == before
+        self.assert_nothing_left(site)
         error = failed.value
         assert error.message.isprintable()
         assert error.hint
         assert PASSWORD not in str(error)
         return error
 
-    def held(self, site: Site) -> dict[str, Any]:
+    def frozen_state(self, site: Site) -> dict[str, Any]:
         """What is frozen, here and on the remote, and how many objects that takes."""
         tree = site.layout.tree
-        here = (references(tree), objects(tree)) if tree.exists() else ({}, 0)
-        return {"here": here, "there": references(self.remote)}
+        here = (refs(tree), object_count(tree)) if tree.exists() else ({}, 0)
+        return {"here": here, "there": refs(self.remote)}
 
-    def nothing_left(self, site: Site) -> None:
+    def assert_nothing_left(self, site: Site) -> None:
         for folder in (site.layout.downloads, site.layout.work, site.layout.trash):
             assert not folder.exists() or names(folder) == []
         assert leftovers(site.layout.tree) == []
@@ -172,7 +177,7 @@ class World:
 PAGE = b"<html><body>captive portal</body></html>"
 
 
-def flipped(data: bytes | None, place: int) -> bytes:
+def flip_bit(data: bytes | None, place: int) -> bytes:
     raw = bytearray(data or b"")
     raw[place] ^= 1
     return bytes(raw)
