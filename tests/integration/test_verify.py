@@ -19,11 +19,10 @@ VIEWS = {"public": ["x"], "site.a": ["x", "y"]}
 @pytest.fixture
 def site(tmp_path: Path) -> SampleBinhost:
     """Two packages, in two views; generation 1."""
-    made = SampleBinhost(tmp_path)
-    made.publish_content(
-        made.content(made.build_set(("x", 1, b"one"), ("y", 2, b"two")), views=VIEWS)
-    )
-    return made
+    binhost = SampleBinhost(tmp_path)
+    packages = binhost.build_set(("x", 1, b"one"), ("y", 2, b"two"))
+    binhost.publish_content(binhost.content(packages, views=VIEWS))
+    return binhost
 
 
 def top(site: SampleBinhost) -> Path:
