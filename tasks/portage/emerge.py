@@ -1,7 +1,8 @@
-"""The reference driver: `emerge --emptytree @world` in one chroot, as the guide has it.
+"""emerge(1): its command line, its runs in a chroot, and what its output says.
 
-Each package that is finished lies in PKGDIR at once. PKGDIR is kept per build key until the set
-is complete, so a build that was stopped takes up its finished packages and goes on.
+The whole set is built by one `emerge --emptytree @world`. Each finished package is in PKGDIR at
+once. PKGDIR is kept per build key until the set is complete, so a build that was stopped resumes
+with the packages that it had finished.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.config.tables import Build
-from tasks.errors import BinmillError, CommandFailed, NotTrusted, OutOfMemory
+from tasks.errors import CommandFailed, OutOfMemory
+from tasks.portage.vdb import entries as installed
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
+__all__ = ["build", "command", "fetch", "installed", "progress", "reason", "said_since"]
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# What tells best comes first; how many lines belong together.
-_TELLING = tuple(
+# The most precise line comes first, with the number of lines that belong to it.
+_FAILURES = tuple(
     (re.compile(mark), length)
     for mark, length in (
         (r"^\* ERROR: \S+ failed \(", 2),
@@ -32,7 +36,7 @@ _TELLING = tuple(
         (r"^!!! All ebuilds that could satisfy", 3),
         (r"^!!! Multiple package instances", 1),
         (r"ERROR:", 1),
-        # these are said of a world file even when all is well
+        # emerge prints these about a world file even when all is well
         (r"^!!! (?!Problems have been|Please run emaint|Ebuilds for the|masked or don't)", 1),
         (r"error:", 1),
     )
@@ -40,7 +44,7 @@ _TELLING = tuple(
 
 
 def command(build: Build, packages: Sequence[str]) -> list[str]:
-    """The emerge(1) call: everything again, taking what this very build has already packed.
+    """The call of emerge(1): rebuild everything, except what this build has already packed.
 
     The packages are named beside @world, so that one that does not exist is an error.
     """
@@ -62,56 +66,57 @@ def command(build: Build, packages: Sequence[str]) -> list[str]:
 
 
 def makeopts(build: Build) -> str:
-    """MAKEOPTS for the machine; kept out of make.conf, so that this is the same everywhere."""
+    """MAKEOPTS for this machine; not in make.conf, which is the same on every machine."""
     return f"-j{build.jobs or os.cpu_count() or 1}"
 
 
-def build(room: Sandbox, packages: Sequence[str], options: Build, log: Path) -> None:
-    """Run the build; its packages are in the PKGDIR that `room` mounts, its database in the upper.
+def build(buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path) -> None:
+    """Build a set; the packages are in its PKGDIR afterwards, their database in its upper layer.
 
-    Raises CommandFailed that names the first package that failed and where its log is.
+    Raises CommandFailed with the first failure and the log that has the rest.
     """
-    room = replace(room, environment={**room.environment, "MAKEOPTS": makeopts(options)})
+    variables = {**buildroot.environment, "MAKEOPTS": makeopts(options)}
+    buildroot = replace(buildroot, environment=variables)
     start = log.stat().st_size if log.exists() else 0
+    seconds = options.timeout_minutes * 60
     try:
-        # a killed run may have left packages that its index does not know
-        sandbox.run(room, ["emaint", "--fix", "binhost"], log=log, timeout=3600)
-        sandbox.run(room, command(options, packages), log=log, timeout=options.timeout_minutes * 60)
+        # a killed run may have left packages that its index does not list
+        sandbox.run(buildroot, ["emaint", "--fix", "binhost"], log=log, timeout=3600)
+        sandbox.run(buildroot, command(options, packages), log=log, timeout=seconds)
     except CommandFailed as failed:
-        said = said_since(log, start)
-        first = f"read {log}"
-        why = reason(said) or failed.message
+        output = said_since(log, start)
+        fields: dict[str, str | Path] = {
+            "chroot": buildroot.hostname,
+            "reason": reason(output) or failed.message,
+            "log": log,
+        }
         if isinstance(failed, OutOfMemory):
-            why = f"out of memory, the kernel killed some of it; {why}"
-            first = "have fewer `jobs` or `packages` in [build], or more memory"
-        elif tried_the_network(said):
-            why = f"{why} (it tried the network, which is denied to all but the fetching)"
-        raise type(failed)(
-            f"the build of {room.hostname} failed: {why}",
-            f"{first}; the packages that were finished are kept for the next run",
-        ) from failed
+            raise OutOfMemory("build-out-of-memory", **fields) from failed
+        if tried_the_network(output):
+            raise CommandFailed("build-tried-network", **fields) from failed
+        raise CommandFailed("build-failed", **fields) from failed
 
 
-def fetch(room: Sandbox, packages: Sequence[str], options: Build, log: Path, hint: str) -> None:
-    """Fetch what `build` would, and build nothing; raises CommandFailed, with `hint`."""
+def fetch(
+    buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path, hint: str
+) -> None:
+    """Fetch the distfiles of a build, and build nothing; raises CommandFailed, with `hint`."""
     start = log.stat().st_size if log.exists() else 0
+    arguments = [*command(options, packages), "--fetchonly"]
     try:
-        sandbox.run(
-            room,
-            [*command(options, packages), "--fetchonly"],
-            log=log,
-            timeout=options.timeout_minutes * 60,
-        )
+        sandbox.run(buildroot, arguments, log=log, timeout=options.timeout_minutes * 60)
     except CommandFailed as failed:
         raise CommandFailed(
-            f"{room.hostname} could not fetch what it needs: "
-            f"{reason(said_since(log, start)) or failed.message}",
-            f"{hint}; or read {log}",
+            "distfiles-not-fetched",
+            chroot=buildroot.hostname,
+            reason=reason(said_since(log, start)) or failed.message,
+            hint=hint,
+            log=log,
         ) from failed
 
 
 def said_since(log: Path, start: int) -> str:
-    """What a log has from a byte on: earlier runs are in the same file."""
+    """The text of a log from a byte on: earlier runs are in the same file."""
     with log.open("rb") as stream:
         stream.seek(start)
         return stream.read().decode("utf-8", "replace")
@@ -121,32 +126,32 @@ _EMERGING = re.compile(
     r"^>>> (?:Emerging|Installing) (?:binary )?\((\d+) of (\d+)\) ([^\s:]+)", re.MULTILINE
 )
 _FAILED = re.compile(r"^>>> Failed to emerge ([^\s,]+)", re.MULTILINE)
-_TAIL = 256 << 10  # bytes of a log that are enough to tell where it is
+_TAIL = 256 << 10  # bytes at the end of a log that contain the present package
 
 
 def progress(log: Path) -> str:
-    """The package that emerge(1) is at, by the end of its log: `3 of 10 dev-libs/a-1, 1 failed`."""
+    """Read how far emerge(1) is from its log: `3 of 10 dev-libs/a-1, 1 failed`."""
     text = _COLOUR.sub("", said_since(log, max(0, log.stat().st_size - _TAIL)))
-    begun = list(_EMERGING.finditer(text))
-    if not begun:
+    starts = list(_EMERGING.finditer(text))
+    if not starts:
         return ""
-    number, total, package = begun[-1].groups()
+    number, total, package = starts[-1].groups()
     failed = len(set(_FAILED.findall(text)))
     return f"{number} of {total} {package}" + (f", {failed} failed" if failed else "")
 
 
-def reason(log: str) -> str:
-    """The line of emerge's output that tells a person what failed; "" if none does."""
-    said = (_COLOUR.sub("", line).strip() for line in log.split("\n"))
-    lines = [line for line in said if line and not line.startswith(">>> Jobs:")]
+def reason(output: str) -> str:
+    """The first line of emerge's output that explains a failure; "" if there is none."""
+    plain = (_COLOUR.sub("", line).strip() for line in output.split("\n"))
+    lines = [line for line in plain if line and not line.startswith(">>> Jobs:")]
     ended = bool(lines) and lines[-1].endswith(("Terminated", "Killed"))
     if ended or any("Killed signal terminated program" in line for line in lines):
         return "it was killed; was the machine out of memory?"
-    for mark, length in _TELLING:
+    for mark, length in _FAILURES:
         for number, line in enumerate(lines):
             if mark.search(line):
-                told = (part.lstrip(">!* ") for part in lines[number : number + length])
-                return " ".join(told).removeprefix("ERROR: ")[:400]
+                parts = (part.lstrip(">!* ") for part in lines[number : number + length])
+                return " ".join(parts).removeprefix("ERROR: ")[:400]
     return ""
 
 
@@ -157,28 +162,9 @@ _NO_NETWORK = re.compile(
 )
 
 
-def tried_the_network(log: str) -> bool:
-    """Whether a package that failed wanted the network: what programs say that have none.
+def tried_the_network(output: str) -> bool:
+    """Tell whether a package failed because it wanted the network, by what programs print then.
 
     emerge(1) prints the log of a package that failed, whatever --quiet-build says.
     """
-    return "!!! Couldn't download" not in log and bool(_NO_NETWORK.search(log))
-
-
-def installed(upper: Path) -> list[Path]:
-    """The database entries (/var/db/pkg/CATEGORY/PF) that a build left in its upper layer."""
-    database = upper
-    for part in ("var", "db", "pkg"):  # a link would lead to the host's
-        database /= part
-        if database.is_symlink():
-            raise NotTrusted(f"/{database.relative_to(upper)} is a link after the build")
-    categories = [c for c in database.glob("*") if c.is_dir() and not c.is_symlink()]
-    entries = sorted(
-        entry
-        for category in categories
-        for entry in category.iterdir()
-        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("-MERGING-")
-    )
-    if not entries:
-        raise BinmillError("the build installed nothing", "is [chroots] packages empty?")
-    return entries
+    return "!!! Couldn't download" not in output and bool(_NO_NETWORK.search(output))

@@ -60,7 +60,7 @@ def test_a_site_with_groups(lab_site: LabSite) -> None:
 
 def test_without_the_file_it_is_said_what_to_do(lab_site: LabSite) -> None:
     printed = lab_site.doit("binpkgs:java", code=1)
-    assert "java could not fetch what it needs" in printed
+    assert "java could not fetch its distfiles" in printed
     assert "jattach" in printed
     assert f"doit distfile add FILE --group {ROLE}" in printed
     assert list(lab_site.layout.work.iterdir()) == []

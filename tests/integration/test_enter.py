@@ -263,7 +263,7 @@ def test_a_file_in_the_generated_directory_is_reported(site: Site) -> None:
     layout = site.layout
     folder = layout.state / read(layout, "etc:java")["path"]
     (folder / "package.mask").write_text("dev-libs/mine\n")
-    assert "package.mask was put there, taken away or changed by hand" in (
+    assert "package.mask was added, deleted or modified by hand" in (
         doit(layout, "enter", "java", "--", "true", code=1)
     )
     assert (folder / "package.mask").read_text() == "dev-libs/mine\n"

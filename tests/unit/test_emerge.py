@@ -1,4 +1,4 @@
-"""The emerge call, and what is read off its output and its package database."""
+"""The call of emerge, and what its output says."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config.load import Build
-from tasks.errors import BinmillError, NotTrusted
+from tasks.config.tables import Build
+from tasks.errors import CommandFailed, OutOfMemory
 from tasks.portage import emerge
-from tasks.portage.emerge import command, installed, makeopts, reason, said_since, tried_the_network
+from tasks.portage.emerge import command, makeopts, reason, said_since, tried_the_network
+from tasks.system import sandbox
+from tasks.system.sandbox import Sandbox
+from tests.kit.refused import refused
 
 RESOLVED = """\
 These are the packages that would be merged, in order:
@@ -91,7 +94,7 @@ emerge: there are no ebuilds to satisfy "no/thing".
 
 
 @pytest.mark.parametrize(
-    ("log", "told"),
+    ("log", "line"),
     [
         (COMPILE, "app-misc/bad-1::t failed (compile phase): no luck"),
         (FETCH, "app-misc/bad-5 has fetch restriction turned on."),
@@ -142,12 +145,12 @@ emerge: there are no ebuilds to satisfy "no/thing".
         ("!!! " + "x" * 1000, "x" * 400),
     ],
 )
-def test_reason(log: str, told: str) -> None:
-    assert reason(log) == told
+def test_reason_is_the_most_precise_line(log: str, line: str) -> None:
+    assert reason(log) == line
 
 
 @pytest.mark.parametrize(
-    ("log", "told"),
+    ("log", "tried"),
     [
         ("wget: unable to resolve host address 'x'\n" + COMPILE, True),
         ("curl: (6) Could not resolve host: x\n" + COMPILE, True),
@@ -158,18 +161,18 @@ def test_reason(log: str, told: str) -> None:
         ("", False),
     ],
 )
-def test_a_package_that_tried_the_network(log: str, told: bool) -> None:
-    assert tried_the_network(log) is told
+def test_package_that_tried_the_network_is_recognised(log: str, tried: bool) -> None:
+    assert tried_the_network(log) is tried
 
 
-def test_only_this_run_is_read(tmp_path: Path) -> None:
+def test_only_output_of_this_run_is_read(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"emerge: there are no ebuilds to satisfy old\n\xff!!! new\n")
     assert reason(said_since(log, 0)).startswith("emerge: there are no ebuilds")
     assert said_since(log, 44) == "\ufffd!!! new\n"
 
 
-def test_command() -> None:
+def test_command_names_the_packages_beside_world() -> None:
     words = command(Build(packages=3), ["b/b", "a/a"])
     assert words[0] == "emerge"
     assert words[-3:] == ["@world", "a/a", "b/b"]
@@ -178,46 +181,13 @@ def test_command() -> None:
     assert command(Build(), [])[-1] == "@world"
 
 
-def test_makeopts() -> None:
+def test_makeopts_default_to_the_processors() -> None:
     assert makeopts(Build(jobs=7)) == "-j7"
     assert makeopts(Build()) == f"-j{os.cpu_count()}"
 
 
-def entry(upper: Path, name: str) -> Path:
-    path = upper / "var/db/pkg" / name
-    path.mkdir(parents=True)
-    return path
-
-
-def test_installed(tmp_path: Path) -> None:
-    entries = [entry(tmp_path, name) for name in ("b-c/d-1", "a-b/c-2", "a-b/c-1-r1")]
-    entry(tmp_path, "a-b/-MERGING-x-1")
-    (tmp_path / "var/db/pkg/a-b/.lock").write_text("")
-    (tmp_path / "var/db/pkg/a-b/link-1").symlink_to(entries[0])
-    (tmp_path / "var/db/pkg/x-y").symlink_to("a-b")
-    (tmp_path / "var/db/pkg/file").write_text("")
-    assert installed(tmp_path) == sorted(entries)
-
-
-def test_nothing_installed(tmp_path: Path) -> None:
-    with pytest.raises(BinmillError, match="installed nothing"):
-        installed(tmp_path)
-
-
-@pytest.mark.parametrize("part", ["var", "var/db", "var/db/pkg"])
-def test_a_database_that_leads_out_of_the_chroot(tmp_path: Path, part: str) -> None:
-    for name in ("var/db/pkg/a-b/c-1", "db/pkg/a-b/c-1", "pkg/a-b/c-1", "a-b/c-1"):
-        (tmp_path / "host" / name).mkdir(parents=True)
-    link = tmp_path / "upper" / part
-    link.parent.mkdir(parents=True)
-    leads = {"var": "host", "var/db": "host/db", "var/db/pkg": "host/pkg"}[part]
-    link.symlink_to(tmp_path / leads)
-    with pytest.raises(NotTrusted, match=f"/{part} is a link"):
-        installed(tmp_path / "upper")
-
-
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "line"),
     [
         ("", ""),
         ("Calculating dependencies... done!\n", ""),
@@ -230,7 +200,57 @@ def test_a_database_that_leads_out_of_the_chroot(tmp_path: Path, part: str) -> N
         ),
     ],
 )
-def test_how_far_a_build_is(tmp_path: Path, log: str, said: str) -> None:
+def test_progress_is_that_of_the_last_package(tmp_path: Path, log: str, line: str) -> None:
     place = tmp_path / "log"
     place.write_text(log)
-    assert emerge.progress(place) == said
+    assert emerge.progress(place) == line
+
+
+@pytest.fixture
+def failing_emerge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A log to which emerge(1) adds a failure, and ends with 1."""
+    log = tmp_path / "log"
+    log.write_text("!!! Couldn't download 'old'. Aborting.\n")
+
+    def run(_: Sandbox, command: list[str], *, log: Path, **__: object) -> None:
+        if command[0] == "emerge":
+            with log.open("a") as stream:
+                stream.write(COMPILE if "--fetchonly" not in command else FETCH)
+            raise CommandFailed("emerge ended with 1")
+
+    monkeypatch.setattr(sandbox, "run", run)
+    return log
+
+
+BUILDROOT = Sandbox(hostname="base", layers=(), workspace=Path("/nowhere"))
+
+
+def test_failed_build_has_its_reason_and_log(failing_emerge: Path) -> None:
+    line = "app-misc/bad-1::t failed (compile phase): no luck"
+    with refused(CommandFailed, "build-failed", chroot="base", reason=line, log=failing_emerge):
+        emerge.build(BUILDROOT, ["app-misc/bad"], Build(), failing_emerge)
+
+
+def test_failed_build_that_tried_the_network_has_a_code_of_its_own(
+    failing_emerge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emerge, "tried_the_network", lambda _: True)
+    with refused(CommandFailed, "build-tried-network"):
+        emerge.build(BUILDROOT, [], Build(), failing_emerge)
+
+
+def test_build_that_ran_out_of_memory_says_so(
+    failing_emerge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise OutOfMemory("killed", "")
+
+    monkeypatch.setattr(sandbox, "run", run)
+    with refused(OutOfMemory, "build-out-of-memory", reason="killed"):
+        emerge.build(BUILDROOT, [], Build(), failing_emerge)
+
+
+def test_failed_fetch_has_the_advice_of_its_caller(failing_emerge: Path) -> None:
+    line = "app-misc/bad-5 has fetch restriction turned on."
+    with refused(CommandFailed, "distfiles-not-fetched", reason=line, hint="add the file"):
+        emerge.fetch(BUILDROOT, [], Build(), failing_emerge, "add the file")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import BinmillError
 from tasks.flow.etc import etc
 from tasks.layout import Layout
@@ -23,6 +23,7 @@ from tasks.site import Site, identity
 from tests.kit.configs import three_chroots_with
 from tests.kit.files import names
 from tests.kit.make_conf import getconfig
+from tests.kit.refused import refused
 
 GUIDE = ["buildpkg", "cgroup", "ipc-sandbox", "network-sandbox", "parallel-fetch"]
 
@@ -51,7 +52,7 @@ def test_make_conf_of_a_base() -> None:
     }
 
 
-def test_the_features_are_added_to_the_profile_s() -> None:
+def test_features_are_appended_to_the_profiles() -> None:
     text = etc_portage.files(config(), "base")["make.conf"]
     assert f'FEATURES="${{FEATURES}} {" ".join(GUIDE)} -news"\n' in text
     assert text.count("FEATURES=") == 1
@@ -59,12 +60,12 @@ def test_the_features_are_added_to_the_profile_s() -> None:
     assert 'FEATURES="${FEATURES} -news"\n' in client
 
 
-def test_a_feature_said_twice_is_written_once() -> None:
+def test_duplicate_feature_is_written_once() -> None:
     found = make_conf(("chroots.base.features", ["test", "cgroup"]))
     assert found["FEATURES"].split() == [*GUIDE, "test"]
 
 
-def test_a_stack_inherits_and_overrides() -> None:
+def test_stack_inherits_and_overrides() -> None:
     java = etc_portage.files(config(), "java")
     assert getconfig(java["make.conf"])["USE"] == "ssl -gtk -ssl"
     assert getconfig(java["make.conf"])["TONE"] == "java"
@@ -77,7 +78,7 @@ def test_a_stack_inherits_and_overrides() -> None:
     assert tomcat["package.use/binmill"] == java["package.use/binmill"]
 
 
-def test_what_is_not_said_is_not_written() -> None:
+def test_unset_key_has_no_file() -> None:
     made = etc_portage.files(config(("chroots.base.package_use", None)), "base")
     assert sorted(made) == ["binrepos.conf", "make.conf", "repos.conf/binmill.conf"]
     text = made["make.conf"]
@@ -85,7 +86,7 @@ def test_what_is_not_said_is_not_written() -> None:
     assert "ACCEPT_KEYWORDS" not in text
 
 
-def test_lists_that_env_has_hold_where_the_config_s_own_are_empty() -> None:
+def test_list_in_env_counts_where_the_key_is_empty() -> None:
     env = {"USE": "-X", "ACCEPT_LICENSE": "*", "PKGDIR": "/elsewhere"}
     changes = (("chroots.base.env", env), ("chroots.base.use", None))
     found = make_conf(*changes)
@@ -94,7 +95,7 @@ def test_lists_that_env_has_hold_where_the_config_s_own_are_empty() -> None:
     assert make_conf(("chroots.base.env", env))["USE"] == "ssl -gtk"
 
 
-def test_every_table_and_list() -> None:
+def test_every_table_and_list_has_its_file() -> None:
     made = etc_portage.files(
         config(
             ("mirrors.local", ["http://127.0.0.1:1/a", "http://127.0.0.1:1/b"]),
@@ -120,13 +121,13 @@ def test_every_table_and_list() -> None:
     assert (found["ACCEPT_LICENSE"], found["ACCEPT_KEYWORDS"]) == ("-* @FREE", "~amd64")
 
 
-def test_further_variables_of_a_client_win() -> None:
+def test_variables_of_a_client_override() -> None:
     made = etc_portage.files(config(), "base", variables={"USE_X": "1", "PKGDIR": "/p"})
     found = getconfig(made["make.conf"])
     assert (found["USE_X"], found["PKGDIR"]) == ("1", "/p")
 
 
-def test_a_mirror_of_ones_own_comes_first() -> None:
+def test_local_mirror_of_the_site_comes_first() -> None:
     own = "https://127.0.0.1:1/mirror/role.java"
     made = etc_portage.files(config(), "base", local=(own,))
     assert made["mirrors"].endswith(f"local {own}\n")
@@ -178,7 +179,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_hostile_values_come_out_as_they_are(value: str) -> None:
+def test_hostile_value_is_read_back(value: str) -> None:
     env = {"AAA": value, "HOME": "expanded", "ORIGIN": "expanded", "ZZZ": "end"}
     found = make_conf(("chroots.base.env", env))
     assert found["AAA"] == value
@@ -186,12 +187,12 @@ def test_hostile_values_come_out_as_they_are(value: str) -> None:
     assert found["USE"] == "ssl -gtk"
 
 
-def test_a_use_flag_called_source() -> None:
-    """Every Java package has it; shlex takes it for a command that reads a file."""
+def test_use_flag_called_source_is_read_back() -> None:
+    """Every Java package has it; for shlex it is a command that reads a file."""
     assert make_conf(("chroots.base.use", ["source"]))["USE"] == "source"
 
 
-def test_all_pairs_of_what_means_something() -> None:
+def test_every_combination_of_special_characters_is_read_back() -> None:
     letters = ["\\", "'", '"', "$", "{", "}", "A", "`", "#", " "]
     words = [a + b + c + d for a in letters for b in letters for c in letters for d in "$'\\"]
     text = etc_portage.make_conf(
@@ -208,18 +209,18 @@ def test_all_pairs_of_what_means_something() -> None:
         ("ours:lab/x", "/var/db/repos/ours/profiles/lab/x"),
     ],
 )
-def test_profile_link(profile: str, link: str) -> None:
+def test_profile_link_leads_into_the_repository(profile: str, link: str) -> None:
     assert etc_portage.profile_link(config(("chroots.base.profile", profile)), "base") == link
     assert etc_portage.profile_link(config(("chroots.base.profile", profile)), "tomcat") == link
 
 
 @pytest.mark.parametrize("profile", ["../x", "a/../../x", "..", "ours:../x", "nowhere:x", "a:b:c"])
-def test_no_profile(profile: str) -> None:
-    with pytest.raises(BinmillError, match="is not a profile"):
+def test_malformed_profile_is_refused(profile: str) -> None:
+    with refused(BinmillError, "profile-malformed", chroot="base", profile=profile):
         etc_portage.profile_link(config(("chroots.base.profile", profile)), "base")
 
 
-def test_own_files_are_merged(tmp_path: Path) -> None:
+def test_portage_dir_is_merged(tmp_path: Path) -> None:
     own = tmp_path / "portage"
     (own / "package.use").mkdir(parents=True)
     (own / "profile").mkdir()
@@ -235,32 +236,32 @@ def test_own_files_are_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["make.conf", "make.conf/01", "package.use", "make.profile", "make.profile/parent"]
 )
-def test_own_files_that_clash(path: str) -> None:
+def test_portage_dir_file_that_clashes_is_refused(path: str) -> None:
     generated = {"make.conf": "x", "package.use/binmill": "y"}
-    with pytest.raises(BinmillError, match=f"portage_dir has {path}, which binmill generates"):
+    with refused(BinmillError, "portage-dir-clash", paths=[path]):
         etc_portage.merged(generated, {path: "mine", "bashrc": "z"})
     assert etc_portage.merged(generated, {"make.conf.d": "", "package.usex/y": ""})
 
 
-def test_own_files_that_are_refused(tmp_path: Path) -> None:
-    own = tmp_path / "portage"
-    with pytest.raises(BinmillError, match="is not a directory"):
-        etc_portage.own_files(own)
-    own.mkdir()
-    (own / "link").symlink_to("/etc/shadow")
-    with pytest.raises(BinmillError, match="is a link"):
-        etc_portage.own_files(own)
-    (own / "link").unlink()
-    (own / "folder").symlink_to("/etc")
-    with pytest.raises(BinmillError, match="is a link"):
-        etc_portage.own_files(own)
-    (own / "folder").unlink()
-    os.mkfifo(own / "pipe")
-    with pytest.raises(BinmillError, match="not a plain file"):
-        etc_portage.own_files(own)
+def test_portage_dir_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with refused(BinmillError, "portage-dir-missing", path=tmp_path / "portage"):
+        etc_portage.own_files(tmp_path / "portage")
 
 
-def test_own_files_in_another_encoding_come_out_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["/etc/shadow", "/etc"])
+def test_link_in_portage_dir_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "link").symlink_to(target)
+    with refused(BinmillError, "portage-dir-link", path=tmp_path / "link"):
+        etc_portage.own_files(tmp_path)
+
+
+def test_named_pipe_in_portage_dir_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with refused(BinmillError, "portage-dir-special-file", path=tmp_path / "pipe"):
+        etc_portage.own_files(tmp_path)
+
+
+def test_portage_dir_file_in_another_encoding_is_written_unchanged(tmp_path: Path) -> None:
     """A patch for a file in Latin-1, say."""
     patch = b"--- a/x\n+++ b/x\n@@ -0,0 +1 @@\n+caf\xe9\x00\n"
     (tmp_path / "portage/patches/a/b").mkdir(parents=True)
@@ -273,9 +274,7 @@ def test_own_files_in_another_encoding_come_out_as_they_are(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("what", ["added", "added below", "gone", "changed", "profile"])
-def test_a_generated_directory_that_somebody_has_changed_is_reported(
-    tmp_path: Path, what: str
-) -> None:
+def test_modified_directory_is_reported_and_kept(tmp_path: Path, what: str) -> None:
     made, folder = {"a/b": "1", "c": "2", "make.conf": "3"}, tmp_path / "etc"
     etc_portage.write(made, "/var/db/x", folder, tmp_path / "trash")
     etc_portage.vouched(folder, made, made)
@@ -290,7 +289,7 @@ def test_a_generated_directory_that_somebody_has_changed_is_reported(
     else:
         (folder / ("c" if what == "gone" else "make.profile")).unlink()
     kept = names(folder)
-    with pytest.raises(BinmillError, match="was put there, taken away or changed by hand"):
+    with refused(BinmillError, "etc-modified", folder=folder):
         etc_portage.vouched(folder, made, made)
     assert names(folder) == kept
 
@@ -307,8 +306,8 @@ def test_write_is_one_step_and_once(tmp_path: Path) -> None:
     assert names(tmp_path / "etc") == ["id"]
 
 
-def test_other_mirrors_are_no_other_etc(layout: Layout) -> None:
-    """Where files come from changes nothing that is built: the same record, the new make.conf."""
+def test_other_mirrors_change_no_record(layout: Layout) -> None:
+    """Mirrors do not affect what is built: the record is the same, make.conf is updated."""
     old = ("mirrors.local", ["http://local.example"])
     before = etc(Site(layout, config(old)), "java")
     made = layout.state / before["path"]
