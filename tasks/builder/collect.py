@@ -1,8 +1,8 @@
-"""From a finished build to a set: the binpkg of every package that was installed, checked, copied.
+"""A finished build -> a set: verify and copy the binpkg of every package that was installed.
 
-A chroot is hostile: names are parsed, files are opened without following links and copied out
-of the chroot's reach before they are read. An installed package without a binpkg is an error,
-since a client would miss it.
+The chroot is not trusted: names are parsed, files are opened without following links and copied out
+of its reach before they are read. An installed package without a binpkg is an error, since clients
+would lack it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import BinmillError, NotTrusted
-from tasks.portage import gpkg
+from tasks.portage import gpkg, vdb
 from tasks.portage.index import INDEX
 from tasks.system.files import (
     closed_folder,
@@ -33,7 +33,7 @@ def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> d
     `set` (its id) and `packages`, sorted: cpv, build_id, slot, use, repo, path, size, sha512.
     """
     scratch = sets / ".incoming"
-    closed_folder(trash)  # now: on a full disk nothing could be deleted any more
+    closed_folder(trash)  # now: on a full disk it could not be made, and nothing be deleted
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
@@ -52,13 +52,12 @@ def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> d
 
 
 def _without_mirrors(index: Path) -> None:
-    """Take out where files came from: there may be a password in it (fault 58).
+    """Remove the URLs of mirrors from the index, as they may contain a password.
 
     Portage writes GENTOO_MIRRORS into the header (bintree._pkgindex_header_keys).
     """
     lines = index.read_bytes().splitlines(keepends=True)
-    kept = (line for line in lines if not line.startswith(b"GENTOO_MIRRORS:"))
-    write_atomic(index, b"".join(kept))
+    write_atomic(index, b"".join(x for x in lines if not x.startswith(b"GENTOO_MIRRORS:")))
 
 
 def _by_name(package: dict[str, Any]) -> tuple[str, int]:
@@ -66,25 +65,23 @@ def _by_name(package: dict[str, Any]) -> tuple[str, int]:
 
 
 def _take(entry: Path, pkgdir: Path, scratch: Path) -> dict[str, Any]:
-    name = gpkg.parse(entry.parent.name, entry.name, _field(entry, "BUILD_ID"))
+    name = gpkg.parse(entry.parent.name, entry.name, vdb.value(entry, "BUILD_ID"))
     source, copy = pkgdir / name.path, scratch / name.path
     for folder in (source.parent, source.parent.parent):
         if folder.is_symlink():
-            raise NotTrusted(f"{folder} is a link; {name.cpv} is not taken")
+            raise NotTrusted("pkgdir-is-link", path=folder, package=name.cpv)
     try:
         copy_plain(source, copy)
     except FileNotFoundError:
-        raise BinmillError(
-            f"{name.cpv} was installed but left no binary package; a client would miss it",
-            "does it set RESTRICT or FEATURES against buildpkg?",
-        ) from None
+        raise BinmillError("package-not-packed", package=name.cpv) from None
     values = gpkg.metadata(copy)
     if (values.get("CATEGORY"), values.get("PF"), values.get("BUILD_ID")) != (
         name.category,
         f"{name.package}-{name.version}",
         str(name.build_id),
     ):
-        raise NotTrusted(f"{name.path} says it is {values.get('CATEGORY')}/{values.get('PF')}")
+        claimed = f"{values.get('CATEGORY')}/{values.get('PF')}-{values.get('BUILD_ID')}"
+        raise NotTrusted("package-misnamed", path=name.path, claimed=claimed)
     return {
         "cpv": name.cpv,
         "build_id": name.build_id,
@@ -95,10 +92,3 @@ def _take(entry: Path, pkgdir: Path, scratch: Path) -> dict[str, Any]:
         "size": copy.stat().st_size,
         **digests(copy, "sha512"),
     }
-
-
-def _field(entry: Path, name: str) -> str:
-    path = entry / name
-    if path.is_symlink() or not path.is_file():
-        raise NotTrusted(f"{entry.parent.name}/{entry.name} has no {name} in the package database")
-    return path.read_text(encoding="utf-8", errors="replace").strip()

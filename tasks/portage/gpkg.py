@@ -1,7 +1,7 @@
-"""GPKG files (GLEP 78): the container's own checks, and the metadata that an index needs.
+"""GPKG files (GLEP 78): verification of the container, its metadata and the paths of its image.
 
-Read without the chroot that made them: a .gpkg.tar is a plain tar of a compressed metadata
-archive, a compressed image and a Manifest with the digests of both.
+A .gpkg.tar is a plain tar of a compressed metadata archive, a compressed image and a Manifest with
+the digests of both. It is read here without any chroot.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import IO
 from tasks.errors import NotTrusted
 from tasks.system.gpgv import Role, verify_clearsigned
 
-# PMS 3.1 and 3.2: what a category, a package name and a version may be
+# categories, package names and versions (PMS 3.1 and 3.2)
 _CATEGORY = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
 _PF = re.compile(
     r"(?P<pn>[A-Za-z0-9_][A-Za-z0-9+_-]*?)-"
@@ -35,7 +35,7 @@ _METADATA_LIMIT = 64 << 20
 
 @dataclass(frozen=True)
 class Name:
-    """A parsed CATEGORY/PF with its build number; the only source of a binpkg's path."""
+    """A parsed CATEGORY/PF with its build number; paths of binpkgs come from here only."""
 
     category: str
     package: str
@@ -48,48 +48,48 @@ class Name:
 
     @property
     def path(self) -> str:
-        """Where binpkg-multi-instance puts it below a binhost."""
+        """The path below a binhost, as of FEATURES=binpkg-multi-instance."""
         file = f"{self.package}-{self.version}-{self.build_id}.gpkg.tar"
         return f"{self.category}/{self.package}/{file}"
 
 
 def parse(category: str, pf: str, build_id: str) -> Name:
-    """A name from its parts; raises NotTrusted for anything that is not one (`..`, `/`, ...)."""
+    """Parse a name; raises NotTrusted for anything that is not one (`..`, `/`, ...)."""
     match = _PF.fullmatch(pf)
-    # a PN that ends in what looks like a version is none (PMS 3.1.2): foo-1-2
+    # a PN must not end in something like a version (PMS 3.1.2): foo-1-2
     if match is None or _PF.fullmatch(match["pn"]) or not re.fullmatch(_CATEGORY, category):
-        raise NotTrusted(f"{category!r}/{pf!r} is not the name of a package")
+        raise NotTrusted("package-name-malformed", category=category, pf=pf)
     if not re.fullmatch(r"[1-9][0-9]{0,8}", build_id):
-        raise NotTrusted(f"{category}/{pf}: {build_id!r} is not a build number")
+        raise NotTrusted("build-id-malformed", package=f"{category}/{pf}", build_id=build_id)
     return Name(category, match["pn"], match["pvr"], int(build_id))
 
 
 def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
-    """The metadata of a GPKG by Portage's key; raises NotTrusted when the container is not whole.
+    """Verify a GPKG and read its metadata, by Portage's key; raises NotTrusted.
 
-    Every member is held against the container's Manifest on the way. With `role`, the Manifest
-    must be clearsigned by one of the role's keys.
+    Every member is compared with the container's Manifest. With `role`, the Manifest must be
+    clearsigned by one of the role's keys.
     """
     try:
         with tarfile.open(path, "r:") as container:
             members = _members(container)
             manifest = _read(container, members.pop("Manifest"))
             expected = _manifest(_signed(manifest, role) if role else manifest)
-            # gpkg-1, an empty file, says what this is; older ones do not list it
+            # gpkg-1 is an empty file that marks the format; older containers do not list it
             for name in sorted(members.keys() - expected.keys() - {"gpkg-1"}):
-                raise NotTrusted(f"{path.name}: its Manifest does not cover {name}")
+                raise NotTrusted("gpkg-member-not-covered", file=path.name, member=name)
             for name, (size, digest) in expected.items():
                 _check(container, members[name], size, digest)
             packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
-            return _values(_unpacked(_read(container, members[packed]), packed))
+            return _values(_decompressed(_read(container, members[packed]), packed))
     except _broken() as error:
-        raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
+        raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
 
 
 def files(path: Path) -> Iterator[str]:
-    """Every path that a GPKG's image installs, folders aside: absolute, in one form.
+    """The paths that a GPKG's image installs, without directories: absolute and normalised.
 
-    The image is read as a stream, whatever its size. Raises NotTrusted when it cannot be read.
+    The image is read as a stream, whatever its size. Raises NotTrusted if it cannot be read.
     """
     try:
         with tarfile.open(path, "r:") as container:
@@ -103,27 +103,31 @@ def files(path: Path) -> Iterator[str]:
                     if not member.isdir():
                         yield posixpath.normpath(f"/{inside.lstrip('/')}")
     except _broken() as error:
-        raise NotTrusted(f"{path.name} is not a whole GPKG ({error})") from error
+        raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
 
 
 def _members(container: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
     """The members by name, without the container's top directory.
 
-    Plain files, each once: of two with one name, a client might take the other one. A sparse
-    member could claim any size without having it.
+    Only regular files, each name once: of two with the same name, a client might read the other. A
+    sparse member could claim any size.
     """
-    found: dict[str, tarfile.TarInfo] = {}
+    members: dict[str, tarfile.TarInfo] = {}
     for member in container:
         name = member.name.rsplit("/", 1)[-1]
-        if not member.isreg() or member.issparse() or name in found:
-            raise NotTrusted(f"{member.name!r} has no place in a GPKG")
-        found[name] = member
-    return found
+        if not member.isreg() or member.issparse() or name in members:
+            raise NotTrusted("gpkg-member-unexpected", file=_file(container), member=member.name)
+        members[name] = member
+    return members
+
+
+def _file(container: tarfile.TarFile) -> str:
+    return Path(str(container.name)).name
 
 
 def _read(container: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _METADATA_LIMIT:
-        raise NotTrusted(f"{member.name} is larger than metadata can be")
+        raise NotTrusted("gpkg-metadata-too-large", file=_file(container), member=member.name)
     stream = container.extractfile(member)
     assert stream is not None  # noqa: S101
     return stream.read()
@@ -138,31 +142,31 @@ def _signed(manifest: bytes, role: Role) -> bytes:
 
 def _manifest(text: bytes) -> Mapping[str, tuple[int, str]]:
     """DATA lines: name, size, then pairs of algorithm and digest (GLEP 74)."""
-    found = {}
+    digests: dict[str, tuple[int, str]] = {}
     for line in text.decode("utf-8", "replace").splitlines():
         words = line.split()
         if words[:1] == ["DATA"] and "SHA512" in words:
-            if words[1] in found:
-                raise NotTrusted(f"a Manifest names {words[1]} twice")
-            found[words[1]] = (int(words[2]), words[words.index("SHA512") + 1])
-    return found
+            if words[1] in digests:
+                raise NotTrusted("gpkg-manifest-duplicate", member=words[1])
+            digests[words[1]] = (int(words[2]), words[words.index("SHA512") + 1])
+    return digests
 
 
 def _check(container: tarfile.TarFile, member: tarfile.TarInfo, size: int, digest: str) -> None:
     stream = container.extractfile(member)
     assert stream is not None  # noqa: S101
-    found = hashlib.file_digest(stream, "sha512").hexdigest()  # type: ignore[arg-type]
-    if member.size != size or found != digest:
-        raise NotTrusted(f"{member.name} does not fit its Manifest")
+    actual = hashlib.file_digest(stream, "sha512").hexdigest()  # type: ignore[arg-type]
+    if member.size != size or actual != digest:
+        raise NotTrusted("gpkg-member-differs", file=_file(container), member=member.name)
 
 
-def _unpacked(data: bytes, name: str) -> bytes:
+def _decompressed(data: bytes, name: str) -> bytes:
     with _opened(io.BytesIO(data), name) as stream:
         return stream.read(_METADATA_LIMIT)
 
 
 def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
-    """A member of a container, to be read without its compression."""
+    """Decompress a member of a container."""
     suffix = name.rsplit(".", 1)[-1]
     if suffix == "tar":
         return stream
@@ -178,7 +182,7 @@ def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What the readers say of a file that is not what it seems; every decompressor has its own."""
+    """The exceptions that tarfile and the decompressors raise for damaged files."""
     import zstandard
 
     return (

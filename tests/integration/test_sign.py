@@ -280,7 +280,7 @@ def test_lines_outside_of_the_signature_do_not_count(keys: Gpg, role: Role, tmp_
 def test_a_member_changed_after_signing(keys: Gpg, role: Role, tmp_path: Path) -> None:
     signed = keys.sign("--clear-sign", who="good", data=manifest(parts()))
     changed = parts({**VALUES, "USE": "evil"})
-    with pytest.raises(NotTrusted, match="does not fit"):
+    with pytest.raises(NotTrusted, match="does not match the Manifest"):
         metadata(gpkg(tmp_path / "x.gpkg.tar", changed, listed=signed), role)
 
 
