@@ -1,7 +1,7 @@
-"""Each role asks for each path of each group, of the real nginx, over TLS.
+"""Every role requests every path of every group from the real nginx, over TLS.
 
-What should come of it is worked out here from the words of docs/serving.md, and from the files that
-the test itself has laid down; not from the policy's own code.
+The expected answers are worked out here from docs/serving.md and from the files that the test has
+written; not by the policy's own code.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from tasks.config.access import Access
 from tasks.errors import BinmillError, HostLacks
 from tasks.serve import certificates, nginx, policy, users
 from tasks.serve.nginx import Clients, Tls
-from tasks.serve.nginx_process import Server as Nginx
-from tasks.serve.nginx_process import running, serving
+from tasks.serve.nginx_process import Server, running, serving
+from tasks.system.command import run
 from tasks.system.files import write_atomic
 from tests.kit.refused import refused
 
 ACCESS = Access(groups=["site:acme", "role:java"], binhosts={"java": "role:java"})
 USERS = {"anna": ["site:acme"], "jan": ["role:java"], "both": ["site:acme", "role:java"]}
 HOLDERS = {"cara": ["site:acme"], "jill": ["role:java"], "each": ["site:acme", "role:java"]}
-# path -> group and content, of all that is to be had; by hand
 PACKAGE = "app-misc/one/one-1-1.gpkg.tar"
 SIGNED = (
     "Packages",
@@ -49,31 +48,30 @@ SIGNED = (
     "provenance.jsonl",
     "sbom.cdx.json",
     "client.tar",
-    "client.tar",
 )
-# What is asked for in many ways; all else of a view is asked for as it is.
-TWISTED = ("Packages", "one-1-1.gpkg.tar", "layout.conf", "one-1.tar.gz")
+# Files that are requested by many spellings of their path; all others by one.
+RESPELLED = ("Packages", "one-1-1.gpkg.tar", "layout.conf", "one-1.tar.gz")
 PUBLISHED = {
     "/base": "public",
     "/base@role.java": "role:java",
-    "/java": "role:java",  # its whole binhost is: by two names
+    "/java": "role:java",  # [access.binhosts]: by two names
     "/java@role.java": "role:java",
     "/java@site.acme": "site:acme",
 }
 MIRRORS = {"public": "public", "site.acme": "site:acme", "role.java": "role:java"}
 GROUP_OF = PUBLISHED | {f"/mirror/{name}": group for name, group in MIRRORS.items()}
-SPARE = ("/base@site.acme",)  # a group's view which was not published
+UNPUBLISHED = ("/base@site.acme",)  # a location without files
 
 
-def lay_down(state: Path) -> dict[str, bytes]:
-    """A site's files; returns what may be asked for, by URL path."""
-    there = {}
+def write_site(state: Path) -> dict[str, bytes]:
+    """Write the files of a site; returns the content that is served, by URL path."""
+    files = {}
     for prefix, group in PUBLISHED.items():
         binhost = state / "binhost" / prefix[1:].partition("@")[0]
         gen = binhost / "gen/1" / group.replace(":", ".")
         for name in (*SIGNED, PACKAGE):
             content = f"{gen.relative_to(state)}/{name} is here".encode()
-            there[f"{prefix}/{name}"] = content
+            files[f"{prefix}/{name}"] = content
             (gen / name).parent.mkdir(parents=True, exist_ok=True)
             (gen / name).write_bytes(content)
         for name in ("generation.json", ".hidden", "app-misc/one/.secret.gpkg.tar", "note.txt"):
@@ -86,11 +84,11 @@ def lay_down(state: Path) -> dict[str, bytes]:
         folder = state / "mirror" / name / "distfiles"
         (folder / "4f").mkdir(parents=True)
         for inner in ("layout.conf", "one-1.tar.gz", "4f/one-1.tar.gz"):
-            there[f"/mirror/{name}/distfiles/{inner}"] = content = f"{name} {inner}".encode()
+            files[f"/mirror/{name}/distfiles/{inner}"] = content = f"{name} {inner}".encode()
             (folder / inner).write_bytes(content)
         (folder / ".unnamed.json").write_text("internal")
     (state / "doit.db").write_text("internal")
-    return there
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -98,114 +96,83 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return certificate(tmp_path_factory.mktemp("tls"), "-days", "2")
 
 
+def openssl(words: str, *paths: str | Path) -> None:
+    subprocess.run(["openssl", *words.split(), *paths], check=True, capture_output=True)
+
+
 def certificate(folder: Path, *dates: str) -> Tls:
-    made = Tls(folder / "cert.pem", folder / "key.pem")
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            *dates,
-            "-keyout",
-            made.key,
-            "-out",
-            made.certificate,
-        ],
-        check=True,
-        capture_output=True,
+    """Make a self-signed certificate for 127.0.0.1."""
+    tls = Tls(folder / "cert.pem", folder / "key.pem")
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
+        f" -addext subjectAltName=IP:127.0.0.1 {' '.join(dates)}",
+        *("-keyout", tls.key, "-out", tls.certificate),
     )
-    return made
+    return tls
 
 
-def expired(folder: Path) -> Tls:
-    """A certificate that was good for a day in 2020; only openssl-ca(1) can be told a date."""
-    made = certificate(folder, "-days", "2")
+def expired_certificate(folder: Path) -> Tls:
+    """Make a certificate that was valid for a day in 2020; only openssl-ca(1) takes dates."""
+    tls = certificate(folder, "-days", "2")
+    request, config = folder / "request.pem", folder / "ca.conf"
     (folder / "index.txt").write_text("")
-    (folder / "ca.conf").write_text(
+    config.write_text(
         f"[ca]\ndefault_ca=it\n[it]\ndatabase={folder}/index.txt\nnew_certs_dir={folder}\n"
         "rand_serial=yes\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n"
     )
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-new",
-            "-key",
-            made.key,
-            "-subj",
-            "/CN=localhost",
-            "-out",
-            folder / "request.pem",
-        ],
-        check=True,
-        capture_output=True,
+    openssl("req -new -subj /CN=localhost", "-key", tls.key, "-out", request)
+    openssl(
+        "ca -batch -selfsign -notext -startdate 20200101000000Z -enddate 20200102000000Z",
+        *("-config", config, "-keyfile", tls.key, "-in", request, "-out", tls.certificate),
     )
-    subprocess.run(
-        [
-            "openssl",
-            "ca",
-            "-batch",
-            "-selfsign",
-            "-config",
-            folder / "ca.conf",
-            "-keyfile",
-            made.key,
-            "-in",
-            folder / "request.pem",
-            "-startdate",
-            "20200101000000Z",
-            "-enddate",
-            "20200102000000Z",
-            "-notext",
-            "-out",
-            made.certificate,
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return made
+    return tls
 
 
 @dataclass(frozen=True)
-class Server:
-    """A running server: where, its files, its users' passwords."""
+class Answer:
+    """An HTTP answer."""
 
-    nginx: Nginx
-    there: dict[str, bytes]
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ServedSite:
+    """A running nginx, the content that it serves, and the passwords of its users."""
+
+    nginx: Server
+    files: dict[str, bytes]
     passwords: dict[str, str]
     tls: Tls
     folder: Path
-    lines: dict[str, http.client.HTTPSConnection] = field(default_factory=dict)
+    connections: dict[str, http.client.HTTPSConnection] = field(default_factory=dict)
 
     @property
-    def url(self) -> str:
-        return self.nginx.url
+    def address(self) -> str:
+        return self.nginx.url.removeprefix("https://")
 
-    def line(self, certificate: str) -> http.client.HTTPSConnection:
+    @property
+    def register(self) -> Path:
+        return self.folder / "secrets/users.json"
+
+    def connection(self, certificate: str = "") -> http.client.HTTPSConnection:
         """A connection with a client certificate, NAME.pem in the test's folder, or without."""
-        if certificate not in self.lines:
+        if certificate not in self.connections:
             trust = ssl.create_default_context(cafile=str(self.tls.certificate))
             if certificate:
                 trust.load_cert_chain(self.folder / f"{certificate}.pem")
-            host = self.url.removeprefix("https://")
-            self.lines[certificate] = http.client.HTTPSConnection(host, timeout=20, context=trust)
-        return self.lines[certificate]
+            self.connections[certificate] = http.client.HTTPSConnection(
+                self.address, timeout=20, context=trust
+            )
+        return self.connections[certificate]
 
-    def hang_up(self) -> None:
-        for line in self.lines.values():
-            line.close()
-        self.lines.clear()
+    def close(self) -> None:
+        for connection in self.connections.values():
+            connection.close()
+        self.connections.clear()
 
-    def ask(
+    def request(
         self,
         path: str,
         user: str = "",
@@ -214,88 +181,89 @@ class Server:
         *,
         part: str = "",
         certificate: str = "",
-    ) -> tuple[int, bytes, dict[str, str]]:
-        """One request, its path sent as it is."""
-        line = self.line(certificate)
-        line.putrequest(method, path, skip_accept_encoding=True)
+    ) -> Answer:
+        """Send one request with this very path; the password is the user's if it is None."""
+        connection = self.connection(certificate)
+        connection.putrequest(method, path, skip_accept_encoding=True)
         if user:
             pair = f"{user}:{self.passwords.get(user, '') if password is None else password}"
             coded = base64.b64encode(pair.encode()).decode()
-            line.putheader("Authorization", f"Basic {coded}")
+            connection.putheader("Authorization", f"Basic {coded}")
         if part:
-            line.putheader("Range", part)
-        line.endheaders()
-        answer = line.getresponse()
-        return answer.status, answer.read(), dict(answer.getheaders())
+            connection.putheader("Range", part)
+        connection.endheaders()
+        response = connection.getresponse()
+        return Answer(response.status, response.read(), dict(response.getheaders()))
+
+    def status(self, path: str, user: str = "", password: str | None = None) -> int:
+        return self.request(path, user, password).status
 
 
 def clients(folder: Path) -> Clients:
-    held = users.serials(users.read(folder / "secrets/users.json"), ACCESS.groups)
-    return Clients(folder / "ours" / certificates.AUTHORITY, held)
+    serials = users.serials(users.read(folder / "secrets/users.json"), ACCESS.groups)
+    return Clients(folder / "clients" / certificates.AUTHORITY, serials)
 
 
-def hold(folder: Path, name: str, groups: list[str]) -> None:
-    users.add_certificate(
-        folder / "secrets/users.json", name, groups, ACCESS.groups, folder=folder / "ours", days=9
-    )
+def add_certificate(folder: Path, name: str, groups: list[str]) -> None:
+    register, issued = folder / "secrets/users.json", folder / "clients"
+    users.add_certificate(register, name, groups, ACCESS.groups, folder=issued, days=9)
 
 
-def bad_certificates(folder: Path) -> None:
-    """Every kind that must not open a door: expired, revoked, of another CA, of nobody's."""
+def write_bad_certificates(folder: Path) -> None:
+    """Make certificates that give no access: expired, revoked, of another CA, self-signed."""
     register = folder / "secrets/users.json"
-    for name in ("old", "gone"):
-        hold(folder, name, ["site:acme", "role:java"])
-    held = users.read(register)
-    held["old"]["serial"] = certificates.issue(folder / "ours", "old", -1).serial  # expired
-    write_atomic(register, json.dumps(held))
-    (folder / "ours/gone.pem").rename(folder / "ours/kept.pem")  # the client's own copy
-    users.remove(register, "gone", folder / "ours")
-    with pytest.MonkeyPatch.context() as patch:  # another CA, that gives the serial of a good one
-        good = int(held["each"]["serial"], 16)
-        patch.setattr(secrets, "randbits", lambda _bits: good & ~(1 << 126))
-        certificates.issue(folder / "theirs", "foreign", 9)
-    made = certificates.throwaway(folder / "self")
-    itself = made.key.read_text() + made.certificate.read_text()
-    (folder / "self/self.pem").write_text(itself)
+    for name in ("expired", "revoked"):
+        add_certificate(folder, name, ["site:acme", "role:java"])
+    entries = users.read(register)
+    # it is in the list of users all the same
+    entries["expired"]["serial"] = certificates.issue(folder / "clients", "expired", -1).serial
+    write_atomic(register, json.dumps(entries))
+    (folder / "clients/revoked.pem").rename(folder / "clients/copy.pem")  # the client's own
+    users.remove(register, "revoked", folder / "clients")
+    with pytest.MonkeyPatch.context() as patch:  # another CA repeats the serial of a valid one
+        valid = int(entries["each"]["serial"], 16)
+        patch.setattr(secrets, "randbits", lambda _bits: valid & ~(1 << 126))
+        certificates.issue(folder / "other-ca", "foreign", 9)
+    tls = certificates.throwaway(folder / "self")
+    (folder / "self/self.pem").write_text(tls.key.read_text() + tls.certificate.read_text())
 
 
 @pytest.fixture(scope="module")
-def server(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def served_site(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedSite]:
     folder = tmp_path_factory.mktemp("access")
-    there = lay_down(folder / "state")
+    files = write_site(folder / "state")
     register = folder / "secrets/users.json"
     passwords = {
         name: users.add(register, name, groups, ACCESS.groups) for name, groups in USERS.items()
     }
     for name, groups in HOLDERS.items():
-        hold(folder, name, groups)
-    bad_certificates(folder)
-    store = folder / "state/serve/users"
-    write_passwords(register, store)
-    doors = policy.doors(ACCESS, ["base", "java"])
+        add_certificate(folder, name, groups)
+    write_bad_certificates(folder)
+    password_files = folder / "state/serve/users"
+    write_passwords(register, password_files)
     with running(
-        doors,
+        policy.doors(ACCESS, ["base", "java"]),
         folder / "state",
         folder / "nginx",
         tls=tls,
-        passwords=store,
+        passwords=password_files,
         clients=clients(folder),
         log=folder / "requests.log",
-    ) as made:
-        server = Server(made, there, passwords, tls, folder)
-        yield server
-        server.hang_up()
+    ) as server:
+        site = ServedSite(server, files, passwords, tls, folder)
+        yield site
+        site.close()
 
 
-def write_passwords(register: Path, store: Path) -> None:
+def write_passwords(register: Path, folder: Path) -> None:
     owner = 65534 if os.geteuid() == 0 else os.geteuid()
-    store.parent.mkdir(parents=True, exist_ok=True)
-    users.write_password_files(users.read(register), ACCESS.groups, store, owner)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    users.write_password_files(users.read(register), ACCESS.groups, folder, owner)
 
 
 @dataclass(frozen=True)
-class Who:
-    """A credential, and the groups in which it has been proven to be; None: refused anywhere."""
+class Role:
+    """A credential, and the groups that it proves; None if nginx refuses it everywhere."""
 
     groups: list[str] | None
     user: str = ""
@@ -304,28 +272,28 @@ class Who:
 
 
 ROLES = {
-    "nothing": Who([]),
-    **{name: Who(groups, user=name) for name, groups in USERS.items()},
-    "a wrong password": Who([], "anna", "wrong"),
-    "an empty password": Who([], "anna", ""),
-    "nobody's password": Who([], "nobody", "x"),
-    "a name in capitals": Who([], "ANNA", "x"),
-    "the name of a certificate": Who([], "jill", ""),
-    **{name: Who(groups, certificate=f"ours/{name}") for name, groups in HOLDERS.items()},
-    "expired": Who(None, certificate="ours/old"),
-    "revoked": Who([], certificate="ours/kept"),
-    "of another CA": Who(None, certificate="theirs/foreign"),
-    "of itself": Who(None, certificate="self/self"),
-    "both": Who(["site:acme", "role:java"], "anna", None, "ours/jill"),
-    "a certificate and a wrong password": Who(["role:java"], "anna", "wrong", "ours/jill"),
-    "a password and revoked": Who(["site:acme"], "anna", None, "ours/kept"),
-    "a password and expired": Who(None, "both", None, "ours/old"),
-    "a password and of another CA": Who(None, "both", None, "theirs/foreign"),
+    "nothing": Role([]),
+    **{name: Role(groups, user=name) for name, groups in USERS.items()},
+    "wrong password": Role([], "anna", "wrong"),
+    "empty password": Role([], "anna", ""),
+    "unknown user": Role([], "nobody", "x"),
+    "user in capitals": Role([], "ANNA", "x"),
+    "user of a certificate": Role([], "jill", ""),
+    **{name: Role(groups, certificate=f"clients/{name}") for name, groups in HOLDERS.items()},
+    "expired": Role(None, certificate="clients/expired"),
+    "revoked": Role([], certificate="clients/copy"),
+    "of another CA": Role(None, certificate="other-ca/foreign"),
+    "self-signed": Role(None, certificate="self/self"),
+    "password and certificate": Role(["site:acme", "role:java"], "anna", None, "clients/jill"),
+    "wrong password and certificate": Role(["role:java"], "anna", "wrong", "clients/jill"),
+    "password and revoked": Role(["site:acme"], "anna", None, "clients/copy"),
+    "password and expired": Role(None, "both", None, "clients/expired"),
+    "password and of another CA": Role(None, "both", None, "other-ca/foreign"),
 }
 
 
-def ways(path: str) -> Iterator[str]:
-    """A path said in other ways; those that mean the same and those that do not."""
+def spellings(path: str) -> Iterator[str]:
+    """Spell a path in other ways: some mean the same path, some do not."""
     top, _, rest = path[1:].partition("/")
     last = posixpath.basename(path)
     yield path
@@ -376,7 +344,7 @@ INTERNAL = [
     "/mirror/role.java",
     *(
         f"{prefix}/{inner}"
-        for prefix in (*PUBLISHED, *SPARE)
+        for prefix in (*PUBLISHED, *UNPUBLISHED)
         for inner in (
             "",
             "generation.json",
@@ -399,10 +367,10 @@ INTERNAL = [
 ]
 
 
-def meant(path: str) -> str:
-    """What a request's path means (RFC 3986): no query, decoded once, dots and slashes gone.
+def normalised(path: str) -> str:
+    """Normalise a path (RFC 3986): without query, decoded once, dots and slashes resolved.
 
-    "" for what is none: what is badly encoded, has a NUL, or leads above the top.
+    "" for an invalid one: badly encoded, with a NUL, or above the top.
     """
     path = re.sub(r"^https?://[^/]*", "", path)
     plain = urllib.parse.unquote(path.partition("?")[0])
@@ -410,53 +378,54 @@ def meant(path: str) -> str:
     depth = [len(steps[:n]) - 2 * steps[:n].count("..") for n in range(len(steps) + 1)]
     if not path.startswith("/") or "%zz" in plain or "\0" in plain or min(depth) < 0:
         return ""
-    ended = plain.endswith(("/", "/.", "/.."))
+    is_folder = plain.endswith(("/", "/.", "/.."))
     short = posixpath.normpath("/" + plain.lstrip("/"))
-    return short + "/" if ended and short != "/" else short
+    return short + "/" if is_folder and short != "/" else short
 
 
 def group_at(path: str) -> str:
-    """The group whose path something is below; "" for none's."""
+    """The group of the location that has this path; "" for none."""
     for prefix, group in GROUP_OF.items():
         if path.startswith(prefix + "/"):
             return group
-    for prefix in SPARE:
+    for prefix in UNPUBLISHED:
         if path.startswith(prefix + "/"):
             return prefix.split("@")[1].replace(".", ":")
     return ""
 
 
-def expected(path: str, groups: list[str] | None, there: dict[str, bytes]) -> int:
-    """The answer by docs/serving.md."""
-    plain = meant(path)
+def expected(path: str, groups: list[str] | None, files: dict[str, bytes]) -> int:
+    """The answer according to docs/serving.md."""
+    plain = normalised(path)
     if groups is None and plain:
         return 401
     group = group_at(plain)
     if groups is not None and group not in ("", "public") and group not in groups:
         return 401
-    return 200 if plain in there else 404
+    return 200 if plain in files else 404
 
 
-@pytest.mark.parametrize("who", ROLES.values(), ids=list(ROLES))
-def test_the_matrix(server: Server, who: Who) -> None:
-    seen: dict[int, int] = {}
+@pytest.mark.parametrize("role", ROLES.values(), ids=list(ROLES))
+def test_every_path_answers_each_role_as_documented(served_site: ServedSite, role: Role) -> None:
+    counts: dict[int, int] = {}
     wrong = []
-    twisted = (w for p in server.there if p.endswith(TWISTED) for w in ways(p))
-    for path in dict.fromkeys([*server.there, *twisted, *INTERNAL]):
-        status, body, _ = server.ask(path, who.user, who.password, certificate=who.certificate)
-        wanted = expected(path, who.groups, server.there)
-        seen[wanted] = seen.get(wanted, 0) + 1
-        if status != wanted or (status == 200 and body != server.there[meant(path)]):
-            wrong.append((path, status, wanted))
-        assert b"internal" not in body
+    files = served_site.files
+    respelled = (way for path in files if path.endswith(RESPELLED) for way in spellings(path))
+    for path in dict.fromkeys([*files, *respelled, *INTERNAL]):
+        answer = served_site.request(path, role.user, role.password, certificate=role.certificate)
+        status = expected(path, role.groups, files)
+        counts[status] = counts.get(status, 0) + 1
+        if answer.status != status or (status == 200 and answer.body != files[normalised(path)]):
+            wrong.append((path, answer.status, status))
+        assert b"internal" not in answer.body
     assert wrong == []
-    if who.groups is None:
-        assert seen[401] > 500
-        assert 200 not in seen
+    if role.groups is None:
+        assert counts[401] > 500
+        assert 200 not in counts
         return
-    assert seen[200] > 50
-    assert seen[404] > 50
-    assert (401 in seen) == (set(who.groups) != {"site:acme", "role:java"})
+    assert counts[200] > 50
+    assert counts[404] > 50
+    assert (401 in counts) == (set(role.groups) != {"site:acme", "role:java"})
 
 
 PARTS = {
@@ -464,7 +433,7 @@ PARTS = {
     "bytes=3-": 206,
     "bytes=-2": 206,
     "bytes=2-99999": 206,
-    "bytes=0-0,2-2": 200,  # of many parts at once: the whole, not a bomb
+    "bytes=0-0,2-2": 200,  # several ranges at once: the whole file, not a bomb
     "lines=1-2": 200,
     "bytes=": 200,
     "bytes=99999-": 404,
@@ -474,42 +443,47 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("who", ROLES.values(), ids=list(ROLES))
-def test_a_part_of_each_file(server: Server, who: Who) -> None:
-    for number, (path, content) in enumerate(server.there.items()):
-        part, wanted = [*PARTS.items()][number % len(PARTS)]
-        allowed = expected(path, who.groups, server.there) == 200
-        status, body, _ = server.ask(
-            path, who.user, who.password, part=part, certificate=who.certificate
+@pytest.mark.parametrize("role", ROLES.values(), ids=list(ROLES))
+def test_a_range_of_each_file_is_for_the_same_roles(served_site: ServedSite, role: Role) -> None:
+    def request(path: str, method: str = "GET", part: str = "") -> Answer:
+        return served_site.request(
+            path, role.user, role.password, method, part=part, certificate=role.certificate
         )
-        assert status == (wanted if allowed else 401), (path, part)
-        assert (body == content) == (allowed and wanted == 200), (path, part)
-        status, body, _ = server.ask(
-            path, who.user, who.password, "HEAD", certificate=who.certificate
-        )
-        assert (status, body) == (200 if allowed else 401, b"")
+
+    for number, (path, content) in enumerate(served_site.files.items()):
+        part, status = [*PARTS.items()][number % len(PARTS)]
+        allowed = expected(path, role.groups, served_site.files) == 200
+        answer = request(path, part=part)
+        assert answer.status == (status if allowed else 401), (path, part)
+        assert (answer.body == content) == (allowed and status == 200), (path, part)
+        head = request(path, "HEAD")
+        assert (head.status, head.body) == (200 if allowed else 401, b"")
 
 
-def test_every_part(server: Server) -> None:
-    path, content = next(iter(server.there.items()))
-    for part, wanted in PARTS.items():
-        status, body, _ = server.ask(path, part=part)
-        assert status == wanted, part
-        assert status != 206 or (body in content and body != content), part
+def test_every_kind_of_range_answers_as_documented(served_site: ServedSite) -> None:
+    path, content = next(iter(served_site.files.items()))
+    for part, status in PARTS.items():
+        answer = served_site.request(path, part=part)
+        assert answer.status == status, part
+        assert status != 206 or (answer.body in content and answer.body != content), part
 
 
 METHODS = ["POST", "PUT", "DELETE", "PROPFIND", "MKCOL", "OPTIONS", "TRACE", "PATCH", "BREW"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nobody_writes(server: Server, method: str) -> None:
-    for who in (Who([]), Who([], "jan"), Who([], certificate="ours/each")):
-        for path, content in server.there.items():
-            asked = server.ask(path, who.user, method=method, certificate=who.certificate)
-            assert asked[0] == 403, path
-            assert server.ask(path, "both")[1] == content
-        nothing = server.ask("/nothing", who.user, method=method, certificate=who.certificate)
-        assert nothing[0] == (403 if method == "TRACE" else 404)
+def test_no_role_can_write(served_site: ServedSite, method: str) -> None:
+    for role in (Role([]), Role([], "jan"), Role([], certificate="clients/each")):
+
+        def status(path: str, role: Role = role) -> int:
+            return served_site.request(
+                path, role.user, method=method, certificate=role.certificate
+            ).status
+
+        for path, content in served_site.files.items():
+            assert status(path) == 403, path
+            assert served_site.request(path, "both").body == content
+        assert status("/nothing") == (403 if method == "TRACE" else 404)
 
 
 MALFORMED = {
@@ -530,147 +504,144 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize(("sent", "wanted"), MALFORMED.items(), ids=lambda v: str(v)[:50])
-def test_what_is_no_request(server: Server, sent: bytes, wanted: int) -> None:
-    trust = ssl.create_default_context(cafile=str(server.tls.certificate))
-    assert said(server, sent, trust).startswith(b"HTTP/1.1 %d " % wanted)
+@pytest.mark.parametrize(("request_bytes", "status"), MALFORMED.items(), ids=lambda v: str(v)[:50])
+def test_malformed_request_is_refused(
+    served_site: ServedSite, request_bytes: bytes, status: int
+) -> None:
+    trust = ssl.create_default_context(cafile=str(served_site.tls.certificate))
+    line = status_line(served_site, request_bytes, trust)
+    assert line.startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_what_is_not_even_tls(server: Server) -> None:
-    assert said(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", None).startswith(b"HTTP/1.1 403 ")
+def test_request_without_tls_is_forbidden(served_site: ServedSite) -> None:
+    line = status_line(served_site, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", None)
+    assert line.startswith(b"HTTP/1.1 403 ")
 
 
-def said(server: Server, sent: bytes, trust: ssl.SSLContext | None) -> bytes:
-    """The first line of what comes back."""
-    host, port = server.url.removeprefix("https://").split(":")
+def status_line(site: ServedSite, request: bytes, trust: ssl.SSLContext | None) -> bytes:
+    """Send these bytes; returns the first line of the answer."""
+    host, port = site.address.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as plain:
-        line = trust.wrap_socket(plain, server_hostname=host) if trust else plain
-        with contextlib.closing(line):
-            line.sendall(sent)
-            return line.recv(4096).split(b"\r\n")[0]
+        stream = trust.wrap_socket(plain, server_hostname=host) if trust else plain
+        with contextlib.closing(stream):
+            stream.sendall(request)
+            return stream.recv(4096).split(b"\r\n")[0]
 
 
-def test_what_may_be_kept_and_by_whom(server: Server) -> None:
-    def kept(path: str) -> str:
-        return server.ask(path, "both")[2]["Cache-Control"]
+def test_headers_tell_caches_and_browsers_what_to_do(served_site: ServedSite) -> None:
+    def cache_control(path: str) -> str:
+        return served_site.request(path, "both").headers["Cache-Control"]
 
-    assert kept("/base/Packages") == "public, no-cache"
-    assert kept("/java/Packages.gz") == "private, no-cache"
-    assert kept(f"/base/{PACKAGE}") == "public, max-age=31536000, immutable"
-    assert kept(f"/java/{PACKAGE}") == "private, max-age=31536000, immutable"
-    assert kept("/mirror/public/distfiles/layout.conf") == "public, no-cache"
-    assert kept("/mirror/role.java/distfiles/4f/one-1.tar.gz").startswith("private, max-age")
-    assert "Cache-Control" not in server.ask("/java/Packages")[2]
+    assert cache_control("/base/Packages") == "public, no-cache"
+    assert cache_control("/java/Packages.gz") == "private, no-cache"
+    assert cache_control(f"/base/{PACKAGE}") == "public, max-age=31536000, immutable"
+    assert cache_control(f"/java/{PACKAGE}") == "private, max-age=31536000, immutable"
+    assert cache_control("/mirror/public/distfiles/layout.conf") == "public, no-cache"
+    restricted = "/mirror/role.java/distfiles/4f/one-1.tar.gz"
+    assert cache_control(restricted).startswith("private, max-age")
+    assert "Cache-Control" not in served_site.request("/java/Packages").headers
     for path in ("/base/Packages", f"/java/{PACKAGE}"):
-        headers = server.ask(path, "both")[2]
+        headers = served_site.request(path, "both").headers
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Content-Security-Policy"] == "default-src 'none'"
         assert headers["Server"] == "nginx"
 
 
-def test_a_change_of_users_counts_at_once(server: Server) -> None:
-    register = server.folder / "secrets/users.json"
-    store = server.folder / "state/serve/users"
+def test_changed_password_file_counts_at_once(served_site: ServedSite) -> None:
+    register, path = served_site.register, "/java/Packages"
+    folder = served_site.folder / "state/serve/users"
     password = users.add(register, "late", ["role:java"], ACCESS.groups)
-    assert server.ask("/java/Packages", "late", password)[0] == 401
-    write_passwords(register, store)
-    assert server.ask("/java/Packages", "late", password)[0] == 200
+    assert served_site.status(path, "late", password) == 401
+    write_passwords(register, folder)
+    assert served_site.status(path, "late", password) == 200
     newer = users.add(register, "late", ["role:java"], ACCESS.groups)
-    write_passwords(register, store)
-    assert server.ask("/java/Packages", "late", password)[0] == 401
-    assert server.ask("/java/Packages", "late", newer)[0] == 200
+    write_passwords(register, folder)
+    assert served_site.status(path, "late", password) == 401
+    assert served_site.status(path, "late", newer) == 200
     users.remove(register, "late")
-    write_passwords(register, store)
-    assert server.ask("/java/Packages", "late", newer)[0] == 401
+    write_passwords(register, folder)
+    assert served_site.status(path, "late", newer) == 401
 
 
-def test_a_password_is_kept_nowhere(server: Server) -> None:
-    kept = [f.read_text(errors="replace") for f in server.folder.rglob("*") if f.is_file()]
-    assert any("$6$" in text for text in kept)
-    for password in server.passwords.values():
+def test_password_is_stored_nowhere(served_site: ServedSite) -> None:
+    texts = [f.read_text(errors="replace") for f in served_site.folder.rglob("*") if f.is_file()]
+    assert any("$6$" in text for text in texts)
+    for password in served_site.passwords.values():
         assert len(password) >= 43
-        assert not any(password in text for text in kept)
-    assert (server.folder / "secrets/users.json").stat().st_mode & 0o777 == 0o600
-    assert (server.folder / "secrets").stat().st_mode & 0o777 == 0o700
+        assert not any(password in text for text in texts)
+    assert served_site.register.stat().st_mode & 0o777 == 0o600
+    assert served_site.register.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_worker_is_not_root(server: Server, needs_root: None) -> None:  # noqa: ARG001
-    master = int((server.folder / "nginx/nginx.pid").read_text())
+def test_worker_is_not_root(served_site: ServedSite, needs_root: None) -> None:  # noqa: ARG001
+    master = int((served_site.folder / "nginx/nginx.pid").read_text())
     children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     assert children
     for child in children:
-        said = Path(f"/proc/{child}/status").read_text()
-        uids = next(line for line in said.splitlines() if line.startswith("Uid:")).split()[1:]
+        status = Path(f"/proc/{child}/status").read_text()
+        uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
         assert set(uids) == {"65534"}
-        assert "CapEff:\t0000000000000000" in said
+        assert "CapEff:\t0000000000000000" in status
 
 
-def test_a_fetcher_with_a_netrc(server: Server, tmp_path: Path) -> None:
-    """As docs/serving.md tells a client: wget(1) finds the password by HOME, in no URL."""
+def test_wget_reads_the_password_from_netrc(served_site: ServedSite, tmp_path: Path) -> None:
+    """As docs/serving.md tells a client: wget(1) finds the password by HOME, not in a URL."""
     if shutil.which("wget") is None:
         pytest.skip("needs wget")
-    netrc = tmp_path / ".netrc"
+    target, path = tmp_path / "file", "/mirror/role.java/distfiles/one-1.tar.gz"
 
-    def fetch(user: str, path: str) -> int:
-        netrc.write_text(f"machine 127.0.0.1 login {user} password {server.passwords[user]}\n")
-        (tmp_path / "got").unlink(missing_ok=True)
+    def fetch(user: str) -> int:
+        line = f"machine 127.0.0.1 login {user} password {served_site.passwords[user]}\n"
+        (tmp_path / ".netrc").write_text(line)
+        target.unlink(missing_ok=True)
+        words = ["-q", "-t", "1", f"--ca-certificate={served_site.tls.certificate}"]
         return subprocess.run(
-            [
-                "wget",
-                "-q",
-                "-t",
-                "1",
-                f"--ca-certificate={server.tls.certificate}",
-                "-O",
-                tmp_path / "got",
-                server.url + path,
-            ],
+            ["wget", *words, "-O", target, served_site.nginx.url + path],
             env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
             check=False,
             timeout=60,
         ).returncode
 
-    path = "/mirror/role.java/distfiles/one-1.tar.gz"
-    assert fetch("jan", path) == 0
-    assert (tmp_path / "got").read_bytes() == server.there[path]
-    assert fetch("anna", path) == 6  # wget(1): the user was refused
+    assert fetch("jan") == 0
+    assert target.read_bytes() == served_site.files[path]
+    assert fetch("anna") == 6  # wget(1): authentication failure
 
 
-def test_a_slow_download_outlives_its_file(server: Server) -> None:
-    """A generation is deleted while somebody downloads from it: he gets all of it."""
-    path = server.folder / "state/binhost/base/gen/1/public/app-misc/one/big-1-1.gpkg.tar"
+def test_download_of_a_deleted_file_is_completed(served_site: ServedSite) -> None:
+    folder = served_site.folder / "state/binhost/base/gen/1/public/app-misc/one"
+    file, path = folder / "big-1-1.gpkg.tar", "/base/app-misc/one/big-1-1.gpkg.tar"
     content = os.urandom(8 << 20)
-    path.write_bytes(content)
-    trust = ssl.create_default_context(cafile=str(server.tls.certificate))
-    line = http.client.HTTPSConnection(server.url.removeprefix("https://"), context=trust)
-    with contextlib.closing(line):
-        line.request("GET", "/base/app-misc/one/big-1-1.gpkg.tar")
-        answer = line.getresponse()
-        begun = answer.read(1000)
-        path.unlink()
-        assert begun + answer.read() == content
-    assert server.ask("/base/app-misc/one/big-1-1.gpkg.tar")[0] == 404
+    file.write_bytes(content)
+    trust = ssl.create_default_context(cafile=str(served_site.tls.certificate))
+    connection = http.client.HTTPSConnection(served_site.address, context=trust)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        first = response.read(1000)
+        file.unlink()
+        assert first + response.read() == content
+    assert served_site.status(path) == 404
 
 
-def test_an_earlier_generation_is_for_the_same_group(server: Server) -> None:
-    top = server.folder / "state/binhost/java"
+def test_previous_generation_is_for_the_same_group(served_site: ServedSite) -> None:
+    top = served_site.folder / "state/binhost/java"
     (top / "gen/0/role.java/app-misc/one").mkdir(parents=True)
     (top / "gen/0/role.java/app-misc/one/old-1-1.gpkg.tar").write_bytes(b"old")
     (top / "previous").symlink_to("gen/0")
     path = "/java/app-misc/one/old-1-1.gpkg.tar"
-    assert server.ask(path, "jan")[:2] == (200, b"old")
-    assert server.ask(path, "anna")[0] == server.ask(path)[0] == 401
+    assert served_site.request(path, "jan").body == b"old"
+    assert served_site.status(path, "anna") == served_site.status(path) == 401
 
 
-def test_a_binhost_that_is_withdrawn_is_gone_at_once(server: Server) -> None:
-    current = server.folder / "state/binhost/base/current"
+def test_withdrawn_binhost_is_gone_at_once(served_site: ServedSite) -> None:
+    current = served_site.folder / "state/binhost/base/current"
     aside = current.with_name("aside")
     current.rename(aside)
     try:
-        assert server.ask("/base/Packages")[0] == 404
+        assert served_site.status("/base/Packages") == 404
     finally:
         aside.rename(current)
-    assert server.ask("/base/Packages")[0] == 200
+    assert served_site.status("/base/Packages") == 200
 
 
 def start(folder: Path, tls: Tls, worker: str = "nobody") -> None:
@@ -693,7 +664,7 @@ def test_certificate_that_cannot_be_used_is_refused(tmp_path: Path, tls: Tls) ->
         start(tmp_path, Tls(tls.certificate, certificate(own, "-days", "2").key))
     assert "key values mismatch" in str(mismatch.value.fields["reason"])
     assert "\n" not in mismatch.value.message
-    old = expired(own)
+    old = expired_certificate(own)
     with refused(BinmillError, "tls-certificate-expired", path=old.certificate):
         start(tmp_path, old)
 
@@ -731,21 +702,17 @@ def test_missing_nginx_is_reported(
         start(tmp_path, tls)
 
 
-def test_an_administrator_can_include_it(tmp_path: Path, tls: Tls) -> None:
-    """`doit serve --print`: the real nginx takes the block inside of http { }."""
-    doors = policy.doors(ACCESS, ["base", "java"])
+def test_printed_block_can_be_included_in_other_configuration(tmp_path: Path, tls: Tls) -> None:
+    """nginx accepts the output of `doit serve --print` of two sites inside of http { }."""
+    locations = policy.doors(ACCESS, ["base", "java"])
     holders = Clients(tls.certificate, {"role:java": ["1F", "2F"], "site:acme": []})
-    block = nginx.server(doors, str(tmp_path), str(tmp_path / "users"), "127.0.0.1:8443", tls)
-    more = nginx.server(
-        doors, str(tmp_path / "b"), str(tmp_path / "users"), "127.0.0.1:8444", tls, clients=holders
+    passwords = str(tmp_path / "users")
+    block = nginx.server(locations, str(tmp_path), passwords, "127.0.0.1:8443", tls)
+    second = nginx.server(
+        locations, str(tmp_path / "b"), passwords, "127.0.0.1:8444", tls, clients=holders
     )
-    assert more.count('"1F" off; "2F" off;') == 1
-    whole = f"pid {tmp_path}/pid; events {{ }} http {{ {block} {more} }}"
-    (tmp_path / "nginx.conf").write_text(whole)
-    from tasks.system.command import run
-
-    done = run(
-        "nginx", "-t", "-q", "-e", tmp_path / "log", "-c", tmp_path / "nginx.conf", timeout=60
-    )
-    assert done.returncode == 0
+    assert second.count('"1F" off; "2F" off;') == 1
+    file = tmp_path / "nginx.conf"
+    file.write_text(f"pid {tmp_path}/pid; events {{ }} http {{ {block} {second} }}")
+    run("nginx", "-t", "-q", "-e", tmp_path / "log", "-c", file, timeout=60)
     assert "user root" not in block
