@@ -1,4 +1,4 @@
-"""The real nginx over a binhost: the current generation, and nothing else of this machine."""
+"""The real nginx over a binhost: it serves the current generation and nothing else."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ BASE = [door_to("base", PUBLIC)]
 def ask(
     url: str, path: str, method: str = "GET", headers: dict[str, str] | None = None
 ) -> tuple[int, bytes]:
-    """One request, its path sent as it is."""
+    """Send one request with this very path; returns status and body."""
     host = url.removeprefix("http://")
-    with contextlib.closing(http.client.HTTPConnection(host, timeout=20)) as line:
-        line.putrequest(method, path, skip_accept_encoding=True)
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=20)) as connection:
+        connection.putrequest(method, path, skip_accept_encoding=True)
         for key, value in (headers or {}).items():
-            line.putheader(key, value)
-        line.endheaders()
-        answer = line.getresponse()
-        return answer.status, answer.read()
+            connection.putheader(key, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
-def binhost(root: Path) -> None:
+def write_binhost(root: Path) -> None:
     for number in (1, 2):
         folder = root / f"base/gen/{number}/public/a-b/c"
         folder.mkdir(parents=True)
@@ -56,12 +56,12 @@ def binhost(root: Path) -> None:
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    binhost(tmp_path / "state/binhost")
+    write_binhost(tmp_path / "state/binhost")
     with serving(BASE, tmp_path / "state", tmp_path / "nginx") as base:
         yield base
 
 
-def test_the_current_generation(url: str, tmp_path: Path) -> None:
+def test_current_generation_is_served(url: str, tmp_path: Path) -> None:
     assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
     assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 1")
     assert ask(url, "/base/Packages", "HEAD") == (200, b"")
@@ -72,25 +72,25 @@ def test_the_current_generation(url: str, tmp_path: Path) -> None:
     assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
 
 
-def test_an_index_that_is_one_generation_old(url: str, tmp_path: Path) -> None:
-    """Every URL that it names still answers; one that is older still does not."""
+def test_packages_of_the_previous_generation_are_served(url: str, tmp_path: Path) -> None:
+    """Every URL in an index that is one generation old still works, but no older one."""
     top = tmp_path / "state/binhost/base"
-    (top / "gen/1/public/a-b/c/gone-1-1.gpkg.tar").write_bytes(b"gone since")
+    (top / "gen/1/public/a-b/c/gone-1-1.gpkg.tar").write_bytes(b"removed")
     (top / "gen/3/public").mkdir(parents=True)
     gone = "/base/a-b/c/gone-1-1.gpkg.tar"
-    assert ask(url, gone) == (200, b"gone since")
+    assert ask(url, gone) == (200, b"removed")
     generation.switch(top, 2)
-    assert ask(url, gone) == (200, b"gone since")
-    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")  # the newer comes first
+    assert ask(url, gone) == (200, b"removed")
+    assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")  # the newer one
     assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 2\n")
     generation.switch(top, 3)
-    assert ask(url, "/base/Packages")[0] == 404  # an index is never an earlier one
+    assert ask(url, "/base/Packages")[0] == 404  # never the previous index
     assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
     assert ask(url, gone)[0] == 404
     assert ask(url, "/base/previous/Packages")[0] == 404
 
 
-def test_a_part_of_a_file(url: str) -> None:
+def test_range_of_a_file_is_served(url: str) -> None:
     path = "/base/a-b/c/c-1-1.gpkg.tar"
     assert ask(url, path, headers={"Range": "bytes=8-9"}) == (206, b"of")
     assert ask(url, path, headers={"Range": "bytes=99-"})[0] == 404
@@ -138,7 +138,7 @@ def test_a_part_of_a_file(url: str) -> None:
         "/base//etc/passwd",
     ],
 )
-def test_nothing_else(url: str, path: str) -> None:
+def test_any_other_path_does_not_exist(url: str, path: str) -> None:
     status, body = ask(url, path)
     assert status == 404
     assert b"nginx/" not in body
@@ -146,12 +146,12 @@ def test_nothing_else(url: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PROPFIND", "OPTIONS", "TRACE"])
-def test_only_reading(url: str, method: str, tmp_path: Path) -> None:
+def test_method_that_writes_is_forbidden(url: str, method: str, tmp_path: Path) -> None:
     assert ask(url, "/base/Packages", method)[0] == 403
     assert (tmp_path / "state/binhost/base/gen/1/public/Packages").read_text() == "TIMESTAMP: 1\n"
 
 
-def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+def test_nginx_ends_with_the_block(tmp_path: Path) -> None:
     scratch = tmp_path / "nginx"
     with serving(BASE, tmp_path / "state", scratch) as url:
         listen = url.removeprefix("http://")
@@ -167,8 +167,8 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
         probe.bind((host, int(port)))
 
 
-def test_nothing_is_left_of_it_when_it_is_killed(tmp_path: Path) -> None:
-    """nginx's own processes do not notice that the first of them was killed, and serve on."""
+def test_nginx_ends_when_the_caller_is_killed(tmp_path: Path) -> None:
+    """nginx's workers do not notice that their master was killed, and would go on serving."""
     program = (
         "import sys, time\nfrom pathlib import Path\n"
         "from tasks.serve.nginx_process import serving\n"
@@ -190,7 +190,7 @@ def test_nothing_is_left_of_it_when_it_is_killed(tmp_path: Path) -> None:
             time.sleep(0.05)
 
 
-def test_it_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
+def test_nginx_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
     def fail() -> None:
         with serving(BASE, tmp_path / "state", tmp_path / "nginx"):
             pid.append(int((tmp_path / "nginx/nginx.pid").read_text()))
@@ -202,8 +202,8 @@ def test_it_ends_with_an_error_in_the_block(tmp_path: Path) -> None:
     assert not alive(pid[0])
 
 
-def test_a_port_that_another_server_has(tmp_path: Path) -> None:
-    """That one answers, too: an answer alone is no sign that ours listens."""
+def test_port_of_another_server_is_refused(tmp_path: Path) -> None:
+    """The other server answers requests too: an answer does not prove that ours listens."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         stop = threading.Event()
 
@@ -217,7 +217,7 @@ def test_a_port_that_another_server_has(tmp_path: Path) -> None:
         server.start()
         try:
             listen = f"127.0.0.1:{other.getsockname()[1]}"
-            # of a server that was killed: it does not count
+            # left by a server that was killed
             (tmp_path / "nginx").mkdir()
             (tmp_path / "nginx/nginx.pid").write_text("1\n")
             with (
@@ -234,15 +234,15 @@ def test_a_port_that_another_server_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["with space", "semi;colon", "{brace}", "\u00e9\u4e2d", "it's", "#x", "x" * 180]
 )
-def test_odd_paths(tmp_path: Path, name: str) -> None:
+def test_unusual_state_folder_is_served(tmp_path: Path, name: str) -> None:
     state = tmp_path / name / "state"
-    binhost(state / "binhost")
+    write_binhost(state / "binhost")
     with serving(BASE, state, tmp_path / name / "nginx") as base:
         assert ask(base, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
 
 
 @pytest.mark.parametrize("name", ["dollar$uri", 'quote"', "back\\slash", "new\nline", "tab\t"])
-def test_paths_that_mean_something_to_nginx(tmp_path: Path, name: str) -> None:
+def test_path_that_nginx_would_misread_is_refused(tmp_path: Path, name: str) -> None:
     with (
         refused(BinmillError, "nginx-path-unsafe", path=str(tmp_path / name)) as caught,
         serving(BASE, tmp_path / name, tmp_path / "nginx"),

@@ -1,6 +1,6 @@
-"""`doit serve` as it runs for days: users come and go, generations change, certificates too.
+"""A `doit serve` that runs for days, while users, generations and certificates change.
 
-Asked by wget(1) and curl(1), as clients are.
+wget(1) and curl(1) fetch from it, as on clients.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ listen = "127.0.0.1:{port}"
 """
 
 
-class Site:
-    """A site that is served by the real `doit serve`."""
+class ServedSite:
+    """A site for the real `doit serve`."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as plug:
-            plug.bind(("127.0.0.1", 0))
-            port = plug.getsockname()[1]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
         self.folder, self.state = folder, folder / "state"
         self.config = folder / "config.toml"
         self.config.write_text(CONFIG + ACCESS.format(port=port))
@@ -65,24 +65,26 @@ class Site:
         link.rename(folder.parents[2] / "current")
 
     def status(self, path: str, certificate: str = "", user: tuple[str, str] | None = None) -> int:
+        """The status of a GET with a client certificate, NAME.pem in the folder, or a password."""
         pem = str(self.folder / certificate) if certificate else None
         return requests.get(
             self.url + path, cert=pem, auth=user, verify=str(self.tls.certificate), timeout=20
         ).status_code
 
-    def becomes(self, wanted: int, ask: Callable[[], int]) -> None:
-        """The answer, within some seconds: the server looks once in a second."""
-        deadline = time.monotonic() + 30
-        while (answer := ask()) != wanted:
-            assert time.monotonic() < deadline, answer
-            time.sleep(0.1)
+
+def wait_for(expected: int, ask: Callable[[], int]) -> None:
+    """Ask until this is the answer: the server looks for changes once per second."""
+    deadline = time.monotonic() + 30
+    while (answer := ask()) != expected:
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
-def serving(site: Site) -> Iterator[Path]:
-    """`doit serve` of the site while the block runs; gives what it says, as a file."""
-    said = site.folder / "said"
-    with said.open("w") as stream:
+def serving(site: ServedSite) -> Iterator[Path]:
+    """Run `doit serve` for the length of the block; yields the file with its output."""
+    output = site.folder / "output"
+    with output.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "doit", "serve"],
             cwd=PROJECT,
@@ -92,115 +94,108 @@ def serving(site: Site) -> Iterator[Path]:
         )
         try:
             deadline = time.monotonic() + 60
-            while "Ctrl-C ends it" not in said.read_text():
-                assert process.poll() is None, said.read_text()
+            while "Ctrl-C ends it" not in output.read_text():
+                assert process.poll() is None, output.read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            yield said
+            yield output
         finally:
-            process.terminate()  # not SIGINT: who runs in the background ignores that
-            assert process.wait(30) == 128 + signal.SIGTERM, said.read_text()
+            process.terminate()  # not SIGINT, which processes in the background ignore
+            assert process.wait(30) == 128 + signal.SIGTERM, output.read_text()
 
 
-def test_a_server_takes_up_what_changes(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_running_server_follows_changes(tmp_path: Path) -> None:
+    site = ServedSite(tmp_path)
     for name in ("base", "java"):
         site.publish(name, 1)
-    with serving(site) as said:
-        assert f"{site.url}/java/  role:java" in said.read_text()
+    with serving(site) as output:
+        assert f"{site.url}/java/  role:java" in output.read_text()
         assert site.status("/base/Packages") == 200
         assert site.status("/java/Packages") == 401
 
-        # the first certificate: nginx did not ask for any before
+        # the first certificate: nginx has not requested any before
         doit(site.config, "user", "add", "jill", "--group", "role:java", "--certificate")
         (tmp_path / "secrets/clients/jill.pem").rename(tmp_path / "jill.pem")
-        site.becomes(200, lambda: site.status("/java/Packages", "jill.pem"))
+        wait_for(200, lambda: site.status("/java/Packages", "jill.pem"))
         assert site.status("/mirror/site.acme/distfiles/x", "jill.pem") == 401
-        clients_ask(site)
+        fetch_with_certificate(site)
 
-        # other groups, then revoked: a copy of it counts no more
+        # other groups, then revoked: a copy of it no longer works
         doit(site.config, "user", "add", "jill", "--group", "site:acme", "--certificate")
-        site.becomes(401, lambda: site.status("/java/Packages", "jill.pem"))
+        wait_for(401, lambda: site.status("/java/Packages", "jill.pem"))
         (tmp_path / "secrets/clients/jill.pem").rename(tmp_path / "jill.pem")
-        site.becomes(404, lambda: site.status("/mirror/site.acme/distfiles/x", "jill.pem"))
-        with requests.Session() as line:  # on a connection that is open already, too
-            line.trust_env = False  # a CA of the machine would count before ours
-            line.cert, line.verify = str(tmp_path / "jill.pem"), str(site.tls.certificate)
+        wait_for(404, lambda: site.status("/mirror/site.acme/distfiles/x", "jill.pem"))
+        with requests.Session() as session:  # also on a connection that is already open
+            session.trust_env = False  # a CA of the machine would be used before ours
+            session.cert, session.verify = str(tmp_path / "jill.pem"), str(site.tls.certificate)
             secret = f"{site.url}/mirror/site.acme/distfiles/x"
-            # at first a worker may answer that has the old rules, and ends with its connections
-            site.becomes(404, lambda: line.get(secret, timeout=20).status_code)
+            # at first a worker with the old rules may answer; it ends with its connections
+            wait_for(404, lambda: session.get(secret, timeout=20).status_code)
             doit(site.config, "user", "remove", "jill")
-            site.becomes(401, lambda: line.get(secret, timeout=20).status_code)
+            wait_for(401, lambda: session.get(secret, timeout=20).status_code)
         assert site.status("/base/Packages") == 200
 
-        # a generation that would give everybody what they may not have is closed, until it is gone
+        # a generation with a restricted package is closed to the public until the next one
         site.publish("base", 2, licence="Oracle")
-        site.becomes(404, lambda: site.status("/base/Packages"))
-        assert "closed: /base/ would give public what it may not have: a-b/c-1" in said.read_text()
+        wait_for(404, lambda: site.status("/base/Packages"))
+        assert "closed: /base/ would give public" in output.read_text()
+        assert "a-b/c-1" in output.read_text()
         site.publish("base", 3)
-        site.becomes(200, lambda: site.status("/base/Packages"))
+        wait_for(200, lambda: site.status("/base/Packages"))
 
-        # a certificate that does not fit its key is not taken up; when both are there, it is
+        # a certificate that does not match its key is not loaded until the key arrives
         old = site.tls.certificate.read_text()
         renewed = certificates.throwaway(tmp_path / "renewed")
         shutil.copy(renewed.certificate, site.tls.certificate)
         deadline = time.monotonic() + 30
-        while "nginx rejects its new configuration" not in said.read_text():
+        while "nginx rejects its new configuration" not in output.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert said.read_text().count("nginx rejects its new configuration") == 1
+        assert output.read_text().count("nginx rejects its new configuration") == 1
         shutil.copy(renewed.key, site.tls.key)
 
-        def answers_as_renewed() -> int:
+        def status_with_renewed() -> int:
             with contextlib.suppress(requests.exceptions.SSLError):
                 return site.status("/base/Packages")
             return 0
 
-        site.becomes(200, answers_as_renewed)
+        wait_for(200, status_with_renewed)
         assert old != site.tls.certificate.read_text()
 
 
-def clients_ask(site: Site) -> None:
-    """wget and curl with a certificate, as docs/serving.md has it."""
+def fetch_with_certificate(site: ServedSite) -> None:
+    """Fetch by wget and curl with a certificate, as docs/serving.md says."""
     pem, trust = site.folder / "jill.pem", site.tls.certificate
-    got = site.folder / "got"
-    for path, good in (("/java/Packages", True), ("/mirror/site.acme/distfiles/x", False)):
+    target = site.folder / "file"
+    for path, allowed in (("/java/Packages", True), ("/mirror/site.acme/distfiles/x", False)):
         url = site.url + path
         commands: list[list[str | Path]] = [
             [
-                "wget",
-                "-q",
-                "-t",
-                "1",
-                f"--ca-certificate={trust}",
-                f"--certificate={pem}",
-                f"--private-key={pem}",
-                "-O",
-                got,
-                url,
+                *("wget", "-q", "-t", "1", "-O", target, f"--ca-certificate={trust}"),
+                *(f"--certificate={pem}", f"--private-key={pem}", url),
             ],
-            ["curl", "-sS", "-f", "--cacert", trust, "--cert", pem, "-o", got, url],
+            ["curl", "-sS", "-f", "--cacert", trust, "--cert", pem, "-o", target, url],
         ]
         for command in commands:
             if shutil.which(str(command[0])) is None:
                 continue
 
-            def fetched(command: list[str | Path] = command) -> int:
-                got.unlink(missing_ok=True)
+            def exit_code(command: list[str | Path] = command) -> int:
+                target.unlink(missing_ok=True)
                 return subprocess.run(command, check=False, timeout=60).returncode
 
-            if good:  # for a moment the worker of before may answer, too
-                site.becomes(0, fetched)
+            if allowed:  # for a moment the old worker may answer
+                wait_for(0, exit_code)
             else:
-                assert fetched() != 0
-            assert (got.exists() and got.stat().st_size > 0) == good
+                assert exit_code() != 0
+            assert (target.exists() and target.stat().st_size > 0) == allowed
 
 
-def test_the_log_has_who_and_what_and_no_secret(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_access_log_has_users_and_paths_and_no_secrets(tmp_path: Path) -> None:
+    site = ServedSite(tmp_path)
     site.publish("java", 1)
-    printed = doit(site.config, "user", "add", "jan", "--group", "role:java")
-    password = printed.strip().splitlines()[-1]
+    output = doit(site.config, "user", "add", "jan", "--group", "role:java")
+    password = output.strip().splitlines()[-1]
     with serving(site):
         assert site.status("/java/Packages", user=("jan", password)) == 200
         assert site.status(f"/java/Packages?token={password}", user=("jan", "wrong-word")) == 401
@@ -211,7 +206,7 @@ def test_the_log_has_who_and_what_and_no_secret(tmp_path: Path) -> None:
             verify=str(site.tls.certificate),
             timeout=20,
         )
-        absolute(site, f"https://jan:{password}@127.0.0.1/java/Packages")
+        request_absolute(site, f"https://jan:{password}@127.0.0.1/java/Packages")
     log = site.state / "serve/access.log"
     assert log.stat().st_mode & 0o777 == 0o600
     lines = log.read_text().splitlines()
@@ -225,8 +220,8 @@ def test_the_log_has_who_and_what_and_no_secret(tmp_path: Path) -> None:
         assert not any(secret in text for secret in (password, "wrong-word", coded)), file
 
 
-def absolute(site: Site, url: str) -> None:
-    """A request line with a whole URL in it, as a proxy gets it."""
+def request_absolute(site: ServedSite, url: str) -> None:
+    """Send a request line with a complete URL, as for a proxy."""
     trust = ssl.create_default_context(cafile=str(site.tls.certificate))
     host, port = site.url.removeprefix("https://").split(":")
     with (
@@ -237,8 +232,8 @@ def absolute(site: Site, url: str) -> None:
         assert b" 40" in line.recv(4096)
 
 
-def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_full_access_log_is_rotated(tmp_path: Path) -> None:
+    site = ServedSite(tmp_path)
     site.publish("base", 1)
     log = site.state / "serve/access.log"
     with serving(site):
@@ -248,37 +243,26 @@ def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
         while not log.exists() or log.stat().st_size > 1 << 20:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        while '"GET /base/Packages" 200' not in log.read_text():  # the old worker had the old one
+        while '"GET /base/Packages" 200' not in log.read_text():  # the old worker has the old log
             assert site.status("/base/Packages") == 200
             assert time.monotonic() < deadline
     assert log.with_name("access.log.1").stat().st_size >= 11 << 20
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_old_protocols_are_not_spoken(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_old_tls_versions_are_refused(tmp_path: Path) -> None:
+    site = ServedSite(tmp_path)
     site.publish("base", 1)
     with serving(site):
         host, port = site.url.removeprefix("https://").split(":")
-        for version, good in (
-            ("tls1", False),
-            ("tls1_1", False),
-            ("tls1_2", True),
-            ("tls1_3", True),
-        ):
-            done = subprocess.run(
-                [
-                    "openssl",
-                    "s_client",
-                    f"-{version}",
-                    "-cipher",
-                    "ALL:@SECLEVEL=0",
-                    "-connect",
-                    f"{host}:{port}",
-                ],
+        connect = ("-cipher", "ALL:@SECLEVEL=0", "-connect", f"{host}:{port}")
+        for version in ("tls1", "tls1_1", "tls1_2", "tls1_3"):
+            session = subprocess.run(
+                ["openssl", "s_client", f"-{version}", *connect],
                 input=b"",
                 check=False,
                 capture_output=True,
                 timeout=60,
             )
-            assert (b"Server certificate" in done.stdout) == good, version
+            modern = version in ("tls1_2", "tls1_3")
+            assert (b"Server certificate" in session.stdout) == modern, version
