@@ -1,4 +1,4 @@
-"""The mirror and its users by their commands, on files that a chroot may have left."""
+"""The commands distfile, user and serve, on files that a chroot may have left."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from tests.kit.configs import THREE_CHROOTS, three_chroots_with
 from tests.kit.files import names
 from tests.kit.refused import refused
 
-GOODS = b"the bytes of upstream"
+CONTENT = b"the bytes of upstream"
 DAY = 86400
 
 
-def manifest(**goods: bytes) -> str:
+def manifest(**files: bytes) -> str:
     return "".join(
         f"DIST {name.replace('_', '.')} {len(data)} BLAKE2B {hashlib.blake2b(data).hexdigest()} "
         f"SHA512 {hashlib.sha512(data).hexdigest()}\n"
-        for name, data in goods.items()
+        for name, data in files.items()
     )
 
 
 @pytest.fixture
 def site(layout: Layout) -> Site:
-    """A locked tree with a free package and a restricted one, and an empty overlay."""
+    """A site whose locked tree has a free package and a restricted one, with an empty overlay."""
     raw: dict[str, Any] = three_chroots_with(
         ("access", {"groups": ["site:acme", "role:java"], "restricted": "role:java"}),
         ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"}),
@@ -49,22 +49,24 @@ def site(layout: Layout) -> Site:
     for name, restrict in (("free", ""), ("closed", "fetch")):
         (tree / "app-misc" / name).mkdir(parents=True)
         (tree / f"app-misc/{name}/{name}-1.ebuild").write_text("")
-        (tree / f"app-misc/{name}/Manifest").write_text(manifest(**{f"{name}_tar": GOODS}))
+        (tree / f"app-misc/{name}/Manifest").write_text(manifest(**{f"{name}_tar": CONTENT}))
         (tree / "metadata/md5-cache/app-misc").mkdir(parents=True, exist_ok=True)
         (tree / f"metadata/md5-cache/app-misc/{name}-1").write_text(f"RESTRICT={restrict}\n")
     layout.distfiles.mkdir(parents=True)
     return Site(layout, Config.model_validate(raw))
 
 
-def test_what_was_fetched_is_let_in(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sync_imports_public_files_that_builds_fetched(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     inside, public = site.layout.distfiles, site.layout.mirror("public")
     for name in ("free.tar", "closed.tar", "unnamed.tar"):
-        (inside / name).write_bytes(GOODS)
+        (inside / name).write_bytes(CONTENT)
     mirror.distfile(site, ["sync"])
     hashed = public / distfiles.hashed_path("free.tar")
-    assert hashed.read_bytes() == GOODS
+    assert hashed.read_bytes() == CONTENT
     assert hashed.samefile(public / "free.tar")
-    assert not hashed.samefile(inside / "free.tar")  # a chroot can still write that one
+    assert not hashed.samefile(inside / "free.tar")  # a chroot can still write to that one
     assert distfiles.held(public) == {"free.tar"}
     assert (public / "layout.conf").read_text() == distfiles.LAYOUT
     assert "1 new, 0 refused, 0 deleted" in capsys.readouterr().out
@@ -73,30 +75,30 @@ def test_what_was_fetched_is_let_in(site: Site, capsys: pytest.CaptureFixture[st
     assert not [name for name in names(public) if name.endswith((".new", ".link"))]
 
 
-def test_every_chroots_files_are_let_in(site: Site) -> None:
-    """By the task of a plain `doit`: those of a chroot in groups too, but nothing restricted."""
+def test_mirror_task_imports_public_files_of_every_chroot(site: Site) -> None:
+    """Also from the DISTDIR of a chroot in groups, but no restricted file."""
     own = site.layout.restricted_distfiles("java")
     own.mkdir(parents=True)
-    (own / "closed.tar").write_bytes(GOODS)
-    (own / "free.tar").write_bytes(GOODS)
+    (own / "closed.tar").write_bytes(CONTENT)
+    (own / "free.tar").write_bytes(CONTENT)
     (own / "shared.tar").symlink_to("/var/cache/distfiles.shared/shared.tar")
-    made = mirror.fill(site)
-    assert made["files"] == {"public": 1, "site:acme": 0, "role:java": 0}
+    record = mirror.fill(site)
+    assert record["files"] == {"public": 1, "site:acme": 0, "role:java": 0}
     assert distfiles.held(site.layout.mirror("public")) == {"free.tar"}
-    assert mirror.fill(site) == made
+    assert mirror.fill(site) == record
 
 
 @pytest.mark.parametrize("kind", ["other bytes", "half", "link", "hard link", "folder", "fifo"])
-def test_what_a_chroot_made_of_it(
+def test_sync_refuses_a_file_that_a_chroot_replaced(
     site: Site, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = site.layout.distfiles / "free.tar"
     secret = tmp_path / "secret"
-    secret.write_bytes(GOODS)  # even the right bytes: the host never follows a link
+    secret.write_bytes(CONTENT)  # even with this content: the host never follows a link
     if kind == "other bytes":
-        path.write_bytes(GOODS[::-1])
+        path.write_bytes(CONTENT[::-1])
     elif kind == "half":
-        path.write_bytes(GOODS[:5])
+        path.write_bytes(CONTENT[:5])
     elif kind == "link":
         path.symlink_to(secret)
     elif kind == "hard link":
@@ -110,33 +112,33 @@ def test_what_a_chroot_made_of_it(
     assert names(site.layout.mirror("public")) == [".unnamed.json", "layout.conf"]
 
 
-def test_a_restricted_file_is_added_to_a_group(
+def test_add_imports_a_restricted_file_for_a_group(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "closed.tar"
-    file.write_bytes(GOODS)
+    file.write_bytes(CONTENT)
     mirror.distfile(site, ["add", str(file)])  # [access] restricted
     mirror.distfile(site, ["add", str(file), "--group", "site:acme"])
     for group in ("role:java", "site:acme"):
-        assert (site.layout.mirror(group) / "closed.tar").read_bytes() == GOODS
+        assert (site.layout.mirror(group) / "closed.tar").read_bytes() == CONTENT
     assert not site.layout.mirror("public").exists()
-    (tmp_path / "another").hardlink_to(file)  # a person's own file may have two names
+    (tmp_path / "another").hardlink_to(file)  # an administrator's file may have two names
     mirror.distfile(site, ["add", str(file), "--group", "public"])
     assert "closed.tar: fits its Manifest, for role:java" in capsys.readouterr().out
 
 
-def test_what_cannot_be_added(site: Site, tmp_path: Path) -> None:
+def test_add_refuses_a_file_that_no_manifest_matches(site: Site, tmp_path: Path) -> None:
     def add(path: Path) -> None:
         mirror.distfile(site, ["add", str(path)])
 
     other, closed = tmp_path / "other.tar", tmp_path / "closed.tar"
     for path in (other, closed):
-        path.write_bytes(b"x" * len(GOODS))
+        path.write_bytes(b"x" * len(CONTENT))
     with refused(BinmillError, "distfile-not-listed", name="other.tar"):
         add(other)
     with refused(NotTrusted, "distfile-digest-wrong", name="closed.tar"):
         add(closed)
-    closed.write_bytes(GOODS[:-1])
+    closed.write_bytes(CONTENT[:-1])
     with refused(NotTrusted, "distfile-size-wrong", size=20, expected=["21"]):
         add(closed)
     missing, folder = tmp_path / "none/closed.tar", tmp_path / "folder/closed.tar"
@@ -152,15 +154,17 @@ def test_what_cannot_be_added(site: Site, tmp_path: Path) -> None:
     assert distfiles.held(site.layout.mirror("role:java")) == set()
 
 
-def test_before_the_tree_is_there(site: Site) -> None:
+def test_sync_without_a_tree_says_which_task_to_run(site: Site) -> None:
     site.layout.record("overlay:ours").unlink()
     with pytest.raises(Stale, match="overlay:ours has not been made yet"):
         mirror.distfile(site, ["sync"])
 
 
-def test_what_nobody_names_goes_by_age(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlisted_file_is_deleted_after_keep_days(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     public, now = site.layout.mirror("public"), time.time()
-    (site.layout.distfiles / "free.tar").write_bytes(GOODS)
+    (site.layout.distfiles / "free.tar").write_bytes(CONTENT)
     mirror.distfile(site, ["sync"])
     (site.layout.export("a" * 40) / "app-misc/free/Manifest").write_text("")
     mirror.distfile(site, ["sync"])
@@ -168,14 +172,16 @@ def test_what_nobody_names_goes_by_age(site: Site, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(time, "time", lambda: now + 89 * DAY)
     mirror.distfile(site, ["sync"])
     assert distfiles.held(public) == {"free.tar"}
-    with (public / "free.tar").open("rb") as slow:  # somebody is downloading it
+    with (public / "free.tar").open("rb") as slow:  # a download that has begun
         monkeypatch.setattr(time, "time", lambda: now + 91 * DAY)
         mirror.distfile(site, ["sync"])
-        assert slow.read() == GOODS
+        assert slow.read() == CONTENT
     assert names(public) == [".unnamed.json", "layout.conf"]
 
 
-def test_a_user_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_with_password_is_added_listed_and_removed(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     serve.user(site, ["add", "anna", "--group", "site:acme", "--group", "role:java"])
     password = capsys.readouterr().out.splitlines()[1]
     assert len(password) >= 43
@@ -194,7 +200,9 @@ def test_a_user_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str
     assert not any(password.encode() in f.read_bytes() for f in state)
 
 
-def test_a_certificate_from_first_to_last(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_with_certificate_is_added_listed_and_removed(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     serve.user(site, ["add", "ca", "--group", "role:java", "--certificate", "--days", "9"])
     file = site.layout.certificates / "ca.pem"
     assert f"{file} is ca's key and certificate, until 20" in capsys.readouterr().out
@@ -211,9 +219,9 @@ def test_a_certificate_from_first_to_last(site: Site, capsys: pytest.CaptureFixt
     serial = json.loads(site.layout.users.read_text())["ca"]["serial"]
     assert f'"{serial}" off;' in block
     assert "ssl_verify_client optional;" in block
-    held = json.loads(site.layout.users.read_text())
-    held["ca"]["until"] = "2020-01-01"
-    site.layout.users.write_text(json.dumps(held))
+    entries = json.loads(site.layout.users.read_text())
+    entries["ca"]["until"] = "2020-01-01"
+    site.layout.users.write_text(json.dumps(entries))
     serve.user(site, ["list"])
     assert "role:java  certificate that has expired, 2020-01-01" in capsys.readouterr().out
     serve.user(site, ["add", "ca", "--group", "role:java"])  # a password instead
@@ -228,7 +236,7 @@ def test_a_certificate_from_first_to_last(site: Site, capsys: pytest.CaptureFixt
     assert "ssl_verify_client" not in capsys.readouterr().out
 
 
-def test_a_ca_that_cannot_sign_any_more(site: Site) -> None:
+def test_ca_that_cannot_sign_is_reported(site: Site) -> None:
     words = ["--group", "role:java", "--certificate"]
     serve.user(site, ["add", "anna", *words])
     key = site.layout.certificates / "_ca.key"
@@ -260,21 +268,21 @@ def test_a_ca_that_cannot_sign_any_more(site: Site) -> None:
         ("", "uncoded"),
     ],
 )
-def test_user_command_refuses_what_cannot_be(site: Site, words: str, code: str) -> None:
+def test_user_command_with_invalid_words_is_refused(site: Site, words: str, code: str) -> None:
     with refused(BinmillError, code) as caught:
         serve.user(site, [word for word in words.split(" ") if word])
     assert caught.value.hint
     assert not site.layout.users.exists()
 
 
-def test_a_list_of_users_that_is_damaged(site: Site) -> None:
+def test_damaged_list_of_users_is_reported(site: Site) -> None:
     site.layout.users.parent.mkdir()
     site.layout.users.write_text("[]")
     with refused(BinmillError, "users-file-damaged", path=site.layout.users):
         serve.user(site, ["list"])
 
 
-def test_the_block_for_a_server_of_ones_own(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_writes_the_server_block(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     serve.serve(site, ["--print"])
     block = capsys.readouterr().out
     assert f'root "{site.layout.state}";' in block
@@ -282,7 +290,7 @@ def test_the_block_for_a_server_of_ones_own(site: Site, capsys: pytest.CaptureFi
     assert f'auth_basic_user_file "{site.layout.passwords}/role.java";' in block
 
 
-def test_a_binhost_is_not_served_to_those_who_may_not_have_it(
+def test_binhost_with_a_package_of_another_group_is_not_served(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     current = site.layout.binhost("base") / "current"
@@ -297,7 +305,9 @@ def test_a_binhost_is_not_served_to_those_who_may_not_have_it(
     earlier = (
         'try_files "/binhost/base/current/public/$inner" "/binhost/base/previous/public/$inner"'
     )
-    current.rename(current.with_name("previous"))  # withdrawn: not given as an old one either
+    current.rename(
+        current.with_name("previous")
+    )  # withdrawn: not served as the previous one either
     serve.serve(site, ["--print"])
     assert earlier not in capsys.readouterr().out
     (current.with_name("previous") / "public" / "Packages").write_text("PACKAGES: 0\n\n")

@@ -1,4 +1,4 @@
-"""What a Manifest lets in, and when it goes again."""
+"""DIST lines, public files, and the age of unlisted ones."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ B, S = "b" * 128, "5" * 128
         ("DIST", []),
     ],
 )
-def test_dist_lines(line: str, names: list[str]) -> None:
+def test_dist_line_needs_a_plain_name_and_all_digests(line: str, names: list[str]) -> None:
     assert [name for name, _ in distfiles.parse(f"{line}\n")] == names
 
 
-def test_the_hashed_path_is_glep_75() -> None:
-    # the first of the specification's own kind: 8 bits are two hex digits
+def test_hashed_path_is_glep_75() -> None:
+    # 8 bits are two hex digits
     name = "foo-1.tar.gz"
     assert distfiles.hashed_path(name) == f"{hashlib.blake2b(name.encode()).hexdigest()[:2]}/{name}"
     assert distfiles.LAYOUT == "[structure]\n0=filename-hash BLAKE2B 8\n1=flat\n"
 
 
-def test_age_counts_from_when_it_was_first_unnamed() -> None:
+def test_age_counts_from_when_a_file_was_first_seen_unlisted() -> None:
     day = 86400.0
     since = distfiles.ageing({"kept", "gone"}, {"kept"}, {}, 100 * day)
     assert since == {"gone": 100 * day}
@@ -49,15 +49,15 @@ def test_age_counts_from_when_it_was_first_unnamed() -> None:
     assert later == since
     assert distfiles.outdated(later, 129 * day, 30) == []
     assert distfiles.outdated(later, 130 * day, 30) == ["gone"]
-    # named again, or no longer there: the count is forgotten
+    # listed again, or deleted: the count is forgotten
     assert distfiles.ageing({"kept", "gone"}, {"kept", "gone"}, since, 131 * day) == {}
     assert distfiles.ageing({"kept"}, {"kept"}, since, 131 * day) == {}
-    # a clock that was ahead does not keep a file for ever
+    # a clock that was ahead does not keep a file forever
     assert distfiles.ageing({"gone"}, set(), {"gone": 500 * day}, 131 * day) == {"gone": 131 * day}
 
 
 @pytest.mark.parametrize(
-    ("caches", "free"),
+    ("caches", "public"),
     [
         (["RESTRICT=test\nSLOT=0\n"], True),
         (["SLOT=0\n"], True),
@@ -70,25 +70,26 @@ def test_age_counts_from_when_it_was_first_unnamed() -> None:
         ([], False),
     ],
 )
-def test_who_may_have_a_distfile(tmp_path: Path, caches: list[str | None], free: bool) -> None:
-    package(tmp_path, "one", caches)
-    found = distfiles.wanted([tmp_path])
-    assert list(found["shared.tar"].values()) == [free]
+def test_distfile_is_public_if_every_ebuild_allows_it(
+    tmp_path: Path, caches: list[str | None], public: bool
+) -> None:
+    write_package(tmp_path, "one", caches)
+    assert list(distfiles.wanted([tmp_path])["shared.tar"].values()) == [public]
 
 
-def test_one_package_is_enough_to_restrict_it(tmp_path: Path) -> None:
-    package(tmp_path, "one", ["SLOT=0\n"])
-    package(tmp_path, "two", ["RESTRICT=fetch\n"])
+def test_one_package_is_enough_to_restrict_a_distfile(tmp_path: Path) -> None:
+    write_package(tmp_path, "one", ["SLOT=0\n"])
+    write_package(tmp_path, "two", ["RESTRICT=fetch\n"])
     assert list(distfiles.wanted([tmp_path])["shared.tar"].values()) == [False]
 
 
-def package(tree: Path, name: str, caches: list[str | None]) -> None:
+def write_package(tree: Path, name: str, caches: list[str | None]) -> None:
     folder = tree / "app-misc" / name
     folder.mkdir(parents=True)
     (folder / "Manifest").write_text(f"DIST shared.tar 7 BLAKE2B {B} SHA512 {S}\n")
     for number, cache in enumerate(caches):
         (folder / f"{name}-{number}.ebuild").write_text("")
         if cache is not None:
-            place = tree / f"metadata/md5-cache/app-misc/{name}-{number}"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(cache)
+            file = tree / f"metadata/md5-cache/app-misc/{name}-{number}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(cache)

@@ -1,4 +1,4 @@
-"""Whom a package belongs to, and which door leads where."""
+"""The group of a package, the views of groups, and the doors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ACCESS = Access(
     restricted="role:java",
     free=["GPL-2", "MIT", "BSD"],
     binhosts={"java": "role:java"},
-    packages={"app-misc/ours": "site:acme", "app-misc/told": "public"},
+    packages={"app-misc/ours": "site:acme", "app-misc/public": "public"},
 )
 
 
-def of(cp: str, licence: str = "MIT", restrict: str = "", access: Access = ACCESS) -> str | None:
+def group(cp: str, licence: str = "MIT", restrict: str = "", access: Access = ACCESS) -> str | None:
     category, _, name = cp.partition("/")
     return policy.group_of(
         {"CATEGORY": category, "PN": name, "LICENSE": licence, "RESTRICT": restrict}, access
@@ -44,7 +44,7 @@ def of(cp: str, licence: str = "MIT", restrict: str = "", access: Access = ACCES
         ("|| ( ( MIT Oracle ) Other )", "", False),
         ("( MIT Oracle )", "", False),
         ("", "", False),
-        ("mit", "", False),  # a licence's name has a case
+        ("mit", "", False),  # names of licences are case-sensitive
         ("MIT )", "", False),
         ("( MIT", "", False),
         ("|| MIT", "", False),
@@ -54,31 +54,31 @@ def of(cp: str, licence: str = "MIT", restrict: str = "", access: Access = ACCES
         ("ssl? ( MIT )", "", False),  # it should have been evaluated
     ],
 )
-def test_a_package_is_free_only_if_it_is_known_to_be(
+def test_package_is_public_only_if_it_is_known_to_be_free(
     licence: str, restrict: str, free: bool
 ) -> None:
-    assert of("app-misc/x", licence, restrict) == ("public" if free else "role:java")
+    assert group("app-misc/x", licence, restrict) == ("public" if free else "role:java")
 
 
-def test_what_installs_nothing_of_anybodys() -> None:
+def test_package_without_owner_and_licence_is_public() -> None:
     for category in ("virtual", "acct-user", "acct-group"):
-        assert of(f"{category}/x", "") == "public"
-        assert of(f"{category}/x", "Oracle") == "role:java"
-        assert of(f"{category}/x", "", "bindist") == "role:java"
+        assert group(f"{category}/x", "") == "public"
+        assert group(f"{category}/x", "Oracle") == "role:java"
+        assert group(f"{category}/x", "", "bindist") == "role:java"
 
 
-def test_what_the_config_says_comes_first() -> None:
-    assert of("app-misc/ours", "MIT") == "site:acme"
-    assert of("app-misc/told", "Oracle", "fetch") == "public"
+def test_access_packages_overrides_licence_and_restrict() -> None:
+    assert group("app-misc/ours", "MIT") == "site:acme"
+    assert group("app-misc/public", "Oracle", "fetch") == "public"
 
 
-def test_without_a_restricted_group_it_is_nobodys() -> None:
-    assert of("app-misc/x", "Oracle", access=Access(free=["MIT"])) is None
-    assert of("app-misc/x", "MIT", access=Access(free=["MIT"])) == "public"
-    assert of("app-misc/x", "MIT", access=Access()) is None  # no licence is free unless said so
+def test_restricted_package_without_restricted_group_has_no_group() -> None:
+    assert group("app-misc/x", "Oracle", access=Access(free=["MIT"])) is None
+    assert group("app-misc/x", "MIT", access=Access(free=["MIT"])) == "public"
+    assert group("app-misc/x", "MIT", access=Access()) is None  # no licence is free by default
 
 
-def test_nothing_known_is_restricted() -> None:
+def test_package_without_metadata_is_restricted() -> None:
     assert policy.group_of({}, ACCESS) == "role:java"
 
 
@@ -89,31 +89,33 @@ PACKAGES = {
 }
 
 
-def test_each_group_sees_what_is_public_and_its_own() -> None:
-    found = policy.views(PACKAGES, ACCESS, "base")
-    assert found == ({"public": ["a"], "site:acme": ["a", "b"], "role:java": ["a", "c"]}, [])
-    alone = Access(groups=["site:acme"], free=["MIT"])
-    found = policy.views(PACKAGES, alone, "base")
-    assert found == ({"public": ["a", "b"], "site:acme": ["a", "b"]}, ["c"])
+def test_view_has_public_packages_and_those_of_its_group() -> None:
+    assert policy.views(PACKAGES, ACCESS, "base") == (
+        {"public": ["a"], "site:acme": ["a", "b"], "role:java": ["a", "c"]},
+        [],
+    )
+    access = Access(groups=["site:acme"], free=["MIT"])
+    views = {"public": ["a", "b"], "site:acme": ["a", "b"]}
+    assert policy.views(PACKAGES, access, "base") == (views, ["c"])
 
 
-def test_a_whole_binhost_is_one_groups_alone() -> None:
+def test_binhost_of_a_group_has_one_view() -> None:
     assert policy.views(PACKAGES, ACCESS, "java") == ({"role:java": ["a", "c"]}, ["b"])
 
 
-def test_without_an_access_table_there_is_one_view_with_everything() -> None:
+def test_without_access_table_one_view_has_everything() -> None:
     assert policy.views(PACKAGES, Access(), "base") == ({"public": ["a", "b", "c"]}, [])
 
 
-def test_nothing_free_is_nothing_public() -> None:
-    nothing = Access(groups=["site:acme"])
-    groups, nobodys = policy.views(PACKAGES, nothing, "base")
-    assert groups == {"public": [], "site:acme": []}
-    assert nobodys == ["a", "b", "c"]
+def test_without_free_licences_nothing_is_public() -> None:
+    access = Access(groups=["site:acme"])
+    views, withheld = policy.views(PACKAGES, access, "base")
+    assert views == {"public": [], "site:acme": []}
+    assert withheld == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("chroot", ["base", "java"])
-def test_no_view_has_what_its_group_may_not_have(chroot: str) -> None:
+def test_no_view_has_a_package_of_another_group(chroot: str) -> None:
     stanzas = {
         name: {"CPV": name, "PATH": f"{each['CATEGORY']}/{each['PN']}/x", **each}
         for name, each in PACKAGES.items()
@@ -123,9 +125,9 @@ def test_no_view_has_what_its_group_may_not_have(chroot: str) -> None:
         assert policy.misplaced([stanzas[name] for name in names], group, ACCESS) == []
 
 
-def test_the_doors() -> None:
-    found = {(d.path, d.folder, d.group) for d in policy.doors(ACCESS, ["base", "java"])}
-    assert found == {
+def test_doors_are_binhosts_and_mirrors_of_each_group() -> None:
+    doors = {(d.path, d.folder, d.group) for d in policy.doors(ACCESS, ["base", "java"])}
+    assert doors == {
         ("base", "binhost/base/current/public", "public"),
         ("base@site.acme", "binhost/base/current/site.acme", "site:acme"),
         ("base@role.java", "binhost/base/current/role.java", "role:java"),
@@ -155,7 +157,7 @@ def test_the_doors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "path", "there"),
+    ("files", "path", "exists"),
     [
         (policy.BINHOST_FILES, "Packages", True),
         (policy.BINHOST_FILES, "Packages.gz", True),
@@ -186,11 +188,11 @@ def test_the_doors() -> None:
         (policy.MIRROR_FILES, "unreferenced.json", False),
     ],
 )
-def test_what_may_be_asked_for(files: tuple[str, ...], path: str, there: bool) -> None:
-    assert any(re.fullmatch(form, path) for form in files) == there
+def test_path_exists_only_in_a_known_form(files: tuple[str, ...], path: str, exists: bool) -> None:
+    assert any(re.fullmatch(form, path) for form in files) == exists
 
 
-def test_an_index_that_gives_too_much() -> None:
+def test_packages_of_other_groups_in_an_index_are_listed() -> None:
     def stanza(name: str, **more: str) -> dict[str, str]:
         return {"CPV": f"a-b/{name}-1", "PATH": f"a-b/{name}/{name}-1-1.gpkg.tar", **more}
 
@@ -198,16 +200,16 @@ def test_an_index_that_gives_too_much() -> None:
         stanza("free", LICENSE="MIT"),
         stanza("closed", LICENSE="Oracle"),
         stanza("bound", LICENSE="MIT", RESTRICT="bindist"),
-        stanza("untold"),
+        stanza("unlicensed"),
         {"CPV": "broken"},
     ]
-    told = ["a-b/bound-1", "a-b/closed-1", "a-b/untold-1", "broken"]
-    assert policy.misplaced(stanzas, "public", ACCESS) == told
-    assert policy.misplaced(stanzas, "site:acme", ACCESS) == told
+    restricted = ["a-b/bound-1", "a-b/closed-1", "a-b/unlicensed-1", "broken"]
+    assert policy.misplaced(stanzas, "public", ACCESS) == restricted
+    assert policy.misplaced(stanzas, "site:acme", ACCESS) == restricted
     assert policy.misplaced(stanzas, "role:java", ACCESS) == []
     assert policy.misplaced(stanzas[:1], "public", ACCESS) == []
-    nobodys = Access(groups=["role:java"], free=["MIT"])
-    assert policy.misplaced(stanzas, "role:java", nobodys) == told
+    without_restricted = Access(groups=["role:java"], free=["MIT"])
+    assert policy.misplaced(stanzas, "role:java", without_restricted) == restricted
     ours = {"PATH": "app-misc/ours/ours-1-1.gpkg.tar", "CPV": "app-misc/ours-1", "LICENSE": "MIT"}
     assert policy.misplaced([ours], "public", ACCESS) == ["app-misc/ours-1"]
     assert policy.misplaced([ours], "site:acme", ACCESS) == []
