@@ -173,9 +173,9 @@ OTHERS = f"pub:r:255:22:Z:1600000000:1600000001::-:::c:::::ed25519:::0:\nfpr::::
     ],
     ids=["both", "just before", "the subkey alone", "others do not count"],
 )
-def test_an_expired_key_that_is_asked_for(built_site: int, keys: str) -> None:
-    said = text([NEWSIG, "[GNUPG:] KEYEXPIRED 1600000001", EXPKEYSIG, valid(made=built_site)])
-    assert judge(said, 0, WAS_GOOD, "x", NOW, keys=keys) == Signature(PRIMARY, built_site)
+def test_an_expired_key_that_is_asked_for(made: int, keys: str) -> None:
+    said = text([NEWSIG, "[GNUPG:] KEYEXPIRED 1600000001", EXPKEYSIG, valid(made=made)])
+    assert judge(said, 0, WAS_GOOD, "x", NOW, keys=keys) == Signature(PRIMARY, made)
     with pytest.raises(NotTrusted, match="the key that signed it has expired"):
         judge(said, 0, ROLE, "x", NOW, keys=keys)
 
