@@ -1,42 +1,43 @@
-"""Every path below a site, in one place; nobody else joins them.
+"""Every path below a site; no other module joins them.
 
-A *site* is the directory that holds config.toml; config.lock and state/ lie beside it.
+A *site* is the directory that contains config.toml; config.lock and state/ are beside it.
 
-    config.toml                what is wanted
-    config.lock                what it was resolved to
+    config.toml                the settings
+    config.lock                the commits and digests that they were resolved to
     state/
-      doit.db                  doit's memory (tasks.engine.backend)
-      records/TASK.json        what each finished task left, small and deterministic
-      news/NAME.json           what is newer than an overlay's pin, for `doit status`
+      doit.db                  doit's database (tasks.engine.backend)
+      records/TASK.json        the record of each finished task, small and deterministic
+      news/NAME.json           upstream updates of an overlay or seed, for `doit status`
       locks/TASK               flock(2) files, one per artifact
-      logs/RUN/                one run (YYYYMMDDTHHMMSSZ-PID); logs/latest points to the newest
-        TASK.log               what the programs of a task printed, and how it ended
-        journal                which tasks began and how they ended (tasks.engine.runs)
+      logs/RUN/                one run (YYYYMMDDTHHMMSSZ-PID); logs/latest links to the newest
+        TASK.log               the output of a task's programs, and how the task ended
+        journal                start and end of each task (tasks.engine.runs)
       tree.git/                frozen snapshots, one commit and tag per day
       overlays/NAME.git/       fetched overlays
-      exports/COMMIT/          one commit as plain files, mounted read-only into chroots
-      downloads/               what is being downloaded; nothing here is verified
-      seeds/DIGEST/            an extracted stage, never written again; DIGEST.listing beside it
-                               says what each of its files must be (tasks.system.tree_manifest)
-      layers/NAME/ID/          what chroot NAME adds to the layers below it, or somebody in it
-      touched/NAME/            there, while what was done in chroot NAME by hand is part of it
+      exports/COMMIT/          the files of one commit, mounted read-only into chroots
+      downloads/               downloads in progress; nothing here is verified
+      seeds/DIGEST/            an extracted stage, never modified; DIGEST.listing beside it has
+                               the attributes and digests of its files (tasks.system.tree_manifest)
+      layers/NAME/ID/          the files that chroot NAME adds to the layers below it, or the
+                               manual changes in it
+      touched/NAME/            the mark of a chroot with manual changes
       etc/NAME/                the generated /etc/portage of chroot NAME
       sets/NAME/               the collected binpkgs of the newest successful build
-      binhost/NAME/candidate/N/  made and signed, and not published
-      binhost/NAME/gen/N/      published generations; binhost/NAME/current points to one,
-                               binhost/NAME/previous to the one before it;
-                               channel.CHANNEL and channel.CHANNEL.previous of each channel
-        GROUP/                 what the members of a group have: an index, and links to packages
-      mirror/GROUP/distfiles/  distfiles that are given to others, by group
+      binhost/NAME/candidate/N/  signed, not published
+      binhost/NAME/gen/N/      published generations; binhost/NAME/current links to one,
+                               binhost/NAME/previous to the one before it, channel.CHANNEL and
+                               channel.CHANNEL.previous to those of a channel
+        GROUP/                 the view of a group: an index, and links to packages
+      mirror/GROUP/distfiles/  distfiles that are served, by group
       serve/                   nginx's own files; serve/users/ has a password file per group,
                                serve/access.log the requests
-      inside/                  what chroots can write to; closed to other users of the host
+      inside/                  directories that chroots can write to; closed to other users
         distfiles/             DISTDIR, shared by all chroots
         restricted/NAME/       DISTDIR of a chroot that is in groups
-        builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key begins
+        builds/NAME/KEY/       PKGDIR of one build, kept until a build with another key starts
         logs/NAME/RUN/         PORTAGE_LOGDIR: one log per package
-      work/                    throwaway upper layers of running sandboxes
-      trash/                   being deleted
+      work/                    temporary upper layers of running sandboxes
+      trash/                   files that are being deleted
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
 
 
 def pointer(channel: str = "", *, previous: bool = False) -> str:
-    """The link in a binhost to the generation that a channel has, or had before.
+    """The link in a binhost to the present or previous generation of a channel.
 
     "" is the channel that publish:NAME publishes to.
     """
@@ -60,11 +61,13 @@ def pointer(channel: str = "", *, previous: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """All paths of one site; absolute, written in one way."""
+    """All paths of one site; absolute and normalised."""
 
     site: Path
     state: Path
-    run: str = field(default="", compare=False)  # this run's name; "": logs lie flat
+    run: str = field(
+        default="", compare=False
+    )  # the name of this run; "": logs lie in logs/ itself
 
     @property
     def config(self) -> Path:
@@ -184,7 +187,7 @@ class Layout:
         return self.seeds / f"{_one_name(digest[:32])}.listing"
 
     def unpacking(self, digest: str) -> Path:
-        """The lock of whoever unpacks the stage of that (short) digest."""
+        """The lock for extracting the stage of that (short) digest."""
         return self.state / "locks" / f"unpack.{_one_name(digest[:32])}"
 
     def layer(self, name: str, identity: str) -> Path:
@@ -203,7 +206,7 @@ class Layout:
         return self.inside / "logs" / _one_name(name) / self.run
 
     def package_logs_of(self, run: str) -> list[Path]:
-        """What a run left in every chroot's PORTAGE_LOGDIR."""
+        """The directories of a run in the PORTAGE_LOGDIRs of all chroots."""
         return sorted((self.inside / "logs").glob(f"*/{_one_name(run)}"))
 
     def binpkgs(self, name: str) -> Path:
@@ -214,7 +217,7 @@ class Layout:
 
 
 def _one_name(text: str) -> str:
-    """A single path component; names reach here from config and lock only after validation."""
+    """Check that a name is one path component; config and lock were validated before."""
     if not _SAFE.fullmatch(text):
         raise ValueError(f"not a file name: {text!r}")
     return text

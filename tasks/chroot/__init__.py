@@ -1,1 +1,1 @@
-"""seed -> layers -> /etc/portage -> a room to build in."""
+"""Seed -> layers -> the plan of a sandbox; and the manual changes in a chroot."""

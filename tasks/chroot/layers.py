@@ -1,7 +1,7 @@
-"""Layers: what a chroot adds to the ones below it. A committed layer is never written again.
+"""Layers: the files that a chroot adds to those below it. A committed layer is never modified.
 
-A chroot is an overlay of layers over the seed, so a derived one appears at once and costs only
-what differs.
+A chroot is an overlay of layers over the seed, so deriving one takes no time and only the space of
+the differences.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tasks.system.files import remove_tree, sync_folder, sync_tree
 
 
 def contents(name: str, lineage: Sequence[str]) -> dict[str, str]:
-    """The files of a chroot's own layer, by path inside; pure.
+    """The files of a chroot's own layer, text by path inside; pure.
 
-    resolv.conf is only a place: the host's own is mounted on it, so that it is always current.
+    resolv.conf is only a mount point: the host's is mounted there, so that it is always current.
     """
     return {
         "etc/binmill-chroot": f"{' > '.join(lineage)}\n",
@@ -29,7 +29,7 @@ def contents(name: str, lineage: Sequence[str]) -> dict[str, str]:
 
 
 def commit(files: Mapping[str, str], below: Sequence[Path], target: Path, trash: Path) -> None:
-    """Make a layer of `files` over the layers `below` (topmost first) in one step."""
+    """Write a layer of `files` over the layers `below` (topmost first) in one step."""
     require_root("make a chroot's layer")
     if target.is_dir():
         return
@@ -45,10 +45,10 @@ def commit(files: Mapping[str, str], below: Sequence[Path], target: Path, trash:
 
 
 def place(upper: Path, below: Sequence[Path], path: str, text: str) -> None:
-    """Write one file into an upper layer, with the folders above it as the layers below have them.
+    """Write one file into an upper layer, in directories as the layers below have them.
 
-    An upper folder hides the owner and mode of the lower one, so both are copied. Raises
-    BinmillError when a folder of the path is a link below: nothing is written through links.
+    A directory in the upper layer hides the owner and mode of the lower one, so both are copied.
+    Raises BinmillError if a directory of the path is a link below: no link is followed.
     """
     folders = path.split("/")[:-1]
     for depth in range(1, len(folders) + 1):
@@ -64,7 +64,7 @@ def place(upper: Path, below: Sequence[Path], path: str, text: str) -> None:
             except FileNotFoundError:
                 continue
             if not stat.S_ISDIR(status.st_mode):
-                raise BinmillError(f"/{inner} is not a directory in {layer}")
+                raise BinmillError("layer-lacks-directory", path=f"/{inner}", layer=layer)
             os.chown(folder, status.st_uid, status.st_gid)
             folder.chmod(stat.S_IMODE(status.st_mode))
             break

@@ -1,7 +1,7 @@
-"""What was done in a chroot by hand: kept as one more layer above it, and said of it.
+"""Manual changes in a chroot: kept as one more layer above it, with a mark.
 
-`state/touched/NAME/layer.json` is the mark: which layer holds the changes, and over which layers
-they were made. It is there exactly as long as the chroot is not what config.toml makes of it.
+`state/touched/NAME/layer.json` is the mark: the layer with the changes, and the layers on which
+they were made. It exists as long as the chroot differs from what config.toml describes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from tasks.layout import Layout
 from tasks.system.command import run
 from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic
 
-# What programs write wherever they run, and nobody misses: not kept. FHS: temporary files, caches,
-# logs. emerge notes which news it has shown.
-PASSING = frozenset(("tmp", "var/tmp", "var/cache", "var/log", "var/lib/gentoo/news"))
-# Made by emerge even to look, where a stage lacks it.
-_EMPTY = frozenset(("proc", "sys", "dev", "run", "var/lib/portage"))
-_OWN_XATTRS = "trusted.overlay."
+# Programs write here wherever they run: temporary files, caches and logs (FHS), and the news items
+# that emerge has shown. These are not kept.
+TRANSIENT = frozenset(("tmp", "var/tmp", "var/cache", "var/log", "var/lib/gentoo/news"))
+# Mount points; and emerge makes var/lib/portage even for --pretend, if a stage lacks it.
+_MOUNT_POINTS = frozenset(("proc", "sys", "dev", "run", "var/lib/portage"))
+_OVERLAYFS = "trusted.overlay."
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A layer made by hand (relative to state/, as in records), and what it lies on."""
+    """A layer of manual changes and the layers below it; paths are relative to state/."""
 
     layer: str
     over: tuple[str, ...]
 
 
 def marked(layout: Layout, name: str) -> Mark | None:
-    """The mark of a chroot; None where nobody has touched it."""
+    """The mark of a chroot; None if it is unmodified."""
     path = layout.touched(name) / "layer.json"
     try:
         raw = json.loads(path.read_bytes())
@@ -44,39 +44,36 @@ def marked(layout: Layout, name: str) -> Mark | None:
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError) as error:
-        raise BinmillError(
-            f"{path} is damaged", f"throw away what was done by hand: doit enter {name} --reset"
-        ) from error
+        raise BinmillError("manual-mark-damaged", path=path, chroot=name) from error
 
 
 def forget(layout: Layout, name: str) -> None:
-    """Take the mark away: the next run makes the chroot as it was without it."""
+    """Delete the mark: the next run derives the chroot without the changes."""
     remove_tree(layout.touched(name), layout.trash)
 
 
 def begin(upper: Path, layer: Path) -> None:
-    """Let an upper layer begin with what an earlier layer holds; a committed one stays as it is."""
+    """Fill an empty upper layer with a copy of a committed one."""
     upper.rmdir()
-    # cp(1) keeps owners, links, devices and the attributes by which overlayfs marks what is gone
+    # cp(1) keeps owners, links, devices and the attributes with which overlayfs marks deletions
     run("cp", "-a", "--reflink=auto", layer, upper)
 
 
 def keep(
     layout: Layout, name: str, upper: Path, below: Sequence[str], mounts: Collection[str]
 ) -> bool:
-    """Commit an upper layer that somebody has worked in, and mark the chroot; in that order.
+    """Commit the upper layer of a session, then mark the chroot; returns False if nothing changed.
 
-    `below` are the layers beneath it, `mounts` what was mounted inside. Whether there was
-    anything to be kept; if not, the chroot is as it was made, and the mark is taken away.
+    `below` are the layers beneath it, `mounts` the mount points inside. Without changes the chroot
+    is unmodified, and its mark is deleted.
     """
-    changed = prune(upper, [layout.state / part for part in below], mounts, layout.trash)
-    if not changed:
+    if not prune(upper, [layout.state / part for part in below], mounts, layout.trash):
         forget(layout, name)
         return False
     target = layout.layer(name, secrets.token_hex(16))
     closed_folder(target.parent.parent)
     target.parent.mkdir(exist_ok=True)
-    run("sync", "--file-system", upper)  # the overlay was volatile: nothing is on the disk for sure
+    run("sync", "--file-system", upper)  # the overlay was volatile: its files may not be on disk
     upper.rename(target)
     sync_folder(target.parent)
     mark = {"layer": str(target.relative_to(layout.state)), "over": list(below)}
@@ -85,17 +82,17 @@ def keep(
 
 
 def prune(upper: Path, below: Sequence[Path], mounts: Collection[str], trash: Path) -> bool:
-    """Delete what says nothing new from an upper layer; whether anything is left in it.
+    """Delete what is no change from an upper layer; returns whether anything is left.
 
-    Nothing new are: passing places, compiled modules of others' sources, mount points, and what is
-    in the layers below with the same owner, mode, size and time (it was opened, or the folder of
-    something else). No link is followed: only real folders are entered.
+    No changes are transient files, compiled modules of sources below, mount points, and entries
+    that a layer below has with the same owner, mode, size and time (they were only opened, or are
+    the directory of something else). No link is followed: only directories are entered.
     """
-    empty = {*_EMPTY, *PASSING, *(place.strip("/") for place in mounts)}
-    kept = False
-    for folder in reversed(_folders(upper)):
+    points = {*_MOUNT_POINTS, *TRANSIENT, *(place.strip("/") for place in mounts)}
+    changed = False
+    for folder in reversed(_directories(upper)):
         inner = str(folder.relative_to(upper))
-        if inner in PASSING:
+        if inner in TRANSIENT:
             remove_tree(folder, trash)
             continue
         with os.scandir(folder) as entries:
@@ -103,61 +100,61 @@ def prune(upper: Path, below: Sequence[Path], mounts: Collection[str], trash: Pa
         for entry in files:
             path = Path(entry.path)
             if (
-                str(path.relative_to(upper)) in empty
-                or _compiled(path)
-                or (entry.is_file(follow_symlinks=False) and _same(upper, path, below))
+                str(path.relative_to(upper)) in points
+                or _is_compiled(path)
+                or (entry.is_file(follow_symlinks=False) and _is_below(upper, path, below))
             ):
                 path.unlink()
-        bare = next(folder.iterdir(), None) is None
+        empty = next(folder.iterdir(), None) is None
         if inner == ".":
-            kept = not bare
-        elif bare and (
-            _same(upper, folder, below)
-            or _is_point(folder, inner, empty)
+            changed = not empty
+        elif empty and (
+            _is_below(upper, folder, below)
+            or _is_mount_point(folder, inner, points)
             or folder.name == "__pycache__"
         ):
             folder.rmdir()
-    return kept
+    return changed
 
 
-def _folders(top: Path) -> list[Path]:
-    """All folders below, each before those in it; without recursion, however deep."""
-    found = [top]
-    for folder in found:
+def _directories(top: Path) -> list[Path]:
+    """All directories of a tree, parents first; without recursion, however deep."""
+    directories = [top]
+    for folder in directories:
         with os.scandir(folder) as entries:
-            found += [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
-    return found
+            directories += [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
+    return directories
 
 
-def _is_point(folder: Path, inner: str, points: Collection[str]) -> bool:
-    """Whether a folder is a mount point, or was made on the way to one, as sandbox_init does."""
+def _is_mount_point(folder: Path, inner: str, points: Collection[str]) -> bool:
+    """Tell whether a directory is a mount point, or was made above one as sandbox_init does."""
     status = folder.lstat()
     plain = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o755, 0, 0)
     return inner in points or (plain and any(point.startswith(f"{inner}/") for point in points))
 
 
-def _compiled(path: Path) -> bool:
-    """Whether Python has compiled a module here whose source nobody has changed."""
+def _is_compiled(path: Path) -> bool:
+    """Tell whether a file is a compiled Python module whose source is in a layer below."""
     source = path.parent.parent / f"{path.name.split('.')[0]}.py"
     return path.parent.name == "__pycache__" and not os.path.lexists(source)
 
 
-def _same(upper: Path, path: Path, below: Sequence[Path]) -> bool:
-    """Whether the layers below have the very same there, as far as can be told without reading."""
+def _is_below(upper: Path, path: Path, below: Sequence[Path]) -> bool:
+    """Tell whether the layers below have the same entry, as far as its attributes show."""
     for layer in below:
         lower = layer / path.relative_to(upper)
         try:
             old = lower.lstat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        return _said(path, path.lstat()) == _said(lower, old)
+        return _attributes(path, path.lstat()) == _attributes(lower, old)
     return False
 
 
-def _said(path: Path, status: os.stat_result) -> tuple[object, ...]:
+def _attributes(path: Path, status: os.stat_result) -> tuple[object, ...]:
     names = sorted(os.listxattr(path, follow_symlinks=False))
-    told = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
-    hidden = told.pop(f"{_OWN_XATTRS}opaque", None)  # the lower folder was deleted before
-    own = tuple(pair for pair in told.items() if not pair[0].startswith(_OWN_XATTRS))
+    values = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    opaque = values.pop(f"{_OVERLAYFS}opaque", None)  # the lower directory was deleted before
+    xattrs = tuple(pair for pair in values.items() if not pair[0].startswith(_OVERLAYFS))
     content = (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ()
-    return status.st_mode, status.st_uid, status.st_gid, *content, own, hidden
+    return status.st_mode, status.st_uid, status.st_gid, *content, xattrs, opaque

@@ -1,4 +1,4 @@
-"""A chroot as a sandbox: which layers, mounts and variables a command inside sees; pure plans."""
+"""The sandbox of a chroot as a pure plan: the layers, mounts and variables that are seen inside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.portage.etc_portage import REPOS
 from tasks.system.sandbox import Bind, Sandbox
 
 RESOLVER = "/etc/resolv.conf"  # the host's; often a link
-# Everything a command inside has in its environment, whatever the caller's holds.
+# The whole environment of a command inside, whatever the caller's is.
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -33,7 +33,7 @@ def plan(
     network: bool = False,
     variables: Mapping[str, str] | None = None,
 ) -> Sandbox:
-    """The sandbox of a chroot: `repos` maps repository names to exported commits.
+    """Plan the sandbox of a chroot; `repos` maps repository names to exported commits.
 
     `timestamp` (epoch seconds, of the locked tree) becomes SOURCE_DATE_EPOCH.
     """
@@ -54,12 +54,12 @@ def plan(
 
 
 def mount_table(mountinfo: str) -> list[dict[str, str]]:
-    """A mount table as seen from inside (proc(5), mountinfo), without what varies by host."""
+    """The mount table as seen inside (proc(5), mountinfo), without what differs between hosts."""
     table = []
     for line in mountinfo.splitlines():
         fields, kind = (part.split(" ") for part in line.split(" - ", 1))
-        rights = "ro" if "ro" in fields[5].split(",") else "rw"
+        access = "ro" if "ro" in fields[5].split(",") else "rw"
         flags = [f for f in ("nosuid", "nodev", "noexec") if f in fields[5].split(",")]
         kind_name = "bind" if fields[3] != "/" else kind[0]
-        table.append({"at": fields[4], "type": kind_name, "options": ",".join([rights, *flags])})
+        table.append({"at": fields[4], "type": kind_name, "options": ",".join([access, *flags])})
     return sorted(table, key=lambda mount: mount["at"])

@@ -30,7 +30,7 @@ class _Table(BaseModel):
 
 
 class Key(_Table):
-    """Whom to believe, for one role: a key file from anywhere, pinned by primary fingerprint."""
+    """The trusted keys of one role: a key file from any source, pinned by primary fingerprints."""
 
     file: Line
     fingerprints: list[Fingerprint] = Field(min_length=1)
@@ -38,40 +38,40 @@ class Key(_Table):
 
 
 class Mirrors(_Table):
-    """Where files come from. `gentoo` is asked in order; `local` knows restricted distfiles."""
+    """Mirrors of Gentoo, tried in order; `local` ones may have restricted distfiles."""
 
     gentoo: list[Url] = Field(min_length=1)
     local: list[Url] = []
 
 
 class Network(_Table):
-    """How the mirrors and git remotes are reached: a proxy, and hosts that need none."""
+    """A proxy for mirrors and git remotes, and the hosts that are reached without it."""
 
     proxy: Url | None = None
     no_proxy: list[Word] = []
 
 
 class Tree(_Table):
-    """The ebuild repository that is frozen day by day."""
+    """The ebuild repository whose snapshots are frozen day by day."""
 
     name: Name = "gentoo"
     key: Name
     remote: Remote | None = None
     lookback_days: int = Field(default=7, ge=1, le=365)
-    warn_hours: int = Field(default=36, ge=0)  # the newest is older than this; 0: never
+    warn_hours: int = Field(default=36, ge=0)  # age of the newest snapshot; 0: never
     fail_hours: int = Field(default=72, ge=0)
     manifests: Literal["when-signed", "always", "never"] = "when-signed"
 
 
 class Overlay(_Table):
-    """A git repository of ebuilds, pinned to a commit by the lock."""
+    """A git repository of ebuilds, which the lock pins to a commit."""
 
     url: Remote
     branch: Branch = "main"
 
 
 class ChrootConfig(_Table):
-    """A base (has `seed`) or a stack (has `base`) and the set of packages built in it."""
+    """A base (with `seed`) or a stack (with `base`), and the packages that are built in it."""
 
     seed: Name | None = None
     base: Name | None = None
@@ -89,15 +89,15 @@ class ChrootConfig(_Table):
     features: list[Flag] = []
     env: dict[Variable, Line] = {}
     portage_dir: Line | None = None
-    groups: list[Group] = []  # whose distfiles a build may fetch
+    groups: list[Group] = []  # a build may fetch their restricted distfiles
 
 
 class Binhost(_Table):
-    """How the published packages are signed and served: a GnuPG home and the key in it."""
+    """How generations are signed, kept and served."""
 
     listen: Listen = "127.0.0.1:8480"
-    url: Url | None = None  # under which clients reach it
-    channels: list[Name] = []  # to which a generation can be promoted
+    url: Url | None = None  # the address for clients
+    channels: list[Name] = []  # a generation can be promoted to them
     keep: int = Field(default=5, ge=1, le=1000)
     keep_days: int = Field(default=7, ge=0, le=3650)
     builder: Line = "urn:binmill:builder"  # the builder's id in provenance, a URI
@@ -107,22 +107,22 @@ class Binhost(_Table):
 
 
 class Build(_Table):
-    """How much of the machine a build may use: packages at once, and processes per package."""
+    """Limits of a build: packages at once, processes per package, time."""
 
     packages: int = Field(default=1, ge=1, le=512)
-    jobs: int = Field(default=0, ge=0, le=1024)  # 0: as many as the machine has processors
+    jobs: int = Field(default=0, ge=0, le=1024)  # 0: one per processor
     timeout_minutes: int = Field(default=24 * 60, ge=1)
 
 
 class Logs(_Table):
-    """How long the logs of runs are kept: by age, and by what all of them take."""
+    """Limits of the logs of all runs together: age and size."""
 
     keep_days: int = Field(default=30, ge=1, le=3650)
     keep_mb: int = Field(default=1000, ge=1)
 
 
 class Config(_Table):
-    """One site's config.toml."""
+    """The config.toml of one site."""
 
     keys: dict[Name, Key]
     mirrors: Mirrors
@@ -139,22 +139,22 @@ class Config(_Table):
     serve: Serve = Serve()
 
     def lineage(self, name: str) -> list[str]:
-        """A chroot and what it is derived from, base first: ["base", "java"]."""
-        found = [name]
-        while (base := self.chroots[found[0]].base) is not None:
-            found.insert(0, base)
-        return found
+        """A chroot and the chroots below it, base first: ["base", "java"]."""
+        names = [name]
+        while (base := self.chroots[names[0]].base) is not None:
+            names.insert(0, base)
+        return names
 
     def seed_of(self, name: str) -> str:
-        """The seed at the bottom of a chroot."""
+        """The seed below a chroot."""
         seed = self.chroots[self.lineage(name)[0]].seed
-        assert seed is not None  # noqa: S101 - _references has checked it
+        assert seed is not None  # noqa: S101 - load() has checked it
         return seed
 
     def effective(self, name: str) -> ChrootConfig:
-        """What holds in a chroot: its bases' settings, then its own added or put on top.
+        """The settings of a chroot: those of its bases, then its own, which extend or override.
 
-        `packages` are the chroot's own: a stack's set is what the stack was made for.
+        `packages` are not inherited: a stack builds its own.
         """
         merged: dict[str, Any] = {}
         for link in self.lineage(name):
@@ -164,7 +164,7 @@ class Config(_Table):
                 if isinstance(value, dict):
                     merged[key] = _joined(merged.get(key, {}), value)
                 elif isinstance(value, list):
-                    # what is said again moves to the end: the last of `ssl`, `-ssl` holds
+                    # a repeated value moves to the end: of `ssl`, `-ssl` the last one counts
                     merged[key] = [*(v for v in merged.get(key, []) if v not in value), *value]
                 else:
                     merged[key] = value

@@ -1,4 +1,4 @@
-"""What is kept of a layer that somebody has worked in, whatever they have left there."""
+"""Manual changes: which entries of an upper layer are kept, whatever is in it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from tasks.chroot.manual_changes import begin, keep, marked, prune
+from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.system.files import remove_tree
 from tests.kit.files import names
+from tests.kit.refused import refused
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 
 
 @pytest.fixture
 def upper(tmp_path: Path) -> Path:
-    made = tmp_path / "state/work/enter-java/upper"
-    made.mkdir(parents=True)
-    return made
+    folder = tmp_path / "state/work/enter-java/upper"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def pruned(upper: Path, *below: Path) -> bool:
@@ -28,7 +30,7 @@ def pruned(upper: Path, *below: Path) -> bool:
 
 
 @pytest.mark.parametrize("link", ["tmp", "var", "var/cache", "etc", "__pycache__", "proc"])
-def test_no_link_of_a_guest_leads_out(upper: Path, tmp_path: Path, link: str) -> None:
+def test_no_link_inside_leads_out(upper: Path, tmp_path: Path, link: str) -> None:
     outside = tmp_path / "outside"
     for place in ("cache/kept", "tmp/kept", "kept.cpython-311.pyc"):
         (outside / place).parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +38,7 @@ def test_no_link_of_a_guest_leads_out(upper: Path, tmp_path: Path, link: str) ->
     (upper / link).parent.mkdir(parents=True, exist_ok=True)
     (upper / link).symlink_to(outside)
     kept = pruned(upper)
-    assert kept == (link not in ("proc", "tmp", "var/cache"))  # nothing at these places is kept
+    assert kept == (link not in ("proc", "tmp", "var/cache"))  # these paths are never kept
     assert sorted(p.name for p in outside.rglob("*") if p.is_file()) == [
         "kept",
         "kept",
@@ -44,7 +46,7 @@ def test_no_link_of_a_guest_leads_out(upper: Path, tmp_path: Path, link: str) ->
     ]
 
 
-def test_mount_points_and_the_way_to_them_say_nothing(upper: Path) -> None:
+def test_mount_point_and_its_parents_are_no_change(upper: Path) -> None:
     for place in ("var/db/repos/gentoo", "proc", "sys", "dev", "run", "etc"):
         (upper / place).mkdir(parents=True)
     (upper / "etc/resolv.conf").touch()
@@ -52,14 +54,14 @@ def test_mount_points_and_the_way_to_them_say_nothing(upper: Path) -> None:
     assert names(upper) == []
 
 
-def test_but_a_file_below_one_does(upper: Path) -> None:
+def test_file_below_the_parent_of_a_mount_point_is_a_change(upper: Path) -> None:
     (upper / "var/db/repos").mkdir(parents=True)
     (upper / "var/db/repos/mine").touch()
     assert pruned(upper)
     assert (upper / "var/db/repos/mine").exists()
 
 
-def test_what_was_only_copied_up_is_not_kept(upper: Path, tmp_path: Path) -> None:
+def test_entry_that_was_only_copied_up_is_no_change(upper: Path, tmp_path: Path) -> None:
     below = tmp_path / "below"
     for layer in (below, upper):
         (layer / "etc").mkdir(parents=True)
@@ -89,7 +91,7 @@ def test_what_was_only_copied_up_is_not_kept(upper: Path, tmp_path: Path) -> Non
         (upper / "etc").rmdir()
 
 
-def test_modules_that_were_compiled_in_passing(upper: Path) -> None:
+def test_compiled_module_of_a_lower_source_is_no_change(upper: Path) -> None:
     cache = upper / "usr/lib/python/__pycache__"
     cache.mkdir(parents=True)
     (cache / "others.cpython-311.pyc").touch()
@@ -99,7 +101,7 @@ def test_modules_that_were_compiled_in_passing(upper: Path) -> None:
     assert names(cache) == ["mine.cpython-311.pyc"]
 
 
-def test_a_deleted_file_and_a_folder_made_anew_are_changes(upper: Path, tmp_path: Path) -> None:
+def test_deleted_file_and_opaque_directory_are_changes(upper: Path, tmp_path: Path) -> None:
     below = tmp_path / "below"
     (below / "opt").mkdir(parents=True)
     (upper / "opt").mkdir()
@@ -111,7 +113,7 @@ def test_a_deleted_file_and_a_folder_made_anew_are_changes(upper: Path, tmp_path
     assert stat.S_ISCHR((upper / "opt").lstat().st_mode)
 
 
-def test_a_tree_that_is_very_deep(upper: Path, tmp_path: Path) -> None:
+def test_very_deep_tree_is_pruned(upper: Path, tmp_path: Path) -> None:
     here = os.open(upper, os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("d", dir_fd=here)
@@ -121,11 +123,11 @@ def test_a_tree_that_is_very_deep(upper: Path, tmp_path: Path) -> None:
     os.close(here)
     try:
         assert pruned(upper)
-    finally:  # what cleans up after tests would not come so far down
+    finally:  # pytest cannot delete a tree of that depth
         remove_tree(upper, tmp_path / "trash")
 
 
-def test_the_mark_is_written_after_the_layer(layout: Layout, upper: Path) -> None:
+def test_mark_names_the_layer_until_the_changes_are_undone(layout: Layout, upper: Path) -> None:
     (layout.state / "seeds/x").mkdir(parents=True)
     (upper / "file").write_text("mine")
     assert keep(layout, "java", upper, ["seeds/x"], [])
@@ -137,6 +139,15 @@ def test_the_mark_is_written_after_the_layer(layout: Layout, upper: Path) -> Non
     upper.mkdir()
     begin(upper, layout.state / mark.layer)
     (upper / "file").unlink()
-    assert not keep(layout, "java", upper, ["seeds/x"], [])  # all was taken back
+    assert not keep(layout, "java", upper, ["seeds/x"], [])  # all changes are undone
     assert marked(layout, "java") is None
     assert (layout.state / mark.layer / "file").read_text() == "mine"
+
+
+def test_damaged_mark_is_refused(layout: Layout) -> None:
+    mark = layout.touched("java") / "layer.json"
+    mark.parent.mkdir(parents=True)
+    for text in ("", "{}", "7", '{"layer": "x", "over": 7}'):
+        mark.write_text(text)
+        with refused(BinmillError, "manual-mark-damaged", path=mark, chroot="java"):
+            marked(layout, "java")

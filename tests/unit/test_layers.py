@@ -1,11 +1,11 @@
-"""What a chroot's own layer holds."""
+"""The files of a chroot's own layer."""
 
 from __future__ import annotations
 
 from tasks.chroot.layers import contents
 
 
-def test_contents() -> None:
+def test_contents_depend_on_name_and_lineage() -> None:
     made = contents("java", ["base", "java"])
     assert sorted(made) == ["etc/binmill-chroot", "etc/hosts", "etc/resolv.conf"]
     assert made["etc/binmill-chroot"] == "base > java\n"

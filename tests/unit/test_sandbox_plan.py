@@ -1,4 +1,4 @@
-"""The sandbox of a chroot, as a plan; and the mount table that comes back from inside."""
+"""The sandbox of a chroot as a plan, and the mount table as read inside."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tasks.chroot.sandbox_plan import ENVIRONMENT, mount_table, plan
 from tasks.system.sandbox import Bind, Sandbox
 
 
-def room(**more: Any) -> Sandbox:
-    given: dict[str, Any] = {
+def sandbox(**more: Any) -> Sandbox:
+    arguments: dict[str, Any] = {
         "repos": {"ours": Path("/s/exports/b"), "gentoo": Path("/s/exports/a")},
         "etc": Path("/s/etc/x"),
         "timestamp": 1795372402,
         **more,
     }
-    return plan("java", [Path("/s/layers/top"), Path("/s/seeds/x")], Path("/s/work/x"), **given)
+    return plan("java", [Path("/s/layers/top"), Path("/s/seeds/x")], Path("/s/work/x"), **arguments)
 
 
-def test_plan() -> None:
-    inside = room(binds=(Bind("/s/distfiles", "/var/cache/distfiles", writable=True),))
+def test_plan_has_layers_mounts_and_environment() -> None:
+    inside = sandbox(binds=(Bind("/s/distfiles", "/var/cache/distfiles", writable=True),))
     assert inside == Sandbox(
         hostname="java",
         layers=(Path("/s/layers/top"), Path("/s/seeds/x")),
@@ -39,34 +39,34 @@ def test_plan() -> None:
     )
 
 
-def test_nothing_of_the_caller_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_of_the_caller_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAKEFLAGS", "-j99")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert room() == room()
-    assert sorted(room().environment) == sorted([*ENVIRONMENT, "SOURCE_DATE_EPOCH"])
-    assert room().environment["HOME"] == "/root"
+    monkeypatch.setenv("HOME", "/home/user")
+    assert sandbox() == sandbox()
+    assert sorted(sandbox().environment) == sorted([*ENVIRONMENT, "SOURCE_DATE_EPOCH"])
+    assert sandbox().environment["HOME"] == "/root"
 
 
-def test_variables_win() -> None:
-    inside = room(variables={"TERM": "xterm", "PS1": "$ "})
+def test_variables_override_the_environment() -> None:
+    inside = sandbox(variables={"TERM": "xterm", "PS1": "$ "})
     assert (inside.environment["TERM"], inside.environment["PS1"]) == ("xterm", "$ ")
     assert ENVIRONMENT["TERM"] == "dumb"
 
 
-def test_without_etc() -> None:
-    targets = [bind.target for bind in room(etc=None).binds]
+def test_plan_without_etc_mounts_repositories_only() -> None:
+    targets = [bind.target for bind in sandbox(etc=None).binds]
     assert targets == ["/var/db/repos/gentoo", "/var/db/repos/ours"]
 
 
-def test_the_resolver_goes_with_the_network() -> None:
+def test_resolver_is_mounted_with_the_network_only() -> None:
     resolver = os.path.realpath("/etc/resolv.conf")
-    targets = [bind.target for bind in room(network=True).binds]
+    targets = [bind.target for bind in sandbox(network=True).binds]
     assert ("/etc/resolv.conf" in targets) == Path(resolver).is_file()
-    for bind in room(network=True).binds:
+    for bind in sandbox(network=True).binds:
         assert not bind.writable
         if bind.target == "/etc/resolv.conf":
-            assert bind.source == resolver  # never a link: what it leads to
-    assert "/etc/resolv.conf" not in [bind.target for bind in room().binds]
+            assert bind.source == resolver  # the file itself, never a link
+    assert "/etc/resolv.conf" not in [bind.target for bind in sandbox().binds]
 
 
 INSIDE = """\
@@ -79,7 +79,7 @@ INSIDE = """\
 """
 
 
-def test_mount_table() -> None:
+def test_mount_table_is_sorted_and_simplified() -> None:
     assert mount_table(INSIDE) == [
         {"at": "/", "type": "overlay", "options": "rw"},
         {"at": "/dev/pts", "type": "devpts", "options": "rw,nosuid,noexec"},
@@ -91,8 +91,8 @@ def test_mount_table() -> None:
     assert mount_table("") == []
 
 
-def test_the_table_does_not_vary_by_host() -> None:
-    """Numbers, devices and host paths are not in it, nor the order of mounting."""
+def test_mount_table_does_not_depend_on_the_host() -> None:
+    """Mount ids, devices, host paths and the order of mounting are left out."""
     other = "\n".join(
         reversed(
             INSIDE.replace("254:0", "8:1")
