@@ -1,1 +1,1 @@
-"""A set of binpkgs -> an immutable generation of a binhost -> a client that installs from it."""
+"""Publishing: a package set becomes an immutable generation of a binhost, which clients install."""

@@ -1,12 +1,12 @@
-"""What a client needs to use one view of a binhost, as one tar: `client.tar` in the view. Pure.
+"""The client bundle: all that a client needs to use one view of a binhost, as one tar. Pure.
 
-    README          what to do with it
+    README          instructions
     portage/        for /etc/portage: binrepos.conf/ and repos.conf/, the tree pinned to its tag
-    key.asc         the public key that signs, for Portage's keyring; key.gpg is the same for gpgv
+    key.asc         the public signing key, for Portage's keyring; key.gpg is the same for gpgv
     fingerprint     of that key
-    check           is the binhost what was signed, and not an old state of it? (check.sh)
+    check           verifies the signed index and refuses an old one (check.sh)
 
-The same content gives the same bytes.
+Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ PORTAGE = "portage/"
 _CHECK = Path(__file__).with_name("check.sh")
 _REPOS = "/var/db/repos"
 _ACCESS = "/etc/portage/access"  # where docs/serving.md puts a client's password
-_EVERYBODY = "public"
+_PUBLIC = "public"
 _LIMIT = 16 << 20
 
 
 @dataclass(frozen=True)
 class Repo:
-    """A repository that the packages were built from. `tag` and `url` may be "": not known."""
+    """A repository that the packages were built from; `tag` and `url` are "" where unknown."""
 
     name: str
     commit: str
@@ -43,9 +43,9 @@ class Repo:
 
 @dataclass(frozen=True)
 class Place:
-    """A view as its clients see it: at `url`, called `label` in binrepos.conf.
+    """A view as its clients see it: its URL, and its name (`label`) in binrepos.conf.
 
-    `channels` has the URL of each channel beside that.
+    `channels` maps the name of each channel to the URL of this view there.
     """
 
     binhost: str
@@ -58,65 +58,65 @@ class Place:
 def files(
     place: Place, repos: Sequence[Repo], profile: str, key: bytes, fingerprint: str
 ) -> dict[str, bytes]:
-    """The bundle's files by path; `key` is the armored public key, the main repository first."""
-    made = {
+    """The bundle's files by path; `key` is armored, the main repository is the first of `repos`."""
+    texts = {
         "README": _readme(place, repos, profile, fingerprint),
         f"{PORTAGE}binrepos.conf/{place.label}.conf": _binrepos(place),
         f"{PORTAGE}repos.conf/{place.label}.conf": _repos_conf(repos),
         "fingerprint": f"{fingerprint}\n",
         "check": _CHECK.read_text(encoding="utf-8"),
     }
-    return {path: text.encode() for path, text in made.items()} | {
+    return {path: text.encode() for path, text in texts.items()} | {
         "key.asc": key,
         "key.gpg": dearmored(key),
     }
 
 
-def packed(made: Mapping[str, bytes], when: int) -> bytes:
-    """The files as a tar, below one folder; `when` (epoch seconds) is the time of all of them."""
+def packed(contents: Mapping[str, bytes], mtime: int) -> bytes:
+    """Pack files into a tar, below one folder and with one mtime (epoch seconds)."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:", format=tarfile.USTAR_FORMAT) as archive:
-        for path, data in sorted(made.items()):
+        for path, data in sorted(contents.items()):
             member = tarfile.TarInfo(f"client/{path}")
-            member.size, member.mtime = len(data), when
+            member.size, member.mtime = len(data), mtime
             member.mode = 0o755 if path == "check" else 0o644
             archive.addfile(member, io.BytesIO(data))
     return out.getvalue()
 
 
 def unpacked(data: bytes) -> dict[str, bytes]:
-    """The files of a bundle by path; raises NotTrusted for what is none."""
-    found = {}
+    """The files of a bundle by path; raises NotTrusted for anything else."""
+    contents = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for member in archive:
                 top, _, path = member.name.partition("/")
                 stream = archive.extractfile(member) if member.isreg() else None
                 if top != "client" or ".." in path.split("/") or stream is None:
-                    raise NotTrusted(f"{member.name!r} has no place in a client's bundle")
-                found[path] = stream.read(_LIMIT)
+                    raise NotTrusted("bundle-entry-refused", entry=member.name)
+                contents[path] = stream.read(_LIMIT)
     except tarfile.TarError as error:
-        raise NotTrusted(f"this is no client's bundle ({error})") from error
-    return found
+        raise NotTrusted("bundle-unreadable", cause=str(error)) from error
+    return contents
 
 
 def dearmored(armored: bytes) -> bytes:
-    """A key in binary form, which alone gpgv takes: its base64 (RFC 4880, 6.2) decoded."""
-    found = re.search(
+    """Decode an armored key (RFC 4880, 6.2): gpgv reads only the binary form."""
+    match = re.search(
         rb"(?s)-----BEGIN [^\n]+-----\r?\n(?:[^\r\n]+\r?\n)*\r?\n(.+?)\r?\n=", armored
     )
-    if found is None:
-        raise NotTrusted("the public key is not armored as gpg does it")
-    return base64.b64decode(found[1])
+    if match is None:
+        raise NotTrusted("key-not-armored")
+    return base64.b64decode(match[1])
 
 
 def _binrepos(place: Place) -> str:
-    """For a group, wget(1) finds the password by HOME; Portage itself reads no such file."""
+    """binrepos.conf; for a group, wget(1) reads a .netrc below HOME, which Portage does not."""
     text = (
         f"# packages of {place.binhost} for {place.group}\n[{place.label}]\npriority = 9999\n"
         f"sync-uri = {place.url}\nverify-signature = true\n"
     )
-    if place.group != _EVERYBODY:
+    if place.group != _PUBLIC:
         command = f"env HOME={_ACCESS} wget{{}} -t 3 -T 60 --passive-ftp"
         command += ' -O "${{DISTDIR}}/${{FILE}}" "${{URI}}"\n'
         text += "fetchcommand = " + command.format("") + "resumecommand = " + command.format(" -c")
@@ -124,7 +124,7 @@ def _binrepos(place: Place) -> str:
 
 
 def _repos_conf(repos: Sequence[Repo]) -> str:
-    """The repositories at the commits that the packages are of; no sync moves them by itself."""
+    """repos.conf: the repositories at the commits of the packages, never synced automatically."""
     parts = [f"[DEFAULT]\nmain-repo = {repos[0].name}\n"]
     for repo in repos:
         lines = [f"[{repo.name}]", f"location = {_REPOS}/{repo.name}", "auto-sync = no"]
@@ -139,21 +139,24 @@ def _repos_conf(repos: Sequence[Repo]) -> str:
 def _readme(place: Place, repos: Sequence[Repo], profile: str, fingerprint: str) -> str:
     trees = []
     for repo in repos:
-        folder, wanted = f"{_REPOS}/{repo.name}", repo.tag or repo.commit
+        folder, revision = f"{_REPOS}/{repo.name}", repo.tag or repo.commit
         url = repo.url or f"URL-OF-{repo.name.upper()}"
         trees.append(
             f"   test -d {folder}/.git || git clone --no-checkout {url} {folder}\n"
-            f"   git -C {folder} fetch {url} {f'tag {wanted}' if repo.tag else wanted}\n"
-            f"   git -C {folder} checkout --detach {wanted}\n"
+            f"   git -C {folder} fetch {url} {f'tag {revision}' if repo.tag else revision}\n"
+            f"   git -C {folder} checkout --detach {revision}\n"
         )
     return f"""\
 Packages of {place.binhost} for {place.group}, at {place.url}
-Profile {profile}. They are signed by {fingerprint}:
-ask your operator for that fingerprint by another way than this one, and compare.
+Profile: {profile}
+Signed by: {fingerprint}
 
-As root, in this folder:
+This folder comes from the same server as the packages. Ask the operator for the fingerprint by
+another channel (in person, by telephone), and compare.
 
-1. Let Portage know the binhost, and trust its key.
+Run these commands as root, in this folder.
+
+1. Configure the binhost, and trust its key.
 
    cp -R portage/. /etc/portage/
    getuto
@@ -161,11 +164,11 @@ As root, in this folder:
    echo '{fingerprint}:6:' | gpg --homedir /etc/portage/gnupg --import-ownertrust
    gpg --homedir /etc/portage/gnupg --check-trustdb
 {_password(place)}{_channels(place)}
-2. Have the trees that the packages were built from. Packages and trees belong together: with each
-   new bundle, do it again.
+2. Check out the repositories that the packages were built from. Packages and repositories belong
+   together: repeat this step with each new bundle.
 
 {"".join(trees)}
-3. Before each update, check that the binhost is what was signed, and not an old state of it.
+3. Before each update, check that the index is signed, complete and not an old one.
 
    {_home(place)}./check {place.url} {place.binhost} {place.group} \\
        {fingerprint} key.gpg &&
@@ -174,15 +177,16 @@ As root, in this folder:
 
 
 def _home(place: Place) -> str:
-    return "" if place.group == _EVERYBODY else f"HOME={_ACCESS} "
+    return "" if place.group == _PUBLIC else f"HOME={_ACCESS} "
 
 
 def _password(place: Place) -> str:
-    """How a member says who it is; "" where nobody is asked."""
-    if place.group == _EVERYBODY:
+    """Instructions for the password; "" for the public view."""
+    if place.group == _PUBLIC:
         return ""
     return f"""
-   The packages are for members of {place.group}: your operator has a name and a password for you.
+   These packages are for members of {place.group}. The operator gives you a user name and a
+   password.
 
    install -d -o root -g portage -m 750 {_ACCESS}
    install -o root -g portage -m 640 /dev/stdin {_ACCESS}/.netrc <<'END'
@@ -195,4 +199,8 @@ def _channels(place: Place) -> str:
     if not place.channels:
         return ""
     lines = "".join(f"   {name}: {url}\n" for name, url in place.channels.items())
-    return f"\n   Channels, for sync-uri and the check, have what was tested first:\n{lines}"
+    return f"""
+   There are channels, too: a channel gets packages only after they were tested elsewhere. To use
+   one, put its URL into sync-uri and give it to the check.
+
+{lines}"""

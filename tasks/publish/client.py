@@ -1,4 +1,4 @@
-"""A client: a fresh chroot from the same seed that installs a set from the published binhost."""
+"""A client: a fresh chroot from the seed that installs packages from the published binhost."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tasks.system.command import run
 from tasks.system.sandbox import Sandbox
 
 GNUPG = "gnupg"  # below /etc/portage: BINPKG_GPG_VERIFY_GPG_HOME's default
-VARIABLES = {"PORTAGE_TRUST_HELPER": "/bin/true"}  # our key only; getuto(1) would add Gentoo's
-BUNDLE = "/run/binmill/bundle"  # where its bundle is mounted
-# A client that is thrown away need not wait for the disk, and may merge side by side.
+VARIABLES = {"PORTAGE_TRUST_HELPER": "/bin/true"}  # only our key; getuto(1) would add Gentoo's
+BUNDLE = "/run/binmill/bundle"  # where the bundle is mounted inside
+# A throwaway client does not wait for the disk, and merges in parallel.
 FEATURES = ("-merge-sync", "-merge-wait", "parallel-install")
 
 
 def binrepos(name: str, url: str, fetch: str = "", resume: str = "") -> str:
-    """binrepos.conf of a client, which refuses what is not signed (portage(5)).
+    """binrepos.conf of a client that refuses unsigned packages (portage(5)).
 
-    With `fetch` and `resume` these commands fetch, the index too.
+    `fetch` and `resume` are commands that fetch packages and index instead of Portage.
     """
     text = f"\n[{name}]\npriority = 9999\nsync-uri = {url}\nverify-signature = true\n"
     return text + (f"fetchcommand = {fetch}\nresumecommand = {resume}\n" if fetch else "")
 
 
 def keyring(public_key: bytes, fingerprint: str, home: Path) -> None:
-    """A GnuPG home with one trusted key; readable by all, since Portage verifies as nobody.
+    """Write a GnuPG home with one trusted key, readable by all: Portage verifies as `nobody`.
 
-    It is made at a short path: gpg fails where its agent's socket would have more than 107 bytes
-    (unix(7)), also when it needs no agent.
+    gpg works at a short path first: it fails where the path of its agent's socket exceeds 107
+    bytes (unix(7)), even if it needs no agent.
     """
     with tempfile.TemporaryDirectory(prefix="binmill-gpg-") as short:
         options = ("gpg", "--homedir", short, "--batch", "--no-autostart")
@@ -48,7 +48,7 @@ def keyring(public_key: bytes, fingerprint: str, home: Path) -> None:
 
 
 def command(packages: Sequence[str]) -> list[str]:
-    """The emerge(1) call of a client: binary packages from the binhost, and nothing else."""
+    """The emerge(1) call of a client: binary packages from the binhost only."""
     return [
         "emerge",
         "--verbose",
@@ -63,40 +63,40 @@ def command(packages: Sequence[str]) -> list[str]:
     ]
 
 
-def check(room: Sandbox, url: str, name: str, group: str, fingerprint: str) -> None:
-    """Run the bundle's own check inside; raises NotTrusted with what it says."""
+def check(client: Sandbox, url: str, name: str, group: str, fingerprint: str) -> None:
+    """Run the bundle's own check inside; raises NotTrusted with its last line of output."""
     words = ["sh", f"{BUNDLE}/check", url, name, group, fingerprint, f"{BUNDLE}/key.gpg"]
-    done = sandbox.run(room, words, timeout=1800, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().split("\n")[-1]
-        raise NotTrusted(f"a client's check of {url} says: {said[:300]}", "docs/clients.md")
+    result = sandbox.run(client, words, timeout=1800, check=False)
+    if result.returncode != 0:
+        last = (result.stderr or result.stdout).strip().split("\n")[-1]
+        raise NotTrusted("client-check-refused", url=url, cause=last[:300])
 
 
-def install(room: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
-    """Install `packages` inside; returns every CPV that was installed, sorted."""
+def install(client: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
+    """Install packages inside; returns every CPV that was installed, sorted."""
     start = log.stat().st_size if log.exists() else 0
     try:
-        sandbox.run(room, command(packages), log=log, timeout=3600)
+        sandbox.run(client, command(packages), log=log, timeout=3600)
     except CommandFailed as failed:
-        said = reason(said_since(log, start)) or failed.message
+        cause = reason(said_since(log, start)) or failed.message
         raise BinmillError(
-            f"a client could not install from the binhost of {room.hostname}: {said}", f"read {log}"
+            "client-install-failed", chroot=client.hostname, cause=cause, log=log
         ) from failed
-    return sorted(f"{entry.parent.name}/{entry.name}" for entry in installed(room.upper))
+    return sorted(f"{entry.parent.name}/{entry.name}" for entry in installed(client.upper))
 
 
-def refused(room: Sandbox, who: str, packages: Sequence[str], log: Path) -> None:
-    """Let a client try what it may not; raises BinmillError if it is not refused."""
+def refused(client: Sandbox, user: str, packages: Sequence[str], log: Path) -> None:
+    """Try an installation that must be refused; raises BinmillError if it is not."""
     start = log.stat().st_size if log.exists() else 0
-    done = sandbox.run(room, command(packages), log=log, timeout=3600, check=False)
-    got = sorted(path.name for path in (room.upper / "var/db/pkg").glob("*/*"))
-    if done.returncode == 0 or got:
+    result = sandbox.run(client, command(packages), log=log, timeout=3600, check=False)
+    names = sorted(path.name for path in (client.upper / "var/db/pkg").glob("*/*"))
+    if result.returncode == 0 or names:
         raise BinmillError(
-            f"{who} was not refused by the binhost of {room.hostname}, and installed: "
-            f"{', '.join(got[:5]) or 'nothing'}",
-            f"stop serving it; read {log}",
+            "client-not-refused",
+            user=user,
+            chroot=client.hostname,
+            packages=names or ["nothing"],
+            log=log,
         )
     if " 401 " not in said_since(log, start):
-        raise BinmillError(
-            f"{who} got nothing of {room.hostname}, but not because it was refused", f"read {log}"
-        )
+        raise BinmillError("client-failed-otherwise", user=user, chroot=client.hostname, log=log)

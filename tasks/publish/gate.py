@@ -1,7 +1,7 @@
-"""The release gate: what must hold of a candidate before any client sees it.
+"""The release gate: the conditions that a candidate must meet before any client sees it.
 
-First what its indexes and images tell, all of it at once; then the real thing: a fresh chroot from
-the seed without any network, whose Portage installs every package of the set from the candidate,
+First it checks the indexes and images, and lists all violations at once. Then the Portage of a
+fresh chroot from the seed, without network, installs every package of the set from the candidate,
 signatures required.
 """
 
@@ -23,21 +23,21 @@ from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
 PROGRAM = Path(inside.__file__).with_name("blockers.py")
-INSIDE = "/run/binmill/gate"  # where the program and its question are mounted
+INSIDE = "/run/binmill/gate"  # where the program and its request are mounted
 CANDIDATE = "/run/binmill/candidate"
 ASK = ("python3", "-I", f"{INSIDE}/{PROGRAM.name}", f"{INSIDE}/request.json")
-# Portage's own COLLISION_IGNORE (make.globals): what it lets two packages have.
+# Portage's own COLLISION_IGNORE (make.globals): files that two packages may share.
 _SHARED = ("/lib/modules/*", "*.py[co]", "*$py.class")
-_BLOCKING = ("RDEPEND", "PDEPEND", "IDEPEND")  # what counts when a binary package is installed
+_BLOCKING = ("RDEPEND", "PDEPEND", "IDEPEND")  # those that count for a binary package
 _LIBRARIES = ("lib", "lib32", "lib64", "libx32", "usr")
-_ROWS = 5  # of each kind that a person is shown; the log has all of them
+_ROWS = 5  # lines of each kind in the message; the log has all of them
 
 Stanza = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Library:
-    """A soname of one ABI category (`x86_64`); "" is whichever: of a plain file it is not known."""
+    """A soname and its ABI category (`x86_64`); "" matches any: a plain file does not show it."""
 
     category: str
     soname: str
@@ -53,19 +53,19 @@ class Collision:
 
 
 def holes(planned: Iterable[Mapping[str, Any]], stanzas: Sequence[Stanza]) -> list[str]:
-    """The packages of the plan (a set's) that are in no index: a client would not get them."""
-    there = {(stanza["CPV"], stanza.get("BUILD_ID", "")) for stanza in stanzas}
+    """List the packages of a set that are in no index, so that clients would miss them."""
+    indexed = {(stanza["CPV"], stanza.get("BUILD_ID", "")) for stanza in stanzas}
     return [
-        f"missing: {package['cpv']} (build {package['build_id']}) was planned and is in no index"
+        f"missing: {package['cpv']} (build {package['build_id']}) is in no index"
         for package in planned
-        if (package["cpv"], str(package["build_id"])) not in there
+        if (package["cpv"], str(package["build_id"])) not in indexed
     ]
 
 
-def libraries(listed: str) -> Iterator[Library]:
-    """What PROVIDES or REQUIRES says: `x86_64: liba.so.1 libb.so.2 x86_32: liba.so.1`."""
+def libraries(sonames: str) -> Iterator[Library]:
+    """Parse PROVIDES or REQUIRES: `x86_64: liba.so.1 libb.so.2 x86_32: liba.so.1`."""
     category = ""
-    for word in listed.split():
+    for word in sonames.split():
         if word.endswith(":"):
             category = word[:-1]
         else:
@@ -73,71 +73,68 @@ def libraries(listed: str) -> Iterator[Library]:
 
 
 def unmet(stanzas: Iterable[Stanza], seed: Iterable[Library]) -> list[str]:
-    """The sonames that packages need (REQUIRES) and neither another one nor the seed provides."""
+    """List the sonames in REQUIRES that neither a package nor the seed provides."""
     stanzas = list(stanzas)
-    there = set(seed)
+    provided = set(seed)
     for stanza in stanzas:
-        there.update(libraries(stanza.get("PROVIDES", "")))
-    found = []
-    for stanza in stanzas:
-        for needed in libraries(stanza.get("REQUIRES", "")):
-            if needed not in there and Library("", needed.soname) not in there:
-                found.append(
-                    f"soname: {stanza['CPV']} needs {needed.soname} ({needed.category}), "
-                    "which nothing provides"
-                )
-    return found
+        provided.update(libraries(stanza.get("PROVIDES", "")))
+    return [
+        f"soname: {stanza['CPV']} needs {library.soname} ({library.category}), "
+        "which nothing provides"
+        for stanza in stanzas
+        for library in libraries(stanza.get("REQUIRES", ""))
+        if not {library, Library("", library.soname)} & provided
+    ]
 
 
 def of_seed(seed: Path, stanzas: Iterable[Stanza]) -> set[Library]:
     """The sonames that an extracted stage provides.
 
-    By its package database, without the packages that the set replaces (same name, same slot);
-    where it has none, by the names of the files that a dynamic linker would look for.
+    They come from its package database, without the packages that the set replaces (same name and
+    slot). For a stage without a database, they are the names of files like shared libraries.
     """
     replaced = {(_package(s["CPV"]), _slot(s.get("SLOT", ""))) for s in stanzas}
     entries = [e for e in seed.glob("var/db/pkg/*/*") if (e / "PF").is_file()]
-    found: set[Library] = set()
+    provided: set[Library] = set()
     for entry in entries:
         name = _package(f"{entry.parent.name}/{entry.name}")
         if (entry / "PROVIDES").is_file() and (name, _slot(_line(entry / "SLOT"))) not in replaced:
-            found.update(libraries(_line(entry / "PROVIDES")))
+            provided.update(libraries(_line(entry / "PROVIDES")))
     if not entries:
         for top in _LIBRARIES:
             for _, _, names in os.walk(seed / top):
-                found.update(Library("", name) for name in names if ".so" in name)
-    return found
+                provided.update(Library("", name) for name in names if ".so" in name)
+    return provided
 
 
 def collisions(files: Mapping[str, Iterable[str]]) -> list[Collision]:
-    """The packages that install the same path, pair by pair; `files` has the paths of each CPV."""
+    """List the pairs of packages that install the same path; `files` has the paths of each CPV."""
     owners: dict[str, list[str]] = {}
     for cpv, paths in files.items():
         for path in paths:
             owners.setdefault(path, []).append(cpv)
     pairs: dict[tuple[str, str], list[str]] = {}
-    for path, owning in owners.items():
-        both = sorted(set(owning))
-        if len(both) > 1 and not any(fnmatch.fnmatch(path, each) for each in _SHARED):
-            for pair in itertools.combinations(both, 2):
+    for path, cpvs in owners.items():
+        if len(set(cpvs)) > 1 and not any(fnmatch.fnmatch(path, each) for each in _SHARED):
+            for pair in itertools.combinations(sorted(set(cpvs)), 2):
                 pairs.setdefault(pair, []).append(path)
     return [Collision(*pair, tuple(sorted(paths))) for pair, paths in sorted(pairs.items())]
 
 
 def not_blocked(
-    found: Sequence[Collision],
+    candidates: Sequence[Collision],
     stanzas: Sequence[Stanza],
     ask: Callable[[list[dict[str, str]]], list[bool]],
 ) -> list[Collision]:
     """The collisions of packages that may be installed together: neither blocks the other.
 
-    `ask` tells of each question ({"blocker", "cpv", "slot"}) whether the blocker (an atom with
-    `!`) is about that package; it is asked once, and only if there is something to ask.
+    `ask` answers for each question ({"blocker", "cpv", "slot"}) whether the blocker (an atom with
+    `!`) matches that package. It is called at most once, with all questions.
     """
     by_cpv = {stanza["CPV"]: stanza for stanza in stanzas}
     questions: list[dict[str, str]] = []
     about: list[Collision] = []
-    for collision in found:
+    for collision in candidates:
         for one, other in ((collision.one, collision.other), (collision.other, collision.one)):
             words = " ".join(by_cpv[one].get(key, "") for key in _BLOCKING).split()
             for word in sorted({word for word in words if word.startswith("!") and "/" in word}):
@@ -146,11 +143,11 @@ def not_blocked(
                 about.append(collision)
     answers = ask(questions) if questions else []
     blocked = {collision for collision, yes in zip(about, answers, strict=True) if yes}
-    return [collision for collision in found if collision not in blocked]
+    return [collision for collision in candidates if collision not in blocked]
 
 
 def worded(collision: Collision) -> str:
-    """One line about a collision."""
+    """Describe a collision in one line."""
     more = len(collision.paths) - 1
     return f"collision: {collision.one} and {collision.other} both install {collision.paths[0]}" + (
         f" and {more} more" if more else ""
@@ -158,7 +155,7 @@ def worded(collision: Collision) -> str:
 
 
 def binrepos(views: Iterable[str]) -> str:
-    """binrepos.conf of the gate's chroot: each view of the candidate as it is mounted there."""
+    """binrepos.conf of the gate's chroot: each view of the candidate, as mounted there."""
     return "".join(
         f"\n[candidate-{number}]\npriority = 9999\nsync-uri = file://{CANDIDATE}/{view}\n"
         "verify-signature = true\n"
@@ -167,9 +164,9 @@ def binrepos(views: Iterable[str]) -> str:
 
 
 def command(packages: Sequence[str], cpvs: Iterable[str]) -> list[str]:
-    """The emerge(1) call: all of the set by name, and what those that it is for ask for.
+    """The emerge(1) call: what a client would name, and every package of the set.
 
-    --emptytree, since what the seed has would hide that a package of the set is missing.
+    With --emptytree: a package of the seed would hide that one of the set is missing.
     """
     return [
         "emerge",
@@ -187,51 +184,50 @@ def command(packages: Sequence[str], cpvs: Iterable[str]) -> list[str]:
     ]
 
 
-def install(room: Sandbox, packages: Sequence[str], cpvs: Sequence[str], log: Path) -> list[str]:
-    """Install the whole set in `room`; returns what is wrong, one line each.
+def install(chroot: Sandbox, packages: Sequence[str], cpvs: Sequence[str], log: Path) -> list[str]:
+    """Install the whole set in a fresh chroot; returns the violations, one line each.
 
-    `packages` are what a client would name, `cpvs` the whole set.
+    `packages` are those that a client would name, `cpvs` the whole set.
     """
     start = log.stat().st_size if log.exists() else 0
     try:
-        sandbox.run(room, command(packages, cpvs), log=log, timeout=4 * 3600)
+        sandbox.run(chroot, command(packages, cpvs), log=log, timeout=4 * 3600)
     except CommandFailed as failed:
         return [f"install: {reason(said_since(log, start)) or failed.message}"]
-    done = {f"{entry.parent.name}/{entry.name}" for entry in installed(room.upper)}
-    return [f"install: {cpv} was not installed" for cpv in sorted(set(cpvs) - done)]
+    present = {f"{entry.parent.name}/{entry.name}" for entry in installed(chroot.upper)}
+    return [f"install: {cpv} was not installed" for cpv in sorted(set(cpvs) - present)]
 
 
-def blockers(room: Sandbox, folder: Path, questions: list[dict[str, str]]) -> list[bool]:
-    """Ask the chroot's own Portage which atoms are about which packages; `folder` is INSIDE."""
+def blockers(chroot: Sandbox, folder: Path, questions: list[dict[str, str]]) -> list[bool]:
+    """Ask the chroot's own Portage which blockers match; it sees `folder` at INSIDE."""
     (folder / "request.json").write_text(json.dumps(questions))
-    printed = sandbox.run(room, ASK, timeout=600).stdout
+    output = sandbox.run(chroot, ASK, timeout=600).stdout
     try:
-        answers = json.loads(printed)
+        answers = json.loads(output)
         if not all(isinstance(a, bool) for a in answers) or len(answers) != len(questions):
             raise ValueError
     except (ValueError, TypeError, RecursionError) as error:
-        raise BinmillError(
-            "the chroot's Portage gave no answer about blockers that can be read",
-            "look at tasks/portage/inside/blockers.py",
-        ) from error
+        raise BinmillError("gate-answer-unreadable") from error
     return list(answers)
 
 
-def refusal(name: str, number: int, wrong: Sequence[str], log: Path) -> BinmillError:
-    """What stops a candidate, as one error; the log gets every line of it."""
+def refusal(name: str, number: int, violations: Sequence[str], log: Path) -> BinmillError:
+    """One error that lists the violations of a candidate; the log gets all of them."""
     with log.open("a", encoding="utf-8") as out:
-        out.writelines(f"gate: {line}\n" for line in wrong)
+        out.writelines(f"gate: {line}\n" for line in violations)
     shown: list[str] = []
-    for kind in dict.fromkeys(line.partition(":")[0] for line in wrong):
-        those = [line for line in wrong if line.startswith(f"{kind}:")]
-        shown += those[:_ROWS]
-        if len(those) > _ROWS:
-            shown.append(f"{kind}: and {len(those) - _ROWS} more")
-    count = f"{len(wrong)} reason{'s' if len(wrong) > 1 else ''}"
-    lines = "".join(f"\n  {line}" for line in shown)
+    for kind in dict.fromkeys(line.partition(":")[0] for line in violations):
+        rows = [line for line in violations if line.startswith(f"{kind}:")]
+        shown += rows[:_ROWS]
+        if len(rows) > _ROWS:
+            shown.append(f"{kind}: and {len(rows) - _ROWS} more")
     return BinmillError(
-        f"candidate {number} of {name} is not published, for {count}:{lines}",
-        f"read {log}; the candidate is kept for a look, and what was current stays current",
+        "candidate-refused",
+        candidate=number,
+        chroot=name,
+        violations=list(violations),
+        shown=shown,
+        log=log,
     )
 
 

@@ -1,8 +1,8 @@
 """Generations: immutable directories of packages and their indexes; `current` points to one.
 
-A generation has a view for every group, `gen/N/GROUP/`: what that group's members may have, with an
-index of its own, and hard links to the packages. The switch is one rename, for all groups at once:
-a client sees the old generation or the new one, whole.
+A generation has a view for every group, `gen/N/GROUP/`: hard links to the packages that members of
+the group may have, with an index of its own. One rename switches all groups at once, so a client
+sees either the old generation or the new one, complete.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from tasks.layout import pointer
 from tasks.portage import index
 from tasks.portage.index import INDEX, Stanza
 from tasks.publish import bundle, provenance, published, release_manifest, retention, sbom
-from tasks.publish.published import FACTS, File
+from tasks.publish.published import FACTS, SignedPackage
 from tasks.publish.retention import Generation
 from tasks.system.command import run
 from tasks.system.disk_space import room_told
 from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic, write_parts
 
 _PACKED = f"{INDEX}.gz"
-# Portage asks whether the index changed since its TIMESTAMP plus five seconds (TIMESTAMP_TOLERANCE,
-# portage/util/_urlopen.py): to a server, one that is five seconds later is the same.
+# Portage asks for an index that changed since its TIMESTAMP plus five seconds (TIMESTAMP_TOLERANCE,
+# portage/util/_urlopen.py): the server treats one that is five seconds younger as the same.
 _APART = 6
-# What a generation says of itself that one which has its packages again says anew.
-_MADE_ANEW = frozenset(
+# Keys that each generation sets for itself, even with the packages of an earlier one.
+_OWN_KEYS = frozenset(
     {
         "timestamp",
         "created",
@@ -54,18 +54,17 @@ _MADE_ANEW = frozenset(
 
 @dataclass(frozen=True)
 class Content:
-    """What a generation is made of. Paths are those of packages, below a view.
+    """The content of a generation. Paths are those of packages, below a view.
 
     `views` has the paths of each view by its folder's name; `stanzas` and `files` have an entry
-    for every path that is in a view. `header` is that of the build's index. `release` is what the
-    release manifests tell (release.write), without what differs by view; `about` is what the
-    generation is to remember beside that: plain data, `signer` among it. `bundles` has that of
-    each view, for its clients.
+    for every path of a view. `header` is that of the build's index. `release` are the keys of the
+    release manifests that all views share; `about` are further keys of generation.json, `signer`
+    among them. `bundles` has the client bundle of each view.
     """
 
     header: Stanza
     stanzas: Mapping[str, Stanza]
-    files: Mapping[str, File]
+    files: Mapping[str, SignedPackage]
     views: Mapping[str, Sequence[str]]
     revisions: Mapping[str, str]
     release: Mapping[str, Any]
@@ -74,23 +73,23 @@ class Content:
     bundles: Mapping[str, bytes] = field(default_factory=dict)
 
 
-# Makes a detached signature beside each of these files (release.SIGNATURE), and verifies it.
+# Writes a detached signature beside each of these files, and verifies it.
 Signing = Callable[[Sequence[Path]], None]
 
 
 def current(binhost: Path, channel: str = "", *, previous: bool = False) -> int | None:
-    """The number of the generation that clients of a channel get, or got before it; or None."""
+    """The number of the generation that a channel serves, or served before; None without one."""
     return _pointed(binhost / pointer(channel, previous=previous))
 
 
 def _pointed(link: Path) -> int | None:
-    if not link.is_symlink() or not link.is_dir():  # none yet, or it was deleted by hand
+    if not link.is_symlink() or not link.is_dir():  # none yet, or its generation was deleted
         return None
     return int(link.readlink().name)
 
 
 def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
-    """Make the content the current generation at once; returns its number."""
+    """Publish content at once, without the gate; returns the number of the new generation."""
     number = prepare(binhost, content, sign, trash)
     let_out(binhost, number)
     switch(binhost, number)
@@ -100,18 +99,18 @@ def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
 def prepare(
     binhost: Path, content: Content, sign: Signing, trash: Path, number: int | None = None
 ) -> int:
-    """Make the content a candidate, which no client sees; returns its number.
+    """Write content as a candidate, which no client sees; returns its number.
 
-    Its files are on the same file system. Earlier candidates are deleted; `number` is that of the
-    one that this one is instead of. Raises BinmillError if one of its paths was another package
-    before, and what `sign` raises.
+    The packages are on the same file system. Earlier candidates are deleted; `number` is that of
+    the candidate to replace. Raises BinmillError if one of the paths was another package before,
+    and the errors of `sign`.
     """
     published.check(binhost, content.files)
     earlier = published.numbers(binhost, published.CANDIDATES)
     number = number or max((*published.numbers(binhost), *earlier), default=0) + 1
     scratch = binhost / published.CANDIDATES / f".{number}.tmp"
     target = scratch.with_name(str(number))
-    closed_folder(trash)  # now: on a full disk nothing could be deleted any more
+    closed_folder(trash)  # now: on a full disk nothing could be moved there
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
@@ -119,9 +118,9 @@ def prepare(
             _fill(scratch, number, binhost, content, sign)
         remove_tree(target, trash)
         scratch.rename(target)
-        # only now: a number that a record names must not be free for another content
-        for left in [entry for entry in target.parent.iterdir() if entry != target]:
-            remove_tree(left, trash)
+        # only now: the number in a record must not become free for other content
+        for other in [entry for entry in target.parent.iterdir() if entry != target]:
+            remove_tree(other, trash)
     except BaseException:
         remove_tree(scratch, trash)
         raise
@@ -130,7 +129,7 @@ def prepare(
 
 
 def is_next(binhost: Path, number: int) -> bool:
-    """Whether this is a candidate that is newer than every generation: clients would take it."""
+    """True for a candidate that is newer than every generation, so that clients accept it."""
     candidate = binhost / published.CANDIDATES / str(number)
     return candidate.is_dir() and (
         published.facts_in(candidate)["timestamp"] >= _next_timestamp(binhost, now=0)
@@ -147,16 +146,16 @@ def let_out(binhost: Path, number: int) -> None:
 
 
 def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
-    """What a generation or candidate was made of, to be made again; `about` is said beside that.
+    """Read the content of a generation or candidate, for a new one with the same packages.
 
-    A client must not be given an old index again, so what comes back is a new generation of the
-    same packages. Raises BinmillError where one of them is not there any more.
+    Clients refuse an old index, so a rollback is a new generation. `about` are further keys of its
+    generation.json. Raises BinmillError if a package is missing.
     """
     facts, files = published.facts_in(folder), published.files(folder)
     header: Stanza = {}
     stanzas: dict[str, Stanza] = {}
     views: dict[str, list[str]] = {}
-    told: dict[str, Any] = {}
+    manifest: dict[str, Any] = {}
     bundles: dict[str, bytes] = {}
     for view in facts["views"]:
         read = index.read(folder / view / INDEX)
@@ -164,16 +163,13 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
         listed = {stanza["PATH"]: stanza for stanza in read}
         stanzas |= listed
         views[view] = list(listed)
-        told = release_manifest.read(folder / view)
+        manifest = release_manifest.read(folder / view)
         with contextlib.suppress(FileNotFoundError):
             bundles[view] = (folder / view / bundle.NAME).read_bytes()
     for path in stanzas:
         file = files.get(path)
-        if file is None or not file.place.is_file():
-            raise BinmillError(
-                f"{folder} is damaged: it has no {path} any more",
-                "take another generation; doit fsck has more",
-            )
+        if file is None or not file.location.is_file():
+            raise BinmillError("generation-incomplete", folder=folder, path=path)
     return Content(
         header=header,
         stanzas=stanzas,
@@ -181,14 +177,14 @@ def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
         views=views,
         revisions=facts["revisions"],
         valid_days=valid_days,
-        release={key: value for key, value in told.items() if key not in _MADE_ANEW},
-        about={k: v for k, v in facts.items() if k not in _MADE_ANEW} | about,
+        release={key: value for key, value in manifest.items() if key not in _OWN_KEYS},
+        about={k: v for k, v in facts.items() if k not in _OWN_KEYS} | about,
         bundles=bundles,
     )
 
 
 def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Signing) -> None:
-    """Write a generation, signed, and see to it that it is on the disk."""
+    """Write and sign a generation, and flush it to the disk."""
     timestamp, created = _next_timestamp(binhost), int(time.time())
     to_sign: list[Path] = []
     for view, paths in content.views.items():
@@ -198,32 +194,34 @@ def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Sig
         if view in content.bundles:
             write_atomic(folder / bundle.NAME, content.bundles[view])
             names.append(bundle.NAME)
-        told = {
+        manifest = {
             **content.release,
             "group": view.replace(".", ":", 1),
             "generation": number,
             "timestamp": timestamp,
             "packages": len(paths),
         }
-        release_manifest.write(folder, names, told, created=created, valid_days=content.valid_days)
+        release_manifest.write(
+            folder, names, manifest, created=created, valid_days=content.valid_days
+        )
         to_sign += [folder / name for name in (INDEX, _PACKED, release_manifest.NAME)]
     _write_facts(scratch, content, timestamp, created)
     sign(to_sign)
-    for signed in to_sign:
-        if not signed.with_name(signed.name + release_manifest.SIGNATURE).is_file():
-            raise BinmillError(f"{signed} has no signature; nothing is published unsigned")
-    for place, _, _ in os.walk(scratch):
-        Path(place).chmod(0o755)
-    run("sync", "-f", scratch, timeout=3600)  # once: fsync(2) of each folder takes minutes
+    for file in to_sign:
+        if not file.with_name(file.name + release_manifest.SIGNATURE).is_file():
+            raise BinmillError("signature-missing", file=file)
+    for directory, _, _ in os.walk(scratch):
+        Path(directory).chmod(0o755)
+    run("sync", "-f", scratch, timeout=3600)  # once: fsync(2) of each folder would take minutes
 
 
 def switch(binhost: Path, number: int, channel: str = "") -> None:
-    """Point `current` at a generation, by one rename; `previous` at the one before it.
+    """Point `current` at a generation by one rename, and `previous` at the one before it.
 
-    A client that has read the index before the switch still finds there what it names.
+    A client that read the index before the switch still finds its packages at `previous`.
     """
     if not (binhost / "gen" / str(number)).is_dir():
-        raise BinmillError(f"there is no generation {number} in {binhost}")
+        raise BinmillError("generation-unknown", number=number, binhost=binhost)
     before = current(binhost, channel)
     if before is not None and before != number:
         _point(binhost, pointer(channel, previous=True), before)
@@ -232,14 +230,14 @@ def switch(binhost: Path, number: int, channel: str = "") -> None:
 
 def _point(binhost: Path, name: str, number: int) -> None:
     link = binhost / f".{name}.tmp"
-    link.unlink(missing_ok=True)  # of a killed run
+    link.unlink(missing_ok=True)  # left by a killed run
     link.symlink_to(f"gen/{number}")
     link.rename(binhost / name)
     sync_folder(binhost)
 
 
 def kept(binhost: Path) -> list[Generation]:
-    """Every generation there is, and what points to it; then the candidates. Oldest first."""
+    """List the generations with the names that point to them, then the candidates; oldest first."""
     links = {}
     for link in sorted(binhost.glob("*")) if binhost.is_dir() else []:
         if link.is_symlink() and (number := _pointed(link)) is not None:
@@ -265,37 +263,36 @@ def kept(binhost: Path) -> list[Generation]:
 def prune(
     binhost: Path, pinned: Collection[int], *, keep: int, keep_days: int, trash: Path
 ) -> list[int]:
-    """Delete the generations that may go (history.expendable); returns their numbers.
+    """Delete the generations that are not needed (retention.expendable); returns their numbers.
 
-    A download that has begun has its file open, and goes on.
+    A download in progress has its file open, and continues.
     """
-    gone = retention.expendable(
+    expendable = retention.expendable(
         kept(binhost), pinned, keep=keep, keep_days=keep_days, now=time.time()
     )
-    for number in gone:
+    for number in expendable:
         remove_tree(binhost / "gen" / str(number), trash)
-    return gone
+    return expendable
 
 
 def _next_timestamp(binhost: Path, now: float | None = None) -> int:
-    """Later than all kept generations, current or not, by as much as a client can tell apart."""
-    seen: list[int] = [published.facts(binhost, n)["timestamp"] for n in published.numbers(binhost)]
-    return max(int(time.time() if now is None else now), max(seen, default=-_APART) + _APART)
+    """A timestamp later than that of every generation, by as much as clients can tell apart."""
+    stamps: list[int] = [
+        published.facts(binhost, n)["timestamp"] for n in published.numbers(binhost)
+    ]
+    return max(int(time.time() if now is None else now), max(stamps, default=-_APART) + _APART)
 
 
 def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> list[str]:
-    """Link the packages and write their index, sorted by name and build number; its files' names.
+    """Link the packages, write the index, sorted by name and build number; returns its file names.
 
-    Packages and Packages.gz have the header's TIMESTAMP as their mtime (bintree).
+    The mtime of Packages and Packages.gz is the header's TIMESTAMP (bintree).
     """
     folder.mkdir()
-    made: set[Path] = set()
+    for parent in {Path(path).parent for path in paths}:
+        (folder / parent).mkdir(parents=True, exist_ok=True)
     for path in paths:
-        place = folder / path
-        if place.parent not in made:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            made.add(place.parent)
-        place.hardlink_to(content.files[path].place)
+        (folder / path).hardlink_to(content.files[path].location)
     header = index.header(content.header, len(paths), timestamp, content.revisions)
     ordered = sorted(paths, key=lambda p: _by_name(content.stanzas[p]))
     stanzas = (index.complete(content.stanzas[p], content.files[p].sums) for p in ordered)
@@ -308,25 +305,25 @@ def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp:
 
 
 def _compressed(path: Path) -> Iterator[bytes]:
-    """A file as gzip(1) has it, without name and time: the same text gives the same bytes."""
-    packer = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
+    """Compress a file as gzip(1) does, without name and time: equal texts give equal bytes."""
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
-            yield packer.compress(chunk)
-    yield packer.flush()
+            yield compressor.compress(chunk)
+    yield compressor.flush()
 
 
 def _write_documents(
     folder: Path, content: Content, paths: Sequence[str], number: int, created: int
 ) -> list[str]:
-    """Write what is told of a view's packages beside the index; its files' names."""
+    """Write provenance and bill of materials of a view; returns their file names."""
     ordered = sorted(paths)
     provenance.write(folder, ordered, content.stanzas, content.files)
     sbom.write(
         folder,
         (content.files[path].component for path in ordered),
         name=f"{content.release['name']}/{folder.name}",
-        told=str(number),
+        version=str(number),
         created=created,
     )
     return [provenance.NAME, sbom.NAME]
@@ -337,9 +334,9 @@ def _by_name(stanza: Stanza) -> tuple[str, int]:
 
 
 def _write_facts(folder: Path, content: Content, timestamp: int, created: int) -> None:
-    where = {path: view for view, paths in content.views.items() for path in paths}
-    published.write_packages(folder, content.files, where)
-    told = {
+    view_of = {path: view for view, paths in content.views.items() for path in paths}
+    published.write_packages(folder, content.files, view_of)
+    facts = {
         **content.about,
         "timestamp": timestamp,
         "created": created,
@@ -347,4 +344,4 @@ def _write_facts(folder: Path, content: Content, timestamp: int, created: int) -
         "views": {view: len(paths) for view, paths in content.views.items()},
         "revisions": dict(content.revisions),
     }
-    write_atomic(folder / FACTS, json.dumps(told, indent=1, sort_keys=True) + "\n")
+    write_atomic(folder / FACTS, json.dumps(facts, indent=1, sort_keys=True) + "\n")

@@ -1,8 +1,8 @@
-"""What was published: every path for ever, and what each kept generation's files are.
+"""The published packages of a binhost, and what its generations say of themselves.
 
-`published.json` has every path that a binhost ever gave, so that none gets other bytes. A
-generation's `ledger.json` has the sizes and digests of its signed files: the next generation
-takes over what it has in common with it, and reads no byte of that again.
+`published.json` lists every path that a binhost ever served, so that none gets other bytes. The
+`ledger.json` of a generation has the sizes and digests of its signed packages: the next
+generation reuses those that it has in common, and reads no byte of them again.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from tasks.portage.index import Sums
 from tasks.system.files import digests, write_atomic, write_parts
 
 FACTS = "generation.json"
-CANDIDATES = "candidate"  # beside gen/: made, and not published
+CANDIDATES = "candidate"  # beside gen/: not published yet
 PUBLISHED = "published.json"
 LEDGER = "ledger.json"
 _SUMS = ("size", "md5", "sha1", "sha512", "mtime")
 
 
 @dataclass(frozen=True)
-class File:
-    """A signed package: where it lies, what it is, and the SHA-512 of what was collected.
+class SignedPackage:
+    """A signed package: its location and sums, and the SHA-512 of the collected (unsigned) file.
 
-    `origin` is where it was built from (provenance.origin), `component` its part of the bill of
-    materials (sbom.components); "" where that is not known.
+    `origin` is a text of provenance.origin, `component` one of sbom.components; "" where unknown.
     """
 
-    place: Path
+    location: Path
     sums: Sums
     collected: str
     origin: str = ""
     component: str = ""
 
 
+File = SignedPackage  # until flow/ has the new name
+
+
 def numbers(binhost: Path, where: str = "gen") -> list[int]:
-    """The generations that are kept, oldest first; or the candidates."""
+    """The numbers of the generations, or of the CANDIDATES; oldest first."""
     folder = binhost / where
     if not folder.is_dir():
         return []
@@ -49,33 +51,33 @@ def numbers(binhost: Path, where: str = "gen") -> list[int]:
 
 
 def place(binhost: Path, number: int) -> Path:
-    """Where a generation lies, or the candidate that may become it."""
+    """The folder of a generation, or of the candidate that may become it."""
     published = binhost / "gen" / str(number)
     candidate = binhost / CANDIDATES / str(number)
     return candidate if candidate.is_dir() and not published.is_dir() else published
 
 
 def facts(binhost: Path, number: int) -> dict[str, Any]:
-    """What a generation or a candidate says of itself."""
+    """The plain data of a generation or candidate's generation.json."""
     return facts_in(place(binhost, number))
 
 
 def facts_in(folder: Path) -> dict[str, Any]:
-    """What the generation in a folder says of itself."""
+    """The plain data of the generation.json in a folder."""
     return _read(folder / FACTS)
 
 
 def published(binhost: Path) -> dict[str, str]:
-    """Every package path that was ever published here, with the SHA-512 of what was collected.
+    """Every package path that was ever published, with the SHA-512 of the collected package.
 
-    A path never gets another package: a client that has an index from yesterday would get bytes
-    that do not fit it.
+    A path never gets another package: a client with yesterday's index would get bytes that do not
+    match it.
     """
     return _read(binhost / PUBLISHED) if (binhost / PUBLISHED).exists() else {}
 
 
-def add_published(binhost: Path, files: Mapping[str, File]) -> None:
-    """Remember these paths for ever; raises BinmillError if one of them was another package."""
+def add_published(binhost: Path, files: Mapping[str, SignedPackage]) -> None:
+    """Add paths to `published.json`; raises BinmillError if one of them was another package."""
     known = published(binhost)
     for path, file in files.items():
         if known.setdefault(path, file.collected) != file.collected:
@@ -84,7 +86,7 @@ def add_published(binhost: Path, files: Mapping[str, File]) -> None:
     write_parts(binhost / PUBLISHED, _object(lines))
 
 
-def check(binhost: Path, files: Mapping[str, File]) -> None:
+def check(binhost: Path, files: Mapping[str, SignedPackage]) -> None:
     """Raise BinmillError if one of these paths was another package before."""
     known = published(binhost)
     for path, file in files.items():
@@ -93,44 +95,38 @@ def check(binhost: Path, files: Mapping[str, File]) -> None:
 
 
 def _refused(binhost: Path, path: str) -> BinmillError:
-    """What is said of a path that was another package."""
-    return BinmillError(
-        f"{path} was published before with other content",
-        f"run `doit clean binpkgs:{binhost.name}` and build again",
-    )
+    return BinmillError("path-already-published", path=path, chroot=binhost.name)
 
 
-def held(binhost: Path, packages: Sequence[Mapping[str, Any]], signer: str) -> dict[str, File]:
-    """The files of packages that a kept generation has, signed by this key already, by path.
+def held(
+    binhost: Path, packages: Sequence[Mapping[str, Any]], signer: str
+) -> dict[str, SignedPackage]:
+    """The packages that a generation has already, signed by this key, by path.
 
-    Their digests are taken over from there. Raises BinmillError for a file that is not as long
-    as it was published.
+    Their sums are read from its ledger. Raises BinmillError for a file whose size has changed.
     """
-    known, found = published(binhost), dict[str, File]()
+    known, reused = published(binhost), dict[str, SignedPackage]()
     missing = {p["path"]: p["sha512"] for p in packages if known.get(p["path"]) == p["sha512"]}
     for number in reversed(numbers(binhost)):
         if not missing:
             break
         if facts(binhost, number).get("signer") == signer:
-            found |= _in_generation(binhost / "gen" / str(number), missing)
-            missing = {path: digest for path, digest in missing.items() if path not in found}
-    return found
+            reused |= _in_generation(binhost / "gen" / str(number), missing)
+            missing = {path: digest for path, digest in missing.items() if path not in reused}
+    return reused
 
 
-def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, File]:
-    if not (folder / LEDGER).exists():  # of a release that had no views and no such file
-        places = {path: folder / path for path in wanted if (folder / path).is_file()}
-        return {path: file_of(place, wanted[path]) for path, place in places.items()}
-    found = {}
-    for path, file in files(folder).items():
-        if wanted.get(path) == file.collected:
-            if file.place.stat().st_size != file.sums["size"]:
-                raise BinmillError(
-                    f"{file.place} is not the file that was published",
-                    "run `doit fsck --repair`, and it is signed again",
-                )
-            found[path] = file
-    return found
+def _in_generation(folder: Path, wanted: Mapping[str, str]) -> dict[str, SignedPackage]:
+    if not (folder / LEDGER).exists():  # of a version without views and ledgers
+        locations = {path: folder / path for path in wanted if (folder / path).is_file()}
+        return {path: file_of(location, wanted[path]) for path, location in locations.items()}
+    packages = {}
+    for path, package in files(folder).items():
+        if wanted.get(path) == package.collected:
+            if package.location.stat().st_size != package.sums["size"]:
+                raise BinmillError("published-package-modified", path=package.location)
+            packages[path] = package
+    return packages
 
 
 def _sums(entry: Mapping[str, Any]) -> Sums:
@@ -138,12 +134,12 @@ def _sums(entry: Mapping[str, Any]) -> Sums:
     return sums
 
 
-def file_of(place: Path, collected: str) -> File:
-    """A file that was just signed; it is read once."""
-    status = place.stat()
-    sums = digests(place, "md5", "sha1", "sha512")
-    return File(
-        place,
+def file_of(location: Path, collected: str) -> SignedPackage:
+    """A package that was just signed; reads it once for its sums."""
+    status = location.stat()
+    sums = digests(location, "md5", "sha1", "sha512")
+    return SignedPackage(
+        location,
         Sums(
             size=status.st_size,
             md5=sums["md5"],
@@ -155,26 +151,23 @@ def file_of(place: Path, collected: str) -> File:
     )
 
 
-def files(folder: Path) -> dict[str, File]:
+def files(folder: Path) -> dict[str, SignedPackage]:
     """The packages of a generation, by path."""
-    kept = _read(folder / LEDGER)
+    ledger = _read(folder / LEDGER)
     return {
-        path: File(
+        path: SignedPackage(
             folder / entry["view"] / path,
             _sums(entry),
             entry["collected"],
-            kept["origins"][entry["origin"]],
+            ledger["origins"][entry["origin"]],
             entry["component"],
         )
-        for path, entry in kept["packages"].items()
+        for path, entry in ledger["packages"].items()
     }
 
 
 def packages(folder: Path) -> dict[str, Any] | None:
-    """What the files of a generation are, by path; None where that cannot be read.
-
-    Nothing is known of those of a release that had no such file.
-    """
+    """The ledger's entries by path; None if it is unreadable, {} for a version without ledgers."""
     if not (folder / LEDGER).exists():
         return None if _has_views(folder) else {}
     try:
@@ -184,32 +177,33 @@ def packages(folder: Path) -> dict[str, Any] | None:
 
 
 def _has_views(folder: Path) -> bool:
-    """Whether a generation is of a release whose generations have a ledger."""
+    """True for a generation with views, and so with a ledger."""
     return not (folder / "Packages").exists()
 
 
 def forget(folder: Path, paths: Collection[str]) -> None:
-    """Let a generation say nothing of these files any more; where it cannot be read, of none."""
-    kept = packages(folder)
-    if not (folder / LEDGER).exists() and kept is not None:
-        return  # of a release that had no such file: what is not there is not held
-    read = {"origins": [], "packages": {}} if kept is None else _read(folder / LEDGER)
-    left = {path: entry for path, entry in (kept or {}).items() if path not in paths}
-    write_atomic(
-        folder / LEDGER, json.dumps({**read, "packages": left}, indent=0, sort_keys=True) + "\n"
-    )
+    """Remove packages from the ledger of a generation; an unreadable ledger becomes empty."""
+    entries = packages(folder)
+    if not (folder / LEDGER).exists() and entries is not None:
+        return  # of a version without ledgers
+    ledger = {"origins": [], "packages": {}} if entries is None else _read(folder / LEDGER)
+    left = {path: entry for path, entry in (entries or {}).items() if path not in paths}
+    ledger["packages"] = left
+    write_atomic(folder / LEDGER, json.dumps(ledger, indent=0, sort_keys=True) + "\n")
 
 
 def views(folder: Path) -> list[str]:
-    """The views that a generation says it has; none where that cannot be read."""
+    """The views that a generation lists; [] if that is unreadable."""
     try:
         return sorted(_read(folder / FACTS)["views"])
     except (BinmillError, OSError, LookupError, TypeError):
         return []
 
 
-def write_packages(folder: Path, files: Mapping[str, File], views: Mapping[str, str]) -> None:
-    """Keep what a generation's files are; `views` says in which view (a folder) each path lies."""
+def write_packages(
+    folder: Path, files: Mapping[str, SignedPackage], views: Mapping[str, str]
+) -> None:
+    """Write the ledger of a generation; `views` names a view (a folder) that has each path."""
     origins = sorted({file.origin for file in files.values()})
     numbers = {text: number for number, text in enumerate(origins)}
 
@@ -241,10 +235,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BinmillError(
-            f"{path} cannot be read ({error})",
-            "run `doit fsck --repair`",
-        ) from error
+        raise BinmillError("binhost-file-unreadable", path=path, cause=str(error)) from error
     if not isinstance(loaded, dict):
-        raise BinmillError(f"{path} cannot be read (no object)", "run `doit fsck --repair`")
+        raise BinmillError("binhost-file-unreadable", path=path, cause="not a JSON object")
     return loaded

@@ -1,9 +1,9 @@
-"""The release manifest of a view: what it is, from which lock, when, until when; `release.json`.
+"""The release manifest of a view, `release.json`: its content, its sources and its validity.
 
-Portage does not read it: it is for auditors, and for a client that checks the index before an
-update. Its detached signature covers the digests of all that lies beside it, so it covers the
-index, and by the index's SHA512 each package. One key a line, the manifest's own with one blank
-before them, so that sed(1) can read it.
+Portage does not read it. It serves auditors, and clients that check the index before an update.
+Its detached signature covers the digests of all files beside it, so it covers the index and,
+through the index's SHA512, each package. It has one key a line, and one blank before its own
+keys, so that sed(1) can read it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from tasks.system.files import digests, write_atomic
 
 NAME = "release.json"
-SIGNATURE = ".asc"  # of a detached signature, armored, beside the file that it is over
+SIGNATURE = ".asc"  # suffix of a detached, armored signature
 FORMAT = 1
 _DAY = 86400
 
@@ -26,9 +26,9 @@ def write(
 ) -> None:
     """Write a view's manifest over `files`, names in `folder`.
 
-    `created` is in epoch seconds. `told` is plain data: `name` (the chroot's), `group`,
-    `generation`, `timestamp` (the index's), `packages` (how many), `set` (its id), `lock` (its
-    SHA-256, and what it pins: tree, overlays, seed), `config` (the SHA-256 of config.toml).
+    `created` is in epoch seconds. `told` is plain data: `name` (of the chroot), `group`,
+    `generation`, `timestamp` (of the index), `packages` (their number), `set` (its id), `lock`
+    (its SHA-256, and the pins of tree, overlays and seed), `config` (the SHA-256 of config.toml).
     """
     manifest = {
         **told,
@@ -41,13 +41,13 @@ def write(
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a view of ours."""
+    """Read the manifest of a published view."""
     loaded: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
     return loaded
 
 
 def renewal(created: int, valid_days: int) -> int:
-    """When (epoch seconds) a manifest is to be made anew: half of its time is gone."""
+    """The time (epoch seconds) to renew a manifest: the middle of its validity."""
     return created + valid_days * _DAY // 2
 
 

@@ -1,7 +1,7 @@
-"""The generations of a binhost as a person asks for them, and which may go. Pure.
+"""The list of a binhost's generations, which of them may be deleted, and rollback targets. Pure.
 
-Each has a number and a TIMESTAMP, and both only grow: what a client reads is never older than what
-it read before, after a rollback too.
+Numbers and TIMESTAMPs only grow: a client never reads an index that is older than the one before,
+not even after a rollback.
 """
 
 from __future__ import annotations
@@ -41,55 +41,55 @@ def expendable(
     keep_days: int,
     now: float,
 ) -> list[int]:
-    """The generations that may be deleted, oldest first.
+    """The numbers of the generations that may be deleted, oldest first.
 
-    Those stay that something points to or that are `pinned`, the newest `keep`, and those that were
-    the newest at some time of the last `keep_days`: of them a client may have an index.
+    Four kinds stay: those with a name, those that are `pinned`, the newest `keep`, and those that
+    were the newest at any time in the last `keep_days`, since a client may have their index.
     """
     ordered = sorted((each for each in kept if not each.candidate), key=lambda g: g.number)
-    gone = []
+    numbers = []
     for place, each in enumerate(ordered[:-keep]):
-        since = ordered[place + 1].timestamp  # then it was followed by the next one
-        outlived = keep_days == 0 or now - since >= keep_days * _DAY
-        if outlived and not each.names and each.number not in pinned:
-            gone.append(each.number)
-    return gone
+        replaced = ordered[place + 1].timestamp
+        expired = keep_days == 0 or now - replaced >= keep_days * _DAY
+        if expired and not each.names and each.number not in pinned:
+            numbers.append(each.number)
+    return numbers
 
 
-def before(kept: Sequence[Generation], current: int | None, asked: str) -> int:
-    """The generation that a rollback goes back to: the one that is asked for, else the one before.
+def before(kept: Sequence[Generation], current: int | None, target: str) -> int:
+    """The number that a rollback goes back to: `target` if given, else the one before `current`.
 
-    Of one that is itself a rollback, the one before is that before the one it brought back. Raises
-    BinmillError where there is none.
+    If `current` is a rollback itself, the one before is counted from the generation whose packages
+    it has. Raises BinmillError if there is none.
     """
-    numbers = {each.number: each for each in kept if not each.candidate}
-    listed = f"doit generations lists them: {', '.join(map(str, sorted(numbers))) or 'none'}"
-    if asked:
-        if not asked.isdecimal() or int(asked) not in numbers:
-            raise BinmillError(f"there is no generation {asked[:40]!r} to go back to", listed)
-        if int(asked) == current:
-            raise BinmillError(f"generation {asked} is current already", listed)
-        return int(asked)
-    if current is None or current not in numbers:
-        raise BinmillError("nothing is published yet, so there is nothing to go back to", listed)
-    start = numbers[current]
-    earlier = [n for n in numbers if n < (start.rollback or start.number)]
-    # what was brought back by a rollback is there under its own number
-    earlier = [n for n in earlier if numbers[n].rollback is None] or earlier
+    by_number = {each.number: each for each in kept if not each.candidate}
+    listed = [str(number) for number in sorted(by_number)] or ["none"]
+    if target:
+        if not target.isdecimal() or int(target) not in by_number:
+            raise BinmillError("rollback-target-unknown", target=target, generations=listed)
+        if int(target) == current:
+            raise BinmillError("rollback-target-current", target=target, generations=listed)
+        return int(target)
+    if current is None or current not in by_number:
+        raise BinmillError("rollback-nothing-published")
+    start = by_number[current].rollback or current
+    earlier = [number for number in by_number if number < start]
+    # the packages of a rollback are also there under their first number
+    earlier = [number for number in earlier if by_number[number].rollback is None] or earlier
     if not earlier:
-        raise BinmillError(f"no generation before {start.rollback or current} is kept", listed)
+        raise BinmillError("rollback-nothing-earlier", generation=start, generations=listed)
     return max(earlier)
 
 
-def as_json(name: str, found: Sequence[Generation]) -> list[dict[str, Any]]:
-    """For a program: a dict for each generation, oldest first."""
-    return [{"binhost": name, **asdict(each), "names": list(each.names)} for each in found]
+def as_json(name: str, generations: Sequence[Generation]) -> list[dict[str, Any]]:
+    """Plain data for programs: a dict for each generation, oldest first."""
+    return [{"binhost": name, **asdict(each), "names": list(each.names)} for each in generations]
 
 
-def text(name: str, found: Sequence[Generation]) -> str:
-    """For a person: a line for each generation, oldest first."""
+def text(name: str, generations: Sequence[Generation]) -> str:
+    """A table for people: a line for each generation, oldest first."""
     lines = [name]
-    for each in found:
+    for each in generations:
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each.timestamp))
         lines.append(
             f"  {each.number:>4}  {when}  {each.packages:>5} packages  set {each.set[:12]}  "
@@ -99,15 +99,15 @@ def text(name: str, found: Sequence[Generation]) -> str:
 
 
 def _remarks(each: Generation) -> list[str]:
-    said = list(each.names)
+    remarks = list(each.names)
     if each.rollback is not None:
         held = ", held" if "current" in each.names else ""
-        said.append(f"has the packages of {each.rollback} again{held}")
+        remarks.append(f"rollback to {each.rollback}{held}")
     if each.candidate:
-        said.append("candidate, not published")
-    return said
+        remarks.append("candidate, not published")
+    return remarks
 
 
 def pointing(links: Mapping[str, int | None], number: int) -> tuple[str, ...]:
-    """The names of the links that lead to a generation."""
+    """The names of the links that point to a generation."""
     return tuple(name for name, target in links.items() if target == number)

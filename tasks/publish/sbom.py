@@ -1,7 +1,8 @@
-"""The bill of materials of a view, CycloneDX 1.6 as JSON: `sbom.cdx.json`.
+"""The bill of materials of a view, in CycloneDX 1.6 as JSON: `sbom.cdx.json`.
 
-cyclonedx-python-lib makes it. A package's component is made once, when the package is first
-published, and kept with its digests: the library takes longer than all else for a whole view.
+cyclonedx-python-lib writes it. The component of a package is generated once, when the package is
+first published, and stored beside its digests: generating those of a whole view takes the library
+longer than all other steps together.
 """
 
 from __future__ import annotations
@@ -21,36 +22,36 @@ if TYPE_CHECKING:
     from cyclonedx.model.component import Component
 
 NAME = "sbom.cdx.json"
-_AT_ONCE = 100  # the library looks for references between all components of a bill
-_KEPT = {"SLOT": "slot", "USE": "use", "REPO": "repository"}
+_BATCH = 100  # the library compares all components of a bill with each other
+_PROPERTIES = {"SLOT": "slot", "USE": "use", "REPO": "repository"}
 
 
 def components(stanzas: Mapping[str, Stanza], sha512: Mapping[str, str]) -> dict[str, str]:
-    """The component of each package, as JSON, by path; `sha512` is of the files as published."""
+    """Generate the component of each package, as JSON, by path; `sha512` is of the signed files."""
     from cyclonedx.model.bom import Bom
 
-    found, paths = dict[str, str](), sorted(stanzas)
-    for start in range(0, len(paths), _AT_ONCE):
-        some = paths[start : start + _AT_ONCE]
-        made = Bom(components=[_component(path, stanzas[path], sha512[path]) for path in some])
-        # by reference, which is the path; the library sorts them in its own way
-        texts = {each["bom-ref"]: each for each in _json(made)["components"]}
-        found |= {path: json.dumps(texts[path], sort_keys=True) for path in some}
-    return found
+    components, paths = dict[str, str](), sorted(stanzas)
+    for start in range(0, len(paths), _BATCH):
+        batch = paths[start : start + _BATCH]
+        bill = Bom(components=[_component(path, stanzas[path], sha512[path]) for path in batch])
+        # the library has an order of its own; a component's reference is the path
+        by_path = {each["bom-ref"]: each for each in _json(bill)["components"]}
+        components |= {path: json.dumps(by_path[path], sort_keys=True) for path in batch}
+    return components
 
 
-def write(folder: Path, texts: Iterable[str], *, name: str, told: str, created: int) -> None:
-    """Write the bill of a view: what `components` has made of its packages, in their order.
+def write(folder: Path, texts: Iterable[str], *, name: str, version: str, created: int) -> None:
+    """Write the bill of a view from the `components` of its packages, in the order given.
 
-    `name` is the view's, `told` the version that it is, `created` in epoch seconds. The same
-    gives the same bytes.
+    `name` and `version` are the view's, `created` is in epoch seconds. Equal arguments give equal
+    bytes.
     """
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
 
-    own = Component(name=name, version=told, type=ComponentType.OPERATING_SYSTEM, bom_ref=name)
+    own = Component(name=name, version=version, type=ComponentType.OPERATING_SYSTEM, bom_ref=name)
     bill = Bom(
-        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"urn:binmill:{name}:{told}:{created}"),
+        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"urn:binmill:{name}:{version}:{created}"),
         metadata=BomMetaData(component=own, timestamp=datetime.fromtimestamp(created, UTC)),
     )
     head = json.dumps(_json(bill), sort_keys=True).removesuffix("}")
@@ -81,11 +82,11 @@ def _component(path: str, stanza: Stanza, sha512: str) -> Component:
         version=version,
         description=stanza.get("DESC"),
         hashes=[HashType(alg=HashAlgorithm.SHA_512, content=sha512)],
-        licenses=[DisjunctiveLicense(name=licence)] if licence else [],  # not in SPDX's words
+        licenses=[DisjunctiveLicense(name=licence)] if licence else [],  # Gentoo's name, not SPDX's
         purl=PackageURL("ebuild", category, name, version),
         properties=[
-            Property(name=f"binmill:{said}", value=stanza[key])
-            for key, said in _KEPT.items()
+            Property(name=f"binmill:{name}", value=stanza[key])
+            for key, name in _PROPERTIES.items()
             if stanza.get(key)
         ],
     )

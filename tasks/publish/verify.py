@@ -1,8 +1,8 @@
-"""Whether a generation still is what was published, and what is done where it is not.
+"""Verifying published generations, and withdrawing damaged files from them.
 
-A damaged package is taken out of its generation: a client that asks for it is told that it is
-missing instead of getting bytes that do not fit. What is whole goes on being served; the next
-publication makes a new generation, and signs again what was lost.
+A damaged package is removed from its generation: clients get a 404 instead of bytes that do not
+match the index. Intact files are still served; the next publication makes a new generation and
+signs lost packages again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.errors import BinmillError
 from tasks.portage import index
@@ -21,124 +21,134 @@ from tasks.portage.index import INDEX
 from tasks.publish import published, release_manifest
 from tasks.system.files import digests, put_away, write_atomic
 
-Seen = Callable[[int], None]
-_DAMAGED = "damaged"  # a key of the facts of a generation from which something was taken
+Seen = Callable[[int], None]  # gets the number of bytes that were read
+_DAMAGED = "damaged"  # a key of generation.json, after a withdrawal
+
+
+class Flaw(NamedTuple):
+    """A damaged or missing file of a generation, and a sentence about it."""
+
+    path: Path
+    text: str
 
 
 def damaged(binhost: Path, number: int) -> bool:
-    """Whether something was taken out of a generation."""
+    """True for a generation from which files were withdrawn."""
     try:
         return bool(published.facts(binhost, number).get(_DAMAGED))
     except (BinmillError, OSError):
         return False
 
 
-def flaws(binhost: Path, number: int, seen: Seen) -> Iterator[tuple[Path, str]]:
-    """What is wrong with a generation: the file that has it, and a line. `seen` is told bytes."""
+def flaws(binhost: Path, number: int, seen: Seen) -> Iterator[Flaw]:
+    """Read everything in a generation, and yield what is wrong with it."""
     folder = binhost / "gen" / str(number)
     timestamp = _timestamp(binhost, number)
     if timestamp is None:
-        yield folder / published.FACTS, f"{published.FACTS} cannot be read"
-    known = published.packages(folder)
-    if known is None:
-        yield folder / published.LEDGER, f"{published.LEDGER} cannot be read"
-    looked: set[int] = set()  # views share their packages' bytes
+        yield Flaw(folder / published.FACTS, f"{published.FACTS} cannot be read")
+    ledger = published.packages(folder)
+    if ledger is None:
+        yield Flaw(folder / published.LEDGER, f"{published.LEDGER} cannot be read")
+    complete = not damaged(binhost, number)
+    inodes: set[int] = set()  # views share the bytes of their packages
     for place in sorted(folder.rglob(INDEX)):
-        name = place.relative_to(folder)
-        text, packed = _text(place), _unpacked(place.with_name(f"{INDEX}.gz"))
-        if packed is None:
-            yield place.with_name(f"{INDEX}.gz"), f"{name}.gz is not what was written"
-        if text is None or (packed is not None and packed != text):
-            yield place, f"{name} is not what was written"
-        header, stanzas = index.parse(packed or text or "")
+        name, text, unpacked = place.relative_to(folder), _text(place), _unpacked(_packed(place))
+        yield from _index_flaws(place, str(name), text, unpacked)
+        header, stanzas = index.parse(unpacked or text or "")
         if timestamp is not None and header.get("TIMESTAMP") != str(timestamp):
-            yield place, f"{name} is of another time"
+            yield Flaw(place, f"{name} has the timestamp of another generation")
         for stanza in stanzas:
             path = stanza.get("PATH", "")
             if not path or path.startswith("/") or ".." in path.split("/"):
-                yield place, f"{name} names {path!r}"
-            elif known is None or path in known or not damaged(binhost, number):
-                entry = (known or {}).get(path, {})
-                yield from _package(place.parent / path, stanza, entry, looked, seen)
+                yield Flaw(place, f"{name} contains the path {path!r}")
+            elif ledger is None or path in ledger or complete:
+                entry = (ledger or {}).get(path, {})
+                yield from _package_flaws(place.parent / path, stanza, entry, inodes, seen)
     for place in sorted(folder.rglob(release_manifest.NAME)):
-        yield from _listed(place, seen)
-    yield from _lost(folder)
+        yield from _manifest_flaws(place, seen)
+    yield from _missing_files(folder)
 
 
-def _lost(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What each view has to have and has not."""
+def _index_flaws(place: Path, name: str, text: str | None, unpacked: str | None) -> Iterator[Flaw]:
+    """Compare the text of an index with that of its packed copy; None is unreadable."""
+    if unpacked is None:
+        yield Flaw(_packed(place), f"{name}.gz has changed")
+    if text is None or (unpacked is not None and unpacked != text):
+        yield Flaw(place, f"{name} has changed")
+
+
+def _missing_files(folder: Path) -> Iterator[Flaw]:
+    """Look for the index and release manifest of each view."""
     for view in published.views(folder):
         if not (folder / view / INDEX).exists():
-            yield folder / view / INDEX, f"{view}/{INDEX} is missing"
+            yield Flaw(folder / view / INDEX, f"{view}/{INDEX} is missing")
         manifest = folder / view / release_manifest.NAME
-        if (
-            not manifest.exists()
-            and manifest.with_name(f"{INDEX}{release_manifest.SIGNATURE}").exists()
-        ):
-            yield manifest, f"{view}/{release_manifest.NAME} is missing"
+        signed = manifest.with_name(f"{INDEX}{release_manifest.SIGNATURE}").exists()
+        if signed and not manifest.exists():
+            yield Flaw(manifest, f"{view}/{release_manifest.NAME} is missing")
 
 
-def _listed(manifest: Path, seen: Seen) -> Iterator[tuple[Path, str]]:
-    """What lies beside a release manifest and is not what it says."""
+def _manifest_flaws(manifest: Path, seen: Seen) -> Iterator[Flaw]:
+    """Compare the files beside a release manifest with the digests in it."""
     view = manifest.parent.name
     try:
         files = json.loads(manifest.read_bytes())["files"]
-        wanted = {
+        expected = {
             manifest.with_name(Path(name).name): entry["sha512"] for name, entry in files.items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        yield manifest, f"{view}/{manifest.name} cannot be read"
+        yield Flaw(manifest, f"{view}/{manifest.name} cannot be read")
         return
-    for path, digest in wanted.items():
+    for path, digest in expected.items():
         try:
             if digests(path, "sha512")["sha512"] != digest:
-                yield path, f"{view}/{path.name} is not what {manifest.name} says"
+                yield Flaw(path, f"{view}/{path.name} does not match {manifest.name}")
             seen(path.stat().st_size)
         except OSError as error:
-            yield path, f"{view}/{path.name}: {error.strerror}"
+            yield Flaw(path, f"{view}/{path.name}: {error.strerror}")
     for name in (INDEX, f"{INDEX}.gz", manifest.name):
         signature = manifest.with_name(name + release_manifest.SIGNATURE)
         if not signature.exists():
-            yield signature, f"{view}/{signature.name} is missing"
+            yield Flaw(signature, f"{view}/{signature.name} is missing")
 
 
-def _package(
-    path: Path, stanza: Mapping[str, str], entry: Mapping[str, Any], looked: set[int], seen: Seen
-) -> Iterator[tuple[Path, str]]:
+def _package_flaws(
+    path: Path, stanza: Mapping[str, str], entry: Mapping[str, Any], inodes: set[int], seen: Seen
+) -> Iterator[Flaw]:
+    """Compare a package with its stanza in an index and its ledger entry, once per inode."""
     try:
         status = path.stat()
         if str(status.st_size) != stanza.get("SIZE"):
-            yield path, f"{path.name} has another size"
+            yield Flaw(path, f"{path.name} has another size")
             return
-        if status.st_ino in looked:
+        if status.st_ino in inodes:
             return
-        looked.add(status.st_ino)
-        found = digests(path, "sha1", "sha512")
+        inodes.add(status.st_ino)
+        sums = digests(path, "sha1", "sha512")
     except OSError as error:
-        yield path, f"{path.name}: {error.strerror}"
+        yield Flaw(path, f"{path.name}: {error.strerror}")
         return
     seen(status.st_size)
-    known = (stanza.get("SHA1"), entry.get("sha512", found["sha512"]))
-    if (found["sha1"], found["sha512"]) != known:
-        yield path, f"{path.name} has changed"
+    if (sums["sha1"], sums["sha512"]) != (stanza.get("SHA1"), entry.get("sha512", sums["sha512"])):
+        yield Flaw(path, f"{path.name} has changed")
 
 
-def withdraw(binhost: Path, number: int, spoilt: Sequence[Path], trash: Path) -> None:
-    """Take damaged files out of a generation, so that the next publication replaces it.
+def withdraw(binhost: Path, number: int, damaged_files: Sequence[Path], trash: Path) -> None:
+    """Remove damaged files from a generation, so that the next publication replaces it.
 
-    What can be written again from what is whole is written again: an index from its packed copy,
-    the digests of what is held from the indexes, what it says of itself (but for who signed).
+    Whatever intact files contain is restored: an index from its packed copy, and generation.json
+    from the indexes (but for the signer).
     """
     folder = binhost / "gen" / str(number)
-    for path in spoilt:
+    for path in damaged_files:
         put_away(path, trash)
-        if path.name == INDEX and (text := _unpacked(path.with_name(f"{INDEX}.gz"))):
+        if path.name == INDEX and (text := _unpacked(_packed(path))):
             write_atomic(path, text)
-            stamp = path.with_name(f"{INDEX}.gz").stat().st_mtime  # the index's own time (bintree)
-            os.utime(path, (stamp, stamp))
-    lost = {str(path.relative_to(folder)).partition("/")[2] for path in spoilt}
-    # of what is not known any more, nothing is held: it will be signed again
-    published.forget(folder, lost)
+            mtime = _packed(path).stat().st_mtime  # the TIMESTAMP (bintree)
+            os.utime(path, (mtime, mtime))
+    # without an entry in the ledger, the next run signs the package again
+    paths = {str(path.relative_to(folder)).partition("/")[2] for path in damaged_files}
+    published.forget(folder, paths)
     try:
         facts = published.facts(binhost, number)
     except (BinmillError, OSError):
@@ -159,9 +169,9 @@ def withdraw(binhost: Path, number: int, spoilt: Sequence[Path], trash: Path) ->
 
 
 def remember(binhost: Path) -> None:
-    """Write anew which paths were published, by what the kept generations hold.
+    """Write `published.json` again, from the ledgers and indexes of all generations.
 
-    Of what an index names beside that it is known only that it was: no build can have it again.
+    The digest of a path that only an index has is "unknown": no build can have that path again.
     """
     known: dict[str, str] = {}
     for number in published.numbers(binhost):
@@ -193,3 +203,7 @@ def _unpacked(path: Path) -> str | None:
         return gzip.decompress(path.read_bytes()).decode()
     except (OSError, ValueError, EOFError, zlib.error):
         return None
+
+
+def _packed(place: Path) -> Path:
+    return place.with_name(f"{place.name}.gz")
