@@ -1,4 +1,4 @@
-"""A client's bundle: what is in it, always in the same bytes."""
+"""The client bundle: its files, always in the same bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tasks.errors import NotTrusted
 from tasks.flow.bundles import for_clients
 from tasks.publish.bundle import Place, Repo, dearmored, files, packed, unpacked
 from tests.kit.packages import tar
+from tests.kit.refused import refused
 
 FINGERPRINT = "AB" * 20
 RAW = bytes(range(200))
@@ -27,18 +28,18 @@ REPOS = (
 )
 
 
-def made() -> dict[str, bytes]:
+def contents() -> dict[str, bytes]:
     return files(PLACE, REPOS, "default/linux/amd64", KEY, FINGERPRINT)
 
 
 def conf(path: str) -> ConfigParser:
     parser = ConfigParser(interpolation=None)
-    parser.read_string(made()[path].decode())
+    parser.read_string(contents()[path].decode())
     return parser
 
 
-def test_what_is_in_it() -> None:
-    found = made()
+def test_bundle_has_files_for_portage_and_the_check() -> None:
+    found = contents()
     assert sorted(found) == [
         "README",
         "check",
@@ -64,8 +65,8 @@ def test_what_is_in_it() -> None:
     assert "channels" not in readme
 
 
-def test_a_member_is_told_how_to_say_who_it_is() -> None:
-    found = made()
+def test_bundle_of_a_group_explains_the_password() -> None:
+    found = contents()
     binrepos = conf("portage/binrepos.conf/java@role.java.conf")["java@role.java"]
     for key, option in (("fetchcommand", ""), ("resumecommand", " -c")):
         assert binrepos[key] == (
@@ -80,14 +81,14 @@ def test_a_member_is_told_how_to_say_who_it_is() -> None:
     assert b"password" not in public["README"]
 
 
-def test_channels_are_told() -> None:
+def test_readme_lists_the_channels() -> None:
     place = replace(PLACE, channels={"stable": "https://b.example/java.stable@role.java"})
     readme = files(place, REPOS, "p", KEY, FINGERPRINT)["README"].decode()
     assert "   stable: https://b.example/java.stable@role.java\n" in readme
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "public"),
     [
         ("https://me:secret@git.example:8443/x.git", "https://git.example:8443/x.git"),
         ("https://token@git.example/x.git", "https://git.example/x.git"),
@@ -98,20 +99,20 @@ def test_channels_are_told() -> None:
         ("", ""),
     ],
 )
-def test_what_is_told_of_a_remote(url: str, told: str) -> None:
-    assert for_clients(url) == told
+def test_remote_is_shown_to_clients_without_secrets(url: str, public: str) -> None:
+    assert for_clients(url) == public
 
 
-def test_a_tree_without_a_remote() -> None:
+def test_tree_without_a_remote_has_a_placeholder() -> None:
     found = files(PLACE, [Repo("gentoo", "c" * 40, "20260310")], "p", KEY, FINGERPRINT)
     assert b"sync-uri" not in found["portage/repos.conf/java@role.java.conf"]
     assert b"git clone --no-checkout URL-OF-GENTOO" in found["README"]
 
 
-def test_the_same_bytes() -> None:
-    once = packed(made(), 1000)
-    assert once == packed(dict(reversed(made().items())), 1000)
-    assert unpacked(once) == made()
+def test_equal_content_gives_equal_bytes() -> None:
+    once = packed(contents(), 1000)
+    assert once == packed(dict(reversed(contents().items())), 1000)
+    assert unpacked(once) == contents()
     with tarfile.open(fileobj=io.BytesIO(once)) as archive:
         modes = {m.name: (m.mode, m.mtime, m.uid) for m in archive}
     assert modes["client/check"] == (0o755, 1000, 0)
@@ -119,13 +120,18 @@ def test_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x7f" * 2000, tar([("client/../x", b"")]), tar([("other/x", b"")])]
+    ("data", "code"),
+    [
+        (b"\x7f" * 2000, "bundle-unreadable"),
+        (tar([("client/../x", b"")]), "bundle-entry-refused"),
+        (tar([("other/x", b"")]), "bundle-entry-refused"),
+    ],
 )
-def test_what_is_no_bundle(data: bytes) -> None:
-    with pytest.raises(NotTrusted):
+def test_other_tar_or_no_tar_is_refused(data: bytes, code: str) -> None:
+    with refused(NotTrusted, code):
         unpacked(data)
 
 
-def test_what_is_no_armored_key() -> None:
-    with pytest.raises(NotTrusted, match="not armored"):
+def test_key_that_is_not_armored_is_refused() -> None:
+    with refused(NotTrusted, "key-not-armored"):
         dearmored(RAW)

@@ -1,4 +1,4 @@
-"""What the release gate reads off indexes and images, before anything is installed."""
+"""The release gate, as far as it reads indexes and images, before it installs anything."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tasks.publish.gate import Collision, Library
 from tests.kit.packages import PACKERS, gpkg, stanza, tar
 
 
-def test_holes() -> None:
+def test_package_in_no_index_is_missing() -> None:
     planned = [{"cpv": "a-b/x-1", "build_id": 1}, {"cpv": "a-b/y-1", "build_id": 2}]
     assert gate.holes(planned, [stanza("a-b/x-1"), stanza("a-b/y-1", 2)]) == []
     assert gate.holes(planned, [stanza("a-b/x-1"), stanza("a-b/y-1", 1)]) == [
-        "missing: a-b/y-1 (build 2) was planned and is in no index"
+        "missing: a-b/y-1 (build 2) is in no index"
     ]
     assert len(gate.holes(planned, [])) == 2
 
 
-def test_sonames() -> None:
+def test_soname_that_nothing_provides_is_listed() -> None:
     lib = stanza("a-b/lib-2", PROVIDES="x86_64: liba.so.2 libb.so.1 x86_32: liba.so.2")
     user = stanza("a-b/user-1", REQUIRES="x86_32: libb.so.1 x86_64: liba.so.2 libc.so.6")
     assert gate.unmet([lib, user], [Library("", "libc.so.6")]) == [
@@ -40,12 +40,12 @@ def entry(seed: Path, cpv: str, slot: str, provides: str) -> None:
         (place / name).write_text(f"{text}\n")
 
 
-def test_the_seeds_sonames_without_what_the_set_replaces(tmp_path: Path) -> None:
+def test_seed_provides_sonames_of_packages_that_the_set_does_not_replace(tmp_path: Path) -> None:
     entry(tmp_path, "s-l/glibc-2.39-r1", "2.2", "x86_64: libc.so.6")
     entry(tmp_path, "d-l/popt-1.16", "0/0", "x86_64: libpopt.so.0")
     entry(tmp_path, "d-l/slotted-1", "1", "x86_64: libslotted.so.1")
     (tmp_path / "usr/lib").mkdir(parents=True)
-    (tmp_path / "usr/lib/libstray.so.1").touch()  # of no package
+    (tmp_path / "usr/lib/libstray.so.1").touch()  # owned by no package
     set_ = [stanza("d-l/popt-1.19", SLOT="0/1"), stanza("d-l/slotted-2", SLOT="2")]
     assert gate.of_seed(tmp_path, set_) == {
         Library("x86_64", "libc.so.6"),
@@ -53,7 +53,7 @@ def test_the_seeds_sonames_without_what_the_set_replaces(tmp_path: Path) -> None
     }
 
 
-def test_a_seed_that_has_no_package_database(tmp_path: Path) -> None:
+def test_seed_without_package_database_provides_its_file_names(tmp_path: Path) -> None:
     for path in (
         "usr/lib/x86_64-linux-gnu/libc.so.6",
         "lib64/ld-linux.so.2",
@@ -65,46 +65,46 @@ def test_a_seed_that_has_no_package_database(tmp_path: Path) -> None:
     assert gate.of_seed(tmp_path, []) == {Library("", "libc.so.6"), Library("", "ld-linux.so.2")}
 
 
-def test_collisions() -> None:
+def test_paths_of_two_packages_collide_pair_by_pair() -> None:
     files = {
         "a-b/x-1": ["/usr/bin/x", "/usr/bin/tool", "/usr/lib/p/a.pyc", "/usr/share/x"],
         "a-b/y-1": ["/usr/bin/y", "/usr/bin/tool", "/usr/lib/p/a.pyc", "/usr/share/x"],
         "a-b/z-1": ["/usr/bin/z", "/usr/bin/tool", "/lib/modules/1/m.ko"],
         "a-b/w-1": ["/lib/modules/1/m.ko"],
     }
-    found = gate.collisions(files)
-    assert found == [
+    collisions = gate.collisions(files)
+    assert collisions == [
         Collision("a-b/x-1", "a-b/y-1", ("/usr/bin/tool", "/usr/share/x")),
         Collision("a-b/x-1", "a-b/z-1", ("/usr/bin/tool",)),
         Collision("a-b/y-1", "a-b/z-1", ("/usr/bin/tool",)),
     ]
-    assert gate.worded(found[0]) == (
+    assert gate.worded(collisions[0]) == (
         "collision: a-b/x-1 and a-b/y-1 both install /usr/bin/tool and 1 more"
     )
 
 
-def test_who_blocks_the_other_may_have_its_files() -> None:
+def test_packages_that_block_each_other_may_share_files() -> None:
     stanzas = [
         stanza("a-b/x-1", RDEPEND="a-b/lib || ( !a-b/y !!<a-b/z-2 )"),
         stanza("a-b/y-1", SLOT="0/3"),
         stanza("a-b/z-1"),
     ]
     xy, xz, yz = (Collision(f"a-b/{a}-1", f"a-b/{b}-1", ("/f",)) for a, b in ("xy", "xz", "yz"))
-    asked: list[list[dict[str, str]]] = []
+    calls: list[list[dict[str, str]]] = []
 
     def ask(questions: list[dict[str, str]]) -> list[bool]:
-        asked.append(questions)
+        calls.append(questions)
         return [q["blocker"] == "!a-b/y" and q["cpv"] == "a-b/y-1" for q in questions]
 
     assert gate.not_blocked([xy, xz, yz], stanzas, ask) == [xz, yz]
-    assert {"blocker": "!a-b/y", "cpv": "a-b/y-1", "slot": "0/3"} in asked[0]
-    assert {"blocker": "!!<a-b/z-2", "cpv": "a-b/z-1", "slot": "0"} in asked[0]
+    assert {"blocker": "!a-b/y", "cpv": "a-b/y-1", "slot": "0/3"} in calls[0]
+    assert {"blocker": "!!<a-b/z-2", "cpv": "a-b/z-1", "slot": "0"} in calls[0]
     assert gate.not_blocked([yz], stanzas, ask) == [yz]  # nothing to ask
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
-def test_the_files_of_a_package(tmp_path: Path, suffix: str) -> None:
+def test_package_lists_the_files_of_its_image(tmp_path: Path, suffix: str) -> None:
     from tasks.portage.gpkg import files
 
     image = tar([("image/usr/bin/x", b"1"), ("image//usr/./share/../lib/y", b"2" * 70000)])
@@ -121,15 +121,11 @@ def test_the_files_of_a_package(tmp_path: Path, suffix: str) -> None:
         list(files(gpkg(tmp_path / "z.gpkg.tar", [("gpkg-1", b"")])))
 
 
-def test_a_refusal_tells_some_of_each_kind_and_logs_all(tmp_path: Path) -> None:
-    wrong = [f"soname: {n}" for n in range(7)] + ["licence: x"]
+def test_refusal_shows_some_violations_of_each_kind_and_logs_all(tmp_path: Path) -> None:
+    violations = [f"soname: {n}" for n in range(7)] + ["licence: x"]
     log = tmp_path / "gate.log"
-    error = gate.refusal("base", 3, wrong, log)
-    assert error.message.splitlines() == [
-        "candidate 3 of base is not published, for 8 reasons:",
-        *(f"  soname: {n}" for n in range(5)),
-        "  soname: and 2 more",
-        "  licence: x",
-    ]
+    error = gate.refusal("base", 3, violations, log)
+    assert (error.code, error.fields["candidate"]) == ("candidate-refused", 3)
+    assert error.fields["violations"] == violations
+    assert error.fields["shown"] == [*violations[:5], "soname: and 2 more", "licence: x"]
     assert log.read_text().count("gate: soname: ") == 7
-    assert "kept for a look" in error.hint

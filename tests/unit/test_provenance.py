@@ -1,4 +1,4 @@
-"""Statements about packages, by the words of in-toto's and SLSA's specifications."""
+"""Provenance statements, as the specifications of in-toto and SLSA have them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from tasks.portage.index import Sums
 from tasks.publish import provenance
-from tasks.publish.published import File
+from tasks.publish.published import SignedPackage
 
 PINS = {
     "tree": {"name": "gentoo", "tag": "20260301", "commit": "c" * 40},
     "overlays": {"science": "b" * 40, "java": "a" * 40},
     "seed": {"name": "lab", "path": "20260301T1/stage3.tar.xz", "sha512": "d" * 128},
 }
-TOLD: dict[str, Any] = {
+ORIGIN: dict[str, Any] = {
     "chroot": "base",
     "etc": "f" * 32,
     "builder": "https://factory.example",
@@ -36,22 +36,22 @@ STANZA = {
 }
 
 
-def file(origin: str) -> File:
+def package(origin: str) -> SignedPackage:
     sums = Sums(size=1, md5="m" * 32, sha1="s" * 40, sha512="5" * 128, mtime=1)
-    return File(Path("/nonexistent"), sums, "7" * 128, origin)
+    return SignedPackage(Path("/nonexistent"), sums, "7" * 128, origin)
 
 
 def origin(**more: Any) -> str:
-    return provenance.origin(**{**TOLD, "pins": PINS, **more})
+    return provenance.origin(**{**ORIGIN, "pins": PINS, **more})
 
 
-def test_a_statement() -> None:
-    made = provenance.statement(STANZA, file(origin()))
-    assert made["_type"] == "https://in-toto.io/Statement/v1"
-    assert made["predicateType"] == "https://slsa.dev/provenance/v1"
-    assert made["subject"] == [{"name": PATH, "digest": {"sha512": "5" * 128}}]
-    assert set(made) == {"_type", "subject", "predicateType", "predicate"}
-    definition = made["predicate"]["buildDefinition"]
+def test_statement_has_subject_parameters_and_builder() -> None:
+    statement = provenance.statement(STANZA, package(origin()))
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert statement["subject"] == [{"name": PATH, "digest": {"sha512": "5" * 128}}]
+    assert set(statement) == {"_type", "subject", "predicateType", "predicate"}
+    definition = statement["predicate"]["buildDefinition"]
     assert set(definition) == {
         "buildType",
         "externalParameters",
@@ -69,15 +69,15 @@ def test_a_statement() -> None:
         "etc_portage": "f" * 32,
         "unsigned": {"sha512": "7" * 128},
     }
-    assert made["predicate"]["runDetails"] == {
+    assert statement["predicate"]["runDetails"] == {
         "builder": {"id": "https://factory.example", "version": {"binmill": "0.1"}},
         "metadata": {"finishedOn": "2026-11-25T15:56:19Z"},
     }
 
 
-def test_what_it_was_built_from() -> None:
-    made = provenance.statement(STANZA, file(origin()))
-    sources = made["predicate"]["buildDefinition"]["resolvedDependencies"]
+def test_statement_lists_the_sources() -> None:
+    statement = provenance.statement(STANZA, package(origin()))
+    sources = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert [(each["name"], each["digest"]) for each in sources] == [
         ("gentoo", {"gitCommit": "c" * 40}),
         ("java", {"gitCommit": "a" * 40}),
@@ -88,18 +88,18 @@ def test_what_it_was_built_from() -> None:
 
 
 def test_equal_origins_have_equal_texts() -> None:
-    turned = {**PINS, "overlays": dict(reversed(PINS["overlays"].items()))}
-    assert origin(pins=turned) == origin()
+    reordered = {**PINS, "overlays": dict(reversed(PINS["overlays"].items()))}
+    assert origin(pins=reordered) == origin()
     assert origin(etc="e" * 32) != origin()
 
 
 @pytest.mark.parametrize("time", ["", "soon", "9" * 30, "-9" + "9" * 20, "1e3"])
-def test_a_time_that_a_chroot_made_up_is_left_out(time: str) -> None:
-    made = provenance.statement({**STANZA, "BUILD_TIME": time}, file(origin()))
-    assert made["predicate"]["runDetails"]["metadata"] == {}
+def test_invalid_build_time_is_left_out(time: str) -> None:
+    statement = provenance.statement({**STANZA, "BUILD_TIME": time}, package(origin()))
+    assert statement["predicate"]["runDetails"]["metadata"] == {}
 
 
-def test_one_line_for_each_package(tmp_path: Path) -> None:
+def test_file_has_one_line_for_each_package(tmp_path: Path) -> None:
     stanzas = {
         f"a-b/c/c-{n}-1.gpkg.tar": {
             **STANZA,
@@ -108,7 +108,7 @@ def test_one_line_for_each_package(tmp_path: Path) -> None:
         }
         for n in range(3)
     }
-    files = {path: replace(file(origin()), collected="8" * 128) for path in stanzas}
+    files = {path: replace(package(origin()), collected="8" * 128) for path in stanzas}
     provenance.write(tmp_path, list(stanzas)[1:], stanzas, files)
     raw = (tmp_path / "provenance.jsonl").read_bytes()
     lines = raw.decode("ascii").splitlines()

@@ -1,4 +1,4 @@
-"""A candidate that is made again has the number that it had; another one has the next."""
+"""A candidate of the same content keeps its number; other content gets the next number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.publish import published
     ("generations", "asked", "number"),
     [([], "this", 2), ([1], "this", 2), ([2], "this", None), ([], "other", None)],
 )
-def test_the_number_of_one_that_was_killed(
+def test_number_of_a_candidate_after_a_killed_run(
     tmp_path: Path, generations: list[int], asked: str, number: int | None
 ) -> None:
     assert candidate._made_before(tmp_path, "this") is None
