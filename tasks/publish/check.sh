@@ -1,14 +1,14 @@
 #!/bin/sh
-# Is this binhost what its factory signed, in full and not an old state of it? Portage verifies each
-# package, but neither the index nor its age. Run it before an update; it needs a POSIX sh, gpgv,
-# sha512sum, and wget or curl.
+# Verify the index of a binhost: its signature, its validity, and that it is not older than before.
+# Portage verifies each package, but neither the index nor its age. Run this before an update. It
+# needs a POSIX sh, gpgv, sha512sum, awk, and wget or curl.
 #
 # Usage: check URL NAME GROUP FINGERPRINT KEY [SEEN]
 #   URL          of the binhost, as in binrepos.conf; or a directory
-#   NAME, GROUP  whose packages: the chroot's name, and public, site:X or role:X
-#   FINGERPRINT  of the key that signs, all 40 digits; KEY has that key, in binary form
-#   SEEN         a file that remembers the newest state seen (/var/lib/binmill/NAME.GROUP)
-# Exit code: 0 it is; 1 refused; 2 called wrongly, or a program is missing; 3 could not be fetched
+#   NAME, GROUP  the chroot that built the packages; public, site:X or role:X
+#   FINGERPRINT  of the signing key, all 40 digits; KEY is a file with that key in binary form
+#   SEEN         a file for the newest state seen (default: /var/lib/binmill/NAME.GROUP)
+# Exit code: 0 verified; 1 refused; 2 wrong usage, or a program is missing; 3 download failed
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -25,7 +25,7 @@ esac
 url=${1%/} name=$2 group=$3 fingerprint=$4 key=$5
 seen=${6:-/var/lib/binmill/$name.$group}
 case $fingerprint in
-  *[!0-9A-F]*) fail 2 "a fingerprint has capital hex digits only" ;;
+  *[!0-9A-F]*) fail 2 "a fingerprint has hexadecimal digits in upper case only" ;;
 esac
 [ ${#fingerprint} -eq 40 ] || fail 2 "a fingerprint has 40 digits"
 [ -r "$key" ] || fail 2 "$key cannot be read"
@@ -37,9 +37,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-ulimit -f 2097152  # blocks of 512 bytes: nothing that is fetched fills the disk
+ulimit -f 2097152  # blocks of 512 bytes: no download fills the disk
 
-# fetch FILE: from the binhost into $work
+# fetch FILE: download it from the binhost into $work
 fetch() {
   case $url in
     http://* | https://*)
@@ -54,8 +54,8 @@ fetch() {
   esac || fail 3 "$url/$1 could not be fetched"
 }
 
-# told PATH: a value of the manifest. It is JSON with one key a line, and was verified before.
-told() {
+# value PATH: print a value of the manifest, which is JSON with one key a line. Verify it first.
+value() {
   awk -v wanted="$1" '
     {
       match($0, /^ */)
@@ -75,11 +75,11 @@ told() {
 
 digits() {
   case $2 in
-    '' | *[!0-9]* | ????????????????*) refuse "the manifest has no $1 that can be read" ;;
+    '' | *[!0-9]* | ????????????????*) refuse "the manifest has no readable $1" ;;
   esac
 }
 
-# All of it of one state: where the binhost was switched in between, once more.
+# All files must be of one generation: fetch again if the binhost was switched in between.
 tries=0
 while
   fetch release.json
@@ -91,15 +91,15 @@ while
   ! cmp -s "$work/first" "$work/release.json"
 do
   tries=$((tries + 1))
-  [ "$tries" -lt 5 ] || fail 3 "$url changes all the time"
+  [ "$tries" -lt 5 ] || fail 3 "$url changed during each of 5 attempts"
 done
 
 now=$(date -u +%s)
-# gpgv ends with 0 for expired and revoked keys and for SHA-1: what it says on its status decides
+# gpgv exits with 0 for expired and revoked keys and for SHA-1, so its status lines decide
 gpgv --homedir "$work" --keyring "$(cd "$(dirname "$key")" && pwd)/$(basename "$key")" \
   --weak-digest SHA1 --status-fd 3 "$work/release.json.asc" "$work/release.json" \
-  3>"$work/status" 2>/dev/null || ended=$?
-[ "${ended:-0}" -eq 0 ] || refuse "the manifest is not signed by the key in $key, or was changed"
+  3>"$work/status" 2>/dev/null || code=$?
+[ "${code:-0}" -eq 0 ] || refuse "the manifest is not signed by the key in $key, or was modified"
 awk -v wanted="$fingerprint" -v now="$now" '
   $1 != "[GNUPG:]" { bad = 1 }
   $2 ~ /^(BADSIG|ERRSIG|EXPSIG|EXPKEYSIG|REVKEYSIG|KEYREVOKED|NO_PUBKEY|NODATA|UNEXPECTED|FAILURE|ERROR)$/ { bad = 1 }
@@ -109,16 +109,16 @@ awk -v wanted="$fingerprint" -v now="$now" '
     if ($NF != wanted || $10 !~ /^(8|9|10)$/ || $5 > now + 600) bad = 1
   }
   END { exit bad || good != 1 || valid != 1 }
-' "$work/status" || refuse "the manifest is not signed by $fingerprint as it should be"
+' "$work/status" || refuse "the manifest is not signed by $fingerprint"
 
-[ "$(told name)" = "$name" ] || refuse "this is the binhost '$(told name)', not '$name'"
-[ "$(told group)" = "$group" ] || refuse "this is for '$(told group)', not for '$group'"
-until=$(told valid_until)
+[ "$(value name)" = "$name" ] || refuse "this is the binhost '$(value name)', not '$name'"
+[ "$(value group)" = "$group" ] || refuse "this is for '$(value group)', not for '$group'"
+until=$(value valid_until)
 digits valid_until "$until"
 [ "$now" -lt "$until" ] ||
-  refuse "it expired $(((now - until) / 3600)) h ago; is this server kept from publishing?"
+  refuse "it expired $(((now - until) / 3600)) h ago: nothing newer was published, or is shown here"
 
-stamp=$(told timestamp)
+stamp=$(value timestamp)
 digits timestamp "$stamp"
 sum=$(sha512sum <"$work/release.json")
 sum=${sum%% *}
@@ -126,19 +126,19 @@ if [ -s "$seen" ]; then
   read -r newest before _ <"$seen" || refuse "$seen cannot be read"
   digits "newest state in $seen" "$newest"
   [ "$stamp" -ge "$newest" ] ||
-    refuse "it is older ($stamp) than what was seen before ($newest): somebody serves an old state"
+    refuse "it is older ($stamp) than the newest state seen ($newest)"
   [ "$stamp" -ne "$newest" ] || [ "$sum" = "$before" ] ||
-    refuse "it is another state under the same time ($stamp)"
+    refuse "it differs from the newest state seen, with the same timestamp ($stamp)"
 fi
 
 for file in Packages Packages.gz; do
-  wanted=$(told "files/$file/sha512")
+  wanted=$(value "files/$file/sha512")
   [ ${#wanted} -eq 128 ] || refuse "the manifest has no digest of $file"
   found=$(sha512sum <"$work/$file")
-  [ "${found%% *}" = "$wanted" ] || refuse "$file is not what was signed"
+  [ "${found%% *}" = "$wanted" ] || refuse "$file does not match the signed digest"
 done
 
 mkdir -p "$(dirname "$seen")"
 printf '%s %s\n' "$stamp" "$sum" >"$seen.new"
 mv "$seen.new" "$seen"
-say "$name for $group: generation $(told generation), valid for $(((until - now) / 86400)) more days"
+say "$name for $group: generation $(value generation), valid for $(((until - now) / 86400)) more days"

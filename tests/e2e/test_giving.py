@@ -33,6 +33,7 @@ from tasks.site import CONFIG_VARIABLE
 from tasks.system.sandbox import Bind, Sandbox
 from tests.kit.lab_site import LabSite, tasks_run
 from tests.kit.project import PROJECT
+from tests.kit.refused import refused
 
 ROLE = "role:java"
 FREE = ["GPL-2", "GPL-3", "BSD", "ZLIB", "BZIP2", "ISC", "public-domain", "metapackage"]
@@ -143,7 +144,7 @@ def test_a_generation_that_is_open_to_all_is_noticed(
     monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(lab_site.layout.config)})
     monkeypatch.setattr(nginx, "PUBLIC", ROLE)
     made = site.load(PROJECT)
-    with pytest.raises(BinmillError, match="stranger was not refused by the binhost of java"):
+    with refused(BinmillError, "client-not-refused", user="stranger", chroot="java"):
         access_test.members(made, "java")
 
 

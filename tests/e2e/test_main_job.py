@@ -136,7 +136,7 @@ def test_a_client_refuses_a_package_that_was_changed(lab_site: LabSite) -> None:
         path.write_bytes(good[:-20000] + bytes([good[-20000] ^ 1]) + good[-19999:])
         lab_site.layout.record("client:base").unlink()
         printed = lab_site.doit("client:base", code=1)
-        assert "client:base: FAILED: a client could not install" in printed
+        assert "client:base: FAILED: a fresh client could not install" in printed
     finally:
         path.write_bytes(good)
     assert tasks_run(lab_site.doit("client:base")) == {"client:base"}

@@ -1,4 +1,4 @@
-"""What a client's check takes and refuses: dash, the real gpgv, a binhost over loopback HTTP."""
+"""The check of the client bundle: dash, the real gpgv, a binhost over loopback HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHELLS = [
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Files, without a word."""
+    """A file server that logs nothing."""
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -36,18 +36,18 @@ class Quiet(SimpleHTTPRequestHandler):
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
     home = tmp_path_factory.mktemp("check-keys")
     home.chmod(0o700)
-    made = Gpg(home)
+    gpg = Gpg(home)
     for name in ("good", "other"):
-        made.new(name, at=time.time() - YEAR)
-    made.new("expired", expires="2d", at=time.time() - YEAR)
+        gpg.new(name, at=time.time() - YEAR)
+    gpg.new("expired", expires="2d", at=time.time() - YEAR)
     for name in ("good", "other", "expired"):
-        (home / f"{name}.gpg").write_bytes(made("--export", made.fingerprint(name)))
-    yield made
+        (home / f"{name}.gpg").write_bytes(gpg("--export", gpg.fingerprint(name)))
+    yield gpg
     subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
 
 
 class Binhost:
-    """A view as it is published, and a client that checks it."""
+    """A published view, and a client that checks it."""
 
     def __init__(self, place: Path, keys: Gpg) -> None:
         self.keys, self.view, self.seen = keys, place / "view", place / "seen/base.public"
@@ -64,12 +64,12 @@ class Binhost:
         age: int = 0,
         how: tuple[str, ...] = ("--detach-sign", "--armor"),
         at: float = 0,
-        **told: Any,
+        **fields: Any,
     ) -> None:
         raw = (text or f"TIMESTAMP: {timestamp}\n\n").encode()
         (self.view / "Packages").write_bytes(raw)
         (self.view / "Packages.gz").write_bytes(gzip.compress(raw, mtime=0))
-        facts = {
+        common = {
             "name": "base",
             "group": "public",
             "generation": timestamp // 1000,
@@ -79,7 +79,7 @@ class Binhost:
         release_manifest.write(
             self.view,
             ["Packages", "Packages.gz"],
-            {**facts, **told},
+            {**common, **fields},
             created=int(time.time()) - age * 86400,
             valid_days=30,
         )
@@ -137,9 +137,9 @@ def binhost(tmp_path: Path, keys: Gpg) -> Binhost:
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda s: s[0])
-def test_a_good_one_and_then_a_newer_one(binhost: Binhost, shell: list[str]) -> None:
-    said = binhost.check(shell=tuple(shell))
-    assert said.startswith("check: base for public: generation 1, valid for ")
+def test_signed_and_newer_states_are_accepted(binhost: Binhost, shell: list[str]) -> None:
+    output = binhost.check(shell=tuple(shell))
+    assert output.startswith("check: base for public: generation 1, valid for ")
     first = binhost.seen.read_text()
     assert first.split()[0] == "1000"
     binhost.check(shell=tuple(shell))
@@ -148,41 +148,41 @@ def test_a_good_one_and_then_a_newer_one(binhost: Binhost, shell: list[str]) -> 
     assert "generation 2" in binhost.check(shell=tuple(shell))
     assert binhost.seen.read_text().split()[0] == "2000"
     binhost.publish(1999)
-    said = binhost.check(shell=tuple(shell), code=1)
-    assert "refused: it is older (1999) than what was seen before (2000)" in said
+    output = binhost.check(shell=tuple(shell), code=1)
+    assert "refused: it is older (1999) than the newest state seen (2000)" in output
     assert binhost.seen.read_text().split()[0] == "2000"
 
 
-def test_another_state_under_the_same_time(binhost: Binhost) -> None:
+def test_other_content_with_the_same_timestamp_is_refused(binhost: Binhost) -> None:
     binhost.check()
     binhost.publish(1000, text="TIMESTAMP: 1000\n\nCPV: a-b/other-1\n\n")
-    assert "refused: it is another state under the same time" in binhost.check(code=1)
+    assert "refused: it differs from the newest state seen" in binhost.check(code=1)
 
 
-def test_an_expired_one(binhost: Binhost) -> None:
+def test_expired_manifest_is_refused(binhost: Binhost) -> None:
     binhost.publish(1000, age=31)
     assert "refused: it expired 24 h ago" in binhost.check(code=1)
     assert not binhost.seen.exists()
 
 
 @pytest.mark.parametrize("name", ["Packages", "Packages.gz", "release.json", "release.json.asc"])
-def test_a_flipped_bit(binhost: Binhost, name: str) -> None:
+def test_flipped_bit_is_refused(binhost: Binhost, name: str) -> None:
     binhost.flip(name)
-    said = binhost.check(code=1)
-    assert "refused: " in said
+    output = binhost.check(code=1)
+    assert "refused: " in output
     if name.startswith("Packages"):
-        assert f"{name} is not what was signed" in said
+        assert f"{name} does not match the signed digest" in output
     assert not binhost.seen.exists()
 
 
 @pytest.mark.parametrize("name", ["release.json", "release.json.asc", "Packages", "Packages.gz"])
-def test_something_is_missing(binhost: Binhost, name: str) -> None:
+def test_missing_file_is_an_error(binhost: Binhost, name: str) -> None:
     (binhost.view / name).unlink()
     assert f"/{name} could not be fetched" in binhost.check(code=3)
     assert not binhost.seen.exists()
 
 
-def test_an_empty_signature(binhost: Binhost) -> None:
+def test_empty_signature_is_refused(binhost: Binhost) -> None:
     (binhost.view / "release.json.asc").write_bytes(b"")
     assert "refused: the manifest is not signed" in binhost.check(code=1)
 
@@ -191,60 +191,62 @@ def test_an_empty_signature(binhost: Binhost) -> None:
     "more",
     [
         {"who": "other"},
-        {"who": "good other"},  # a second signature, of whom nothing is known
+        {"who": "good other"},  # a second signature, by an unknown key
         {"how": ("--detach-sign", "--armor", "--digest-algo", "SHA1")},
         {"who": "good", "at": time.time() + 3600},
     ],
     ids=["another key", "two signatures", "SHA-1", "in the future"],
 )
-def test_a_signature_that_does_not_count(binhost: Binhost, more: dict[str, Any]) -> None:
+def test_invalid_signature_is_refused(binhost: Binhost, more: dict[str, Any]) -> None:
     binhost.publish(1000, **more)
     assert "refused: the manifest is not signed" in binhost.check(code=1)
 
 
-def test_an_expired_key(binhost: Binhost) -> None:
+def test_expired_key_is_refused(binhost: Binhost) -> None:
     binhost.publish(1000, who="expired", at=time.time() - YEAR + 60)
     assert "refused: the manifest is not signed" in binhost.check(code=1, key="expired")
 
 
-def test_the_right_key_under_another_fingerprint(binhost: Binhost) -> None:
-    said = binhost.check(code=1, fingerprint=binhost.keys.fingerprint("other"))
-    assert "refused: the manifest is not signed by " in said
+def test_key_with_another_fingerprint_is_refused(binhost: Binhost) -> None:
+    output = binhost.check(code=1, fingerprint=binhost.keys.fingerprint("other"))
+    assert "refused: the manifest is not signed by " in output
 
 
-def test_what_was_signed_for_somebody_else(binhost: Binhost) -> None:
+def test_manifest_of_another_chroot_or_group_is_refused(binhost: Binhost) -> None:
     assert "this is the binhost 'base', not 'java'" in binhost.check(code=1, name="java")
     assert "this is for 'public', not for 'role:java'" in binhost.check(code=1, group="role:java")
     binhost.publish(1000, name="java")
     assert "this is the binhost 'java', not 'base'" in binhost.check(code=1)
 
 
-def test_a_name_deeper_inside_is_not_the_manifests(binhost: Binhost) -> None:
+def test_nested_name_is_ignored(binhost: Binhost) -> None:
     binhost.publish(1000, name="java", lock={"name": "base", "group": "public"})
     assert "this is the binhost 'java'" in binhost.check(code=1)
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("fields", "refusal"),
     [
         ({"timestamp": "1000"}, ""),
-        ({"timestamp": "soon"}, "no timestamp that can be read"),
-        ({"timestamp": 10**20}, "no timestamp that can be read"),
+        ({"timestamp": "soon"}, "no readable timestamp"),
+        ({"timestamp": 10**20}, "no readable timestamp"),
     ],
 )
-def test_odd_numbers(binhost: Binhost, told: dict[str, Any], said: str) -> None:
-    binhost.publish(1000, **told)
-    assert said in binhost.check(code=1 if said else 0)
+def test_timestamp_that_is_no_number_is_refused(
+    binhost: Binhost, fields: dict[str, Any], refusal: str
+) -> None:
+    binhost.publish(1000, **fields)
+    assert refusal in binhost.check(code=1 if refusal else 0)
 
 
-def test_called_wrongly(binhost: Binhost) -> None:
+def test_wrong_usage_is_an_error(binhost: Binhost) -> None:
     assert "40 digits" in binhost.check(code=2, fingerprint="ABC")
     assert "hex" in binhost.check(code=2, fingerprint="g" * 40)
     done = subprocess.run(["dash", SCRIPT, "x"], capture_output=True, text=True, check=False)
     assert (done.returncode, "usage: check URL" in done.stderr) == (2, True)
 
 
-def test_nothing_is_left_behind(binhost: Binhost, tmp_path: Path) -> None:
+def test_temporary_files_are_deleted(binhost: Binhost, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     os.environ["TMPDIR"] = str(scratch)
@@ -258,7 +260,7 @@ def test_nothing_is_left_behind(binhost: Binhost, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_shellcheck_has_nothing_to_say() -> None:
+def test_shellcheck_is_clean() -> None:
     done = subprocess.run(
         ["shellcheck", "-s", "sh", SCRIPT], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What clients of a real nginx get while generations come, go back and are pruned."""
+"""Clients of a real nginx while generations are published, rolled back and pruned."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def url(site: SampleBinhost) -> Iterator[str]:
 
 
 def again(site: SampleBinhost, number: int, channel: str = "") -> int:
-    """What a rollback does, without its signatures."""
+    """Roll back without real signatures."""
     folder = published.place(site.binhost, number)
     new = generation.prepare(
         site.binhost, generation.content_of(folder, 30, rollback=number), sign, site.trash
@@ -52,10 +52,7 @@ def get(url: str) -> bytes:
         return bytes(answer.read())
 
 
-def test_a_slow_download_of_what_is_pruned_meanwhile_is_completed(
-    site: SampleBinhost, url: str
-) -> None:
-    """Fault 60."""
+def test_slow_download_survives_pruning(site: SampleBinhost, url: str) -> None:
     site.publish(site.build_set(("x", 1, b"\x01" * LARGE)))
     place = urlsplit(url)
     with socket.create_connection((str(place.hostname), place.port or 80)) as plug:
@@ -75,8 +72,8 @@ def test_a_slow_download_of_what_is_pruned_meanwhile_is_completed(
         get(f"{url}{path}")
 
 
-def test_every_url_of_an_index_one_generation_old_answers(site: SampleBinhost, url: str) -> None:
-    """Fault 61, over a rollback and pruning to the least."""
+def test_urls_of_the_previous_index_still_answer(site: SampleBinhost, url: str) -> None:
+    """After a rollback, and with as few generations kept as possible."""
     site.publish(site.build_set(("x", 1, b"one"), ("y", 1, b"old")))
     site.publish(site.build_set(("x", 1, b"one"), ("y", 2, b"new")))
     before = parse(get(f"{url}/base/Packages").decode())
@@ -90,7 +87,7 @@ def test_every_url_of_an_index_one_generation_old_answers(site: SampleBinhost, u
         assert hashlib.sha512(body).hexdigest() == stanza["SHA512"]
 
 
-def test_what_comes_back_has_the_same_packages_and_says_so(site: SampleBinhost) -> None:
+def test_rollback_has_the_same_packages_and_says_so(site: SampleBinhost) -> None:
     site.publish(site.build_set(("x", 1, b"one")))
     first = site.client_files()
     site.publish(site.build_set(("x", 2, b"two")))
@@ -107,7 +104,7 @@ def test_what_comes_back_has_the_same_packages_and_says_so(site: SampleBinhost) 
     assert again_of["rollback"] == number
 
 
-def test_a_channel_has_its_own_url_and_keeps_what_it_has(site: SampleBinhost, url: str) -> None:
+def test_channel_has_its_own_url_and_keeps_its_generation(site: SampleBinhost, url: str) -> None:
     with pytest.raises(OSError, match="404"):
         get(f"{url}/base.stable/Packages")
     site.publish(site.build_set(("x", 1, b"one")))
@@ -127,7 +124,7 @@ def site_text(site: SampleBinhost, number: int) -> bytes:
     return (site.binhost / f"gen/{number}/public/Packages").read_bytes()
 
 
-def test_a_candidate_is_not_served(site: SampleBinhost, url: str) -> None:
+def test_candidate_is_not_served(site: SampleBinhost, url: str) -> None:
     site.publish(site.build_set(("x", 1, b"one")))
     before = site.client_files()
     number = generation.prepare(

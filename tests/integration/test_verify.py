@@ -1,4 +1,4 @@
-"""A published generation that a bad disk has changed: found, taken out, and made anew."""
+"""A published generation on a bad disk: damage is reported, withdrawn and replaced."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def top(site: SampleBinhost) -> Path:
     return site.binhost / "gen/1"
 
 
-def found(site: SampleBinhost, number: int = 1) -> dict[str, str]:
-    """The flaws, by the file below the generation."""
+def damage(site: SampleBinhost, number: int = 1) -> dict[str, str]:
+    """The last flaw of each file, by its path below the generation."""
     folder = site.binhost / "gen" / str(number)
     flaws = verify.flaws(site.binhost, number, lambda _size: None)
     return {str(path.relative_to(folder)): line for path, line in flaws}
@@ -46,7 +46,7 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 12)
 
 
-def test_a_whole_one(site: SampleBinhost) -> None:
+def test_intact_generation_has_no_flaws(site: SampleBinhost) -> None:
     read: list[int] = []
     assert list(verify.flaws(site.binhost, 1, read.append)) == []
     packages = [top(site) / "site.a" / path for path in (X, Y)]
@@ -68,14 +68,16 @@ def test_a_whole_one(site: SampleBinhost) -> None:
         "generation.json",
     ],
 )
-def test_every_file_of_it(site: SampleBinhost, name: str, harm: Callable[[Path], None]) -> None:
+def test_damage_of_any_file_is_reported(
+    site: SampleBinhost, name: str, harm: Callable[[Path], None]
+) -> None:
     if name == "generation.json" and harm is flip:
-        pytest.skip("one digit of its time is another valid one; its index tells")
+        pytest.skip("another digit in its timestamp is valid; the index shows it")
     harm(top(site) / name)
-    assert name in found(site) or (name == "ledger.json" and harm is flip)
+    assert name in damage(site) or (name == "ledger.json" and harm is flip)
 
 
-def test_a_generation_from_before_there_were_views(site: SampleBinhost) -> None:
+def test_generation_without_views_is_verified_and_repaired(site: SampleBinhost) -> None:
     for path in (X, Y):
         (top(site) / path).parent.mkdir(parents=True)
         (top(site) / "site.a" / path).rename(top(site) / path)
@@ -86,53 +88,55 @@ def test_a_generation_from_before_there_were_views(site: SampleBinhost) -> None:
     facts = published.facts(site.binhost, 1)
     del facts["views"]
     (top(site) / "generation.json").write_text(json.dumps(facts))
-    assert found(site) == {}
+    assert damage(site) == {}
     flip(top(site) / Y)
-    assert set(found(site)) == {Y}
+    assert set(damage(site)) == {Y}
     verify.withdraw(site.binhost, 1, [top(site) / Y], site.trash)
     assert not (top(site) / Y).exists()
-    assert found(site) == {}
+    assert damage(site) == {}
     again = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
     assert site.publish_content(site.content(again)) == 2
     assert site.client_files()[Y] == b"two signed 2"
     assert site.client_files()[X] == b"one signed 1"
 
 
-def test_a_lost_signature(site: SampleBinhost) -> None:
+def test_missing_signature_is_reported(site: SampleBinhost) -> None:
     (top(site) / "public/Packages.asc").unlink()
-    assert found(site) == {"public/Packages.asc": "public/Packages.asc is missing"}
+    assert damage(site) == {"public/Packages.asc": "public/Packages.asc is missing"}
 
 
-def test_a_package_is_taken_out_and_signed_again(site: SampleBinhost) -> None:
-    """What is whole keeps its bytes; what was lost is missing until then, and new afterwards."""
+def test_damaged_package_is_withdrawn_and_signed_again(site: SampleBinhost) -> None:
+    """Intact packages keep their bytes; a lost one is missing until the next run signs it again."""
     whole = (top(site) / "public" / X).read_bytes()
     flip(top(site) / "site.a" / Y)
-    assert set(found(site)) == {f"site.a/{Y}"}
+    assert set(damage(site)) == {f"site.a/{Y}"}
     verify.withdraw(site.binhost, 1, [top(site) / "site.a" / Y], site.trash)
     assert not (top(site) / "site.a" / Y).exists()
     assert (top(site) / "public" / X).read_bytes() == whole
     assert verify.damaged(site.binhost, 1)
-    assert published.facts(site.binhost, 1)["asked"] == ""  # of nothing: the next one is made
-    assert found(site) == {}  # it is known
+    assert (
+        published.facts(site.binhost, 1)["asked"] == ""
+    )  # matches no inputs: the next run makes a candidate
+    assert damage(site) == {}  # a withdrawal is no flaw
     again = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
     assert site.publish_content(site.content(again, views=VIEWS)) == 2
-    assert found(site, 2) == {}
+    assert damage(site, 2) == {}
     assert site.client_files("site.a")[X] == whole
     assert site.client_files("site.a")[Y] == b"two signed 2"
 
 
-def test_an_index_comes_back_from_its_packed_copy(site: SampleBinhost) -> None:
+def test_index_is_restored_from_its_packed_copy(site: SampleBinhost) -> None:
     place = top(site) / "public/Packages"
     text, stamp = place.read_bytes(), place.stat().st_mtime
     cut(place)
     verify.withdraw(site.binhost, 1, [place], site.trash)
     assert (place.read_bytes(), place.stat().st_mtime) == (text, stamp)
-    assert found(site) == {}
+    assert damage(site) == {}
 
 
 @pytest.mark.parametrize("name", ["ledger.json", "generation.json"])
-def test_what_it_says_of_itself_is_lost(site: SampleBinhost, name: str) -> None:
-    """It goes on being served; all of the next one is signed again, at a later time."""
+def test_lost_ledger_or_facts_lead_to_new_signatures(site: SampleBinhost, name: str) -> None:
+    """The generation is still served; all packages of the next one are signed again, later."""
     before = site.client_files("public")
     stamp = published.facts(site.binhost, 1)["timestamp"]
     cut(top(site) / name)
@@ -142,10 +146,10 @@ def test_what_it_says_of_itself_is_lost(site: SampleBinhost, name: str) -> None:
     assert site.publish_content(site.content(again, views=VIEWS)) == 2
     assert published.facts(site.binhost, 2)["timestamp"] > stamp
     assert site.client_files("public")[X] == b"one signed 2"
-    assert found(site, 2) == {}
+    assert damage(site, 2) == {}
 
 
-def test_what_was_ever_published_is_remembered_again(site: SampleBinhost) -> None:
+def test_published_paths_are_restored_from_generations(site: SampleBinhost) -> None:
     known = published.published(site.binhost)
     cut(site.binhost / published.PUBLISHED)
     verify.remember(site.binhost)
@@ -156,18 +160,20 @@ def test_what_was_ever_published_is_remembered_again(site: SampleBinhost) -> Non
     assert published.published(site.binhost) == dict.fromkeys((X, Y), "unknown")
 
 
-def test_a_path_in_an_index_that_leads_out(site: SampleBinhost, tmp_path: Path) -> None:
-    """Nothing outside is read for it, nor taken out."""
+def test_path_that_leads_out_of_the_generation_is_reported(
+    site: SampleBinhost, tmp_path: Path
+) -> None:
+    """No file outside is read or withdrawn."""
     (tmp_path / "precious").write_text("x")
     place = top(site) / "public/Packages"
     place.write_text(place.read_text().replace(f"PATH: {X}", "PATH: ../../../../../precious"))
     place.with_name("Packages.gz").unlink()
-    flaws = found(site)
-    assert set(flaws) <= {"public/Packages", "public/Packages.gz"}
-    assert "precious" in flaws["public/Packages"] or "is not what" in flaws["public/Packages"]
+    flaws = list(verify.flaws(site.binhost, 1, lambda _size: None))
+    assert {flaw.path for flaw in flaws} == {place, place.with_name("Packages.gz")}
+    assert any("precious" in flaw.text for flaw in flaws)
     assert (tmp_path / "precious").exists()
 
 
-def test_facts_of_a_signer(site: SampleBinhost) -> None:
+def test_generation_names_its_signer(site: SampleBinhost) -> None:
     assert json.loads((top(site) / "generation.json").read_text())["signer"] == SIGNER
     assert generation.current(site.binhost) == 1
