@@ -221,7 +221,7 @@ def switch(binhost: Path, number: int, channel: str = "") -> None:
     A client that read the index before the switch still finds its packages at `previous`.
     """
     if not (binhost / "gen" / str(number)).is_dir():
-        raise BinmillError("generation-unknown", number=number, binhost=binhost)
+        raise BinmillError("generation-missing", number=number, binhost=binhost)
     before = current(binhost, channel)
     if before is not None and before != number:
         _point(binhost, pointer(channel, previous=True), before)

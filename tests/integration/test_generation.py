@@ -336,7 +336,7 @@ def test_switch_points_current_at_a_generation(site: SampleBinhost) -> None:
     site.publish(site.build_set(("x", 2, b"two")))
     generation.switch(site.binhost, 1)
     assert site.client_files() == first
-    with refused(BinmillError, "generation-unknown", number=3):
+    with refused(BinmillError, "generation-missing", number=3):
         generation.switch(site.binhost, 3)
     assert generation.current(site.binhost) == 1
     (site.binhost / ".current.tmp").symlink_to("gen/9")  # left by a killed run
