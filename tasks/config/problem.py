@@ -15,7 +15,7 @@ _LONGEST_KEY = 64  # characters of a key that are shown
 class Problem:
     """One fault: its table and key ("" for the table as a whole), its code and fields.
 
-    A field `word` that is none of the field `known` gets a suggestion.
+    The line ends with a suggestion: the field `near`, or the one of `known` that is like `word`.
     """
 
     table: str
@@ -30,11 +30,12 @@ class Problem:
     def _suggestion(self) -> str:
         import difflib
 
-        word, known = self.fields.get("word"), self.fields.get("known")
-        if not isinstance(word, str) or not isinstance(known, list) or not known:
-            return ""
-        near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-        return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+        near, word, known = (self.fields.get(name) for name in ("near", "word", "known"))
+        if isinstance(word, str) and isinstance(known, list):
+            near = next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+        if near:
+            return f"; did you mean {near!r}?"
+        return f"; known: {', '.join(sorted(known))}" if isinstance(known, list) and known else ""
 
 
 def problem(code: str, table: str, key: str = "", **fields: Field) -> Problem:

@@ -1,7 +1,7 @@
-"""What the chroot's own Portage says of the words in config.toml, before hours are spent.
+"""Check the values in config.toml with the chroot's own Portage, before hours are spent on a build.
 
-The program that asks Portage (inside/check_config.py) runs inside; what it prints is a chroot's, so
-it is read strictly and shown only after it was made harmless.
+inside/check_config.py runs in the chroot. Its answer is not trusted: it is parsed strictly, and its
+sentences come from the catalogue.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.config.problem import Problem as ConfigProblem
 from tasks.config.tables import Config
 from tasks.errors import BinmillError
+from tasks.text import one_line
 
 PROGRAM = Path(__file__).with_name("inside") / "check_config.py"
 INSIDE = "/run/binmill"  # where the program and the request are mounted
@@ -30,67 +32,89 @@ KEYS = (
     "package_mask",
     "package_unmask",
 )
-_ANSWER_LIMIT = 1 << 20
-_SAID_LIMIT = 300
+CODES = (
+    "profile-deprecated",
+    "feature-unknown",
+    "set-unknown",
+    "flag-unknown",
+    "package-ambiguous",
+    "atom-malformed",
+    "package-unknown",
+    "atom-matches-nothing",
+    "version-unknown",
+    "package-lacks-flag",
+    "keyword-unknown",
+    "licence-unknown",
+    "licence-group-unknown",
+)
+_LONGEST_ANSWER = 1 << 20
+_LONGEST_TEXT = 300
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A word under `key` that Portage does not take; a build must not begin if it is `fatal`."""
+    """A value under `key` that Portage rejects; a `fatal` one must stop the build.
 
+    `near` is a suggestion or "", `names` are what the sentence of `code` lists.
+    """
+
+    code: str
     key: str
-    word: str
-    said: str
+    value: str
+    near: str
+    names: tuple[str, ...]
     fatal: bool
 
 
 def request(config: Config, name: str) -> dict[str, Any]:
-    """The words of a chroot, its base's among them, by key of [chroots.NAME]."""
+    """The values of a chroot, with those of its bases, by key of [chroots.NAME]."""
     return config.effective(name).model_dump(include=set(KEYS))
 
 
 def problems(answer: str) -> list[Problem]:
-    """What the program inside has printed; raises BinmillError when it is not of its kind."""
+    """Parse the answer of the program inside; raises BinmillError if it has another form."""
     try:
-        if len(answer) > _ANSWER_LIMIT:
+        if len(answer) > _LONGEST_ANSWER:
             raise ValueError("too long")
         return [_problem(**each) for each in json.loads(answer)]
     except (ValueError, TypeError, RecursionError) as error:
-        raise BinmillError(
-            "the chroot's Portage gave no answer that can be read",
-            "try it by hand: doit enter NAME -- emerge --info",
-        ) from error
+        raise BinmillError("check-answer-malformed") from error
 
 
-def _problem(key: object, word: object, said: object, fatal: object) -> Problem:
-    if key not in KEYS or not isinstance(fatal, bool):
+def _problem(
+    *, code: object, key: object, value: object, near: object, names: object, fatal: object
+) -> Problem:
+    if code not in CODES or key not in KEYS or not isinstance(fatal, bool):
         raise ValueError("not a problem")
-    return Problem(str(key), _harmless(word), _harmless(said), fatal)
+    if not isinstance(names, list):
+        raise ValueError("not a list")
+    return Problem(str(code), str(key), _text(value), _text(near), tuple(map(_text, names)), fatal)
 
 
-def _harmless(text: object) -> str:
-    if not isinstance(text, str):
+def _text(value: object) -> str:
+    if not isinstance(value, str):
         raise ValueError("not a text")
-    return "".join(c if c.isprintable() else "?" for c in text[:_SAID_LIMIT])
+    return one_line(value, _LONGEST_TEXT)
 
 
 def worded(config: Config, name: str, problem: Problem) -> str:
-    """One line: the table that has the word, the key, the word, what is wrong with it."""
+    """One line: the table that has the value, the key, the value and what is wrong with it."""
     table = next(
         (link for link in reversed(config.lineage(name)) if _has(config, link, problem)), name
     )
-    return f"[chroots.{table}] {problem.key}: {problem.word!r}: {problem.said}"
+    fields = {"value": problem.value, "near": problem.near, "names": problem.names}
+    return str(ConfigProblem(f"chroots.{table}", problem.key, problem.code, fields))
 
 
 def _has(config: Config, link: str, problem: Problem) -> bool:
-    """Whether a chroot's own table has a word, which may be two: an atom and what is said of it.
+    """Tell whether a chroot's own table has a value, which may be `ATOM WORD`.
 
-    Of a flag or a keyword, the sign before it may have been taken off.
+    The check may have removed the sign before a flag or a keyword.
     """
     value = getattr(config.chroots[link], problem.key)
     if isinstance(value, dict):
-        atom, _, word = problem.word.partition(" ")
+        atom, _, word = problem.value.partition(" ")
         return atom in value and (not word or any(word in each.split() for each in value[atom]))
     if isinstance(value, list):
-        return any(problem.word in (each, each.lstrip("-"), *each.split()) for each in value)
+        return any(problem.value in (each, each.lstrip("-"), *each.split()) for each in value)
     return bool(value)

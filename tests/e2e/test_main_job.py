@@ -176,18 +176,18 @@ def test_words_that_portage_does_not_know(lab_site: LabSite) -> None:
         lab_site.layout.config.write_text(good)
     assert "Portage does not take 11 words that config.toml has for java" in printed
     for told in [
-        "[chroots.base] features: 'bildpkg': no feature of Portage; did you mean 'buildpkg'?",
-        "[chroots.base] accept_license: 'GPL-4': no licence of the tree; did you mean 'GPL-3'?",
+        "[chroots.base] features: 'bildpkg': not a feature of Portage; did you mean 'buildpkg'?",
+        "accept_license: 'GPL-4': the tree has no such licence; did you mean 'GPL-3'?",
         "packages: 'dev-java/java-tool': no such package; did you mean 'dev-java/java-tools'?",
-        "packages: '@wrold': no set of this chroot; did you mean 'world'?",
-        "packages: '>app-misc/hello-99': no version fits; the newest are",
-        "use: 'grepjarr': a flag that no package has; did you mean 'grepjar'?",
-        "accept_keywords: '~amd46': no architecture of the tree; did you mean 'amd64'?",
-        "package_license: 'dev-java/jattach Apache-22': no licence of the tree; did you mean",
+        "packages: '@wrold': no such set; did you mean 'world'?",
+        "packages: '>app-misc/hello-99': no version matches; the newest are",
+        "use: 'grepjarr': no package has this flag; did you mean 'grepjar'?",
+        "accept_keywords: '~amd46': the tree has no such architecture; did you mean 'amd64'?",
+        "package_license: 'dev-java/jattach Apache-22': the tree has no such licence; did you mean",
         "package_use: 'dev-java/jattach shard': dev-java/jattach has no such flag; did you mean",
         "package_use: 'dev-libs/libyam': no such package; did you mean 'dev-libs/libyaml'?",
         "package_use: 'hello': not an atom",
-        "warning: [chroots.java] package_mask: '>=app-misc/hello-99': no version fits",
+        "warning: [chroots.java] package_mask: '>=app-misc/hello-99': no version matches",
     ]:
         assert told in printed
     assert "Traceback" not in printed

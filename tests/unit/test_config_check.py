@@ -1,15 +1,26 @@
-"""What a chroot's Portage said of the config: read strictly, said in the config's own terms."""
+"""The answer of a chroot's Portage about a config: parsed strictly, located in the config."""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import json
+from typing import Any
 
 import pytest
 
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import BinmillError
 from tasks.portage import config_check
 from tasks.portage.config_check import Problem
+from tests.kit.refused import refused
+
+UNKNOWN = Problem("flag-unknown", "use", "x", near="", names=(), fatal=True)
+
+
+def answer(**changes: Any) -> str:
+    """The answer with one problem, UNKNOWN, or with other values in it."""
+    return json.dumps([{**dataclasses.asdict(UNKNOWN), **changes}])
 
 
 @pytest.fixture
@@ -40,16 +51,16 @@ def config() -> Config:
     )
 
 
-def test_a_stack_asks_about_its_bases_words_too(config: Config) -> None:
-    asked = config_check.request(config, "shop")
-    assert set(asked) == set(config_check.KEYS)
-    assert asked["packages"] == ["www-servers/nginx"]  # what the base builds, the base asks about
-    assert asked["use"] == ["-gui", "gui"]
-    assert asked["package_use"] == {"app-misc/tmux": ["debug", "-debug", "utempter"]}
+def test_request_of_a_stack_has_values_of_its_bases(config: Config) -> None:
+    request = config_check.request(config, "shop")
+    assert set(request) == set(config_check.KEYS)
+    assert request["packages"] == ["www-servers/nginx"]  # not inherited
+    assert request["use"] == ["-gui", "gui"]
+    assert request["package_use"] == {"app-misc/tmux": ["debug", "-debug", "utempter"]}
 
 
 @pytest.mark.parametrize(
-    ("key", "word", "table"),
+    ("key", "value", "table"),
     [
         ("profile", "default", "base"),
         ("use", "gui", "java"),
@@ -61,29 +72,49 @@ def test_a_stack_asks_about_its_bases_words_too(config: Config) -> None:
         ("features", "from nowhere", "shop"),
     ],
 )
-def test_a_problem_is_told_of_the_table_that_has_the_word(
-    config: Config, key: str, word: str, table: str
+def test_problem_names_the_table_that_has_the_value(
+    config: Config, key: str, value: str, table: str
 ) -> None:
-    line = config_check.worded(config, "shop", Problem(key, word, "wrong", fatal=True))
-    assert line == f"[chroots.{table}] {key}: {word!r}: wrong"
+    line = config_check.worded(config, "shop", dataclasses.replace(UNKNOWN, key=key, value=value))
+    assert line == f"[chroots.{table}] {key}: {value!r}: no package has this flag"
 
 
-def test_an_answer_is_read() -> None:
-    answer = json.dumps([{"key": "use", "word": "x", "said": "no", "fatal": False}])
-    assert config_check.problems(answer) == [Problem("use", "x", "no", fatal=False)]
+def test_answer_is_parsed() -> None:
+    assert config_check.problems(answer()) == [UNKNOWN]
+    assert config_check.problems(answer(names=["a", "b"], near="y", fatal=False)) == [
+        Problem("flag-unknown", "use", "x", "y", ("a", "b"), fatal=False)
+    ]
     assert config_check.problems("[]") == []
 
 
-def test_what_a_chroot_says_does_no_harm_to_a_terminal() -> None:
-    answer = json.dumps([{"key": "use", "word": "\x1b[2Jx", "said": "no\n" * 500, "fatal": True}])
-    (found,) = config_check.problems(answer)
-    assert found.word == "?[2Jx"
-    assert found.said.isprintable()
-    assert len(found.said) == 300
+def test_problem_ends_with_its_suggestion(config: Config) -> None:
+    (found,) = config_check.problems(answer(near="y"))
+    assert config_check.worded(config, "shop", found).endswith("; did you mean 'y'?")
+
+
+def test_program_inside_uses_the_codes_that_are_accepted() -> None:
+    source = ast.parse(config_check.PROGRAM.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(source) if isinstance(node, ast.Call)]
+    codes = {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id == "problem"
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert codes == set(config_check.CODES)
+
+
+def test_answer_cannot_control_a_terminal(config: Config) -> None:
+    hostile = answer(value="\x1b[2Jx", near="\x1b]0;x\x07", names=["no\n" * 500])
+    (found,) = config_check.problems(hostile)
+    assert len(found.names[0]) == 300
+    line = config_check.worded(config, "shop", dataclasses.replace(found, code="version-unknown"))
+    assert line.isprintable()
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "text",
     [
         "",
         "{}x",
@@ -93,16 +124,21 @@ def test_what_a_chroot_says_does_no_harm_to_a_terminal() -> None:
         "[[]]",
         "[{}]",
         '{"key": "use"}',
-        '[{"key": "nosuch", "word": "x", "said": "no", "fatal": true}]',
-        '[{"key": "use", "word": 7, "said": "no", "fatal": true}]',
-        '[{"key": "use", "word": "x", "said": "no", "fatal": "yes"}]',
-        '[{"key": "use", "word": "x", "said": "no", "fatal": true, "more": 1}]',
-        '[{"key": ["use"], "word": "x", "said": "no", "fatal": true}]',
+        answer(code="config-missing"),
+        answer(code=["flag-unknown"]),
+        answer(key="nosuch"),
+        answer(key=["use"]),
+        answer(value=7),
+        answer(near=None),
+        answer(names="x"),
+        answer(names=[7]),
+        answer(fatal="yes"),
+        answer(more=1),
         "[" * 100_000,
         "[]" + " " * (1 << 20),
     ],
-    ids=range(15),
+    ids=range(20),
 )
-def test_an_answer_of_another_kind_is_refused(answer: str) -> None:
-    with pytest.raises(BinmillError, match="no answer that can be read"):
-        config_check.problems(answer)
+def test_answer_of_another_form_is_refused(text: str) -> None:
+    with refused(BinmillError, "check-answer-malformed"):
+        config_check.problems(text)

@@ -1,1 +1,1 @@
-"""Programs that run inside a chroot: they need its Portage and the standard library only."""
+"""Programs for the Python of a chroot; they import its Portage and the standard library only."""

@@ -1,7 +1,7 @@
-"""Run inside a chroot, by its Python: which words of a config its Portage does not know.
+"""Check a config with Portage; the Python of a chroot runs this file.
 
-python3 check_config.py REQUEST.json; prints a list of {"key", "word", "said", "fatal"}. Nothing
-else of this project is there: only Portage and the standard library.
+python3 check_config.py REQUEST.json; prints a list of {"code", "key", "value", "near", "names",
+"fatal"}, one for each value that Portage rejects. It imports Portage and the standard library only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ ANY_KEYWORD = ("*", "~*", "**")  # portage(5), package.accept_keywords
 Problem = dict[str, Any]
 
 
-class Asked:
-    """One request against the Portage of this chroot; `problems` yields what it does not know."""
+class Check:
+    """One request, checked with the Portage of this chroot."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.request = request
@@ -45,41 +45,48 @@ class Asked:
     def problems(self) -> Iterator[Problem]:
         """Every problem, in the order of the config's keys."""
         yield from self._profile()
-        yield from self._each("features", set(SUPPORTED_FEATURES), "no feature of Portage")
+        yield from self._features()
         yield from self._packages()
-        yield from self._each("use", self._flags, "a flag that no package has")
+        yield from self._use()
         arches = set(self._lines("profiles/arch.list"))
+        licences = self._known_licences()
         yield from self._keywords("accept_keywords", self.request["accept_keywords"], arches)
-        licences = self._licences()
-        yield from self._licence_words("accept_license", self.request["accept_license"], licences)
+        yield from self._licences("accept_license", self.request["accept_license"], licences)
         for key in ATOM_KEYS:
             for atom in self.request[key]:
                 yield from self._atom(key, atom)
         for atom, words in self.request["package_accept_keywords"].items():
             yield from self._keywords("package_accept_keywords", words, arches, atom)
         for atom, words in self.request["package_license"].items():
-            yield from self._licence_words("package_license", words, licences, atom)
+            yield from self._licences("package_license", words, licences, atom)
         for atom, words in self.request["package_use"].items():
             yield from self._package_flags(atom, words)
 
     def _profile(self) -> Iterator[Problem]:
         for place in self.settings.profiles[-1:]:
-            for instead in read(Path(place, "deprecated")):
-                said = f"deprecated; the tree says to use {instead}"
-                yield problem("profile", self.request["profile"], said, fatal=False)
+            for successor in read(Path(place, "deprecated")):
+                value = self.request["profile"]
+                yield problem(
+                    "profile-deprecated", key="profile", value=value, names=[successor], fatal=False
+                )
                 break
 
-    def _each(self, key: str, known: Any, what: str) -> Iterator[Problem]:
-        words = [word.lstrip("-") for word in self.request[key]]
-        if words:
-            known = known() if callable(known) else known
-            for word in words:
-                if word != "*" and word not in known:
-                    yield problem(key, word, what + near(word, known))
+    def _features(self) -> Iterator[Problem]:
+        for word in plain(self.request["features"]):
+            if word not in SUPPORTED_FEATURES:
+                near = nearest(word, SUPPORTED_FEATURES)
+                yield problem("feature-unknown", key="features", value=word, near=near)
 
-    def _flags(self) -> set[str]:
-        """Every USE flag that a description or a package has; packages are read if need be."""
-        wanted = {word.lstrip("-") for word in self.request["use"]}
+    def _use(self) -> Iterator[Problem]:
+        words = plain(self.request["use"])
+        known = self._flags(set(words)) if words else set()
+        for word in words:
+            if word not in known:
+                near = nearest(word, known)
+                yield problem("flag-unknown", key="use", value=word, near=near)
+
+    def _flags(self, wanted: set[str]) -> set[str]:
+        """The USE flags with a description; those of all packages too, where one is not found."""
         known = {line.split(" - ")[0] for line in self._lines("profiles/use.desc")}
         known |= {
             line.split(" - ")[0].partition(":")[2]
@@ -97,18 +104,20 @@ class Asked:
     def _packages(self) -> Iterator[Problem]:
         sets: Any = None
         for word in self.request["packages"]:
-            if word.startswith("@"):
-                if sets is None:
-                    from portage._sets import (  # type: ignore[import-not-found,unused-ignore]
-                        load_default_config,
-                    )
-
-                    trees = portage.db[portage.root]
-                    sets = set(load_default_config(self.settings, trees).getSets())
-                if word[1:] not in sets:
-                    yield problem("packages", word, "no set of this chroot" + near(word[1:], sets))
+            if not word.startswith("@"):
+                yield from self._atom("packages", word)
                 continue
-            yield from self._atom("packages", word)
+            sets = sets or self._sets()
+            if word[1:] not in sets:
+                near = nearest(word[1:], sets)
+                yield problem("set-unknown", key="packages", value=word, near=near)
+
+    def _sets(self) -> set[str]:
+        from portage._sets import (  # type: ignore[import-not-found,unused-ignore]
+            load_default_config,
+        )
+
+        return set(load_default_config(self.settings, portage.db[portage.root]).getSets())
 
     def _atom(self, key: str, word: str) -> Iterator[Problem]:
         try:
@@ -119,41 +128,40 @@ class Asked:
             else:
                 atom = Atom(word.removeprefix("-"), allow_wildcard=True, allow_repo=True)
         except AmbiguousPackageName as error:
-            yield problem(key, word, f"could be {' or '.join(sorted(error.args[0]))}")
+            names = sorted(error.args[0])
+            yield problem("package-ambiguous", key=key, value=word, names=names)
             return
         except InvalidAtom:
-            yield problem(key, word, "not an atom: CATEGORY/PACKAGE, or =CATEGORY/PACKAGE-VERSION")
+            yield problem("atom-malformed", key=key, value=word)
             return
-        if atom.cp.startswith("null/"):
-            yield problem(key, word, "no package of that name" + self._near_package(atom.cp))
-        elif atom.extended_syntax:
-            if not self._matched(atom):
-                yield problem(key, word, "fits no package")
-        elif not self.db.cp_list(atom.cp):
-            yield problem(key, word, "no such package" + self._near_package(atom.cp))
-        elif not self._matched(atom):
-            have = ", ".join(c[len(atom.cp) + 1 :] for c in self.db.cp_list(atom.cp)[-4:])
-            # a mask may stand there for a version that is still to come
-            yield problem(
-                key, word, f"no version fits; the newest are {have}", fatal=key == "packages"
-            )
+        if atom.extended_syntax:
+            if not self._matches(atom):
+                yield problem("atom-matches-nothing", key=key, value=word)
+        elif atom.cp.startswith("null/") or not self.db.cp_list(atom.cp):
+            near = self._nearest_package(atom.cp)
+            yield problem("package-unknown", key=key, value=word, near=near)
+        elif not self._matches(atom):
+            newest = [cpv[len(atom.cp) + 1 :] for cpv in self.db.cp_list(atom.cp)[-4:]]
+            # a mask may be for a version that is still to come
+            fatal = key == "packages"
+            yield problem("version-unknown", key=key, value=word, names=newest, fatal=fatal)
 
-    def _matched(self, atom: Any) -> Sequence[Any]:
+    def _matches(self, atom: Any) -> Sequence[Any]:
         if atom.extended_syntax:
             packages = (c for c in self.db.cp_all() if extended_cp_match(atom.cp, c))
             return [each for c in packages for each in self.db.cp_list(c)]
-        found: Sequence[Any] = self.db.xmatch("match-all", atom.without_use)
-        return found
+        matches: Sequence[Any] = self.db.xmatch("match-all", atom.without_use)
+        return matches
 
     def _package_flags(self, word: str, flags: list[str]) -> Iterator[Problem]:
         try:
             atom = Atom(word, allow_wildcard=True, allow_repo=True)
         except InvalidAtom:
             return
-        found = () if atom.extended_syntax else self._matched(atom)
-        if not found:
+        matches = () if atom.extended_syntax else self._matches(atom)
+        if not matches:
             return
-        known = self._iuse(found) | self._implicit()
+        known = self._iuse(matches) | self._implicit()
         prefix = ""
         for flag in flags:
             if flag.endswith(":"):  # portage(5), package.use: "VIDEO_CARDS: intel"
@@ -162,9 +170,11 @@ class Asked:
             name = prefix + flag.lstrip("-")
             if not name.endswith("*") and name not in known:
                 yield problem(
-                    "package_use",
-                    f"{word} {flag}",
-                    f"{atom.cp} has no such flag{near(name, known)}",
+                    "package-lacks-flag",
+                    key="package_use",
+                    value=f"{word} {flag}",
+                    names=[atom.cp],
+                    near=nearest(name, known),
                 )
 
     def _iuse(self, packages: Sequence[Any]) -> set[str]:
@@ -181,43 +191,48 @@ class Asked:
         self, key: str, words: list[str], arches: set[str], atom: str = ""
     ) -> Iterator[Problem]:
         for word in words:
-            plain = word.removeprefix("-")
-            if plain not in ANY_KEYWORD and plain.removeprefix("~") not in arches:
-                yield problem(
-                    key,
-                    f"{atom} {word}".strip(),
-                    "no architecture of the tree" + near(plain, arches),
-                )
+            keyword = word.removeprefix("-")
+            if keyword not in ANY_KEYWORD and keyword.removeprefix("~") not in arches:
+                value, near = f"{atom} {word}".strip(), nearest(keyword, arches)
+                yield problem("keyword-unknown", key=key, value=value, near=near)
 
-    def _licences(self) -> set[str]:
-        found = {f"@{line.split()[0]}" for line in self._lines("profiles/license_groups")}
-        own = Path("/etc/portage/license_groups")
-        found |= {f"@{line.split()[0]}" for line in read(own)}
-        return found | {file.name for place in self.places for file in place.glob("licenses/*")}
+    def _known_licences(self) -> set[str]:
+        lines = [*self._lines("profiles/license_groups")]
+        lines += read(Path("/etc/portage/license_groups"))
+        groups = {f"@{line.split()[0]}" for line in lines}
+        return groups | {file.name for place in self.places for file in place.glob("licenses/*")}
 
-    def _licence_words(
+    def _licences(
         self, key: str, words: list[str], known: set[str], atom: str = ""
     ) -> Iterator[Problem]:
         for word in " ".join(words).split():
-            plain = word.removeprefix("-")
-            if plain != "*" and plain not in known:
-                what = "no licence group" if plain.startswith("@") else "no licence"
-                said = f"{what} of the tree{near(plain, known)}"
-                yield problem(key, f"{atom} {word}".strip(), said)
+            licence = word.removeprefix("-")
+            if licence == "*" or licence in known:
+                continue
+            value, near = f"{atom} {word}".strip(), nearest(licence, known)
+            if licence.startswith("@"):
+                yield problem("licence-group-unknown", key=key, value=value, near=near)
+            else:
+                yield problem("licence-unknown", key=key, value=value, near=near)
 
     def _lines(self, path: str) -> Iterator[str]:
         for place in self.places:
             yield from read(place / path)
 
-    def _near_package(self, package: str) -> str:
+    def _nearest_package(self, package: str) -> str:
         known = self.db.cp_all()
         name = package.partition("/")[2]
         same = [each for each in known if each.partition("/")[2] == name]
-        return f"; did you mean {same[0]!r}?" if same else near(package, known)
+        return same[0] if same else nearest(package, known)
+
+
+def plain(words: Iterable[str]) -> list[str]:
+    """The words without their signs; `*` is left out."""
+    return [word.lstrip("-") for word in words if word.lstrip("-") != "*"]
 
 
 def read(path: Path) -> Iterator[str]:
-    """The lines of a file that say something; none where there is no such file."""
+    """The lines of a file without comments and empty ones; none if there is no such file."""
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             text = line.partition("#")[0].strip()
@@ -225,16 +240,30 @@ def read(path: Path) -> Iterator[str]:
                 yield text
 
 
-def problem(key: str, word: str, said: str, *, fatal: bool = True) -> Problem:
-    """One answer."""
-    return {"key": key, "word": word, "said": said, "fatal": fatal}
+def problem(
+    code: str,
+    *,
+    key: str,
+    value: str,
+    near: str = "",
+    names: Sequence[str] = (),
+    fatal: bool = True,
+) -> Problem:
+    """One problem of the answer; its code is one of the catalogue in tasks/messages."""
+    return {
+        "code": code,
+        "key": key,
+        "value": value,
+        "near": near,
+        "names": list(names),
+        "fatal": fatal,
+    }
 
 
-def near(word: str, known: Any) -> str:
-    """A suggestion, where one is close."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else ""
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like this one; "" if none is."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
 
 
 if __name__ == "__main__":
-    json.dump(list(Asked(json.loads(Path(sys.argv[1]).read_text())).problems()), sys.stdout)
+    json.dump(list(Check(json.loads(Path(sys.argv[1]).read_text())).problems()), sys.stdout)

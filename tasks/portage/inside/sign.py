@@ -1,8 +1,8 @@
-"""Run inside a signing sandbox, by its Python: sign packages as gpkg-sign(1) does, in one process.
+"""Sign packages like gpkg-sign(1), in one process; the Python of a signing sandbox runs this file.
 
-python3 sign.py LIST; LIST has the packages' paths, each ended by a NUL. gpkg-sign
-takes one package a call, and each call loads all of Portage: six times as long. Nothing else of
-this project is there: only Portage and the standard library.
+python3 sign.py LIST; LIST has the paths of the packages, each with a NUL at its end. gpkg-sign
+signs one package per call, and loading Portage each time takes six times as long. It imports
+Portage and the standard library only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from portage import gpkg  # type: ignore[import-not-found,unused-ignore]
 
 
 def main(listing: Path) -> None:
-    """Sign each package in place; says which one could not be signed, and why."""
+    """Sign each package in place; exits with the path and reason of one that cannot be signed."""
     for path in listing.read_text(encoding="utf-8").split("\0")[:-1]:
         try:
             package = gpkg.gpkg(settings=portage.settings, gpkg_file=path)
-            package.request_signature = False  # gpkg-sign --allow-unsigned: it has none yet
+            package.request_signature = False  # gpkg-sign --allow-unsigned
             package.update_signature()
         except portage.exception.PortageException as error:
             raise SystemExit(f"{path}: {type(error).__name__}: {error}") from error
