@@ -16,8 +16,7 @@ if "binmill" not in {plugin.name for plugin in entry_points(group="doit.BACKEND"
         f"binmill is not installed for this doit; run: pip install -e {PROJECT}  (or: make setup)"
     )
 
-from tasks import graph, site  # noqa: E402 - only once it is known to be installed
-from tasks.engine import runs  # noqa: E402
+from tasks import graph, journal, site  # noqa: E402 - only once it is known to be installed
 from tasks.engine.signals import end_cleanly  # noqa: E402
 from tasks.errors import BinmillError  # noqa: E402
 from tasks.system.http import use_proxy  # noqa: E402
@@ -28,7 +27,7 @@ except BinmillError as error:
     raise InvalidDodoFile(str(error)) from error
 
 end_cleanly()
-runs.prune_at_exit(SITE.layout, SITE.config.logs.keep_days, SITE.config.logs.keep_mb)
+journal.prune_at_exit(SITE.layout, SITE.config.logs.keep_days, SITE.config.logs.keep_mb)
 use_proxy(SITE.config.network.proxy, SITE.no_proxy)
 
 DOIT_CONFIG = {

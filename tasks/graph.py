@@ -1,31 +1,22 @@
 """The task graph: every task of a site, made from its config alone.
 
-    snapshot ..> lock -> tree ------------------------+
-                   |---> overlay:NAME ----------------|
-                   '---> seed:NAME -> chroot:NAME ----+-> mount:NAME -> check:NAME -> binpkgs:NAME
-                                       ^     |        |                                   |
-                          chroot:BASE -'  etc:NAME ---'                  binpkgs:BASE ----'
-                                                                                          v
-                              client:NAME <- publish:NAME <- gate:NAME <- candidate:NAME -'
-                   mirror <- tree, overlay:NAME, binpkgs:NAME
-
-`-->` is a record that is read; `..>` runs only when it is needed. Creating the graph reads
-nothing but config.toml: it works for anybody, anywhere, at any time.
+docs/architecture.md has a picture of it, which a test compares with the graph. Creating the graph
+reads nothing but config.toml: it works for anybody, anywhere, at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from doit.task import Task
-
-from tasks import attended
 from tasks import lock as lock_file
+from tasks.causes import LockLacks, ManifestExpires, ModifiedByHand, RollbackEnds
+from tasks.chroot.sandboxes import own_keys, seed_keys
+from tasks.engine.checks import Fact, FilesUnchanged
 from tasks.engine.on_demand import WhenNamed
-from tasks.engine.step import Below, Fact, Option, Step
+from tasks.engine.step import Option, Step, as_task
 from tasks.errors import BinmillError
 from tasks.flow import (
     access_test,
@@ -41,236 +32,273 @@ from tasks.flow import (
     snapshots,
     trees,
 )
-from tasks.records import Record
-from tasks.site import Site
+from tasks.records import (
+    BINPKGS,
+    CANDIDATE,
+    CHECK,
+    CHROOT,
+    CLIENT,
+    ETC,
+    GATE,
+    LOCK,
+    MEMBERS,
+    MIRROR,
+    MOUNT,
+    OVERLAY,
+    PUBLISH,
+    SEED,
+    SNAPSHOT,
+    TREE,
+    ChrootRecord,
+    Key,
+)
+from tasks.site import Chroot, Site
 from tasks.system.http import public
 
 GROUPS = {
-    "overlay": "fetch overlays at their locked commits",
-    "seed": "fetch, verify and extract stage tarballs",
+    "overlay": "check out overlays at their locked commits",
+    "seed": "download, verify and extract stage tarballs",
     "chroot": "make chroots: bases from seeds, stacks from bases",
     "etc": "generate /etc/portage for each chroot",
     "mount": "prove that each mounted chroot can be entered",
-    "check": "ask each chroot's Portage about the words of its config",
+    "check": "ask each chroot's Portage about the settings in config.toml",
     "binpkgs": "build each chroot's package set with emerge",
-    "candidate": "sign and index each package set, unseen by clients",
+    "candidate": "sign and index each package set; no client sees it yet",
     "gate": "install each candidate offline, in a fresh chroot",
-    "publish": "switch each binhost to what went through its gate",
+    "publish": "switch each binhost to the candidate that passed its gate",
     "client": "install from each published binhost in a fresh client",
-    "members": "prove that each group gets what is its own, and nobody else does",
+    "members": "prove that each group gets its own packages, and no other client does",
 }
+_PROOFS = (CLIENT, MEMBERS)
 
 
 def build(site: Site) -> Iterator[Any]:
-    """All tasks, in the order of the flow."""
-    yield _snapshot(site)
-    yield _lock(site)
-    steps = [*_pinned(site), *_per_chroot(site), *_mirror(site)]
-    named = [step for step in steps if step.when_named]
-    for base, doc in GROUPS.items():
-        inner = [step.task for step in named if step.task.startswith(f"{base}:")]
-        yield {"basename": base, "name": None, "doc": doc, "task_dep": inner}
-    for step in steps:
-        yield step.as_named_task(site.layout) if step in named else step.as_task(site.layout)
-    yield from attended.build(site, steps)
+    """All tasks for doit, in the order of the flow."""
+    everything = steps(site)
+    for kind, doc in GROUPS.items():
+        inner = [each.task for each in everything if each.key.kind.name == kind]
+        yield {"basename": kind, "name": None, "doc": doc, "task_dep": inner}
+    for step in everything:
+        yield as_task(step, site.layout)
 
 
 def defaults(site: Site) -> list[str]:
-    """What a plain `doit` makes: everything through publishing, and a client's proof of it.
-
-    A mirror is filled where config.toml has a table for it.
-    """
-    proofs = ["client", "members"] if site.config.access.groups else ["client"]
-    made = [f"{proof}:{name}" for name in site.config.chroots for proof in proofs]
-    return [*made, *(step.task for step in _mirror(site))]
+    """The tasks of a plain `doit`: everything through publishing, a client's proof, the mirror."""
+    kinds = [kind for kind in _PROOFS if kind is CLIENT or site.config.access.groups]
+    proofs = [kind(chroot.name).task for chroot in site.chroots for kind in kinds]
+    return [*proofs, *(step.task for step in _mirror(site))]
 
 
-def _snapshot(site: Site) -> Task:
-    doc = "freeze the newest snapshot of the tree as a commit and date tag, and push it"
-    day = Option("day", "date", "freeze that day's (YYYYMMDD), however old; the newest stays")
-    step = Step("snapshot", doc, partial(snapshots.snapshot, site), options=(day,))
-    return step.as_asked_task(site.layout, target=site.layout.record("snapshot"))
+def artifacts(site: Site) -> dict[str, Step[Any]]:
+    """All artifacts of a site by the name of their task."""
+    return {step.task: step for step in steps(site)}
 
 
-def _lock(site: Site) -> Task:
-    doc = "resolve config.toml to config.lock: tree tag, overlay commits, seed digests"
-    covers = Fact(partial(_covers, site), "config.lock does not pin all that config.toml asks for")
-    tag = Option("tree", "tree", "pin that frozen day (YYYYMMDD), and leave all other pins alone")
-    step = Step(
-        "lock", doc, partial(trees.lock, site), fresh=(covers,), after=("snapshot",), options=(tag,)
+def steps(site: Site) -> list[Step[Any]]:
+    """All artifacts of a site, in the order of the flow."""
+    found: list[Step[Any]] = [_snapshot(site), _lock(site), *_pinned(site)]
+    for chroot in site.chroots:
+        found += [*_made(chroot), *_built(chroot), *_published(chroot)]
+    return [*found, *_mirror(site)]
+
+
+def _snapshot(site: Site) -> Step[Any]:
+    return Step(
+        SNAPSHOT(),
+        "freeze the newest snapshot of the tree as a commit and date tag, and push it",
+        partial(snapshots.freeze_newest, site),
+        options=(
+            Option("day", "date", "freeze that day's (YYYYMMDD), however old; the newest stays"),
+        ),
     )
-    return step.as_asked_task(site.layout, target=site.layout.lock)
 
 
-def _covers(site: Site) -> bool:
-    """Whether config.lock pins all that config.toml asks for.
+def _lock(site: Site) -> Step[Any]:
+    return Step(
+        LOCK(),
+        "resolve config.toml to config.lock: tree tag, overlay commits, seed digests",
+        partial(trees.resolve, site),
+        checks=(Fact(lambda: not _gaps(site), lambda: LockLacks(_gaps(site))),),
+        after=(SNAPSHOT().task,),
+        options=(Option("tree", "tree", "pin that frozen day (YYYYMMDD); all other pins stay"),),
+        target=site.layout.lock,
+    )
 
-    A damaged one is no gap to be filled: those who read it say what is wrong with it.
-    """
+
+def _gaps(site: Site) -> list[str]:
+    """What config.lock does not pin; a damaged lock has no gap: its readers say what is wrong."""
     try:
-        held = lock_file.load(site.layout)
+        lock = lock_file.load(site.layout)
     except BinmillError:
-        return True
-    return held is not None and not held.missing(site.config)
+        return []
+    return ["anything yet"] if lock is None else lock.missing(site.config)
 
 
-def _pinned(site: Site) -> Iterator[Step]:
-    layout, locked = site.layout, (site.layout.lock,)
-    tree = site.config.tree.name
+def _pinned(site: Site) -> Iterator[Step[Any]]:
+    layout, files = site.layout, (site.layout.lock,)
     yield Step(
-        "tree",
-        f"have the locked commit of {tree} as files",
-        partial(trees.tree, site),
-        files=locked,
-        results=lambda record: [layout.export(record["commit"])],
+        TREE(),
+        f"check out the locked commit of {site.config.tree.name}",
+        partial(trees.export_tree, site),
+        files=files,
+        results=lambda record: [layout.export(record.commit)],
     )
     for name, overlay in site.config.overlays.items():
         yield Step(
-            f"overlay:{name}",
-            f"fetch {public(overlay.url)} at its locked commit",
-            partial(trees.overlay, site, name),
-            files=locked,
-            inputs={"url": public(overlay.url), "branch": overlay.branch},
-            results=lambda record: [layout.export(record["commit"])],
+            OVERLAY(name),
+            f"check out {public(overlay.url)} at its locked commit",
+            partial(trees.export_overlay, site, name),
+            files=files,
+            settings={"url": public(overlay.url), "branch": overlay.branch},
+            results=lambda record: [layout.export(record.commit)],
         )
     for name, seed in site.config.seeds.items():
         yield Step(
-            f"seed:{name}",
-            f"fetch, verify and extract {seed.title}",
-            partial(chroots.seed, site, name),
-            files=locked,
-            inputs={"arch": seed.arch, "flavour": seed.flavour},
-            results=lambda record: [layout.seed(record["sha512"])],
+            SEED(name),
+            f"download, verify and extract {seed.title}",
+            partial(chroots.extract_seed, site, name),
+            files=files,
+            settings={"arch": seed.arch, "flavour": seed.flavour},
+            results=lambda record: [layout.seed(record.sha512)],
         )
 
 
-def _per_chroot(site: Site) -> Iterator[Step]:
-    for name in site.config.chroots:
-        yield from _chroot(site, name)
-
-
-def _chroot(site: Site, name: str) -> Iterator[Step]:
-    config, own = site.config, site.config.chroots[name]
-    state = site.layout.state
-    under = f"chroot:{own.base}" if own.base else f"seed:{own.seed}"
-    repos = ["tree", *(f"overlay:{o}" for o in config.effective(name).overlays)]
-    entered = (*repos, f"chroot:{name}", f"etc:{name}")
-
-    def generation(record: Record) -> list[Path]:
-        return [publish.place(site, name, record)]
-
-    def named(*keys: str) -> Callable[[Record], list[Path]]:
-        return lambda record: binpkgs.results(site, record, *keys)
-
-    yield Step(
-        f"chroot:{name}",
-        f"make chroot {name} from {under.replace(':', ' ')}",
-        partial(chroots.chroot, site, name),
-        needs=(under,),
-        inputs={"lineage": config.lineage(name)},
-        results=named("layers"),
-        fresh=(Below(site.layout.touched(name), f"somebody has changed {name} by hand"),),
-        owned=lambda record: [state / chroots.made_layer(record, name)],
+def _made(chroot: Chroot) -> Iterator[Step[Any]]:
+    """From a seed or a base to a chroot that its own Portage has accepted."""
+    name, state = chroot.name, chroot.layout.state
+    below: Key[ChrootRecord] | Key[Any] = (
+        CHROOT(chroot.base.name) if chroot.base else SEED(chroot.seed)
     )
-    extra = (Below(state.parent / own.portage_dir),) if own.portage_dir else ()
+    own = own_keys(chroot)
     yield Step(
-        f"etc:{name}",
+        CHROOT(name),
+        f"make chroot {name} from {below.kind.name} {below.name}",
+        partial(chroots.make_chroot, chroot),
+        reads=(below,),
+        settings={"lineage": [each.name for each in chroot.lineage]},
+        results=lambda record: [state / layer for layer in record.layers],
+        checks=(FilesUnchanged(chroot.layout.touched(name), ModifiedByHand(name)),),
+        owned=lambda record: [state / record.own_layer(name)],
+        chroot=name,
+    )
+    portage_dir = chroot.own.portage_dir
+    yield Step(
+        ETC(name),
         f"generate /etc/portage of {name}",
-        partial(etc.etc, site, name),
-        inputs=_portage_inputs(site, name),
-        results=named("path"),
-        fresh=extra,
+        partial(etc.generate, chroot),
+        settings=_portage_settings(chroot),
+        results=lambda record: [state / record.path],
+        checks=(FilesUnchanged(chroot.layout.site / portage_dir),) if portage_dir else (),
+        chroot=name,
     )
     yield Step(
-        f"mount:{name}",
+        MOUNT(name),
         f"enter {name} and record its mounts and environment",
-        partial(chroots.mount, site, name),
-        needs=entered,
+        partial(chroots.enter_once, chroot),
+        reads=own,
+        chroot=name,
     )
     yield Step(
-        f"check:{name}",
-        f"ask the Portage of {name} about the words of its config",
-        partial(etc.check, site, name),
-        needs=(*entered, f"mount:{name}"),
-        inputs={"packages": own.packages},
+        CHECK(name),
+        f"ask the Portage of {name} about its settings in config.toml",
+        partial(etc.check_settings, chroot),
+        reads=(*own, MOUNT(name)),
+        settings={"packages": chroot.own.packages},
+        chroot=name,
     )
+
+
+def _built(chroot: Chroot) -> Iterator[Step[Any]]:
+    """From a chroot to a signed candidate that has passed the gate."""
+    name, config = chroot.name, chroot.site.config
+    base = (BINPKGS(chroot.base.name),) if chroot.base else ()
+    seeds = seed_keys(chroot) if chroot.config.groups else ()  # restricted files are fetched there
     yield Step(
-        f"binpkgs:{name}",
+        BINPKGS(name),
         f"build the package set of {name} with emerge",
-        partial(binpkgs.binpkgs, site, name),
-        needs=(*entered, f"check:{name}", *((f"binpkgs:{own.base}",) if own.base else ())),
-        inputs={"packages": own.packages},
-        results=lambda record: [binpkgs.set_folder(site, name, record)],
-        owned=lambda record: [binpkgs.set_folder(site, name, record), site.layout.builds(name)],
+        partial(binpkgs.build_set, chroot),
+        reads=_once(*own_keys(chroot), CHECK(name), *base, *seeds),
+        settings={"packages": chroot.own.packages},
+        results=lambda record: [chroot.collected(record)],
+        owned=lambda record: [chroot.collected(record), chroot.layout.builds(name)],
         progress=binpkgs.progress,
+        chroot=name,
     )
-    below = (f"seed:{config.seed_of(name)}", *repos)
-    sources = [f"{kind}:{each}" for each in config.lineage(name) for kind in ("binpkgs", "etc")]
+    sources = [kind(each.name) for each in chroot.lineage for kind in (BINPKGS, ETC)]
     yield Step(
-        f"candidate:{name}",
-        f"sign and index the packages of {name}, unseen by clients",
-        partial(candidate.candidate, site, name),
-        needs=(*sources, *below),
-        inputs={
+        CANDIDATE(name),
+        f"sign and index the packages of {name}; no client sees them yet",
+        partial(candidate.prepare, chroot),
+        reads=(*sources, *seed_keys(chroot)),
+        settings={
             "access": config.access.model_dump(),
             **config.binhost.model_dump(include={"signing_key", "valid_days"}),
-            "clients": bundles.inputs(site, name),
+            "clients": asdict(bundles.settings(chroot)),
         },
-        results=generation,
+        results=lambda record: [publish.place(chroot, record)],
         owned=lambda _record: (),
+        chroot=name,
     )
     yield Step(
-        f"gate:{name}",
+        GATE(name),
         f"install the candidate of {name} offline, from a fresh seed",
-        partial(gate.gate, site, name),
-        needs=(f"candidate:{name}", f"binpkgs:{name}", f"etc:{name}", *below),
-        results=generation,
+        partial(gate.check_candidate, chroot),
+        reads=(CANDIDATE(name), BINPKGS(name), ETC(name), *seed_keys(chroot)),
+        results=lambda record: [publish.place(chroot, record)],
         owned=lambda _record: (),
+        chroot=name,
+    )
+
+
+def _published(chroot: Chroot) -> Iterator[Step[Any]]:
+    """What clients see, and the proofs that it works."""
+    name, seeds = chroot.name, seed_keys(chroot)
+    yield Step(
+        PUBLISH(name),
+        f"switch clients of {name} to the candidate that passed the gate",
+        partial(publish.publish_candidate, chroot),
+        reads=(CANDIDATE(name), GATE(name), BINPKGS(name), *seeds),
+        checks=(Fact(partial(publish.all_valid, chroot), ManifestExpires),),
+        results=lambda record: [publish.place(chroot, record), chroot.binhost / "current"],
+        owned=lambda _record: (),  # clients may be reading them
+        when_named=WhenNamed(lambda: not publish.rollback_ends(chroot), RollbackEnds),
+        chroot=name,
     )
     yield Step(
-        f"publish:{name}",
-        f"switch clients of {name} to what went through the gate",
-        partial(publish.publish, site, name),
-        needs=(f"candidate:{name}", f"gate:{name}"),
-        fresh=(Fact(partial(publish.all_valid, site, name), "a release manifest ages"),),
-        results=lambda record: [*generation(record), site.layout.binhost(name) / "current"],
-        owned=lambda _record: (),  # they are the clients' by now
-        when_named=WhenNamed(
-            lambda: not publish.held_by_rollback(site, name),
-            "a rollback is held, and you asked to end that",
-        ),
-    )
-    yield Step(
-        f"client:{name}",
+        CLIENT(name),
         f"install {name}'s packages in a fresh client from its binhost",
-        partial(client.client, site, name),
-        needs=(f"publish:{name}", f"etc:{name}", *below),
+        partial(client.install_published, chroot),
+        reads=(PUBLISH(name), ETC(name), *seeds),
+        chroot=name,
     )
-    if config.access.groups:
+    if chroot.site.config.access.groups:
         yield Step(
-            f"members:{name}",
+            MEMBERS(name),
             f"install {name} over TLS as its group, and be refused as any other",
-            partial(access_test.members, site, name),
-            needs=(f"publish:{name}", f"etc:{name}", *below),
+            partial(access_test.prove_access, chroot),
+            reads=(PUBLISH(name), ETC(name), *seeds),
+            chroot=name,
         )
 
 
-def _mirror(site: Site) -> Iterator[Step]:
+def _mirror(site: Site) -> Iterator[Step[Any]]:
     if "mirror" in site.config.model_fields_set:
-        repos = ("tree", *(f"overlay:{name}" for name in site.config.overlays))
         yield Step(
-            "mirror",
-            "let the mirror have the distfiles that builds have fetched",
+            MIRROR(),
+            "add distfiles fetched by builds to the mirror",
             partial(mirror.fill, site),
-            needs=(*repos, *(f"binpkgs:{name}" for name in site.config.chroots)),
+            reads=(*mirror.tree_keys(site), *(BINPKGS(each.name) for each in site.chroots)),
         )
 
 
-def _portage_inputs(site: Site, name: str) -> dict[str, Any]:
+def _once(*keys: Key[Any]) -> tuple[Key[Any], ...]:
+    return tuple(dict.fromkeys(keys))
+
+
+def _portage_settings(chroot: Chroot) -> dict[str, Any]:
+    config = chroot.site.config
     return {
-        "chroot": site.config.effective(name).model_dump(
-            exclude={"packages", "seed", "base", "groups"}
-        ),
-        "mirrors": site.config.mirrors.model_dump(),
-        "tree": site.config.tree.name,
+        "chroot": chroot.config.model_dump(exclude={"packages", "seed", "base", "groups"}),
+        "mirrors": config.mirrors.model_dump(),
+        "tree": config.tree.name,
     }

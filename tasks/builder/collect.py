@@ -10,45 +10,51 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
 from tasks.portage import gpkg, vdb
 from tasks.portage.index import INDEX
 from tasks.system.files import (
     closed_folder,
     copy_plain,
-    digests,
     remove_tree,
+    sha512,
     sync_folder,
     write_atomic,
 )
 
 
-def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> dict[str, Any]:
-    """Copy the set below `sets` under a name made of its content; returns what it holds.
+def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> tuple[Package, ...]:
+    """Copy the set below `sets` under its id; returns its packages, sorted by name and build.
 
-    `entries` are the package database's directories of what was installed. The result has
-    `set` (its id) and `packages`, sorted: cpv, build_id, slot, use, repo, path, size, sha512.
+    `entries` are the package database's directories of what was installed.
     """
     scratch = sets / ".incoming"
     closed_folder(trash)  # now: on a full disk it could not be made, and nothing be deleted
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
-        packages = sorted((_take(entry, pkgdir, scratch) for entry in entries), key=_by_name)
+        taken = (_take(entry, pkgdir, scratch) for entry in entries)
+        packages = tuple(sorted(taken, key=lambda each: (each.cpv, each.build_id)))
         copy_plain(pkgdir / INDEX, scratch / INDEX)  # stanzas; publish checks and completes them
         _without_mirrors(scratch / INDEX)
     except BaseException:
         remove_tree(scratch, trash)
         raise
-    identity = hashlib.sha256(json.dumps(packages, sort_keys=True).encode()).hexdigest()[:32]
-    target = sets / identity
+    target = sets / identify(packages)
     remove_tree(target, trash)
     scratch.rename(target)
     sync_folder(sets)
-    return {"set": identity, "packages": packages}
+    return packages
+
+
+def identify(packages: Sequence[Package]) -> str:
+    """The id of a set: a digest of its packages."""
+    rows = [asdict(package) for package in packages]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _without_mirrors(index: Path) -> None:
@@ -60,11 +66,7 @@ def _without_mirrors(index: Path) -> None:
     write_atomic(index, b"".join(x for x in lines if not x.startswith(b"GENTOO_MIRRORS:")))
 
 
-def _by_name(package: dict[str, Any]) -> tuple[str, int]:
-    return package["cpv"], package["build_id"]
-
-
-def _take(entry: Path, pkgdir: Path, scratch: Path) -> dict[str, Any]:
+def _take(entry: Path, pkgdir: Path, scratch: Path) -> Package:
     name = gpkg.parse(entry.parent.name, entry.name, vdb.value(entry, "BUILD_ID"))
     source, copy = pkgdir / name.path, scratch / name.path
     for folder in (source.parent, source.parent.parent):
@@ -82,13 +84,13 @@ def _take(entry: Path, pkgdir: Path, scratch: Path) -> dict[str, Any]:
     ):
         claimed = f"{values.get('CATEGORY')}/{values.get('PF')}-{values.get('BUILD_ID')}"
         raise NotTrusted("package-misnamed", path=name.path, claimed=claimed)
-    return {
-        "cpv": name.cpv,
-        "build_id": name.build_id,
-        "slot": values.get("SLOT", ""),
-        "use": " ".join(sorted(values.get("USE", "").split())),
-        "repo": values.get("repository", ""),
-        "path": name.path,
-        "size": copy.stat().st_size,
-        **digests(copy, "sha512"),
-    }
+    return Package(
+        cpv=name.cpv,
+        build_id=name.build_id,
+        slot=values.get("SLOT", ""),
+        use=" ".join(sorted(values.get("USE", "").split())),
+        repo=values.get("repository", ""),
+        path=name.path,
+        size=copy.stat().st_size,
+        sha512=sha512(copy),
+    )

@@ -1,12 +1,11 @@
-"""`doit clean TASK ...`: what was made and its record are put away, so that it is made again.
+"""`doit clean TASK ...`: delete artifacts and their records, so that they are made again.
 
-It takes the place of doit's own, which would take all default tasks with all that they need.
+It takes the place of doit's own, which would clean all default tasks with everything they need.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 from doit.cmd_clean import Clean as DoitClean
 from doit.exceptions import InvalidCommand
 
-from tasks.engine.on_demand import Asked
+from tasks import records
+from tasks.engine.on_demand import OnDemandTask
 from tasks.engine.spelling import Spelling
-from tasks.engine.step import Step, carry_out, told
+from tasks.engine.step import Running, Step, describe, failure, step_of
 from tasks.layout import Layout
 from tasks.system.files import all_locked, empty_trash, put_away
 from tasks.system.terminal import say, write
@@ -26,56 +26,52 @@ class Clean(Spelling, DoitClean):  # type: ignore[misc]
     """doit's `clean`, of artifacts that are named."""
 
     name = "clean"
-    doc_purpose = "put artifacts and their records away, so that they are made again"
+    doc_purpose = "delete artifacts and their records, so that they are made again"
     doc_usage = "TASK ..."
     doc_description = (
-        "Only what is named (a group: all of it), and only while nothing of the site runs. Frozen "
-        "days, the lock and published generations stay. For what nothing needs: doit gc."
+        "Only those that are named (of a group, all), and only while no task of the site runs. "
+        "Frozen days, the lock and published generations stay. For what nothing needs: doit gc."
     )
     cmd_options = tuple(o for o in DoitClean.cmd_options if o["name"] in ("dryrun", "cleanforget"))
 
     def _execute(self, dryrun: bool, cleanforget: bool, pos_args: list[str]) -> int:
         if not pos_args:
             raise InvalidCommand(
-                "name what is to be made again: doit clean TASK ...; nothing was deleted "
-                "(what nothing needs any more: doit gc)"
+                "name the tasks to clean: doit clean TASK ...; nothing was deleted "
+                "(to delete what nothing needs: doit gc)"
             )
         self.failed = False
         super()._execute(dryrun, False, False, cleanforget, pos_args)
         return 1 if self.failed else 0
 
     def clean_tasks(self, tasks: list[Any], dryrun: bool, cleanforget: bool) -> None:
-        """Clean each of the tasks that leaves something; all of them or, on an error, none more."""
-        found: list[tuple[Layout, Step]] = []
+        """Clean each task that leaves an artifact; none of them where one cannot be cleaned."""
+        chosen: list[Running] = []
         for task in {task.name: task for task in tasks}.values():
-            if (made := _made(task)) is not None:
-                found.append(made)
+            if (running := _cleanable(task)) is not None:
+                chosen.append(running)
             elif not task.has_subtask:
-                write(self.outstream, f"{task.name}: nothing of it is ever put away\n")
-        every = [task.name for task in self.task_list if _made(task) is not None]
-        if found:
-            layout, steps = found[0][0], [step for _, step in found]
-            fail = told(lambda: clean(layout, steps, every, dryrun), "clean")
-            if fail is not None:
+                write(self.outstream, f"{task.name}: has nothing that is ever deleted\n")
+        every = [task.name for task in self.task_list if _cleanable(task) is not None]
+        if chosen:
+            layout, steps = chosen[0].layout, [running.step for running in chosen]
+            error = failure(lambda: clean(layout, steps, every, dry=dryrun), "clean")
+            if error is not None:
                 self.failed = True
-                write(self.outstream, f"clean: FAILED: {fail.message}\n")
+                write(self.outstream, f"clean: FAILED: {describe(error)}\n")
             elif cleanforget and not dryrun:
                 for step in steps:
                     self.dep_manager.remove(step.task)
         self.dep_manager.close()
 
 
-def _made(task: Any) -> tuple[Layout, Step] | None:
-    """The step that a task carries out, where it leaves a result that can be made again."""
-    for action in () if isinstance(task, Asked) else task.actions:
-        if getattr(action, "py_callable", None) is carry_out:
-            layout, step = action.args
-            return layout, step
-    return None
+def _cleanable(task: Any) -> Running | None:
+    """The step of a task, where it leaves an artifact that can be made again."""
+    return None if isinstance(task, OnDemandTask) else step_of(task)
 
 
-def clean(layout: Layout, steps: list[Step], every: list[str], dry: bool) -> None:
-    """Put away what steps own, and their records; with `dry` only say what.
+def clean(layout: Layout, steps: list[Step[Any]], every: list[str], *, dry: bool) -> None:
+    """Delete what steps own, and their records; with `dry` only print it.
 
     Raises Busy while any task out of `every` runs: a build has the layers below it mounted.
     """
@@ -91,19 +87,19 @@ def clean(layout: Layout, steps: list[Step], every: list[str], dry: bool) -> Non
         for path in paths:
             say(f"{task}: {'would delete' if dry else 'deleted'} {path.relative_to(layout.state)}")
         if not paths:
-            say(f"{task}: there is nothing")
+            say(f"{task}: has nothing to delete")
     if not dry:
         empty_trash(layout.trash)
 
 
-def _owned(layout: Layout, step: Step) -> list[Path]:
-    """The record first, since what it names is no longer whole from then on; then all else."""
+def _owned(layout: Layout, step: Step[Any]) -> list[Path]:
+    """The record first, since it vouches for the rest; then what only this task has."""
     record = layout.record(step.task)
-    found = [record, record.with_suffix(".before")]
-    # what a damaged record names, nobody knows; `doit gc` finds it
-    with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
-        found += (step.owned or step.results)(json.loads(record.read_bytes()))
-    return [path for path in found if os.path.lexists(path) and _inside(layout, path)]
+    paths = [record, records.earlier(layout, step.task)]
+    # a damaged record does not say what it named; `doit gc` finds it
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        paths += step.owned_in(record.read_bytes())
+    return [path for path in paths if os.path.lexists(path) and _inside(layout, path)]
 
 
 def _inside(layout: Layout, path: Path) -> bool:

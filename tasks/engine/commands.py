@@ -13,21 +13,18 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import entry_points
 from typing import Any
 
 from doit import cmd_run
 from doit.cmd_base import DoitCmdBase
 from doit.cmd_forget import Forget as DoitForget
-from doit.cmd_info import Info as DoitInfo
 from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
-from doit.dependency import Dependency, SqliteDB
 from doit.exceptions import BaseFail, InvalidCommand, TaskFailed, UnmetDependency
 from doit.runner import FAILURE, MRunner, Runner
 
 from tasks.engine.signals import end_with
-from tasks.engine.spelling import Spelling, no_task
+from tasks.engine.spelling import Spelling, commands
 from tasks.system.terminal import write
 
 _LOOK_SECONDS = 1.0
@@ -109,28 +106,12 @@ class Run(Spelling, DoitRun):  # type: ignore[misc]
     def execute(self, params: Any, args: list[str]) -> int:
         # doit looks its runners up in its module, and has no other way to name them
         cmd_run.Runner, cmd_run.MRunner = _Runner, _ParallelRunner
-        if args[:1] == ["fsck"]:  # it looks at the database itself, and must run with a damaged one
-            self.dep_manager = Dependency(SqliteDB, ":memory:")
         result: int = super().execute(params, args)
         return result
 
     def known(self) -> list[str]:
         """`run` is what doit makes of a first word that is no command of its own."""
-        return [*super().known(), *(each.name for each in entry_points(group="doit.COMMAND"))]
-
-
-class Info(DoitInfo):  # type: ignore[misc]
-    """doit's `info`; a task that does not exist is said in one line."""
-
-    name = "info"
-
-    def _execute(self, pos_args: list[str], hide_status: bool = False) -> int:
-        known = {task.name for task in self.task_list}
-        for name in pos_args:
-            if name not in known:
-                raise InvalidCommand(no_task(name, known))
-        code: int = super()._execute(pos_args, hide_status=hide_status)
-        return code
+        return [*super().known(), *commands()]
 
 
 class List(Spelling, DoitList):  # type: ignore[misc]

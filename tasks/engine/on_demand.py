@@ -1,4 +1,4 @@
-"""Tasks that know whether somebody named them on the command line.
+"""Tasks that know whether they were named on the command line.
 
 doit parses options only for tasks that are named there; that is the sign used here.
 """
@@ -10,39 +10,49 @@ from typing import Any
 
 from doit.task import Task
 
+from tasks.causes import Cause, Named
+from tasks.records import Request
 
-class Named(Task):  # type: ignore[misc]
-    """A task that knows whether it was named; `asked` says so."""
 
-    asked = False
+class RequestedTask(Task):  # type: ignore[misc]
+    """A task whose function is told how it was called."""
+
+    named = False
 
     def init_options(self, args: Any = None) -> Any:
         if args is not None and self.options is None:
-            self.asked = True
+            self.named = True
         return super().init_options(args)
 
-    def words(self) -> dict[str, Any]:
-        """What the step's function is told: whether it was named, and its options."""
-        return {"asked": self.asked, **(self.options or {})}
+    def request(self) -> Request:
+        """How the task was called: whether it was named, and its options."""
+        return Request(self.named, dict(self.options or {}))
 
 
-class Asked(Named):
-    """A task that looks outside: up to date for those who depend on it, run when it is named."""
+class OnDemandTask(RequestedTask):
+    """A task that looks outside: up to date for those that depend on it, run when it is named."""
 
 
-def unless_asked(task: Asked, values: Mapping[str, Any]) -> bool:  # noqa: ARG001 - doit's names
-    """Up-to-date check of an Asked task."""
-    return not task.asked
+class UnlessNamed:
+    """The up-to-date check of an OnDemandTask."""
+
+    def __call__(self, task: OnDemandTask, values: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return not task.named
+
+    def cause(self, values: Mapping[str, Any]) -> Cause:  # noqa: ARG002 - as of all checks
+        """It was named."""
+        return Named()
 
 
 class WhenNamed:
-    """Something that must hold if the task was named (an up-to-date check of a Named task)."""
+    """A check that only counts for a task that was named."""
 
-    def __init__(self, check: Callable[[], bool], cause: str) -> None:
-        self.check, self.cause = check, cause
+    def __init__(self, holds: Callable[[], bool], cause: Callable[[], Cause]) -> None:
+        self.holds, self._cause = holds, cause
 
-    def __call__(self, task: Named, values: Mapping[str, Any]) -> bool:  # noqa: ARG002 - doit's
-        return not task.asked or self.check()
+    def __call__(self, task: RequestedTask, values: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return not task.named or self.holds()
 
-    def __repr__(self) -> str:
-        return f"not the case: {self.cause}"
+    def cause(self, values: Mapping[str, Any]) -> Cause:  # noqa: ARG002 - as of all checks
+        """The cause, where it does not hold."""
+        return self._cause()

@@ -16,9 +16,10 @@ from typing import Any
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 
-from tasks.engine import runs
-from tasks.engine.step import ATTENDED, Watch
+from tasks import journal
+from tasks.engine.step import Running, step_of
 from tasks.system.terminal import live, write
+from tasks.text import one_line, span
 
 _TICK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 300.0
@@ -33,7 +34,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
         super().__init__(outstream, options)
         self.began: dict[str, float] = {}
-        self.watched: dict[str, Watch] = {}
+        self.watched: dict[str, Running] = {}
         self.usual: dict[str, float] | None = None
         self.ran = self.fresh = 0
         self.failed: list[str] = []
@@ -44,13 +45,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def execute_task(self, task: Any) -> None:
         """Called when a task's actions begin."""
-        if task.actions and task.meta != ATTENDED:
+        if task.actions:
             self.began[task.name] = time.monotonic()
-            watch = (task.meta or {}).get("watch")
+            watch = step_of(task)
             if watch is not None:
                 self.watched[task.name] = watch
                 if self.usual is None:
-                    self.usual = runs.expected(watch.layout)
+                    self.usual = journal.expected(watch.layout)
             self._line(f"{task.name}: {task.doc or ''}{self._usually(task.name)}")
             if self.ticker is None:  # the processes of `doit -n` have been forked by now
                 self.ticker = threading.Thread(target=self._tick, daemon=True)
@@ -62,7 +63,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if began is not None:
             self.ran += 1
             which = f"{task.name} " if self.began else ""  # others run beside it
-            self._line(f"  {which}done in {_span(time.monotonic() - began)}")
+            self._line(f"  {which}done in {span(time.monotonic() - began)}")
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
         """Called when a task failed, or could not begin because of another."""
@@ -71,8 +72,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self.left_out.append(task.name)
             self._line(f"{task.name}: left out, since {fail.message} failed")
             return
-        if task.meta != ATTENDED:
-            self.failed.append(task.name)
+        self.failed.append(task.name)
         if isinstance(fail, TaskFailed):
             self._line(f"{task.name}: FAILED: {fail.message}")
         else:
@@ -88,7 +88,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self.over.set()
         for message in self.runtime_errors:
             self._line(message)
-        took = _span(time.monotonic() - self.start)
+        took = span(time.monotonic() - self.start)
         counted = f"({self.ran} done, {self.fresh} up to date)"
         if (self.ran or self.failed or self.began) and (logs := self._logs()):
             self._line(f"  logs: {logs}")
@@ -120,12 +120,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _far(self, name: str, began: float, now: float) -> str:
         watch = self.watched.get(name)
-        far = "".join(c for c in watch.far() if c.isprintable()) if watch else ""
-        return f"{name} {_span(now - began)}{self._usually(name)}" + (f", {far}" if far else "")
+        far = one_line(watch.progress()) if watch else ""
+        return f"{name} {span(now - began)}{self._usually(name)}" + (f", {far}" if far else "")
 
     def _usually(self, name: str) -> str:
         seconds = (self.usual or {}).get(name, 0.0)
-        return f" (last time {_span(seconds)})" if seconds >= _WORTH_TELLING else ""
+        return f" (last time {span(seconds)})" if seconds >= _WORTH_TELLING else ""
 
     def _logs(self) -> str:
         watch = next(iter(self.watched.values()), None)
@@ -138,9 +138,3 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
 def _again() -> str:
     return f"the same command continues: doit {shlex.join(sys.argv[1:])}".rstrip()
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

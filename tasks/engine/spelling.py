@@ -1,8 +1,9 @@
-"""A task that does not exist, said in one line, with the one that was perhaps meant."""
+"""A task that does not exist, reported in one line, with the one that was perhaps meant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from typing import Any
 
 from doit.exceptions import InvalidCommand
@@ -18,24 +19,32 @@ class Spelling:
         try:
             code: int = super().execute(params, args)  # type: ignore[misc]
         except InvalidCommand as wrong:
-            said = str(wrong)
-            named = wrong.not_found or next(
-                (a for a in args if said == f"'{a}' is not a task."), None
+            message = str(wrong)
+            name = wrong.not_found or next(
+                (a for a in args if message == f"'{a}' is not a task."), None
             )
-            if named is None:
+            if name is None:
                 raise
-            raise InvalidCommand(no_task(named, self.known())) from None
+            raise InvalidCommand(no_task(name, self.known())) from None
         return code
 
     def known(self) -> list[str]:
-        """What could have been meant."""
+        """The names that could have been meant."""
         return [task.name for task in self.task_list]
 
 
 def no_task(name: str, known: Iterable[str]) -> str:
-    """What is said of a task that is not among the known ones."""
+    """The message about a task that does not exist; `known` are tasks, and commands for `run`."""
     import difflib  # `doit list` must not pay for it
 
-    near = difflib.get_close_matches(name, list(known), n=1)
-    meant = f"is {near[0]} meant? " if near else ""
+    command, colon, chroot = name.partition(":")
+    if colon and command in commands():
+        return f"{command} is a command, not a task: doit {command} {chroot}".rstrip()
+    close = difflib.get_close_matches(name, list(known), n=1)
+    meant = f"is {close[0]} meant? " if close else ""
     return f"there is no task {name!r}; {meant}`doit list --all` has them all"
+
+
+def commands() -> list[str]:
+    """The names of this project's commands."""
+    return [each.name for each in entry_points(group="doit.COMMAND")]

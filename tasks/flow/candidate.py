@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import records
-from tasks.flow import bundles, chroots
-from tasks.flow.binpkgs import set_folder
-from tasks.records import Record
-from tasks.site import Site, identity
-from tasks.system.files import sha256, write_atomic
-from tasks.system.terminal import say
+from tasks.chroot import sandboxes
+from tasks.flow import bundles, signing
+from tasks.flow.chroots import sweep
+from tasks.records import BINPKGS, ETC, SEED, TREE, BinpkgsRecord, CandidateRecord, Inputs
+from tasks.site import Chroot, identity
+from tasks.system.notes import note
 
 if TYPE_CHECKING:
     from tasks.portage.index import Stanza
     from tasks.publish.generation import Content
     from tasks.publish.published import File
-    from tasks.system.gpgv import Role
-    from tasks.system.sandbox import Sandbox
 
 
-def candidate(site: Site, name: str) -> Record:
+def prepare(chroot: Chroot, inputs: Inputs) -> CandidateRecord:
     """Sign what is new in a set, verify it as a client would, index it; no client sees it yet."""
     from tasks.publish import generation, published
 
-    layout = site.layout
-    made = records.read(layout, f"binpkgs:{name}")
-    binhost = layout.binhost(name)
-    asked = _asked(site, name, made)
+    record = inputs[BINPKGS(chroot.name)]
+    binhost = chroot.binhost
+    asked = _asked(chroot, inputs, record)
     number = generation.current(binhost)
     if number is None or published.facts(binhost, number).get("asked") != asked:
-        with chroots.workspace(site, f"sign-{name}") as space:
-            content = _content(site, name, made, asked, space)
-            sign = partial(sign_beside, site, name, space)
+        with chroot.workspace("sign") as space:
+            content = _content(chroot, inputs, record, asked, space)
+            sign = partial(signing.sign_beside, chroot, inputs, space)
             number = generation.prepare(
-                binhost, content, sign, layout.trash, number=_made_before(binhost, asked)
+                binhost, content, sign, chroot.layout.trash, number=_made_before(binhost, asked)
             )
-    chroots.sweep(site, layout.binpkgs(name), keep={set_folder(site, name, made)})
-    views = published.facts(binhost, number)["views"]
-    told = ", ".join(f"{count} for {view}" for view, count in sorted(views.items()))
-    say(f"  {name}: candidate {number}, packages: {told}")
-    return {"generation": number, "set": made["set"], "views": views}
+    folder = chroot.layout.binpkgs(chroot.name)
+    sweep(folder, keep={chroot.collected(record)}, trash=chroot.layout.trash)
+    views: dict[str, int] = published.facts(binhost, number)["views"]
+    counts = [f"{count} for {view}" for view, count in sorted(views.items())]
+    note("candidate-ready", chroot=chroot.name, number=number, views=counts)
+    return CandidateRecord(number, record.set, views)
 
 
 def _made_before(binhost: Path, asked: str) -> int | None:
-    """The number of a candidate of the same content: a run that was killed counts as one."""
+    """The number of a candidate of the same content, which a killed run may have left."""
     from tasks.publish import published
 
     newest = max(published.numbers(binhost), default=0)
@@ -57,234 +53,150 @@ def _made_before(binhost: Path, asked: str) -> int | None:
     return next((n for n in numbers if published.facts(binhost, n).get("asked") == asked), None)
 
 
-def _asked(site: Site, name: str, made: Record) -> str:
-    """All that a generation is a function of, but for the time; another one means a new one."""
+def _asked(chroot: Chroot, inputs: Inputs, record: BinpkgsRecord) -> str:
+    """A digest of all that a generation is a function of, except the time."""
     from tasks.publish.release_manifest import FORMAT
 
-    binhost, access = site.config.binhost, site.config.access
+    binhost, access = chroot.site.config.binhost, chroot.site.config.access
     return identity(
         [
-            made["set"],
+            record.set,
             binhost.signing_key,
             binhost.valid_days,
             access.model_dump(),
-            {**_pins(site, name), **_touched(made)},
+            {**_pins(chroot, inputs), **_modified(record)},
             FORMAT,
-            bundles.inputs(site, name),
+            asdict(bundles.settings(chroot)),
         ]
     )
 
 
-def _pins(site: Site, name: str) -> dict[str, Any]:
-    """What the lock pins of all that a chroot is made of."""
-    revisions = chroots.revisions(site, name)
-    tree = records.read(site.layout, "tree")
-    seed = site.config.seed_of(name)
-    own = site.config.tree.name
+def _pins(chroot: Chroot, inputs: Inputs) -> dict[str, Any]:
+    """The locked commits and the seed that a chroot is made of."""
+    commits = sandboxes.repositories(chroot, inputs).commits
+    tree, seed = inputs[TREE()], inputs[SEED(chroot.seed)]
+    main = chroot.site.config.tree.name
     return {
-        "tree": {"name": own, "tag": tree["tag"], "commit": tree["commit"]},
-        "overlays": {other: commit for other, commit in revisions.items() if other != own},
-        "seed": {"name": seed, **records.read(site.layout, f"seed:{seed}")},
+        "tree": {"name": main, "tag": tree.tag, "commit": tree.commit},
+        "overlays": {name: commit for name, commit in commits.items() if name != main},
+        "seed": {"name": chroot.seed, **asdict(seed)},
     }
 
 
-def _content(site: Site, name: str, made: Record, asked: str, space: Path) -> Content:
-    """What the next generation has, with its packages signed."""
+def _content(
+    chroot: Chroot, inputs: Inputs, record: BinpkgsRecord, asked: str, space: Path
+) -> Content:
+    """The content of the next generation, with its packages signed."""
     from tasks.portage import index
     from tasks.portage.index import INDEX
     from tasks.publish import published
     from tasks.publish.generation import Content
     from tasks.serve import policy
 
+    site = chroot.site
     key = str(site.config.binhost.signing_key)
-    folder = set_folder(site, name, made)
+    folder = chroot.collected(record)
     written = index.read(folder / INDEX)
     header = next(written, {})
-    of_set = index.of_set(written, made["packages"])
-    groups, nobodys = _views(site, name, of_set)
+    of_set = index.of_set(written, record.packages)
+    groups, nobodys = _views(chroot, of_set)
     given = {path for paths in groups.values() for path in paths}
-    packages = [package for package in made["packages"] if package["path"] in given]
-    held = published.held(site.layout.binhost(name), packages, key)
-    new = [package for package in packages if package["path"] not in held]
-    signed = _signed(site, name, folder, [p["path"] for p in new], space)
-    files = held | {p["path"]: published.file_of(signed / p["path"], p["sha512"]) for p in new}
-    files |= _told(site, name, files, of_set)
+    packages = [package for package in record.packages if package.path in given]
+    held = published.held(chroot.binhost, packages, key)
+    new = [package for package in packages if package.path not in held]
+    signed = signing.sign_packages(chroot, inputs, folder, [p.path for p in new], space)
+    files = held | {p.path: published.file_of(signed / p.path, p.sha512) for p in new}
+    files |= _described(chroot, inputs, files, of_set)
     return Content(
         header=header,
         stanzas={path: of_set[path] for path in given},
         files=files,
         views={policy.as_path(group): paths for group, paths in groups.items()},
-        revisions=chroots.revisions(site, name),
+        revisions=sandboxes.repositories(chroot, inputs).commits,
         release={
-            "name": name,
-            "set": made["set"],
-            "lock": {"sha256": sha256(site.layout.lock), **_pins(site, name)},
-            "config": sha256(site.layout.config),
+            "name": chroot.name,
+            "set": record.set,
+            "lock": _pins(chroot, inputs),
+            "config": identity([inputs[ETC(chroot.name)].path, chroot.own.packages]),
         },
         valid_days=site.config.binhost.valid_days,
-        bundles=bundles.bundles(site, name, map(policy.as_path, groups)),
+        bundles=bundles.pack(chroot, inputs, map(policy.as_path, groups)),
         about={
-            "set": made["set"],
+            "set": record.set,
             "signer": key,
             "withheld": len(nobodys),
             "asked": asked,
-            **_touched(made),
+            **_modified(record),
         },
     )
 
 
-def _touched(made: Record) -> dict[str, Any]:
-    """What a set's record says of chroots that somebody has changed by hand; {} of clean ones."""
-    return {"touched": made["touched"]} if "touched" in made else {}
+def _modified(record: BinpkgsRecord) -> dict[str, Any]:
+    """The chroots with manual changes that a set was built in; {} of a clean one."""
+    return {"touched": list(record.modified)} if record.modified else {}
 
 
-def _told(
-    site: Site, name: str, files: Mapping[str, File], stanzas: Mapping[str, Stanza]
+def _described(
+    chroot: Chroot, inputs: Inputs, files: Mapping[str, File], stanzas: Mapping[str, Stanza]
 ) -> dict[str, File]:
-    """Those files of which it is not told yet where they come from and what they are, with that."""
+    """Attach provenance and SBOM data to the files that lack them; returns these files."""
     from tasks.publish import sbom
 
     new = {path: file for path, file in files.items() if not (file.origin and file.component)}
     if not new:
         return {}
-    origins = _origins(site, name)
+    origins = _origins(chroot, inputs)
     digests = {path: file.sums["sha512"] for path, file in new.items()}
-    made = sbom.components({path: stanzas[path] for path in new}, digests)
+    components = sbom.components({path: stanzas[path] for path in new}, digests)
     return {
-        path: replace(file, origin=origins[path, file.collected], component=made[path])
+        path: replace(file, origin=origins[path, file.collected], component=components[path])
         for path, file in new.items()
     }
 
 
-def _origins(site: Site, name: str) -> dict[tuple[str, str], str]:
-    """Where each package of a set was built, by its path and digest.
+def _origins(chroot: Chroot, inputs: Inputs) -> dict[tuple[str, str], str]:
+    """The origin of each package of a set, by its path and digest.
 
-    A stack begins with its base's packages: the lowest chroot that has the very same one built it.
+    A stack starts with its base's packages: the lowest chroot that has the very same package built
+    it.
     """
     from importlib.metadata import version
 
     from tasks.publish import provenance
 
-    found: dict[tuple[str, str], str] = {}
-    for chroot in site.config.lineage(name):
+    origins: dict[tuple[str, str], str] = {}
+    for each in chroot.lineage:
         origin = provenance.origin(
-            chroot=chroot,
-            etc=Path(records.read(site.layout, f"etc:{chroot}")["path"]).name,
-            builder=site.config.binhost.builder,
+            chroot=each.name,
+            etc=Path(inputs[ETC(each.name)].path).name,
+            builder=chroot.site.config.binhost.builder,
             version=version("binmill"),
-            pins=_pins(site, chroot),
+            pins=_pins(each, inputs),
         )
-        for package in records.read(site.layout, f"binpkgs:{chroot}")["packages"]:
-            found.setdefault((package["path"], package["sha512"]), origin)
-    return found
+        for package in inputs[BINPKGS(each.name)].packages:
+            origins.setdefault((package.path, package.sha512), origin)
+    return origins
 
 
-def _views(
-    site: Site, name: str, stanzas: Mapping[str, Stanza]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """The paths that each group may have; what nobody may have is said."""
+def _views(chroot: Chroot, stanzas: Mapping[str, Stanza]) -> tuple[dict[str, list[str]], list[str]]:
+    """The paths of each group's packages, and those of the packages that no group may have."""
     from tasks.serve import policy
 
     metadata = {path: policy.metadata(stanza) for path, stanza in stanzas.items()}
-    groups, nobodys = policy.views(metadata, site.config.access, name)
+    groups, nobodys = policy.views(metadata, chroot.site.config.access, chroot.name)
     if nobodys:
-        say(
-            f"  {name}: nobody may have {len(nobodys)} packages, by [access]: "
-            + _few(stanzas[path]["CPV"] for path in nobodys)
-        )
+        cpvs = [stanzas[path]["CPV"] for path in nobodys]
+        note("packages-withheld", chroot=chroot.name, packages=cpvs)
     return groups, nobodys
 
 
-def nobodys(site: Site, name: str, made: Record) -> list[str]:
-    """The paths of a set that nobody may have."""
+def withheld(chroot: Chroot, record: BinpkgsRecord) -> list[str]:
+    """The paths of a set's packages that no group may have."""
     from tasks.portage import index
     from tasks.portage.index import INDEX
     from tasks.serve import policy
 
-    written = index.read(set_folder(site, name, made) / INDEX)
-    metadata = {p: policy.metadata(s) for p, s in index.of_set(written, made["packages"]).items()}
-    return policy.views(metadata, site.config.access, name)[1]
-
-
-def _signed(site: Site, name: str, folder: Path, new: Sequence[str], space: Path) -> Path:
-    """Signed and verified copies of packages of a set, in a workspace; see publish.sign."""
-    from tasks.publish import sign
-
-    role = _role(site, space)
-    copy = space / "packages"
-    copy.mkdir()
-    for path in new:
-        (copy / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(folder / path, copy / path)
-    if new:
-        room = _signing_room(site, name, copy, space)
-        sign.sign(room, copy, new, site.layout.log(f"candidate:{name}"))
-    sign.verify([copy / path for path in new], role)
-    return copy
-
-
-def sign_beside(site: Site, name: str, space: Path, files: Sequence[Path]) -> None:
-    """Sign files, and put each signature beside its file once it has been verified."""
-    from tasks.publish import sign
-    from tasks.publish.release_manifest import SIGNATURE
-    from tasks.system.gpgv import verify_detached
-
-    role = _role(site, space)
-    copy = space / "indexes"
-    copy.mkdir()
-    copies = {file: copy / str(number) for number, file in enumerate(files)}
-    for file, other in copies.items():
-        shutil.copy2(file, other)
-    room = _signing_room(site, name, copy, space)
-    names = [other.name for other in copies.values()]
-    sign.detached(room, copy, names, role.fingerprints[0], site.layout.log(f"candidate:{name}"))
-    for file, other in copies.items():
-        proof = other.with_name(other.name + SIGNATURE)
-        with file.open("rb") as stream:
-            verify_detached(role, stream, file.name, proof)
-        write_atomic(file.with_name(file.name + SIGNATURE), proof.read_bytes())
-
-
-def _role(site: Site, space: Path) -> Role:
-    """Whose signature counts; raises HostLacks where the key is missing or cannot sign."""
-    from tasks.publish import sign
-    from tasks.system.gpgv import Role
-
-    key = site.config.binhost.signing_key
-    public = sign.public_key(site.signing_home, key)
-    assert key is not None  # noqa: S101 - public_key has seen to it
-    write_atomic(space / "key.asc", public)
-    return Role("binhost", space / "key.asc", (key,))
-
-
-def _signing_room(site: Site, name: str, packages: Path, space: Path) -> Sandbox:
-    """A throwaway layer over the verified seed, in which no ebuild has ever run."""
-    from tasks.portage import etc_portage
-    from tasks.publish import sign
-    from tasks.system.sandbox import Bind
-
-    variables = sign.variables(str(site.config.binhost.signing_key))
-    conf = etc_portage.files(site.config, name, features=(), variables=variables)
-    etc_portage.write(
-        conf, etc_portage.profile_link(site.config, name), space / "etc", site.layout.trash
-    )
-    seed = records.read(site.layout, f"seed:{site.config.seed_of(name)}")
-    room: Sandbox = chroots.plan(
-        site,
-        name,
-        space,
-        etc=space / "etc",
-        layers=[site.layout.seed(seed["sha512"])],
-        binds=(
-            Bind(str(site.signing_home), sign.KEY_HOME, writable=True),
-            Bind(str(packages), sign.PACKAGES, writable=True),
-            Bind(str(sign.PROGRAM), sign.PROGRAM_INSIDE),
-        ),
-    )
-    return room
-
-
-def _few(names: Iterable[str], most: int = 5) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    written = index.read(chroot.collected(record) / INDEX)
+    stanzas = index.of_set(written, record.packages)
+    metadata = {path: policy.metadata(stanza) for path, stanza in stanzas.items()}
+    return policy.views(metadata, chroot.site.config.access, chroot.name)[1]

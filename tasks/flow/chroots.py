@@ -1,56 +1,52 @@
-"""seed, chroot, mount: from a stage tarball to a room to work in."""
+"""seed, chroot, mount: from a stage tarball to a chroot that can be entered."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tasks import lock as lock_file
-from tasks import records
 from tasks.errors import BinmillError, Busy
 from tasks.lock import SeedPin
-from tasks.records import Record
-from tasks.site import Site, identity
+from tasks.records import CHROOT, SEED, ChrootRecord, Inputs, Mount, MountRecord, SeedRecord
+from tasks.site import Chroot, Site, identity
 from tasks.system.command import require_root
 from tasks.system.files import closed_folder, locked, remove_tree
-from tasks.system.terminal import say
+from tasks.system.notes import note
 
 
-def seed(site: Site, name: str) -> Record:
-    """Have a pinned stage tarball extracted, once per digest."""
-    pin: SeedPin = lock_file.pinned(lock_file.read(site.layout).seeds, "seed", name)
+def extract_seed(site: Site, name: str, inputs: Inputs) -> SeedRecord:
+    """Extract a pinned stage tarball, once per digest."""
+    pin: SeedPin = lock_file.pinned(inputs.lock().seeds, "seed", name)
     target = site.layout.seed(pin.sha512)
     if not target.is_dir():
         require_root("unpack a stage with its owners and devices")
         closed_folder(target.parent)
-        # two seeds may be the same stage, and be made at once
+        # two seeds may be the same stage, and two tasks may extract it at once
         with locked(site.layout.unpacking(target.name), f"the stage {pin.path}", wait=True):
             if not target.is_dir():
                 _extract(site, name, pin, target)
-    return {"path": pin.path, "sha512": pin.sha512}
+    return SeedRecord(pin.path, pin.sha512)
 
 
 def _extract(site: Site, name: str, pin: SeedPin, target: Path) -> None:
-    from tasks.seed import download as seeds
+    from tasks.seed import download
     from tasks.seed.extract import extract
 
     entry = site.config.seeds[name]
     _sweep_killed(site, target)
     if entry.file is not None:
-        opened = seeds.own(entry, pin, site.layout.site / entry.file)
+        opened = download.own(entry, pin, site.layout.site / entry.file)
     else:
         tarball = site.layout.downloads / Path(pin.path).name
-        opened = seeds.obtained(entry, pin, site.mirrors, tarball)
+        opened = download.obtained(entry, pin, site.mirrors, tarball)
     with opened as archive:
-        made = extract(archive, target, site.layout.trash)
-    say(f"  extracted {archive.name}: {made.entries} entries, {made.size / 1e6:.0f} MB")
+        admitted = extract(archive, target, site.layout.trash)
+    note("seed-extracted", archive=archive.name, entries=admitted.entries, size=admitted.size)
 
 
 def _sweep_killed(site: Site, target: Path) -> None:
-    """Delete what killed runs left of other stages; this one's is deleted when it is made."""
+    """Delete what killed runs left of other stages; this one's is deleted when it is extracted."""
     for left in target.parent.glob(".*.tmp"):
         with (
             contextlib.suppress(Busy),
@@ -59,129 +55,65 @@ def _sweep_killed(site: Site, target: Path) -> None:
             remove_tree(left, site.layout.trash)
 
 
-def chroot(site: Site, name: str) -> Record:
+def make_chroot(chroot: Chroot, inputs: Inputs) -> ChrootRecord:
     """Commit a chroot's own layer; its record lists all layers, topmost first.
 
-    What was done in it by hand is the topmost one, as long as the others are what it was done to;
-    then the record has `touched`: the chroots of its lineage of which that is so.
+    Manual changes are the topmost layer, as long as the layers below are those they were made to.
     """
     from tasks.chroot import layers, manual_changes
 
-    base = site.config.chroots[name].base
-    touched: list[str] = []
-    if base:
-        under = records.read(site.layout, f"chroot:{base}")
-        below, touched = under["layers"], under.get("touched", [])
-    else:
-        digest = records.read(site.layout, f"seed:{site.config.seed_of(name)}")["sha512"]
-        below = [_relative(site, site.layout.seed(digest))]
-    files = layers.contents(name, site.config.lineage(name))
-    target = site.layout.layer(name, identity([below, files]))
+    below, modified = _below(chroot, inputs)
+    files = layers.contents(chroot.name, [each.name for each in chroot.lineage])
+    target = chroot.layout.layer(chroot.name, identity([list(below), files]))
     require_root("make a chroot's layer")
     closed_folder(target.parent.parent)
-    layers.commit(files, _paths(site, below), target, site.layout.trash)
-    made = [_relative(site, target), *below]
-    mark = manual_changes.marked(site.layout, name)
-    if mark and list(mark.over) == made:
-        say(f"  {name} is touched by hand; as it was made: doit enter {name} --reset")
-        made, touched = [mark.layer, *made], [*touched, name]
-    elif mark:
-        manual_changes.forget(site.layout, name)
-        say(f"  {name} is made anew, without what was done in it by hand")
-    return {"layers": made, **({"touched": touched} if touched else {})}
+    state = chroot.layout.state
+    layers.commit(files, [state / part for part in below], target, chroot.layout.trash)
+    stack = (str(target.relative_to(state)), *below)
+    changes = manual_changes.marked(chroot.layout, chroot.name)
+    if changes and changes.over == stack:
+        note("chroot-modified", chroot=chroot.name)
+        return ChrootRecord((changes.layer, *stack), (*modified, chroot.name))
+    if changes:
+        manual_changes.forget(chroot.layout, chroot.name)
+        note("manual-changes-dropped", chroot=chroot.name)
+    return ChrootRecord(stack, modified)
 
 
-def without_hand(site: Site, name: str) -> list[str]:
-    """The layers of a chroot, topmost first, without what was done in it by hand."""
-    record = records.read(site.layout, f"chroot:{name}")
-    return list(record["layers"])[name in record.get("touched", ()) :]
+def _below(chroot: Chroot, inputs: Inputs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The layers below a chroot's own, and the chroots among its bases that were modified."""
+    if chroot.base:
+        record = inputs[CHROOT(chroot.base.name)]
+        return record.layers, record.modified
+    seed = chroot.layout.seed(inputs[SEED(chroot.seed)].sha512)
+    return (str(seed.relative_to(chroot.layout.state)),), ()
 
 
-def made_layer(record: Record, name: str) -> str:
-    """The layer that a chroot's own task has made, of a record of it."""
-    return str(record["layers"][name in record.get("touched", ())])
-
-
-def mount(site: Site, name: str) -> Record:
+def enter_once(chroot: Chroot, inputs: Inputs) -> MountRecord:
     """Prove that the mounted chroot can be entered: mounts and environment as seen inside."""
-    from tasks.chroot import sandbox_plan
+    from tasks.chroot import sandbox_plan, sandboxes
     from tasks.system import sandbox
 
-    with workspace(site, f"mount-{name}") as space:
-        inside = plan(site, name, space)
+    with chroot.workspace("mount") as space:
+        inside = sandboxes.own(chroot, inputs, space)
         mounts = sandbox.run(inside, ["cat", "/proc/self/mountinfo"]).stdout
         environment = sandbox.run(inside, ["env", "-0"]).stdout
         profile = sandbox.run(inside, ["readlink", "-e", "/etc/portage/make.profile"], check=False)
     if profile.returncode != 0:
         raise BinmillError(
-            f"[chroots.{name}] profile: {site.config.effective(name).profile!r} is not in the tree",
-            "see profiles/profiles.desc of the tree, then set `profile` in config.toml",
+            "chroot-profile-missing", chroot=chroot.name, profile=str(chroot.config.profile)
         )
     table = sandbox_plan.mount_table(mounts)
-    say(f"  entered {name}: {len(table)} mounts")
-    return {"mounts": table, "environment": sorted(filter(None, environment.split("\0")))}
-
-
-def plan(site: Site, name: str, space: Path, **more: Any) -> Any:
-    """The sandbox of chroot `name` over a workspace; `more` goes to room.plan."""
-    from tasks.chroot import sandbox_plan
-
-    layout = site.layout
-    commits = {site.config.tree.name: records.read(layout, "tree")["commit"]}
-    for other in site.config.effective(name).overlays:
-        commits[other] = records.read(layout, f"overlay:{other}")["commit"]
-    if more.get("network"):
-        more["variables"] = {**site.proxies, **(more.get("variables") or {})}
-    if "etc" not in more:
-        more["etc"] = _etc(site, name)
-    more.setdefault("layers", _paths(site, records.read(layout, f"chroot:{name}")["layers"]))
-    return sandbox_plan.plan(
-        name,
-        workspace=space,
-        repos={repo: layout.export(commit) for repo, commit in commits.items()},
-        timestamp=records.read(layout, "tree")["timestamp"],
-        **more,
+    note("chroot-entered", chroot=chroot.name, mounts=len(table))
+    return MountRecord(
+        tuple(Mount(**mount) for mount in table),
+        tuple(sorted(filter(None, environment.split("\0")))),
     )
 
 
-def _etc(site: Site, name: str) -> Path:
-    """The generated /etc/portage of a chroot; raises where somebody has changed it since."""
-    from tasks.portage import etc_portage
-
-    record = records.read(site.layout, f"etc:{name}")
-    folder = site.layout.state / str(record["path"])
-    etc_portage.vouched(folder, record["files"])
-    return folder
-
-
-def revisions(site: Site, name: str) -> dict[str, str]:
-    """The commit of every repository that a chroot sees."""
-    found = {site.config.tree.name: records.read(site.layout, "tree")["commit"]}
-    for other in site.config.effective(name).overlays:
-        found[other] = records.read(site.layout, f"overlay:{other}")["commit"]
-    return found
-
-
-@contextmanager
-def workspace(site: Site, name: str) -> Iterator[Path]:
-    """A throwaway upper layer under this task's name."""
-    from tasks.system import sandbox
-
-    with sandbox.workspace(site.layout.work, name, site.layout.trash) as space:
-        yield space
-
-
-def sweep(site: Site, folder: Path, keep: set[Path]) -> None:
-    """Delete what earlier runs left in a folder of identified results."""
+def sweep(folder: Path, keep: set[Path], trash: Path) -> None:
+    """Delete earlier results in a folder of results that are named by their content."""
     if folder.is_dir():
         for entry in folder.iterdir():
             if entry not in keep:
-                remove_tree(entry, site.layout.trash)
-
-
-def _relative(site: Site, path: Path) -> str:
-    return str(path.relative_to(site.layout.state))
-
-
-def _paths(site: Site, relative: list[str]) -> list[Path]:
-    return [site.layout.state / part for part in relative]
+                remove_tree(entry, trash)

@@ -1,8 +1,8 @@
-"""What a chroot of a group may fetch: from the site's own mirror, by a password of its own.
+"""Fetching for a chroot of a group: restricted files, from the site's own mirror, by a password.
 
-That is done before the build and in a sandbox of its own, where no phase of an ebuild runs as
-root. The password is made for it and is gone when it ends: the build, and what is built, never had
-one. What was fetched so lies in a DISTDIR that no other chroot sees.
+It happens before the build, in a sandbox of its own from the seed, where no phase of an ebuild runs
+as root. The password is made for it and ends with it: the build never has one. The files lie in a
+DISTDIR that no other chroot sees.
 """
 
 from __future__ import annotations
@@ -11,30 +11,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.flow import chroots, ephemeral, etc
-from tasks.site import Site
+from tasks.chroot import sandboxes
+from tasks.flow import ephemeral, etc
+from tasks.records import Inputs
+from tasks.site import Chroot
+from tasks.system.notes import note
 from tasks.system.sandbox import Bind
-from tasks.system.terminal import say
 
 
 @dataclass(frozen=True)
 class Distdir:
-    """Where a chroot's distfiles are: mounts, variables, and the folder that it can write to."""
+    """The DISTDIR of a chroot: mounts, variables, and the folder that it can write to."""
 
     folder: Path
     binds: tuple[Bind, ...]
     variables: dict[str, str] = field(default_factory=dict)
 
 
-def distdir(site: Site, name: str) -> Distdir:
-    """The DISTDIR of all, or a chroot's own beside it if it is in a group (PORTAGE_RO_DISTDIRS)."""
+def distdir(chroot: Chroot) -> Distdir:
+    """The shared DISTDIR; a chroot in a group has its own beside it (PORTAGE_RO_DISTDIRS)."""
     from tasks.portage import etc_portage
 
-    layout = site.layout
+    layout = chroot.layout
     shared, target = str(layout.distfiles), etc_portage.DISTDIR
-    if not site.config.effective(name).groups:
+    if not chroot.config.groups:
         return Distdir(layout.distfiles, (Bind(shared, target, writable=True),))
-    own, beside = layout.restricted_distfiles(name), f"{target}.shared"
+    own, beside = layout.restricted_distfiles(chroot.name), f"{target}.shared"
     return Distdir(
         own,
         (Bind(str(own), target, writable=True), Bind(shared, beside)),
@@ -42,34 +44,34 @@ def distdir(site: Site, name: str) -> Distdir:
     )
 
 
-def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
+def fetch(chroot: Chroot, inputs: Inputs, binds: Sequence[Bind], log: Path) -> None:
     """Fetch what the build of a chroot in groups needs, with its password; else do nothing.
 
-    `binds` are those of the build. Raises BinmillError for what is nowhere to be had.
+    `binds` are those of the build. Raises BinmillError for files that no server has.
     """
     from tasks.portage import emerge
     from tasks.serve import policy
 
-    groups = site.config.effective(name).groups
+    groups = chroot.config.groups
     if not groups:
         return
-    say(f"  fetching for {name} as a member of {', '.join(groups)}")
+    note("fetch-begins", chroot=chroot.name, groups=groups)
     doors = [policy.mirror(group) for group in groups]
     with (
-        chroots.workspace(site, f"fetch-{name}") as space,
-        ephemeral.admitting(site, doors, {name: groups}, space) as server,
+        chroot.workspace("fetch") as space,
+        ephemeral.admitting(chroot.site, doors, {chroot.name: groups}, space) as server,
     ):
-        server.hand_over(name, space / "access")
-        _write_etc(site, name, [f"{server.url}/{door.path}" for door in doors], space / "etc")
-        inside = chroots.plan(
-            site,
-            name,
+        server.hand_over(chroot.name, space / "access")
+        local = [f"{server.url}/{door.path}" for door in doors]
+        inside = sandboxes.from_seed(
+            chroot,
+            inputs,
             space,
+            files=etc.portage_files(chroot, local=local),
             network=True,
-            etc=space / "etc",
             binds=(*binds, Bind(str(space / "access"), ephemeral.ACCESS)),
             variables={
-                **distdir(site, name).variables,
+                **distdir(chroot).variables,
                 # as root: what runs as `portage` cannot read the password
                 "FEATURES": "-userfetch",
                 "FETCHCOMMAND": ephemeral.FETCH,
@@ -78,16 +80,8 @@ def fetch(site: Site, name: str, binds: Sequence[Bind], log: Path) -> None:
         )
         emerge.fetch(
             inside,
-            site.config.chroots[name].packages,
-            site.config.build,
+            chroot.own.packages,
+            chroot.site.config.build,
             log,
             f"a restricted file is given to it by: doit distfile add FILE --group {groups[0]}",
         )
-
-
-def _write_etc(site: Site, name: str, local: Sequence[str], target: Path) -> None:
-    """The chroot's /etc/portage, with the mirror for as long as it is there."""
-    from tasks.portage import etc_portage
-
-    made = etc.portage_files(site, name, local=local)
-    etc_portage.write(made, etc_portage.profile_link(site.config, name), target, site.layout.trash)

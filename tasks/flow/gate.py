@@ -6,42 +6,40 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import records
-from tasks.flow import candidate, chroots, etc
-from tasks.records import Record
-from tasks.site import Site
-from tasks.system.terminal import say
+from tasks.chroot import sandboxes
+from tasks.flow import candidate, etc, signing
+from tasks.records import BINPKGS, CANDIDATE, SEED, GateRecord, Inputs
+from tasks.site import Chroot, Site
+from tasks.system.notes import note
 
 if TYPE_CHECKING:
     from tasks.portage.index import Stanza
     from tasks.system.sandbox import Sandbox
 
 
-def gate(site: Site, name: str) -> Record:
-    """Hold a candidate against its plan and install all of it in a fresh chroot, without network.
+def check_candidate(chroot: Chroot, inputs: Inputs) -> GateRecord:
+    """Compare a candidate with its set and install all of it in a fresh chroot, without network.
 
-    Raises BinmillError that lists all that is wrong.
+    Raises BinmillError that lists every violation.
     """
-    from tasks.publish import gate as gates
-    from tasks.publish import published
+    from tasks.publish import gate, published
 
-    layout = site.layout
-    number = records.read(layout, f"candidate:{name}")["generation"]
-    folder = published.place(layout.binhost(name), number)
-    log = layout.log(f"gate:{name}")
+    number = inputs[CANDIDATE(chroot.name)].generation
+    folder = published.place(chroot.binhost, number)
+    log = chroot.log("gate")
     views = stanzas_of(folder)
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
-    wrong = [*licences(site, views), *_holes(site, name, list(every.values()))]
-    with chroots.workspace(site, f"gate-{name}") as space:
-        room = _room(site, name, folder, list(views), space)
-        wrong += _clashes(site, name, folder, views, room)
+    wrong = [*licences(chroot.site, views), *_holes(chroot, inputs, list(every.values()))]
+    with chroot.workspace("gate") as space:
+        client = _client(chroot, inputs, folder, list(views), space)
+        wrong += _clashes(chroot, inputs, folder, views, client)
         if not wrong:
             cpvs = [stanza["CPV"] for stanza in every.values()]
-            wrong = gates.install(room, site.config.chroots[name].packages, cpvs, log)
+            wrong = gate.install(client, chroot.own.packages, cpvs, log)
     if wrong:
-        raise gates.refusal(name, number, wrong, log)
-    say(f"  {name}: all {len(every)} packages of candidate {number} were installed offline")
-    return {"generation": number, "packages": len(every)}
+        raise gate.refusal(chroot.name, number, wrong, log)
+    note("gate-passed", chroot=chroot.name, packages=len(every), number=number)
+    return GateRecord(number, len(every))
 
 
 def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:
@@ -57,7 +55,7 @@ def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:
 
 
 def licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
-    """The packages in a view whose group may not have them."""
+    """The packages in a view that [access] does not allow its group."""
     from tasks.config.access import Access
     from tasks.serve import policy
 
@@ -71,69 +69,59 @@ def licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
     ]
 
 
-def _holes(site: Site, name: str, stanzas: list[Stanza]) -> list[str]:
-    """The packages of the set that are in no view, those aside that nobody may have."""
-    from tasks.publish import gate as gates
+def _holes(chroot: Chroot, inputs: Inputs, stanzas: list[Stanza]) -> list[str]:
+    """The packages of the set that are in no view, except those withheld from all groups."""
+    from tasks.publish import gate
 
-    made = records.read(site.layout, f"binpkgs:{name}")
-    nobodys = set(candidate.nobodys(site, name, made))
-    planned = [package for package in made["packages"] if package["path"] not in nobodys]
-    return gates.holes(planned, stanzas)
+    record = inputs[BINPKGS(chroot.name)]
+    withheld = set(candidate.withheld(chroot, record))
+    return gate.holes([each for each in record.packages if each.path not in withheld], stanzas)
 
 
 def _clashes(
-    site: Site, name: str, folder: Path, views: dict[str, list[Stanza]], room: Sandbox
+    chroot: Chroot,
+    inputs: Inputs,
+    folder: Path,
+    views: dict[str, list[Stanza]],
+    client: Sandbox,
 ) -> list[str]:
-    """Sonames that nothing provides, and files that two packages have."""
+    """Sonames that nothing provides, and files that two packages install."""
     from tasks.portage import gpkg
-    from tasks.publish import gate as gates
+    from tasks.publish import gate
 
-    seed = records.read(site.layout, f"seed:{site.config.seed_of(name)}")
+    seed = chroot.layout.seed(inputs[SEED(chroot.seed)].sha512)
     where = {stanza["PATH"]: view for view, stanzas in views.items() for stanza in stanzas}
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
     stanzas = list(every.values())
-    wrong = gates.unmet(stanzas, gates.of_seed(site.layout.seed(seed["sha512"]), stanzas))
-    found = gates.collisions(
+    wrong = gate.unmet(stanzas, gate.of_seed(seed, stanzas))
+    collisions = gate.collisions(
         {stanza["CPV"]: gpkg.files(folder / where[path] / path) for path, stanza in every.items()}
     )
-    asked = room.workspace / "asked"
-    left = gates.not_blocked(found, stanzas, lambda words: gates.blockers(room, asked, words))
-    return wrong + [gates.worded(each) for each in left]
+    asked = client.workspace / "asked"
+    left = gate.not_blocked(collisions, stanzas, lambda words: gate.blockers(client, asked, words))
+    return wrong + [gate.worded(each) for each in left]
 
 
-def _room(site: Site, name: str, folder: Path, views: list[str], space: Path) -> Sandbox:
-    """A fresh chroot from the seed, as a client's, with the candidate in it and no network."""
-    from tasks.portage import etc_portage
-    from tasks.publish import client as clients
-    from tasks.publish import gate as gates
-    from tasks.publish import sign
+def _client(chroot: Chroot, inputs: Inputs, folder: Path, views: list[str], space: Path) -> Sandbox:
+    """A fresh chroot from the seed, set up as a client, with the candidate and no network."""
+    from tasks.publish import client, gate
     from tasks.system.sandbox import Bind
 
-    layout, key = site.layout, site.config.binhost.signing_key
-    public = sign.public_key(site.signing_home, key)
-    seed = records.read(layout, f"seed:{site.config.seed_of(name)}")
-    made = etc.portage_files(
-        site,
-        name,
-        features=clients.FEATURES,
-        variables=clients.VARIABLES,
-        binrepos=gates.binrepos(views),
-    )
-    etc_portage.write(
-        made, etc_portage.profile_link(site.config, name), space / "etc", layout.trash
-    )
-    clients.keyring(public, str(key), space / "etc" / clients.GNUPG)
     (space / "asked").mkdir()
-    shutil.copy(gates.PROGRAM, space / "asked")
-    room: Sandbox = chroots.plan(
-        site,
-        name,
+    shutil.copy(gate.PROGRAM, space / "asked")
+    return sandboxes.from_seed(
+        chroot,
+        inputs,
         space,
-        etc=space / "etc",
-        layers=[layout.seed(seed["sha512"])],
+        files=etc.portage_files(
+            chroot,
+            features=client.FEATURES,
+            variables=client.VARIABLES,
+            binrepos=gate.binrepos(views),
+        ),
+        trusted=signing.signing_key(chroot.site),
         binds=(
-            Bind(str(folder), gates.CANDIDATE),
-            Bind(str(space / "asked"), gates.INSIDE),
+            Bind(str(folder), gate.CANDIDATE),
+            Bind(str(space / "asked"), gate.INSIDE),
         ),
     )
-    return room

@@ -1,48 +1,49 @@
-"""mirror, distfile: the files that are given to others, and the groups that they are for."""
+"""mirror: the distfiles that are served to others, and the groups that may have them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks import records
 from tasks.errors import BinmillError, NotTrusted
-from tasks.flow.serve import Words
-from tasks.records import Record
+from tasks.records import OVERLAY, TREE, Inputs, Key, MirrorRecord
 from tasks.site import Site, identity
 from tasks.system.files import locked, write_atomic
 from tasks.system.terminal import say
 
 
-def fill(site: Site) -> Record:
-    """Let the mirror have what builds have fetched; the record says what it has."""
+def fill(site: Site, inputs: Inputs) -> MirrorRecord:
+    """Add distfiles fetched by builds to the mirror; the record says what it has."""
     from tasks.serve import distfiles
 
     with locked(site.layout.busy("distfile"), "the mirror"):
-        _sync(site)
+        _sync(site, inputs)
     groups = ("public", *site.config.access.groups)
-    held = {group: sorted(distfiles.held(site.layout.mirror(group))) for group in groups}
-    return {"files": {g: len(names) for g, names in held.items()}, "names": identity(held)}
+    names = {group: sorted(distfiles.held(site.layout.mirror(group))) for group in groups}
+    return MirrorRecord({group: len(each) for group, each in names.items()}, identity(names))
 
 
-def distfile(site: Site, words: list[str]) -> None:
-    """`doit distfile add FILE --group GROUP`, `doit distfile sync`."""
-    parser = Words(prog="doit distfile", add_help=False)
-    parser.add_argument("verb", choices=("add", "sync"))
-    parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--group")
-    asked = parser.parse_args(words)
-    if (asked.verb == "add") != bool(asked.files):
-        parser.error("add takes files, sync none")
+def add(site: Site, files: Sequence[Path], group: str | None) -> None:
+    """Add an administrator's files to a group's distfiles."""
     with locked(site.layout.busy("distfile"), "the mirror"):
-        if asked.verb == "add":
-            _add(site, asked.files, asked.group)
-        else:
-            _sync(site)
+        _add(site, files, group)
 
 
-def _add(site: Site, files: list[Path], group: str | None) -> None:
+def sync(site: Site) -> None:
+    """Add distfiles fetched by builds to the mirror now."""
+    with locked(site.layout.busy("distfile"), "the mirror"):
+        _sync(site, records.reading(site.layout, tree_keys(site)))
+
+
+def tree_keys(site: Site) -> list[Key[Any]]:
+    """The records of the locked tree and overlays, whose Manifests name the distfiles."""
+    return [TREE(), *(OVERLAY(name) for name in site.config.overlays)]
+
+
+def _add(site: Site, files: Sequence[Path], group: str | None) -> None:
     from tasks.serve import distfiles
 
     chosen = group or site.config.access.restricted
@@ -52,18 +53,19 @@ def _add(site: Site, files: list[Path], group: str | None) -> None:
             f"there is no group {chosen!r}" if chosen else "which group may have it?",
             f"say --group with one of: {', '.join(known)}",
         )
-    named = distfiles.wanted(_trees(site))
+    inputs = records.reading(site.layout, tree_keys(site))
+    named = distfiles.wanted(_trees(site, inputs))
     for file in files:
         name = distfiles.add(file, named, site.layout.mirror(chosen))
         say(f"  {name}: fits its Manifest, for {chosen}")
 
 
-def _sync(site: Site) -> None:
+def _sync(site: Site, inputs: Inputs) -> None:
     """Let in what chroots have fetched and anybody may have; delete what has long been unnamed."""
     from tasks.serve import distfiles
 
     layout = site.layout
-    named = distfiles.wanted(_trees(site))
+    named = distfiles.wanted(_trees(site, inputs))
     public = layout.mirror("public")
     there = distfiles.held(public)
     new, refused = 0, []
@@ -107,7 +109,6 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
 
 
-def _trees(site: Site) -> list[Path]:
-    """The locked tree and overlays as files; raises Stale for one that has not been made yet."""
-    tasks = ["tree", *(f"overlay:{name}" for name in site.config.overlays)]
-    return [site.layout.export(records.read(site.layout, task)["commit"]) for task in tasks]
+def _trees(site: Site, inputs: Inputs) -> list[Path]:
+    """The exported tree and overlays; raises Stale for one that is not there yet."""
+    return [site.layout.export(inputs[key].commit) for key in tree_keys(site)]

@@ -1,4 +1,4 @@
-"""publish: what clients see, and how they get from one generation to another."""
+"""publish: the generation that clients see, and how they get from one to another."""
 
 from __future__ import annotations
 
@@ -9,158 +9,156 @@ from typing import Any
 
 from tasks import records
 from tasks.errors import BinmillError
-from tasks.flow import candidate, chroots
-from tasks.records import Record
-from tasks.site import Site
-from tasks.system.terminal import say
+from tasks.flow import signing
+from tasks.records import BINPKGS, CANDIDATE, CandidateRecord, Inputs, PublishRecord
+from tasks.site import Chroot
+from tasks.system.notes import note
 
 
-def publish(site: Site, name: str, *, asked: bool) -> Record:
-    """Switch clients to the candidate that went through the gate; tidy what nobody needs any more.
+def publish_candidate(chroot: Chroot, inputs: Inputs) -> PublishRecord:
+    """Switch clients to the candidate that passed the gate; delete generations no longer needed.
 
-    After a rollback it stays as it is until the set changes, or somebody asks for it.
+    After a rollback the current one stays until the set changes, or the task is named.
     """
     from tasks.publish import generation, published
 
-    made = records.read(site.layout, f"candidate:{name}")
-    binhost, number = site.layout.binhost(name), made["generation"]
-    now = generation.current(binhost)
-    if now is not None and held_by_rollback(site, name) and not asked:
-        say(f"  {name}: generation {now}, of a rollback, is held; to end that: doit publish:{name}")
-    elif now is None or _origin(site, name, now) != number:
-        _let_out(site, name, number)
-    for channel in ("", *site.config.binhost.channels):
-        if not valid(site, name, channel):
-            _renew(site, name, channel)
-    now = generation.current(binhost)
-    assert now is not None  # noqa: S101 - the candidate has been let out, or there was one
-    gone = tidy(site, name)
-    say(
-        f"  {name}: generation {now} is current"
-        + (f"; {len(gone)} old ones deleted" if gone else "")
-    )
-    facts = published.facts(binhost, now)
-    return {"generation": now, "set": facts["set"], "views": facts["views"]}
+    candidate = inputs[CANDIDATE(chroot.name)]
+    binhost, number = chroot.binhost, candidate.generation
+    current = generation.current(binhost)
+    set_id = inputs[BINPKGS(chroot.name)].set
+    if current is not None and holds_rollback(chroot, set_id) and not inputs.request.named:
+        note("rollback-held", chroot=chroot.name, number=current)
+    elif current is None or _origin(chroot, current) != number:
+        _show(chroot, inputs, number)
+    for channel in ("", *chroot.site.config.binhost.channels):
+        if not valid(chroot, channel):
+            _renew(chroot, inputs, channel)
+    current = generation.current(binhost)
+    assert current is not None  # noqa: S101 - the candidate is published, or there was one
+    gone = tidy(chroot, {number, current})
+    note("generation-current", chroot=chroot.name, number=current)
+    if gone:
+        note("generations-deleted", chroot=chroot.name, numbers=len(gone))
+    facts = published.facts(binhost, current)
+    return PublishRecord(current, facts["set"], facts["views"])
 
 
-def _let_out(site: Site, name: str, number: int) -> None:
+def _show(chroot: Chroot, inputs: Inputs, number: int) -> None:
     """Show clients a candidate, or an earlier generation as a new one."""
     from tasks.publish import generation, published
 
-    binhost = site.layout.binhost(name)
+    binhost = chroot.binhost
     if generation.is_next(binhost, number):
         generation.let_out(binhost, number)
     if number == max(published.numbers(binhost), default=0):
         generation.switch(binhost, number)
-    else:  # a rollback came in between: nobody may get what is older than what he has
-        again(site, name, number)
+    else:  # a rollback came in between: a client must not get anything older than it has
+        reissue(chroot, inputs, number)
 
 
-def _renew(site: Site, name: str, channel: str) -> None:
-    """Make a channel's generation anew, as it is, before its release manifest expires."""
+def _renew(chroot: Chroot, inputs: Inputs, channel: str) -> None:
+    """Issue a channel's generation again, unchanged, before its release manifest expires."""
     from tasks.publish import generation, published
 
-    binhost = site.layout.binhost(name)
-    number = generation.current(binhost, channel)
-    if number is not None:
-        facts = published.facts(binhost, number)
-        if facts["signer"] != site.config.binhost.signing_key:
-            say(
-                f"  {name}: generation {number} of {channel or 'a rollback'} is signed by another "
-                "key, and its manifest is not renewed; give it a newer one"
-            )
-            return
-        held = {key: facts[key] for key in ("rollback", "instead_of") if key in facts}
-        again(site, name, number, channel, **held)
+    number = generation.current(chroot.binhost, channel)
+    if number is None:
+        return
+    facts = published.facts(chroot.binhost, number)
+    if facts["signer"] != chroot.site.config.binhost.signing_key:
+        place = channel or "a rollback"
+        note("manifest-not-renewed", chroot=chroot.name, number=number, channel=place)
+        return
+    held = {key: facts[key] for key in ("rollback", "instead_of") if key in facts}
+    reissue(chroot, inputs, number, channel, **held)
 
 
-def _origin(site: Site, name: str, number: int) -> int:
+def _origin(chroot: Chroot, number: int) -> int:
     """The generation that first had a generation's packages."""
     from tasks.publish import published
 
-    return int(published.facts(site.layout.binhost(name), number).get("of", number))
+    return int(published.facts(chroot.binhost, number).get("of", number))
 
 
-def again(site: Site, name: str, number: int, channel: str = "", **about: Any) -> int:
-    """Make a new generation of the packages of an earlier one, for a channel; returns its number.
+def reissue(chroot: Chroot, inputs: Inputs, number: int, channel: str = "", **about: Any) -> int:
+    """Make a new generation of an earlier one's packages, for a channel; returns its number.
 
-    `about` is what it says of itself beside what the earlier one said.
+    `about` is added to the facts of the earlier one.
     """
     from tasks.publish import generation, published
 
-    layout = site.layout
-    binhost = layout.binhost(name)
-    about["of"] = _origin(site, name, number)
-    content = generation.content_of(
-        published.place(binhost, number), site.config.binhost.valid_days, **about
-    )
-    signer, key = content.about["signer"], site.config.binhost.signing_key
+    binhost, table = chroot.binhost, chroot.site.config.binhost
+    about["of"] = _origin(chroot, number)
+    content = generation.content_of(published.place(binhost, number), table.valid_days, **about)
+    signer, key = str(content.about["signer"]), str(table.signing_key)
     if signer != key:
         raise BinmillError(
-            f"the packages of generation {number} of {name} are signed by {signer}, not by {key}",
-            "clients trust the newer key; take a generation that is signed by it",
+            "generation-signed-by-other-key",
+            number=number,
+            chroot=chroot.name,
+            signer=signer,
+            key=key,
         )
-    with chroots.workspace(site, f"sign-{name}") as space:
-        sign = partial(candidate.sign_beside, site, name, space)
-        new = generation.prepare(binhost, content, sign, layout.trash)
+    with chroot.workspace("sign") as space:
+        sign = partial(signing.sign_beside, chroot, inputs, space)
+        new = generation.prepare(binhost, content, sign, chroot.layout.trash)
     generation.let_out(binhost, new)
     generation.switch(binhost, new, channel)
     return new
 
 
-def held_by_rollback(site: Site, name: str) -> bool:
-    """Whether the current generation is of a rollback, and the set is still that of then."""
+def holds_rollback(chroot: Chroot, set_id: str) -> bool:
+    """Whether the current generation comes from a rollback away from that set."""
     from tasks.publish import generation, published
 
-    binhost = site.layout.binhost(name)
-    now = generation.current(binhost)
-    held = published.facts(binhost, now).get("instead_of") if now is not None else None
-    return held is not None and held == records.read(site.layout, f"binpkgs:{name}")["set"]
+    current = generation.current(chroot.binhost)
+    facts = published.facts(chroot.binhost, current) if current is not None else {}
+    return facts.get("instead_of") is not None and facts["instead_of"] == set_id
 
 
-def tidy(site: Site, name: str) -> list[int]:
-    """Delete the generations that nobody needs; returns their numbers.
+def rollback_ends(chroot: Chroot) -> bool:
+    """Whether publish:NAME would end a rollback, if it were named."""
+    try:
+        record = records.load(chroot.layout, BINPKGS(chroot.name))
+    except BinmillError:
+        return False
+    return holds_rollback(chroot, record.set)
 
-    What records name stays: it would be made again.
-    """
+
+def tidy(chroot: Chroot, pinned: set[int]) -> list[int]:
+    """Delete the generations that nothing needs, except those pinned; returns their numbers."""
     from tasks.publish import generation
 
-    pinned = {
-        records.read(site.layout, task)["generation"]
-        for task in (f"candidate:{name}", f"publish:{name}")
-        if site.layout.record(task).exists()
-    }
-    table = site.config.binhost
+    table = chroot.site.config.binhost
     return generation.prune(
-        site.layout.binhost(name),
+        chroot.binhost,
         pinned,
         keep=table.keep,
         keep_days=table.keep_days,
-        trash=site.layout.trash,
+        trash=chroot.layout.trash,
     )
 
 
-def place(site: Site, name: str, record: Record) -> Path:
-    """Where the generation lies that a record names."""
+def place(chroot: Chroot, record: CandidateRecord | PublishRecord | records.GateRecord) -> Path:
+    """The folder of the generation that a record names."""
     from tasks.publish import published
 
-    return published.place(site.layout.binhost(name), record["generation"])
+    return published.place(chroot.binhost, record.generation)
 
 
-def all_valid(site: Site, name: str) -> bool:
-    """Whether that holds for every channel."""
-    return all(valid(site, name, channel) for channel in ("", *site.config.binhost.channels))
+def all_valid(chroot: Chroot) -> bool:
+    """Whether the release manifests of every channel are valid for a while."""
+    return all(valid(chroot, channel) for channel in ("", *chroot.site.config.binhost.channels))
 
 
-def valid(site: Site, name: str, channel: str = "") -> bool:
-    """Whether a channel's release manifests are good for a while; True if there are none."""
+def valid(chroot: Chroot, channel: str = "") -> bool:
+    """Whether a channel's release manifests are valid for a while; True if there are none."""
     from tasks.publish import generation, published, release_manifest
 
-    binhost = site.layout.binhost(name)
+    binhost = chroot.binhost
     try:
-        now = generation.current(binhost, channel)
-        created = published.facts(binhost, now)["created"] if now is not None else None
+        current = generation.current(binhost, channel)
+        created = published.facts(binhost, current)["created"] if current is not None else None
     except (BinmillError, OSError, LookupError, ValueError):
         return False  # damaged, or of a release that had none
-    valid_days = site.config.binhost.valid_days
+    valid_days = chroot.site.config.binhost.valid_days
     return created is None or time.time() < release_manifest.renewal(created, valid_days)

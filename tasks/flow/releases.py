@@ -1,137 +1,100 @@
-"""rollback, promote, generations, diff: what people do with what was published."""
+"""Rollback, promotion and comparison of what was published."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from tasks import records
+from tasks.chroot import sandboxes
 from tasks.errors import BinmillError
 from tasks.flow import gate, publish
-from tasks.flow.serve import Words
-from tasks.site import Site
+from tasks.records import BINPKGS, Inputs
+from tasks.site import Chroot
 from tasks.system.files import locked
-from tasks.system.terminal import say
 
 if TYPE_CHECKING:
-    from tasks.publish.diff import Released
+    from tasks.publish.diff import Difference, Released
 
 
-def rollback(site: Site, words: list[str]) -> None:
-    """`doit rollback:NAME [--to N]`: an earlier generation's packages, as a new generation.
+def roll_back(chroot: Chroot, to: str = "") -> tuple[int, int]:
+    """Publish an earlier generation's packages as a new generation; returns (new, earlier).
 
-    What clients have read must not be followed by something older, so nothing old comes back as
-    it was. It is held: see switching.publish.
+    A client must not meet anything older than it has read, so an old generation does not come back
+    as it was. The new one is held: see publish.publish_candidate. Raises BinmillError where there
+    is no such generation, or [access] does not allow it now.
     """
     from tasks.publish import generation, published, retention
 
-    parser = Words(prog="doit rollback", add_help=False)
-    parser.add_argument("name")
-    parser.add_argument("--to", default="")
-    asked = parser.parse_args(words)
-    name = _known(site, asked.name)
-    binhost = site.layout.binhost(name)
-    with locked(site.layout.busy(f"publish:{name}"), f"publish:{name}"):
-        kept, now = generation.kept(binhost), generation.current(binhost)
-        target = retention.before(kept, now, asked.to)
-        wrong = gate.licences(site, gate.stanzas_of(published.place(binhost, target)))
+    binhost = chroot.binhost
+    task = f"publish:{chroot.name}"
+    with locked(chroot.layout.busy(task), task):
+        kept, current = generation.kept(binhost), generation.current(binhost)
+        target = retention.before(kept, current, to)
+        wrong = gate.licences(chroot.site, gate.stanzas_of(published.place(binhost, target)))
         if wrong:
             raise BinmillError(
-                f"generation {target} of {name} is not what [access] allows now: {wrong[0]}",
-                "go back to another one (doit generations), or change [access]",
+                "rollback-not-allowed", number=target, chroot=chroot.name, reason=wrong[0]
             )
-        new = publish.again(
-            site, name, target, rollback=target, instead_of=_newest_set(site, name, now)
+        new = publish.reissue(
+            chroot,
+            _inputs(chroot),
+            target,
+            rollback=target,
+            instead_of=_newest_set(chroot, current),
         )
-    say(
-        f"{name}: generation {new} is current, with the packages of {target}; it is held until the "
-        f"set changes, or until doit publish:{name}"
-    )
+    return new, target
 
 
-def promote(site: Site, words: list[str]) -> None:
-    """`doit promote NAME [N] [--to CHANNEL]`: a tested generation to the next channel, as it is."""
-    from tasks.publish import generation, published
+def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, int]:
+    """Give a channel a tested generation, unchanged; returns the channel and the generation.
 
-    parser = Words(prog="doit promote", add_help=False)
-    parser.add_argument("name")
-    parser.add_argument("number", nargs="?", default="")
-    parser.add_argument("--to", default="")
-    asked = parser.parse_args(words)
-    name, channels = _known(site, asked.name), site.config.binhost.channels
-    channel = asked.to or (channels[0] if channels else "")
-    if channel not in channels:
-        raise BinmillError(
-            f"there is no channel {channel!r}",
-            f"[binhost] channels in config.toml has: {', '.join(channels) or 'none'}",
-        )
-    binhost = site.layout.binhost(name)
-    below = ["", *channels][channels.index(channel)]
-    with locked(site.layout.busy(f"publish:{name}"), f"publish:{name}"):
-        number = _number(site, name, asked.number, generation.current(binhost, below))
-        before = generation.current(binhost, channel)
-        if before == number:
-            raise BinmillError(f"{channel} has generation {number} already", "doit generations")
-        if before is not None and _stamp(site, name, before) > _stamp(site, name, number):
-            number = publish.again(site, name, number, channel)
-        else:
-            generation.switch(binhost, number, channel)
-    facts = published.facts(binhost, number)
-    say(f"{name}: {channel} has generation {number}, {facts['packages']} packages")
-
-
-def generations(site: Site, words: list[str]) -> None:
-    """`doit generations [NAME] [--json]`: what is kept, what is current, what is held."""
-    from tasks.publish import generation, retention
-
-    parser = Words(prog="doit generations", add_help=False)
-    parser.add_argument("name", nargs="?")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(words)
-    names = [_known(site, asked.name)] if asked.name else list(site.config.chroots)
-    found = {name: generation.kept(site.layout.binhost(name)) for name in names}
-    if asked.json:
-        say(
-            json.dumps(
-                [g for name in names for g in retention.as_json(name, found[name])], indent=1
-            )
-        )
-    else:
-        say("\n".join(retention.text(name, found[name]) for name in names))
-
-
-def diff(site: Site, words: list[str]) -> None:
-    """`doit diff NAME [N [M]] [--json]`: what a client of N meets when it is given M.
-
-    Without N the current one and what was current before it; without M, N and the current one.
+    Without `to` the first channel, without `number` what the channel before it has.
     """
-    from tasks.publish import diff as diffs
     from tasks.publish import generation
 
-    parser = Words(prog="doit diff", add_help=False)
-    parser.add_argument("name")
-    parser.add_argument("numbers", nargs="*")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(words)
-    if len(asked.numbers) > 2:
-        parser.error("two generations are compared, not more")
-    name = _known(site, asked.name)
-    binhost = site.layout.binhost(name)
-    first, second = ([*asked.numbers, "", ""])[:2]
-    old = _number(site, name, first, generation.current(binhost, previous=True))
-    new = _number(site, name, second, generation.current(binhost))
-    found = diffs.compare(_released(site, name, old), _released(site, name, new))
-    say(json.dumps(diffs.as_json(found), indent=1) if asked.json else diffs.text(found, name))
+    channels = chroot.site.config.binhost.channels
+    channel = to or (channels[0] if channels else "")
+    if channel not in channels:
+        raise BinmillError("channel-unknown", channel=channel, known=channels or ["none"])
+    binhost, task = chroot.binhost, f"publish:{chroot.name}"
+    below = ["", *channels][channels.index(channel)]
+    with locked(chroot.layout.busy(task), task):
+        chosen = _number(chroot, number, generation.current(binhost, below))
+        before = generation.current(binhost, channel)
+        if before == chosen:
+            raise BinmillError("channel-has-generation", channel=channel, number=chosen)
+        if before is not None and _stamp(chroot, before) > _stamp(chroot, chosen):
+            chosen = publish.reissue(chroot, _inputs(chroot), chosen, channel)
+        else:
+            generation.switch(binhost, chosen, channel)
+    return channel, chosen
 
 
-def _released(site: Site, name: str, number: int) -> Released:
+def difference(chroot: Chroot, first: str = "", second: str = "") -> Difference:
+    """Compare two generations as a client of the first meets the second.
+
+    Without `first` the one that was current before, without `second` the current one.
+    """
+    from tasks.publish import diff, generation
+
+    old = _number(chroot, first, generation.current(chroot.binhost, previous=True))
+    new = _number(chroot, second, generation.current(chroot.binhost))
+    return diff.compare(_released(chroot, old), _released(chroot, new))
+
+
+def _inputs(chroot: Chroot) -> Inputs:
+    """What signing a generation again reads."""
+    return records.reading(chroot.layout, sandboxes.seed_keys(chroot))
+
+
+def _released(chroot: Chroot, number: int) -> Released:
     """All packages of a generation, whatever their group, and what each was built from."""
     from tasks.publish import provenance, published
     from tasks.publish.diff import Released
 
-    folder = published.place(site.layout.binhost(name), number)
+    folder = published.place(chroot.binhost, number)
     files = published.files(folder)
-    stanzas = {s["PATH"]: s for found in gate.stanzas_of(folder).values() for s in found}
+    stanzas = {s["PATH"]: s for listed in gate.stanzas_of(folder).values() for s in listed}
     return Released(
         number,
         [
@@ -142,42 +105,34 @@ def _released(site: Site, name: str, number: int) -> Released:
     )
 
 
-def _number(site: Site, name: str, word: str, otherwise: int | None) -> int:
-    """The generation or candidate that is meant; raises BinmillError if there is none."""
+def _number(chroot: Chroot, word: str, otherwise: int | None) -> int:
+    """The generation or candidate of that number; raises BinmillError if there is none."""
     from tasks.publish import published
 
-    binhost = site.layout.binhost(name)
+    binhost = chroot.binhost
     known = [*published.numbers(binhost), *published.numbers(binhost, published.CANDIDATES)]
     if word and word.isdecimal() and int(word) in known:
         return int(word)
     if not word and otherwise is not None:
         return otherwise
-    raise BinmillError(
-        f"there is no generation {word[:40]!r} of {name}"
-        if word
-        else f"{name} has no other generation to take",
-        f"doit generations {name} lists them: {', '.join(map(str, known)) or 'none'}",
-    )
+    numbers = list(map(str, known)) or ["none"]
+    if word:
+        raise BinmillError(
+            "generation-unknown", number=word[:40], chroot=chroot.name, known=numbers
+        )
+    raise BinmillError("generation-no-other", chroot=chroot.name, known=numbers)
 
 
-def _stamp(site: Site, name: str, number: int) -> int:
+def _stamp(chroot: Chroot, number: int) -> int:
     from tasks.publish import published
 
-    return int(published.facts(site.layout.binhost(name), number)["timestamp"])
+    return int(published.facts(chroot.binhost, number)["timestamp"])
 
 
-def _newest_set(site: Site, name: str, now: int | None) -> str:
-    """The set that a rollback is instead of: the newest one that was built."""
+def _newest_set(chroot: Chroot, current: int | None) -> str:
+    """The set that a rollback leaves: the newest one that was built."""
     from tasks.publish import published
 
-    if site.layout.record(f"binpkgs:{name}").exists():
-        return str(records.read(site.layout, f"binpkgs:{name}")["set"])
-    return str(published.facts(site.layout.binhost(name), now)["set"]) if now is not None else ""
-
-
-def _known(site: Site, name: str) -> str:
-    """A chroot's name; raises BinmillError where there is none of that name."""
-    if name not in site.config.chroots:
-        known = ", ".join(site.config.chroots)
-        raise BinmillError(f"there is no chroot {name[:80]!r}", f"one of: {known}")
-    return name
+    if chroot.layout.record(f"binpkgs:{chroot.name}").exists():
+        return records.load(chroot.layout, BINPKGS(chroot.name)).set
+    return str(published.facts(chroot.binhost, current)["set"]) if current is not None else ""

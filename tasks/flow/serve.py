@@ -1,10 +1,11 @@
-"""serve, user: what a site gives to others, and to whom."""
+"""Serving: nginx with the site's policy, and the users that may fetch."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,36 +23,31 @@ if TYPE_CHECKING:
 _LOG_BYTES = 10 << 20  # of requests, before a new log is begun; the one before is kept
 
 
-class Words(argparse.ArgumentParser):
-    """Reads the words of a command; what is wrong with them is told as one error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BinmillError(message, self.format_usage().strip().removeprefix("usage: "))
-
-
-def serve(site: Site, words: list[str]) -> None:
-    """`doit serve [--print]`: nginx with the site's policy until Ctrl-C, or its server block."""
+def show_configuration(site: Site) -> None:
+    """Print nginx's server block, for a web server of the operator's own."""
     from tasks.serve import nginx
+
+    layout = site.layout
+    _update_passwords(site)
+    say(
+        nginx.server(
+            _doors(site),
+            str(layout.state),
+            str(layout.passwords),
+            site.config.binhost.listen,
+            _tls(site),
+            clients=_clients(site),
+        )
+    )
+
+
+def serve_until_interrupted(site: Site) -> None:
+    """Run nginx with the site's policy until Ctrl-C."""
     from tasks.serve.nginx_process import running
 
-    parser = Words(prog="doit serve", add_help=False)
-    parser.add_argument("--print", action="store_true", dest="show")
-    asked = parser.parse_args(words)
     layout, config = site.layout, site.config
-    doors, tls, clients = _doors(site), _tls(site), _clients(site)
+    doors = _doors(site)
     _update_passwords(site)
-    if asked.show:
-        say(
-            nginx.server(
-                doors,
-                str(layout.state),
-                str(layout.passwords),
-                config.binhost.listen,
-                tls,
-                clients=clients,
-            )
-        )
-        return
     with (
         contextlib.suppress(KeyboardInterrupt),
         running(
@@ -59,8 +55,8 @@ def serve(site: Site, words: list[str]) -> None:
             layout.state,
             layout.serve,
             config.binhost.listen,
-            tls=tls,
-            clients=clients,
+            tls=_tls(site),
+            clients=_clients(site),
             passwords=layout.passwords,
             worker=config.serve.worker,
             log=layout.access_log,
@@ -118,54 +114,61 @@ def _seen(site: Site) -> list[object]:
     return found
 
 
-def user(site: Site, words: list[str]) -> None:
-    """`doit user add NAME --group GROUP [--certificate [--days N]]`, `remove NAME`, `list`."""
+def list_users(site: Site) -> None:
+    """Print the users, their groups, and what each shows to be let in."""
     from tasks.serve import users
 
-    parser = Words(prog="doit user", add_help=False)
-    parser.add_argument("verb", choices=("add", "remove", "list"))
-    parser.add_argument("name", nargs="?")
-    parser.add_argument("--group", action="append", default=[])
-    parser.add_argument("--certificate", action="store_true")
-    parser.add_argument("--days", type=int, default=365)
-    asked = parser.parse_args(words)
-    if asked.verb != "list" and asked.name is None:
-        parser.error(f"{asked.verb} needs the name of a user")
-    with locked(site.layout.busy("user"), "the list of users"):
-        if asked.verb == "list":
-            today = time.strftime("%Y-%m-%d", time.gmtime())
-            for name, held in sorted(users.read(site.layout.users).items()):
-                kind = "password"
-                if "until" in held:
-                    told = "until" if held["until"] > today else "that has expired,"
-                    kind = f"certificate {told} {held['until']}"
-                say(f"  {name:<20} {' '.join(held['groups'])}  {kind}")
-        elif asked.verb == "remove":
-            users.remove(site.layout.users, asked.name, site.layout.certificates)
-            _update_passwords(site)
-            say(f"{asked.name} has no access any more")
-        else:
-            _add_user(site, asked)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    for name, user in sorted(users.read(site.layout.users).items()):
+        kind = "password"
+        if "until" in user:
+            state = "until" if user["until"] > today else "expired"
+            kind = f"certificate {state} {user['until']}"
+        say(f"  {name:<20} {' '.join(user['groups'])}  {kind}")
 
 
-def _add_user(site: Site, asked: argparse.Namespace) -> None:
+def remove_user(site: Site, name: str) -> None:
+    """Remove a user."""
     from tasks.serve import users
 
-    file, folder, known = site.layout.users, site.layout.certificates, site.config.access.groups
-    if asked.certificate:
+    with _users_locked(site):
+        users.remove(site.layout.users, name, site.layout.certificates)
+        _update_passwords(site)
+    say(f"{name} has no access any more")
+
+
+def add_certificate(site: Site, name: str, groups: Sequence[str], days: int) -> None:
+    """Add a user with a certificate, or give one new groups and a new certificate."""
+    from tasks.serve import users
+
+    layout, known = site.layout, site.config.access.groups
+    with _users_locked(site):
         until = users.add_certificate(
-            file, asked.name, asked.group, known, folder=folder, days=asked.days
+            layout.users, name, groups, known, folder=layout.certificates, days=days
         )
         _update_passwords(site)
-        say(
-            f"{folder / asked.name}.pem is {asked.name}'s key and certificate, until {until};\n"
-            "move it to the client: it is not needed here"
+    say(
+        f"{layout.certificates / name}.pem is {name}'s key and certificate, until {until};\n"
+        "move it to the client: it is not needed here"
+    )
+
+
+def add_password(site: Site, name: str, groups: Sequence[str]) -> None:
+    """Add a user with a password, or give one new groups and a new password."""
+    from tasks.serve import users
+
+    layout = site.layout
+    with _users_locked(site):
+        password = users.add(
+            layout.users, name, groups, site.config.access.groups, layout.certificates
         )
-    else:
-        password = users.add(file, asked.name, asked.group, known, folder)
         _update_passwords(site)
-        # the terminal is the only place where it is ever written
-        say(f"{asked.name}'s password, shown this once:\n{password}")
+    # the terminal is the only place where it is ever written
+    say(f"{name}'s password, shown this once:\n{password}")
+
+
+def _users_locked(site: Site) -> AbstractContextManager[None]:
+    return locked(site.layout.busy("user"), "the list of users")
 
 
 def _doors(site: Site, *, at_start: bool = True) -> list[Door]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.flow import upstream_updates
-from tasks.records import Record
+from tasks.records import Inputs, SnapshotRecord
 from tasks.site import Site
 from tasks.system.files import locked
 from tasks.system.terminal import say
@@ -25,30 +22,26 @@ _HOUR = 3600
 _PART_SECONDS = 7 * 24 * _HOUR  # half a download that nobody went on with
 
 
-def snapshot(site: Site, *, asked: bool, day: str = "") -> Record:  # noqa: ARG001 - the engine's
-    """Freeze the newest snapshot, if there is one newer than what is frozen, or that of `day`.
+def freeze_newest(site: Site, inputs: Inputs) -> SnapshotRecord:
+    """Freeze the newest snapshot if it is newer than all that is frozen, or that of option `day`.
 
-    Pushes what the remote lacks, and says what else upstream has that is not pinned. The record
-    is about the newest frozen day, whatever `day` was.
+    Pushes what the remote lacks, and says what else upstream has beyond the pins. The record is
+    about the newest frozen day, whatever `day` was.
     """
     from tasks.snapshot import freeze
+
+    day = inputs.request.options.get("day", "")
 
     done = _picked(site, day_of(day, "--date")) if day else _newest(site)
     newest = freeze.newest(site.layout.tree)
     assert newest is not None  # noqa: S101 - else one of the two has raised
     _push(site, newest, done)
-    upstream_updates.ask(site)
+    upstream_updates.look(site)
     try:
         freeze.tidy(site.layout.tree)
     except BinmillError as failed:  # all that was wanted is done
         say(f"  {failed.message}")
-    return {
-        "tag": newest.tag,
-        "commit": newest.commit,
-        "timestamp": newest.timestamp,
-        "sha512": newest.sha512,
-        "signer": newest.signer,
-    }
+    return SnapshotRecord(newest.tag, newest.commit, newest.timestamp, newest.sha512, newest.signer)
 
 
 def frozen_day(site: Site, day: date) -> Freeze:
@@ -64,20 +57,6 @@ def day_of(tag: str, where: str) -> date:
     except ValueError:
         pass
     raise BinmillError(f"{where}: {tag!r} is not a day", "write it as the tags are, as 20260315")
-
-
-def log(site: Site, words: list[str]) -> None:
-    """`doit log [DAY [DAY]] [--json]`: what changed between two days; all of it in a pipe."""
-    from tasks.snapshot import changes, freeze
-
-    repository = site.layout.tree
-    named = [word for word in words if word != "--json"]
-    found = changes.changes(repository, *changes.pick(freeze.tags(repository), named))
-    if len(named) < len(words):
-        say(json.dumps(changes.as_json(found), indent=1))
-    else:
-        width, rows = shutil.get_terminal_size().columns, 9 if sys.stdout.isatty() else None
-        say(changes.text(found, name=site.config.tree.name, width=width, rows=rows))
 
 
 def _newest(site: Site) -> str:

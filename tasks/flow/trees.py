@@ -9,21 +9,22 @@ from tasks import lock as lock_file
 from tasks.errors import BinmillError, Stale
 from tasks.flow import upstream_updates
 from tasks.lock import Lock, SeedPin, TreePin
-from tasks.records import Record
+from tasks.records import Inputs, LockRecord, OverlayRecord, TreeRecord
 from tasks.site import Site
 from tasks.system.terminal import say
 
 
-def lock(site: Site, *, asked: bool, tree: str = "") -> Record:
-    """Write config.lock: everything anew when it was asked for, else what it does not pin yet.
+def resolve(site: Site, inputs: Inputs) -> LockRecord:
+    """Write config.lock: everything resolved again when the task was named, else only its gaps.
 
-    `tree` names a frozen day: then that is pinned, and all other pins stay.
+    The option `tree` names a frozen day: then that is pinned, and all other pins stay.
     """
     from tasks.snapshot import overlays
 
+    tree = inputs.request.options.get("tree", "")
     held = lock_file.load(site.layout)
     gaps = held.missing(site.config) if held else []
-    old = None if asked and not tree else held
+    old = None if inputs.request.named and not tree else held
 
     def keep(kind: str, name: str, resolve: Callable[[], Any]) -> Any:
         pins = getattr(old, f"{kind}s") if old else {}
@@ -53,7 +54,7 @@ def lock(site: Site, *, asked: bool, tree: str = "") -> Record:
         say(f"  wrote {site.layout.lock}: tree {made.tree.tag} at {made.tree.commit[:12]}")
         for line in _moves(held, made):
             say(f"  {line}")
-    return made.model_dump()
+    return LockRecord()
 
 
 def _frozen(site: Site, tag: str) -> TreePin:
@@ -94,11 +95,11 @@ def _moves(old: Lock | None, new: Lock) -> Iterator[str]:
             yield f"seed {name}: {before.path} -> {seed.path}"
 
 
-def tree(site: Site) -> Record:
-    """Have the locked commit of the tree as files: from here, the remote, or the mirrors."""
+def export_tree(site: Site, inputs: Inputs) -> TreeRecord:
+    """Check out the locked commit of the tree: from here, the remote, or the mirrors."""
     from tasks.snapshot import export, freeze, overlays, remote
 
-    pin = lock_file.read(site.layout).tree
+    pin = inputs.lock().tree
     layout = site.layout
     if not overlays.has(layout.tree, pin.commit) and site.config.tree.remote:
         try:
@@ -114,7 +115,7 @@ def tree(site: Site) -> Record:
             "was config.lock edited by hand? take it back, or run `doit lock`",
         )
     export.export(layout.tree, pin.commit, layout.export(pin.commit), layout.trash)
-    return {"tag": pin.tag, "commit": pin.commit, "timestamp": frozen.timestamp}
+    return TreeRecord(pin.tag, pin.commit, frozen.timestamp)
 
 
 def _freeze_again(site: Site, pin: TreePin) -> None:
@@ -124,14 +125,14 @@ def _freeze_again(site: Site, pin: TreePin) -> None:
     frozen_day(site, day_of(pin.tag, site.layout.lock.name))
 
 
-def overlay(site: Site, name: str) -> Record:
-    """Have an overlay's pinned commit as files; say where its branch is by now, and stay."""
+def export_overlay(site: Site, name: str, inputs: Inputs) -> OverlayRecord:
+    """Check out an overlay's pinned commit; say where its branch is by now."""
     from tasks.snapshot import export, overlays
 
-    pin = lock_file.pinned(lock_file.read(site.layout).overlays, "overlay", name)
-    pin = upstream_updates.asked(site, name, pin)
+    pin = lock_file.pinned(inputs.lock().overlays, "overlay", name)
+    pin = upstream_updates.with_password(site, name, pin)
     repository = site.layout.overlay(name)
     overlays.obtain(repository, pin)
     upstream_updates.of_overlay(site, name, pin)
     export.export(repository, pin.commit, site.layout.export(pin.commit), site.layout.trash)
-    return {"commit": pin.commit}
+    return OverlayRecord(pin.commit)

@@ -12,8 +12,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
+from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
 
 INDEX = "Packages"  # its name, in a binhost and in PKGDIR
@@ -79,12 +80,12 @@ def render(block: Mapping[str, str]) -> str:
     return "".join(f"{key}: {block[key]}\n" for key in sorted(block) if block[key]) + "\n"
 
 
-def of_set(stanzas: Iterable[Stanza], packages: Sequence[Mapping[str, Any]]) -> dict[str, Stanza]:
+def of_set(stanzas: Iterable[Stanza], packages: Sequence[Package]) -> dict[str, Stanza]:
     """The stanza of each package of a set, by path, from the index that the build's Portage wrote.
 
     Raises BinmillError for a package that has none, NotTrusted for one that has two.
     """
-    names = {package["path"]: package for package in packages}
+    names = {package.path: package for package in packages}
     found: dict[str, Stanza] = {}
     for stanza in stanzas:
         path = stanza.get("PATH", "")
@@ -95,12 +96,12 @@ def of_set(stanzas: Iterable[Stanza], packages: Sequence[Mapping[str, Any]]) -> 
             raise NotTrusted("index-duplicate", path=path)
         found[path] = {
             **{key: value for key, value in stanza.items() if key not in _NOT_OURS},
-            "CPV": package["cpv"],
-            "BUILD_ID": str(package["build_id"]),
+            "CPV": package.cpv,
+            "BUILD_ID": str(package.build_id),
         }
     for path, package in names.items():
         if path not in found:
-            raise BinmillError("index-lacks-package", package=package["cpv"])
+            raise BinmillError("index-lacks-package", package=package.cpv)
     return found
 
 

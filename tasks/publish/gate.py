@@ -14,8 +14,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tasks.domain import Package
 from tasks.errors import BinmillError, CommandFailed
 from tasks.portage import gpkg, inside
 from tasks.portage.emerge import installed, reason, said_since
@@ -52,13 +52,13 @@ class Collision:
     paths: tuple[str, ...]
 
 
-def holes(planned: Iterable[Mapping[str, Any]], stanzas: Sequence[Stanza]) -> list[str]:
+def holes(planned: Iterable[Package], stanzas: Sequence[Stanza]) -> list[str]:
     """List the packages of a set that are in no index, so that clients would miss them."""
     indexed = {(stanza["CPV"], stanza.get("BUILD_ID", "")) for stanza in stanzas}
     return [
-        f"missing: {package['cpv']} (build {package['build_id']}) is in no index"
+        f"missing: {package.cpv} (build {package.build_id}) is in no index"
         for package in planned
-        if (package["cpv"], str(package["build_id"])) not in indexed
+        if (package.cpv, str(package.build_id)) not in indexed
     ]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.domain import Package
 from tasks.errors import BinmillError
 from tasks.portage.index import Sums
 from tasks.system.files import digests, write_atomic, write_parts
@@ -99,14 +100,14 @@ def _refused(binhost: Path, path: str) -> BinmillError:
 
 
 def held(
-    binhost: Path, packages: Sequence[Mapping[str, Any]], signer: str
+    binhost: Path, packages: Sequence[Package], signer: str
 ) -> dict[str, SignedPackage]:
     """The packages that a generation has already, signed by this key, by path.
 
     Their sums are read from its ledger. Raises BinmillError for a file whose size has changed.
     """
     known, reused = published(binhost), dict[str, SignedPackage]()
-    missing = {p["path"]: p["sha512"] for p in packages if known.get(p["path"]) == p["sha512"]}
+    missing = {p.path: p.sha512 for p in packages if known.get(p.path) == p.sha512}
     for number in reversed(numbers(binhost)):
         if not missing:
             break

@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from json import loads
 from pathlib import Path
 
 from tasks import lock as lock_file
+from tasks import records
 from tasks.errors import BinmillError
-from tasks.records import Record
 from tasks.site import Site
 from tasks.system.files import locked, remove_tree
 from tasks.system.terminal import live, say
 from tasks.upkeep import checks
-from tasks.upkeep.reachable import Artifacts
+from tasks.upkeep.reachable import Artifact, Artifacts
 
 _LINES = 3  # flaws of one artifact that are told
 _TICK_SECONDS = 0.2
@@ -44,12 +43,12 @@ class Damage:
     lock: str = ""
 
 
-class Sight:
-    """How far it is: on a terminal, one line that moves."""
+class Progress:
+    """The progress of a check: on a terminal, one line that moves."""
 
     def __init__(self) -> None:
         self.artifact, self.read, self.artifacts = "", 0, 0
-        self._told = 0.0
+        self._shown_at = 0.0
 
     def at(self, artifact: str) -> None:
         self.artifact, self.artifacts = artifact, self.artifacts + 1
@@ -57,53 +56,55 @@ class Sight:
 
     def seen(self, count: int) -> None:
         self.read += count
-        if sys.stdout.isatty() and time.monotonic() - self._told > _TICK_SECONDS:
-            self._told = time.monotonic()
+        if sys.stdout.isatty() and time.monotonic() - self._shown_at > _TICK_SECONDS:
+            self._shown_at = time.monotonic()
             live(sys.stdout, f"  {self.artifact}: {self.read / 1e6:,.0f} MB read")
 
 
-def fsck(site: Site, artifacts: Artifacts, memory: Memory, words: Sequence[str]) -> int:
-    """`doit fsck [--repair]`; 0 when all is well or was repaired, 1 where damage is left."""
-    sight = Sight()
-    repair = "--repair" in words
-    found = left = 0
-    for damage in _all(site, artifacts, memory, sight):
-        found += 1
+def check(site: Site, artifacts: Artifacts, memory: Memory, *, repair: bool) -> int:
+    """Report all damage, and mark it where `repair`; 0 if there is none left, else 1."""
+    progress = Progress()
+    damaged = left = 0
+    for damage in _all(site, artifacts, memory, progress):
+        damaged += 1
         more = len(damage.flaws) - _LINES
         say(
             f"{damage.artifact}: damaged: {'; '.join(damage.flaws[:_LINES])}"
             + (f"; and {more} more" if more > 0 else "")
         )
-        done = ""
-        if repair and damage.mend is not None:
-            try:
-                if damage.lock:
-                    with locked(site.layout.busy(damage.lock), damage.lock):
-                        damage.mend()
-                else:
-                    damage.mend()
-                done = "marked; "
-            except BinmillError as error:
-                done = f"not marked: {error.message}; "
-        left += not done.startswith("marked")
-        say(f"  {done}{damage.remedy}")
-    read = f"{sight.artifacts} artifacts, {sight.read / 1e6:,.0f} MB read"
-    if not found:
-        say(f"all is well: {read}")
-    elif repair and not left:
-        say(f"{found} damaged, all marked: {read}; now run the same command as always")
+        problem = _mark(site, damage) if repair else "not marked; "
+        left += bool(problem)
+        say(f"  {problem if repair and problem else 'marked; ' if repair else ''}{damage.remedy}")
+    read = f"{progress.artifacts} artifacts, {progress.read / 1e6:,.0f} MB read"
+    if not damaged:
+        say(f"no damage: {read}")
+    elif not repair:
+        say(f"{damaged} damaged, {read}; `doit fsck --repair` marks what can be made again")
+    elif left:
+        say(f"{left} of {damaged} are left: {read}")
     else:
-        say(
-            f"{found} damaged, {read}; `doit fsck --repair` marks what can be made again"
-            if not repair
-            else f"{left} of {found} are left: {read}"
-        )
+        say(f"{damaged} damaged, all marked: {read}; now run the same command as always")
     return 1 if left else 0
 
 
-def _all(site: Site, artifacts: Artifacts, memory: Memory, sight: Sight) -> Iterator[Damage]:
+def _mark(site: Site, damage: Damage) -> str:
+    """Begin a repair; returns why it could not be done, "" where it was."""
+    if damage.mend is None:
+        return "not marked; "
+    try:
+        if damage.lock:
+            with locked(site.layout.busy(damage.lock), damage.lock):
+                damage.mend()
+        else:
+            damage.mend()
+    except BinmillError as error:
+        return f"not marked: {error.message}; "
+    return ""
+
+
+def _all(site: Site, artifacts: Artifacts, memory: Memory, progress: Progress) -> Iterator[Damage]:
     remembered: Mapping[str, str] = {}
-    sight.at("doit.db")
+    progress.at("doit.db")
     try:
         remembered = memory(site.layout.database)
     except BinmillError as error:
@@ -117,49 +118,36 @@ def _all(site: Site, artifacts: Artifacts, memory: Memory, sight: Sight) -> Iter
         lock_file.load(site.layout)
     except BinmillError as error:
         yield Damage("config.lock", [error.message], error.hint, None)
-    yield from _repositories(site, sight)  # before the exports, which are held against them
-    for task in artifacts:
-        yield from _artifact(site, task, artifacts, remembered, sight)
-    yield from _published(site, sight)
-    yield from _mirror(site, sight)
+    yield from _repositories(site, progress)  # before the exports, which are held against them
+    for artifact in artifacts.values():
+        yield from _artifact(site, artifact, remembered, progress)
+    yield from _published(site, progress)
+    yield from _mirror(site, progress)
 
 
 def _artifact(
-    site: Site, task: str, artifacts: Artifacts, remembered: Mapping[str, str], sight: Sight
+    site: Site, artifact: Artifact, remembered: Mapping[str, str], progress: Progress
 ) -> Iterator[Damage]:
-    place = site.layout.record(task)
-    raw = _bytes(place)
+    task = artifact.key.task
+    place, earlier = site.layout.record(task), records.earlier(site.layout, task)
+    raw, old = _bytes(place), _bytes(earlier)
     flaws: list[str] = []
-    named: list[Path] = []  # only what a sound record names: else it may be somebody else's
+    named: list[Path] = []  # only what a sound record names: else it may belong to another one
     if raw is not None:
-        sight.at(task)
-        record, vouched = _parsed(raw, artifacts, task)
-        digest = sha256(raw).hexdigest()
-        if record is None:
-            flaws = ["its record cannot be read"]
-        elif remembered.get(task, digest) != digest:
-            flaws = ["its record is not the one that was written"]
-        else:
-            own = list(artifacts[task].owned(record))
-            # what it has from below is its owner's to be told of
-            mine = [path for path in vouched if path in own or not own]
-            flaws = [f"{_short(site, path)} is missing" for path in mine if not path.exists()]
-            try:
-                flaws = flaws or list(checks.flaws(site, task, record, sight.seen))
-            except BinmillError as error:
-                yield Damage(
-                    task,
-                    [f"it cannot be checked: {error.message}"],
-                    f"doit clean {task}; doit {task}",
-                    None,
-                )
-            # what a build had finished is taken up again; Portage looks at that itself
+        progress.at(task)
+        try:
+            flaws = _record_flaws(site, artifact, raw, remembered, progress)
+            # the packages that a build has finished stay: Portage checks them itself
+            own = artifact.owned_in(raw)
             named = [path for path in own if not path.is_relative_to(site.layout.inside)]
-    aside = place.with_suffix(".before")
-    old = _bytes(aside)
-    if old is not None and _parsed(old, artifacts, task)[0] is None:
-        flaws, named = [*flaws, "its earlier record cannot be read"], [*named, aside]
-    if not flaws or _bytes(place) != raw:  # made anew while we looked
+        except ValueError:
+            flaws = ["its record cannot be read"]
+        except BinmillError as error:
+            reason = f"it cannot be checked: {error.message}"
+            yield Damage(task, [reason], f"doit clean {task}; doit {task}", None)
+    if old is not None and not _parses(artifact, old):
+        flaws, named = [*flaws, "its earlier record cannot be read"], [*named, earlier]
+    if not flaws or _bytes(place) != raw:  # it was made again meanwhile
         return
 
     def mend() -> None:
@@ -172,7 +160,35 @@ def _artifact(
     yield Damage(task, flaws, f"`doit {task}` makes it again", mend, lock=task)
 
 
-def _published(site: Site, sight: Sight) -> Iterator[Damage]:
+def _record_flaws(
+    site: Site,
+    artifact: Artifact,
+    raw: bytes,
+    remembered: Mapping[str, str],
+    progress: Progress,
+) -> list[str]:
+    """The flaws of an artifact; raises ValueError for a record that cannot be read."""
+    key = artifact.key
+    record, results = records.parse(key, raw), artifact.results_in(raw)
+    digest = sha256(raw).hexdigest()
+    if remembered.get(key.task, digest) != digest:
+        return ["its record is not the one that was written"]
+    own = artifact.owned_in(raw)
+    # a result of a task below is reported with that task
+    mine = [path for path in results if path in own or not own]
+    missing = [f"{_short(site, path)} is missing" for path in mine if not path.exists()]
+    return missing or list(checks.flaws(site, key, record, progress.seen))
+
+
+def _parses(artifact: Artifact, raw: bytes) -> bool:
+    try:
+        artifact.results_in(raw)
+    except ValueError:
+        return False
+    return True
+
+
+def _published(site: Site, progress: Progress) -> Iterator[Damage]:
     from tasks.publish import generation, published, verify
 
     for name in site.config.chroots:
@@ -189,18 +205,18 @@ def _published(site: Site, sight: Sight) -> Iterator[Damage]:
             )
         now = generation.current(binhost)
         for number in published.numbers(binhost):
-            sight.at(f"binhost {name} generation {number}")
-            found = list(verify.flaws(binhost, number, sight.seen))
+            progress.at(f"binhost {name} generation {number}")
+            found = list(verify.flaws(binhost, number, progress.seen))
             if number == now and not found and verify.damaged(binhost, number):
                 yield Damage(
-                    sight.artifact,
+                    progress.artifact,
                     ["something was taken out of it"],
                     f"`doit {task}` replaces it",
                     None,
                 )
             if found:
                 yield Damage(
-                    sight.artifact,
+                    progress.artifact,
                     [line for _, line in found],
                     f"`doit {task}` makes a new generation"
                     if number == now
@@ -221,12 +237,12 @@ def _withdraw(site: Site, name: str, number: int, spoilt: Sequence[Path]) -> Non
                 remove_tree(site.layout.record(f"{task}:{name}"), site.layout.trash)
 
 
-def _repositories(site: Site, sight: Sight) -> Iterator[Damage]:
+def _repositories(site: Site, progress: Progress) -> Iterator[Damage]:
     from tasks.system import git
 
     tree = site.layout.tree
     if tree.exists():
-        sight.at("tree.git")
+        progress.at("tree.git")
         if said := git.damage(tree):
             yield Damage(
                 "tree.git",
@@ -239,10 +255,10 @@ def _repositories(site: Site, sight: Sight) -> Iterator[Damage]:
     for name in site.config.overlays:
         place = site.layout.overlay(name)
         if place.exists():
-            sight.at(f"overlays/{name}.git")
+            progress.at(f"overlays/{name}.git")
             if said := git.damage(place):
                 yield Damage(
-                    sight.artifact,
+                    progress.artifact,
                     [said],
                     "put aside; it is fetched again when its commit is wanted",
                     partial(_aside, place),
@@ -271,13 +287,13 @@ def _salvage(site: Site) -> None:
             say("  the branch cannot be read any more; the next day begins it anew")
 
 
-def _mirror(site: Site, sight: Sight) -> Iterator[Damage]:
+def _mirror(site: Site, progress: Progress) -> Iterator[Damage]:
     from tasks.serve import distfiles
 
     for group in ("public", *site.config.access.groups):
-        sight.at(f"mirror {group}")
+        progress.at(f"mirror {group}")
         folder = site.layout.mirror(group)
-        for name, line in checks.mirror(site, group, sight.seen):
+        for name, line in checks.mirror(site, group, progress.seen):
             yield Damage(
                 f"mirror {group}",
                 [line],
@@ -315,17 +331,6 @@ def _bytes(path: Path) -> bytes | None:
         raise
     except OSError:  # a bad block
         return b""
-
-
-def _parsed(raw: bytes, artifacts: Artifacts, task: str) -> tuple[Record | None, list[Path]]:
-    """A record and the paths that it vouches for; None where it is none."""
-    try:
-        record = loads(raw)
-        if isinstance(record, dict):
-            return record, list(artifacts[task].results(record)) if task else []
-    except (ValueError, LookupError, TypeError, AttributeError):
-        pass
-    return None, []
 
 
 def _short(site: Site, path: Path) -> str:

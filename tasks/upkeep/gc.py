@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks import text
 from tasks.layout import Layout
 from tasks.site import Site
 from tasks.system.files import all_locked, empty_trash, put_away
 from tasks.system.terminal import say
-from tasks.upkeep.reachable import Artifacts, Known, gathered, kept
+from tasks.upkeep.reachable import Artifacts, Known, gather, reachable
 
 _UNNAMED = "neither the lock, a record nor a generation names it"
 
@@ -30,37 +31,40 @@ class Leftover:
     why: str
 
 
-def gc(site: Site, artifacts: Artifacts, words: Sequence[str]) -> None:
-    """`doit gc [--yes]`: list what nothing names; delete it where that is confirmed.
+def show(site: Site, artifacts: Artifacts) -> None:
+    """List what nothing names, with its size; delete nothing."""
+    leftovers = plan(site, artifacts)
+    total = sum(_list(site.layout, each, each.path) for each in leftovers)
+    if leftovers:
+        them = "it" if len(leftovers) == 1 else "them"
+        count = text.count(len(leftovers), "leftover")
+        say(f"{count}, {text.size(total)}; `doit gc --yes` deletes {them}")
+    else:
+        say("nothing to delete: everything is needed")
 
-    Raises Busy while any task of the site runs and something is to be deleted.
-    """
+
+def delete(site: Site, artifacts: Artifacts) -> None:
+    """Delete what nothing names; raises Busy while any task of the site runs."""
     layout = site.layout
-    if "--yes" not in words:
-        found = plan(site, artifacts)
-        total = sum(_told(layout, each, each.path) for each in found)
-        if found:
-            say(
-                f"{_count(found)}, {_size(total)}; `doit gc --yes` deletes "
-                f"{'it' if len(found) == 1 else 'them'}"
-            )
-        else:
-            say("nothing to delete: all that is there is wanted")
-        return
     with all_locked(_locks(site, artifacts), layout.locks):
-        found = plan(site, artifacts)
-        old = [each for each in found if each.path == layout.trash]
-        total = sum(_told(layout, each, each.path) for each in old)  # before more comes in
-        places = [(each, put_away(each.path, layout.trash)) for each in found if each not in old]
-    total += sum(_told(layout, each, place) for each, place in places if place)
+        leftovers = plan(site, artifacts)
+        old = [each for each in leftovers if each.path == layout.trash]
+        total = sum(_list(layout, each, each.path) for each in old)  # before more comes in
+        places = [
+            (each, put_away(each.path, layout.trash)) for each in leftovers if each not in old
+        ]
+    total += sum(_list(layout, each, place) for each, place in places if place)
     empty_trash(layout.trash)
-    say(f"{_count(found)} deleted, {_size(total)}" if found else "nothing to delete")
+    if leftovers:
+        say(f"{len(leftovers)} deleted, {text.size(total)}")
+    else:
+        say("nothing to delete")
 
 
 def plan(site: Site, artifacts: Artifacts) -> list[Leftover]:
     """What may go, in the order of the layout; nothing is changed."""
-    known = gathered(site, artifacts)
-    wanted = kept(site.layout, known, artifacts)
+    known = gather(site, artifacts)
+    wanted = reachable(site.layout, known, artifacts)
     found = (*_results(site, wanted), *_of_nobody(site, artifacts), *_unfinished(site, known))
     return list({each.path: each for each in found}.values())
 
@@ -145,10 +149,10 @@ def _any_below(wanted: frozenset[Path], folder: Path) -> bool:
     return any(path.is_relative_to(folder) for path in wanted)
 
 
-def _told(layout: Layout, each: Leftover, place: Path) -> int:
-    """Say what goes; returns its size in bytes."""
+def _list(layout: Layout, each: Leftover, place: Path) -> int:
+    """Print one leftover; returns its size in bytes."""
     size = disk_size(place)
-    say(f"  {_size(size):>9}  {each.path.relative_to(layout.state)}: {each.why}")
+    say(f"  {text.size(size):>9}  {each.path.relative_to(layout.state)}: {each.why}")
     return size
 
 
@@ -166,11 +170,3 @@ def disk_size(path: Path) -> int:
     with contextlib.suppress(OSError):
         total += path.lstat().st_blocks * 512
     return total
-
-
-def _count(found: Sequence[Leftover]) -> str:
-    return f"{len(found)} thing{'s' if len(found) != 1 else ''}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

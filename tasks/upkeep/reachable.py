@@ -1,35 +1,42 @@
-"""What stays: everything that the lock, a record, or a kept generation names.
+"""Everything that stays: what the lock, a record, or a kept generation names.
 
-One pure function decides; what it is told is gathered here as well. A record or lock that cannot
-be read is an error, never "nothing": what it names would be taken for unwanted.
+`reachable` is pure; `gather` reads what it decides by. A record or lock that cannot be read is an
+error, never "nothing": the results that it names would be deleted.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks import lock as lock_file
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.lock import Lock
-from tasks.records import Record
+from tasks.records import Key, earlier
 from tasks.site import Site
 
 if TYPE_CHECKING:
     from tasks.chroot.manual_changes import Mark
 
-Paths = Callable[[Record], Iterable[Path]]
 
+class Artifact(Protocol):
+    """What upkeep knows of a task: its key, and the paths that its record names."""
 
-class Artifact(NamedTuple):
-    """The paths that a task's record vouches for, and those that are its alone."""
+    @property
+    def key(self) -> Key[Any]:
+        """The key of its record."""
+        ...
 
-    results: Paths = lambda _record: ()
-    owned: Paths = lambda _record: ()
+    def results_in(self, raw: bytes) -> list[Path]:
+        """The paths that a record's text vouches for; raises ValueError for a damaged one."""
+        ...
+
+    def owned_in(self, raw: bytes) -> list[Path]:
+        """Those that it alone has."""
+        ...
 
 
 Artifacts = Mapping[str, Artifact]  # by task
@@ -37,81 +44,62 @@ Artifacts = Mapping[str, Artifact]  # by task
 
 @dataclass(frozen=True)
 class Known:
-    """What vouches for results: the lock, records by task (those put aside too), generations.
+    """What names results: the lock, the text of records by task (earlier ones too), generations.
 
     `generations` are the facts of every kept generation and candidate, by the name of its chroot;
-    `by_hand` says where that lies which somebody has done in a chroot.
+    `manual` are the layers of manual changes.
     """
 
     lock: Lock | None
-    records: tuple[tuple[str, Record], ...]
+    records: tuple[tuple[str, bytes], ...]
     generations: tuple[tuple[str, Mapping[str, Any]], ...]
-    by_hand: tuple[Mark, ...] = ()
+    manual: tuple[Mark, ...] = ()
 
 
-def kept(layout: Layout, known: Known, artifacts: Artifacts) -> frozenset[Path]:
-    """Every path below state/ that is wanted; pure. Raises BinmillError for an odd record."""
+def reachable(layout: Layout, known: Known, artifacts: Artifacts) -> frozenset[Path]:
+    """Every path below state/ that something names; raises BinmillError for a damaged record."""
     found: set[Path] = set()
     if known.lock:
         found.add(layout.export(known.lock.tree.commit))
         found |= {layout.export(pin.commit) for pin in known.lock.overlays.values()}
         found |= {layout.seed(pin.sha512) for pin in known.lock.seeds.values()}
-    for task, record in known.records:
+    for task, raw in known.records:
         try:
-            found |= set(artifacts[task].results(record))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise _unreadable(f"the record of {task}") from error
+            found |= set(artifacts[task].results_in(raw))
+        except ValueError as error:
+            raise BinmillError(
+                "unreadable-nothing-deleted", what=f"the record of {task}"
+            ) from error
     for name, facts in known.generations:
         found.add(layout.binpkgs(name) / str(facts["set"]))
         found |= {layout.export(commit) for commit in facts["revisions"].values()}
-    for mark in known.by_hand:
+    for mark in known.manual:
         found |= {layout.state / layer for layer in (mark.layer, *mark.over)}
     seeds = layout.seeds
     return frozenset(found | {p.with_name(f"{p.name}.listing") for p in found if p.parent == seeds})
 
 
-def gathered(site: Site, artifacts: Artifacts) -> Known:
-    """What vouches for results on this site; raises BinmillError where something is unreadable."""
+def gather(site: Site, artifacts: Artifacts) -> Known:
+    """Read what names results on this site; raises BinmillError where something is damaged."""
     from tasks.chroot import manual_changes
     from tasks.publish import published
 
     layout = site.layout
-    records = []
+    records: list[tuple[str, bytes]] = []
     for task in artifacts:
-        place = layout.record(task)
-        for path in (place, place.with_suffix(".before")):
-            record = _read(path, task)
-            if record is not None:
-                records.append((task, record))
+        for path in (layout.record(task), earlier(layout, task)):
+            if path.exists():
+                records.append((task, path.read_bytes()))
     facts = []
     for name in site.config.chroots:
         binhost = layout.binhost(name)
-        for number in (
-            *published.numbers(binhost),
-            *published.numbers(binhost, published.CANDIDATES),
-        ):
+        candidates = published.numbers(binhost, published.CANDIDATES)
+        for number in (*published.numbers(binhost), *candidates):
             try:
                 facts.append((name, published.facts(binhost, number)))
             except (OSError, BinmillError) as error:
-                raise _unreadable(f"generation {number} of {name}") from error
+                raise BinmillError(
+                    "unreadable-nothing-deleted", what=f"generation {number} of {name}"
+                ) from error
     marks = (manual_changes.marked(layout, name) for name in site.config.chroots)
     return Known(lock_file.load(layout), tuple(records), tuple(facts), tuple(filter(None, marks)))
-
-
-def _read(path: Path, task: str) -> Record | None:
-    try:
-        found = json.loads(path.read_bytes())
-        if isinstance(found, dict):
-            return found
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise _unreadable(f"the record of {task}") from error
-    raise _unreadable(f"the record of {task}")
-
-
-def _unreadable(what: str) -> BinmillError:
-    return BinmillError(
-        f"{what} is damaged, so nobody knows what it needs; nothing is deleted",
-        "run `doit fsck --repair` first",
-    )

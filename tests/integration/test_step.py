@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-
 from tasks.engine.overview import holder
+
 from tasks.layout import Layout
 from tests.kit.files import names
 from tests.kit.project import PROJECT

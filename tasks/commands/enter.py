@@ -1,0 +1,140 @@
+"""enter: a shell in a chroot. Changes made there are kept as a layer of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tasks import records
+from tasks.chroot import sandboxes
+from tasks.commands.site_command import Parser, SiteCommand
+from tasks.records import CHROOT, MOUNT
+from tasks.site import Chroot, Site
+from tasks.system.files import locked
+from tasks.system.terminal import say
+
+if TYPE_CHECKING:
+    from tasks.system.sandbox import Sandbox
+
+
+class Enter(SiteCommand):
+    """doit enter NAME [--scratch | --reset] [-- COMMAND]."""
+
+    name = "enter"
+    doc_purpose = "open a shell in a chroot, or run a command there"
+    doc_description = (
+        "Changes become a layer of the chroot, and what depends on it is rebuilt with them.\n"
+        "The exit code is that of the command."
+    )
+
+    def add_arguments(self, parser: Parser) -> None:
+        parser.usage = "doit enter NAME [--scratch | --reset] [-- COMMAND]"
+        parser.add_argument("name", metavar="NAME", help="the chroot")
+        parser.add_argument("--scratch", action="store_true", help="discard the changes")
+        parser.add_argument("--reset", action="store_true", help="discard earlier changes")
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """Options stand before the command, which may have options of its own."""
+        own, command = _split(words)
+        parser = self.parser()
+        arguments = parser.parse_args(own)
+        if arguments.reset and (command or arguments.scratch):
+            parser.error("--reset takes neither a command nor --scratch")
+        arguments.command = command
+        return arguments
+
+    def run(self, site: Site, arguments: argparse.Namespace) -> int:
+        chroot = site.chroot(arguments.name)
+        # one at a time: a second one would delete the layer of the first
+        with locked(site.layout.busy(f"enter:{chroot.name}"), f"a shell in {chroot.name}"):
+            if arguments.reset:
+                return reset(chroot)
+            return enter(chroot, arguments.command, keep=not arguments.scratch)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of this command, and those of the command to run."""
+    rest, own = list(words), list[str]()
+    while rest and (rest[0].startswith("-") or all(word.startswith("-") for word in own)):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        own.append(word)
+    return own, rest
+
+
+def enter(chroot: Chroot, command: Sequence[str], *, keep: bool) -> int:
+    """Run a command (or a shell) in a chroot; returns its exit code.
+
+    With `keep`, what it writes becomes a layer of the chroot.
+    """
+    from tasks.chroot import manual_changes
+    from tasks.system import sandbox
+
+    keys = (*sandboxes.own_keys(chroot), MOUNT(chroot.name))
+    inputs = records.reading(chroot.layout, keys)
+    _ = inputs[MOUNT(chroot.name)]  # that task has proved that it can be entered
+    layers = inputs[CHROOT(chroot.name)].unmodified(chroot.name)
+    before = manual_changes.marked(chroot.layout, chroot.name)
+    if before and before.over != layers:
+        before = None  # these were made in an earlier chroot of that name
+    with chroot.workspace("enter") as space:
+        if before:
+            manual_changes.begin(space / "upper", chroot.layout.state / before.layer)
+        inside = sandboxes.own(
+            chroot,
+            inputs,
+            space,
+            layers=layers,
+            network=True,
+            variables={
+                "TERM": os.environ.get("TERM", "dumb"),
+                "PS1": f"[{chroot.name}] \\w \\$ ",
+                "HISTFILE": "",
+            },
+        )
+        if not command:
+            say(_greeting(chroot.name, keep=keep, modified=before is not None))
+        ended = False
+        try:
+            code = sandbox.enter(inside, command or ["/bin/bash", "--login"])
+            ended = True
+        finally:
+            # the work in a shell whose terminal is gone is kept; half a command is not
+            if keep and (ended or not command):
+                _keep(chroot, inside, layers)
+    return code
+
+
+def _keep(chroot: Chroot, inside: Sandbox, layers: Sequence[str]) -> None:
+    from tasks.chroot import manual_changes
+
+    mounts = [bind.target for bind in inside.binds]
+    if manual_changes.keep(chroot.layout, chroot.name, inside.upper, layers, mounts):
+        say(
+            f"chroot {chroot.name} is modified by hand: what depends on it is rebuilt with your "
+            f"changes\n  next: to discard them: doit enter {chroot.name} --reset"
+        )
+
+
+def _greeting(name: str, *, keep: bool, modified: bool) -> str:
+    if not keep:
+        return f"chroot {name}: your changes are discarded when you leave"
+    state = "modified by hand before" if modified else "unmodified"
+    return f"chroot {name}, {state}: your changes are kept (--scratch discards them)"
+
+
+def reset(chroot: Chroot) -> int:
+    """Discard the manual changes of a chroot."""
+    from tasks.chroot import manual_changes
+
+    if os.path.lexists(chroot.layout.touched(chroot.name)):
+        manual_changes.forget(chroot.layout, chroot.name)
+        say(
+            f"the manual changes in {chroot.name} are discarded; the next run makes it without them"
+        )
+    else:
+        say(f"{chroot.name} has no manual changes")
+    return 0

@@ -1,0 +1,109 @@
+"""rollback, promote, generations, diff: commands about published generations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from tasks.commands.site_command import Parser, SiteCommand
+from tasks.site import Site
+from tasks.system.terminal import say
+
+
+class Rollback(SiteCommand):
+    """doit rollback NAME [--to N]."""
+
+    name = "rollback"
+    doc_purpose = "publish an earlier generation's packages again"
+    doc_description = (
+        "They come back as a new generation, since a client must not meet anything older than it\n"
+        "has read. It is held until the set changes, or until `doit publish:NAME`."
+    )
+
+    def add_arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", metavar="NAME", help="the chroot")
+        parser.add_argument("--to", metavar="N", default="", help="the generation; else the last")
+
+    def run(self, site: Site, arguments: argparse.Namespace) -> None:
+        from tasks.flow import releases
+
+        chroot = site.chroot(arguments.name)
+        new, earlier = releases.roll_back(chroot, arguments.to)
+        say(
+            f"{chroot.name}: generation {new} is current, with the packages of {earlier}; it is "
+            f"held until the set changes, or until doit publish:{chroot.name}"
+        )
+
+
+class Promote(SiteCommand):
+    """doit promote NAME [N] [--to CHANNEL]."""
+
+    name = "promote"
+    doc_purpose = "give a channel a tested generation, unchanged"
+    doc_description = (
+        "Without N it is the generation of the channel before; without --to, the first channel of\n"
+        "[binhost] channels gets it."
+    )
+
+    def add_arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", metavar="NAME", help="the chroot")
+        parser.add_argument("number", metavar="N", nargs="?", default="", help="the generation")
+        parser.add_argument("--to", metavar="CHANNEL", default="", help="the channel")
+
+    def run(self, site: Site, arguments: argparse.Namespace) -> None:
+        from tasks.flow import releases
+        from tasks.publish import published
+
+        chroot = site.chroot(arguments.name)
+        channel, number = releases.promote(chroot, arguments.number, arguments.to)
+        packages = published.facts(chroot.binhost, number)["packages"]
+        say(f"{chroot.name}: {channel} has generation {number}, {packages} packages")
+
+
+class Generations(SiteCommand):
+    """doit generations [NAME] [--json]."""
+
+    name = "generations"
+    doc_purpose = "list the generations that are kept, and what points to each"
+
+    def add_arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", metavar="NAME", nargs="?", help="one chroot; else all")
+        parser.add_argument("--json", action="store_true", help="as JSON, for a program")
+
+    def run(self, site: Site, arguments: argparse.Namespace) -> None:
+        from tasks.publish import generation, retention
+
+        chroots = [site.chroot(arguments.name)] if arguments.name else site.chroots
+        kept = {chroot.name: generation.kept(chroot.binhost) for chroot in chroots}
+        if arguments.json:
+            rows = [row for name, each in kept.items() for row in retention.as_json(name, each)]
+            say(json.dumps(rows, indent=1))
+        else:
+            say("\n".join(retention.text(name, each) for name, each in kept.items()))
+
+
+class Diff(SiteCommand):
+    """doit diff NAME [N [M]] [--json]."""
+
+    name = "diff"
+    doc_purpose = "compare two generations, as a client of N meets M"
+    doc_description = (
+        "Without N: the current one and the one before; without M: N and the current one."
+    )
+
+    def add_arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", metavar="NAME", help="the chroot")
+        parser.add_argument("first", metavar="N", nargs="?", default="", help="a generation")
+        parser.add_argument("second", metavar="M", nargs="?", default="", help="a later one")
+        parser.add_argument("--json", action="store_true", help="as JSON, for a program")
+
+    def run(self, site: Site, arguments: argparse.Namespace) -> None:
+        from tasks.flow import releases
+        from tasks.publish import diff
+
+        chroot = site.chroot(arguments.name)
+        difference = releases.difference(chroot, arguments.first, arguments.second)
+        if arguments.json:
+            say(json.dumps(diff.as_json(difference), indent=1))
+        else:
+            say(diff.text(difference, chroot.name))

@@ -1,0 +1,32 @@
+"""Upstream updates: what overlays and seeds have beyond their pins, kept for `doit status`.
+
+An update is no record: it changes by itself, and no task depends on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict
+
+from tasks.layout import Layout
+from tasks.system.files import write_atomic
+from tasks.system.notes import Note
+
+
+def keep(layout: Layout, task: str, pinned: str, update: Note | None) -> None:
+    """Keep the update beyond the pin of an overlay (a commit) or seed (a path), or that none is."""
+    path = layout.news(task)
+    if update is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomic(path, json.dumps({"pinned": pinned, **asdict(update)}) + "\n")
+
+
+def read(layout: Layout, task: str, pinned: str) -> Note | None:
+    """The update that was kept for a task, if its pin is still the same."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        kept = json.loads(layout.news(task).read_text(encoding="utf-8"))
+        if kept["pinned"] == pinned:
+            return Note(str(kept["code"]), dict(kept["fields"]))
+    return None
