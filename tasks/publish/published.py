@@ -99,9 +99,7 @@ def _refused(binhost: Path, path: str) -> BinmillError:
     return BinmillError("path-already-published", path=path, chroot=binhost.name)
 
 
-def held(
-    binhost: Path, packages: Sequence[Package], signer: str
-) -> dict[str, SignedPackage]:
+def held(binhost: Path, packages: Sequence[Package], signer: str) -> dict[str, SignedPackage]:
     """The packages that a generation has already, signed by this key, by path.
 
     Their sums are read from its ledger. Raises BinmillError for a file whose size has changed.

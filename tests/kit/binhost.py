@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from tasks.domain import Package
 from tasks.portage.index import of_set, parse
 from tasks.publish import generation, provenance, published, sbom
 from tasks.publish.generation import Content
+from tasks.records import BinpkgsRecord
 from tasks.system.files import sha512
 
 SIGNER = "A" * 40
+BuiltSet = tuple[BinpkgsRecord, Path]  # a set, and the folder with its signed files
 SIGNED = ("Packages", "Packages.gz", "release.json")
 METADATA = ("provenance.jsonl", "sbom.cdx.json")
 EXTRA_FILES = {*SIGNED, *METADATA, *(f"{name}.asc" for name in SIGNED)}
@@ -42,7 +44,7 @@ class SampleBinhost:
         self.binhost, self.trash, self.place = place / "binhost/base", place / "trash", place
         self.count = 0
 
-    def build_set(self, *packages: tuple[str, int, bytes], identity: str = "") -> tuple[Any, Path]:
+    def build_set(self, *packages: tuple[str, int, bytes], identity: str = "") -> BuiltSet:
         """A record of binpkgs and the folder with the set's signed files."""
         self.count += 1
         folder = self.place / f"signed-{self.count}"
@@ -53,32 +55,23 @@ class SampleBinhost:
             (folder / path).write_bytes(content + b" signed %d" % self.count)
             (folder.with_suffix(".raw")).write_bytes(content)
             digest = sha512(folder.with_suffix(".raw"))
-            listed.append(
-                {
-                    "cpv": f"a-b/{name}-1",
-                    "build_id": build_id,
-                    "path": path,
-                    "size": 1,
-                    "sha512": digest,
-                }
-            )
-        return {"set": identity or f"set{self.count}", "packages": listed}, folder
+            listed.append(Package(f"a-b/{name}-1", build_id, "0", "", "gentoo", path, 1, digest))
+        return BinpkgsRecord(identity or f"set{self.count}", tuple(listed)), folder
 
     def content(
         self,
-        made: tuple[Any, Path],
+        made: BuiltSet,
         signer: str = SIGNER,
         views: dict[str, list[str]] | None = None,
     ) -> Content:
         """As flow.publishing makes it; `views` are names of packages, all in public without."""
         record, folder = made
-        packages = record["packages"]
+        packages = record.packages
         text = "VERSION: 0\n\n" + "".join(
-            f"CPV: {p['cpv']}\nBUILD_ID: {p['build_id']}\nPATH: {p['path']}\nSLOT: 0\n\n"
-            for p in packages
+            f"CPV: {p.cpv}\nBUILD_ID: {p.build_id}\nPATH: {p.path}\nSLOT: 0\n\n" for p in packages
         )
         header, stanzas = parse(text)
-        paths = {p["path"]: p["sha512"] for p in packages}
+        paths = {p.path: p.sha512 for p in packages}
         held = published.held(self.binhost, packages, signer)
         new = {path: published.file_of(folder / path, paths[path]) for path in paths.keys() - held}
         texts = sbom.components(of_set(stanzas, packages), dict.fromkeys(paths, "e" * 128))
@@ -94,11 +87,11 @@ class SampleBinhost:
             {view: [p for p in paths if p.split("/")[1] in names] for view, names in seen.items()},
             {"gentoo": "c" * 40},
             {"name": "base", "lock": {"sha256": "d" * 64}},
-            {"set": record["set"], "signer": signer},
+            {"set": record.set, "signer": signer},
             10,
         )
 
-    def publish(self, made: tuple[Any, Path], signer: str = SIGNER) -> int:
+    def publish(self, made: BuiltSet, signer: str = SIGNER) -> int:
         return self.publish_content(self.content(made, signer))
 
     def publish_content(self, content: Content) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from tasks.config.load import Config
 from tasks.errors import BinmillError
 from tasks.flow import snapshots
 from tasks.layout import Layout
-from tasks.records import Record
+from tasks.records import Request, SnapshotRecord, reading
 from tasks.site import Site
 from tests.kit.files import names
 from tests.kit.gpg import Keys
@@ -142,10 +142,10 @@ class FakeUpstream:
         assert PASSWORD not in printed
         return printed
 
-    def snapshot(self, site: Site, day: str = "") -> tuple[Record, str]:
+    def snapshot(self, site: Site, day: str = "") -> tuple[SnapshotRecord, str]:
         """Run `doit snapshot`; returns its record and what it said."""
         self.output()
-        record = snapshots.snapshot(site, asked=True, day=day)
+        record = run_snapshot(site, day)
         self.assert_nothing_left(site)
         return record, self.output()
 
@@ -153,7 +153,7 @@ class FakeUpstream:
         """Run `doit snapshot`, which must fail well: one line, one next step, nothing changed."""
         before = self.frozen_state(site)
         with pytest.raises(kind) as failed:
-            snapshots.snapshot(site, asked=True, day=day)
+            run_snapshot(site, day)
         assert self.frozen_state(site) == before
         self.assert_nothing_left(site)
         error = failed.value
@@ -172,6 +172,12 @@ class FakeUpstream:
         for folder in (site.layout.downloads, site.layout.work, site.layout.trash):
             assert not folder.exists() or names(folder) == []
         assert leftovers(site.layout.tree) == []
+
+
+def run_snapshot(site: Site, day: str = "") -> SnapshotRecord:
+    """Run the task `snapshot` as `doit snapshot [--date DAY]` does."""
+    request = Request(named=True, options={"day": day})
+    return snapshots.freeze_newest(site, replace(reading(site.layout, ()), request=request))
 
 
 PAGE = b"<html><body>captive portal</body></html>"

@@ -10,7 +10,19 @@ from tasks.config.load import Config
 from tasks.flow import publish
 from tasks.layout import Layout
 from tasks.publish import generation
-from tasks.site import Site
+from tasks.records import (
+    BINPKGS,
+    CANDIDATE,
+    GATE,
+    PUBLISH,
+    CandidateRecord,
+    GateRecord,
+    Inputs,
+    Key,
+    PublishRecord,
+    Request,
+)
+from tasks.site import Chroot, Site
 from tests.kit.binhost import SIGNER, SampleBinhost, sign
 from tests.kit.configs import ONE_CHROOT
 
@@ -35,22 +47,33 @@ class PublishingSite:
         return Site(self.layout, Config.model_validate({**ONE_CHROOT, **self.tables}))
 
     @property
+    def chroot(self) -> Chroot:
+        return self.site.chroot("base")
+
+    @property
     def current(self) -> int | None:
         return generation.current(self.layout.binhost("base"))
 
     def candidate(self, build: int, signer: str = SIGNER) -> int:
         """What binpkgs and candidate leave, of a set with that build of its one package."""
         made = self.sets.build_set(("x", build, b"%d" % build), identity=f"set of {build}")
-        records.write(self.layout, "binpkgs:base", made[0])
+        records.save(self.layout, BINPKGS("base"), made[0])
         content = self.sets.content(made, signer)
         number = generation.prepare(self.sets.binhost, content, sign, self.sets.trash)
-        records.write(self.layout, "candidate:base", {"generation": number, "set": made[0]["set"]})
+        candidate = CandidateRecord(number, made[0].set, {"public": 1})
+        records.save(self.layout, CANDIDATE("base"), candidate)
+        records.save(self.layout, GATE("base"), GateRecord(number, 1))
         return number
 
-    def publish(self, *, asked: bool = False) -> dict[str, Any]:
-        made = publish.publish(self.site, "base", asked=asked)
-        records.write(self.layout, "publish:base", made)
-        return made
+    def publish(self, *, named: bool = False) -> PublishRecord:
+        """Run publish:base, which is named on the command line or not."""
+        declared: frozenset[Key[Any]] = frozenset(
+            [BINPKGS("base"), CANDIDATE("base"), GATE("base")]
+        )
+        inputs = Inputs(self.layout, declared, request=Request(named))
+        record = publish.publish_candidate(self.chroot, inputs)
+        records.save(self.layout, PUBLISH("base"), record)
+        return record
 
     def build(self) -> int:
         """Which build of the package clients get."""

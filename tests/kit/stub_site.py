@@ -23,6 +23,7 @@ from tasks import graph, records
 from tasks.config import load
 from tasks.engine.backend import DurableBackend
 from tasks.layout import Layout
+from tasks.records import LOCK, SEED, SNAPSHOT, TREE, Key, SeedRecord, SnapshotRecord, TreeRecord
 from tasks.site import Site
 from tests.kit.project import PROJECT
 
@@ -43,7 +44,7 @@ SITE_PROGRAMS = (
     "head",
     "tail",
 )
-COMMIT, SEED = "b" * 40, "a" * 128
+COMMIT, SEED_DIGEST = "b" * 40, "a" * 128
 CONFIG = f"""
 [keys.k]
 file = "k.asc"
@@ -63,7 +64,7 @@ base = "base"
 [chroots.appliance]
 base = "java"
 """
-LOCK = f"""
+LOCK_TEXT = f"""
 version = 1
 [tree]
 tag = "20260310"
@@ -73,13 +74,12 @@ arch = "amd64"
 flavour = "tiny"
 path = "x/stage3.tar.xz"
 size = 1
-sha512 = "{SEED}"
+sha512 = "{SEED_DIGEST}"
 """
-RECORDS: Mapping[str, dict[str, Any]] = {
-    "snapshot": {"tag": "20260310"},
-    "lock": {},
-    "tree": {"commit": COMMIT, "tag": "20260310", "timestamp": 1773187200},
-    "seed:tiny": {"path": "x/stage3.tar.xz", "sha512": SEED},
+RECORDS: Mapping[Key[Any], Any] = {
+    SNAPSHOT(): SnapshotRecord("20260310", COMMIT, 1773187200, "0" * 128, "A" * 40),
+    TREE(): TreeRecord("20260310", COMMIT, 1773187200),
+    SEED("tiny"): SeedRecord("x/stage3.tar.xz", SEED_DIGEST),
 }
 
 
@@ -104,8 +104,8 @@ def create(folder: Path, text: str = CONFIG) -> Site:
     layout = Layout(site=folder, state=folder / "state")
     folder.mkdir(parents=True, exist_ok=True)
     layout.config.write_text(text)
-    layout.lock.write_text(LOCK)
-    seed = layout.seed(SEED)
+    layout.lock.write_text(LOCK_TEXT)
+    seed = layout.seed(SEED_DIGEST)
     for place in (
         seed / "etc",
         seed / "root",
@@ -120,16 +120,16 @@ def create(folder: Path, text: str = CONFIG) -> Site:
     return made
 
 
-def record_as_done(made: Site, records_of: Mapping[str, dict[str, Any]]) -> None:
-    """Write records, and let doit think that their tasks wrote them."""
+def record_as_done(made: Site, records_of: Mapping[Key[Any], Any]) -> None:
+    """Write records, and let doit remember that their tasks wrote them; config.lock as well."""
     tasks = TaskControl(list(generate_tasks("binmill", graph.build(made)))).tasks
     memory = Dependency(DurableBackend, str(made.layout.database), codec_cls=JSONCodec)
-    for name, record in records_of.items():
-        records.write(made.layout, name, record)
-    for name in records_of:
+    for key, record in records_of.items():
+        records.save(made.layout, key, record)
+    for name in (LOCK().task, *(key.task for key in records_of)):
         task = tasks[name]
         memory.get_status(task, tasks)
-        text = made.layout.record(name).read_bytes()
+        text = Path(next(iter(task.targets))).read_bytes()
         task.values = {"record": hashlib.sha256(text).hexdigest()}
         task.save_extra_values()
         memory.save_success(task)

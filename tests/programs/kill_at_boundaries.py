@@ -28,7 +28,7 @@ def main(passed: Path, words: list[str]) -> int:
 
     passed.touch()
     known = set(passed.read_text().splitlines())
-    write, pin, keep = records.write, lock_file.write, DurableBackend.set
+    write, pin, keep = records.save, lock_file.write, DurableBackend.set
 
     def reached(task: str, point: str) -> None:
         if f"{task} {point}" not in known:
@@ -38,10 +38,10 @@ def main(passed: Path, words: list[str]) -> int:
                 os.fsync(stream.fileno())
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def killing_write(layout: Layout, task: str, record: records.Record) -> None:
-        reached(task, "made")
-        write(layout, task, record)
-        reached(task, "written")
+    def killing_write(layout: Layout, key: records.Key[Any], record: Any) -> None:
+        reached(key.task, "made")
+        write(layout, key, record)
+        reached(key.task, "written")
 
     def killing_set(self: DurableBackend, task_id: str, dependency: str, value: Any) -> None:
         keep(self, task_id, dependency, value)
@@ -53,7 +53,7 @@ def main(passed: Path, words: list[str]) -> int:
         pin(layout, lock)
         reached("lock", "written")
 
-    records.write, lock_file.write = killing_write, killing_lock
+    records.save, lock_file.write = killing_write, killing_lock
     DurableBackend.set = killing_set  # type: ignore[method-assign]
     sys.argv = ["doit", *words]
     return int(DoitMain().run(words))
