@@ -14,8 +14,8 @@ from tests.kit.project import PROJECT
 SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 # The shared nouns: what a config, a lock, a path and an error are.
-NOUNS = {"config", "domain", "errors", "layout", "lock", "text"}
-DOMAIN = NOUNS | {"records", "site", "system", "portage"}
+NOUNS = {"config", "domain", "errors", "layout", "lock", "messages", "text"}
+DOMAIN = NOUNS | {"records", "site", "system", "portage", "updates"}
 # What each package (and module at the top) may import. Data flows from left to right:
 # snapshot, seed -> chroot -> builder -> publish -> serve; flow/ ties them to a site.
 MAY_KNOW: dict[str, set[str]] = {
@@ -24,25 +24,31 @@ MAY_KNOW: dict[str, set[str]] = {
     "domain": set(),
     "errors": {"messages"},
     "layout": set(),
-    "config": {"errors", "layout", "messages"},
-    "lock": {"errors", "layout", "config", "system"},
-    "records": NOUNS | {"system"},
-    "site": NOUNS | {"system"},
     "system": {"errors", "messages", "text"},
+    "config": {"errors", "layout", "messages", "text"},
+    "lock": {"errors", "layout", "config", "system"},
+    "causes": {"messages", "text"},
+    "records": NOUNS | {"system"},
+    "updates": NOUNS | {"system"},
+    "journal": NOUNS | {"system"},
+    "site": NOUNS | {"records", "system"},
     "portage": NOUNS | {"system"},
     "snapshot": NOUNS | {"system"},
     "seed": NOUNS | {"system"},
-    "chroot": NOUNS | {"system", "portage"},
+    "chroot": DOMAIN,
     "builder": NOUNS | {"system", "portage"},
     "publish": NOUNS | {"system", "portage"},
     "serve": NOUNS | {"system"},
     "flow": DOMAIN | {"snapshot", "seed", "chroot", "builder", "publish", "serve"},
+    "report": DOMAIN | {"causes", "journal", "publish"},
     "upkeep": DOMAIN | {"snapshot", "seed", "chroot", "builder", "publish", "serve"},
-    "engine": NOUNS | {"system", "records"},
-    "graph": NOUNS | {"system", "records", "site", "flow", "engine", "attended"},
-    "attended": NOUNS | {"site", "flow", "upkeep", "engine"},
+    "engine": NOUNS | {"causes", "journal", "records", "system"},
+    "graph": DOMAIN | {"causes", "chroot", "engine", "flow"},
+    "commands": DOMAIN
+    | {"causes", "chroot", "engine", "flow", "graph", "journal", "publish", "report", "snapshot"}
+    | {"upkeep"},
 }
-KNOWS_DOIT = {"engine", "graph", "attended", "dodo"}
+KNOWS_DOIT = {"commands", "engine", "dodo"}
 # A name that says nothing about what is in it.
 EMPTY_NAMES = {
     "util",

@@ -35,19 +35,26 @@ class Use(NamedTuple):
     fields: frozenset[str] | None
 
 
-def uses() -> Iterator[Use]:
-    """Every call whose first argument is a code of the catalogue."""
-    known = messages.catalogue()
+def sources() -> Iterator[tuple[str, ast.AST]]:
+    """Every node of the source, with the place of its file."""
     for path in sorted([*(PROJECT / "tasks").rglob("*.py"), *(PROJECT / "lab").glob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or not node.args:
-                continue
+            yield str(path.relative_to(PROJECT)), node
+
+
+def uses() -> Iterator[Use]:
+    """Every call whose first argument is a code of the catalogue, and every other mention."""
+    known = messages.catalogue()
+    for place, node in sources():
+        if isinstance(node, ast.Call) and node.args:
             first = node.args[0]
-            if not isinstance(first, ast.Constant) or first.value not in known:
-                continue
-            names = {keyword.arg for keyword in node.keywords}
-            fields = None if None in names else frozenset(str(name) for name in names)
-            yield Use(f"{path.relative_to(PROJECT)}:{node.lineno}", str(first.value), fields)
+            if isinstance(first, ast.Constant) and first.value in known:
+                names = {keyword.arg for keyword in node.keywords}
+                unknown = None in names or len(node.args) > 1
+                fields = None if unknown else frozenset(str(name) for name in names)
+                yield Use(f"{place}:{node.lineno}", str(first.value), fields)
+        elif isinstance(node, ast.Constant) and node.value in known:
+            yield Use(f"{place}:{node.lineno}", str(node.value), None)
 
 
 def blanks(text: str) -> dict[str, str]:
