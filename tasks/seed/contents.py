@@ -1,4 +1,4 @@
-"""CONTENTS.gz: what a stage's makers list as its content, held against what was unpacked.
+"""CONTENTS.gz, a stage's list of files by its makers, compared with the unpacked tree.
 
 Its lines are those of `tar --list --verbose`: mode, owner/group, size or device, date, time, name.
 """
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from tasks.errors import BinmillError
 from tasks.seed.policy import inner_path
-from tasks.seed.tar_stream import BadTar, shown
-from tasks.system.terminal import say
+from tasks.seed.tar_stream import ArchiveRefused, escaped
+from tasks.system.notes import note
 
 _LIMIT = 512 << 20  # bytes, unpacked
 _LINE = re.compile(
@@ -28,8 +28,8 @@ _ESCAPED = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
 _LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
-class _Listed(NamedTuple):
-    """One entry: `kind` and `mode` are letters as of ls(1); `owner` None is one by name."""
+class ListedEntry(NamedTuple):
+    """One line: `kind` and `mode` are letters as of ls(1); `owner` is None where it is a name."""
 
     path: bytes
     kind: str
@@ -40,49 +40,47 @@ class _Listed(NamedTuple):
     target: bytes | None  # of a symbolic link
 
 
-def check(root: Path, listing: bytes, entries: int, archive: str) -> None:
-    """Hold the tree below `root` against its listing; raises BinmillError where they differ.
+def compare(root: Path, listing: bytes, entries: int, archive: str) -> None:
+    """Raise BinmillError where the tree below `root` differs from its listing.
 
-    `entries` is how many the archive had. A listing that cannot be read is passed over, and that
-    is said: its form is nobody's promise.
+    `entries` is the number of entries in the archive. A listing that cannot be read is skipped
+    with a note: no specification says what it looks like.
     """
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(listing)) as stream:
             text = stream.read(_LIMIT)
-        listed = [_parsed(line) for line in text.removesuffix(b"\n").split(b"\n")]
-    except (ValueError, EOFError, OSError, BadTar) as odd:
-        say(f"  the CONTENTS of {archive} cannot be read ({odd}): the tree was not held against it")
+        listed = [parse_line(line) for line in text.removesuffix(b"\n").split(b"\n")]
+    except (ValueError, EOFError, OSError, ArchiveRefused) as error:
+        note("stage-contents-unreadable", archive=archive, cause=str(error))
         return
     top = os.fsencode(root) + b"/"
-    wrong = [
-        f"/{shown(one.path)[1:-1]} {told}"
-        for one in listed
-        for told in _differences(top + one.path, one)
+    differences = [
+        f"/{escaped(entry.path)}: {difference}"
+        for entry in listed
+        for difference in _differences(top + entry.path, entry)
     ]
+    if differences:
+        raise BinmillError("stage-differs-from-contents", archive=archive, differences=differences)
     if len(listed) != entries:
-        wrong.append(f"it lists {len(listed)} entries, the archive has {entries}")
-    if wrong:
         raise BinmillError(
-            f"{archive} was not unpacked as its CONTENTS lists it ({len(wrong)} differences): "
-            f"{wrong[0]}",
-            "does the file system of state/ keep owners, modes and devices? Is the listing wrong, "
-            "take `contents` and `contents_sha512` of that seed out of config.lock",
+            "stage-contents-entry-count", archive=archive, listed=len(listed), unpacked=entries
         )
 
 
-def _parsed(line: bytes) -> _Listed:
-    found = _LINE.fullmatch(line)
-    if found is None:
-        raise ValueError(f"a line of an unknown form: {shown(line[:60])}")
-    kind, mode, user, group, size, major, minor, name = found.groups()
+def parse_line(line: bytes) -> ListedEntry:
+    """Parse one line; raises ValueError, or ArchiveRefused for an impossible path."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"unknown line format: {escaped(line[:60])}")
+    kind, mode, user, group, size, major, minor, name = match.groups()
     target = None
     if kind == b"l":
         name, _, target = name.partition(b" -> ")
-        target = _plain(target)
+        target = _unescape(target)
     elif kind == b"h":
         name = name.partition(b" link to ")[0]
-    return _Listed(
-        path=inner_path(_plain(name)),
+    return ListedEntry(
+        path=inner_path(_unescape(name)),
         kind=kind.decode(),
         mode=mode.decode(),
         owner=(int(user), int(group)) if user.isdigit() and group.isdigit() else None,
@@ -92,8 +90,8 @@ def _parsed(line: bytes) -> _Listed:
     )
 
 
-def _plain(name: bytes) -> bytes:
-    """A name without the escapes that tar prints (--quoting-style=escape)."""
+def _unescape(name: bytes) -> bytes:
+    """Undo the escapes that tar prints (--quoting-style=escape)."""
     if b"\\" not in name:
         return name
     return _ESCAPED.sub(
@@ -101,22 +99,24 @@ def _plain(name: bytes) -> bytes:
     )
 
 
-def _differences(file: bytes, one: _Listed) -> Iterator[str]:
-    """How an entry on disk differs from the listed one."""
+def _differences(file: bytes, entry: ListedEntry) -> Iterator[str]:
     try:
         status = os.lstat(file)
     except OSError:
-        yield "is not there"
+        yield "missing"
         return
     mode = stat.filemode(status.st_mode)
-    if mode[1:] != one.mode or (one.kind != "h" and mode[0] != one.kind):
-        yield f"is {mode}, listed is {one.kind}{one.mode}"
-    if one.owner is not None and one.owner != (status.st_uid, status.st_gid):
-        yield f"belongs to {status.st_uid}/{status.st_gid}, listed is {one.owner}"
-    if one.kind == "-" and one.size != status.st_size:
-        yield f"has {status.st_size} bytes, listed are {one.size}"
-    if one.device and one.device != (os.major(status.st_rdev), os.minor(status.st_rdev)):
-        yield f"is another device than {one.device}"
-    # bytes: any name
-    if one.target is not None and os.readlink(file) != one.target:  # noqa: PTH115
-        yield "leads elsewhere than is listed"
+    if mode[1:] != entry.mode or (entry.kind != "h" and mode[0] != entry.kind):
+        yield f"mode {mode}, listed {entry.kind}{entry.mode}"
+    owner = status.st_uid, status.st_gid
+    if entry.owner not in (None, owner):
+        yield f"owner {owner}, listed {entry.owner}"
+    if entry.kind == "-" and entry.size != status.st_size:
+        yield f"{status.st_size} bytes, listed {entry.size}"
+    device = os.major(status.st_rdev), os.minor(status.st_rdev)
+    if entry.device not in (None, device):
+        yield f"device {device}, listed {entry.device}"
+    if entry.target is not None and stat.S_ISLNK(status.st_mode):
+        target = os.readlink(file)  # noqa: PTH115 - bytes: any name
+        if target != entry.target:
+            yield f"link to {escaped(target)}, listed {escaped(entry.target)}"

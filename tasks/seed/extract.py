@@ -1,9 +1,9 @@
-"""From an open stage tarball to a directory: decompress, judge, write, check, name.
+"""From an open stage tarball to a directory: decompress, check, unpack, verify, rename.
 
-    file -> (SHA-512) -> xz -> (judged, entry by entry) -> tar -> .NAME.tmp -> checks -> NAME
+    file -> (SHA-512) -> xz -> (checks of entries) -> tar -> .NAME.tmp -> (checks of tree) -> NAME
 
-What is hashed are the very bytes that are unpacked. GNU tar writes, since Python's tarfile drops
-extended attributes; without the include pattern tar drops security.capability.
+The hash is taken of the very bytes that are unpacked. GNU tar writes the files, since Python's
+tarfile drops extended attributes; without the include pattern tar drops security.capability.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO, cast
 
 from tasks.errors import BinmillError, NotTrusted
 from tasks.seed import contents, sanity
-from tasks.seed.dir_order import Order
-from tasks.seed.manifest import Inventory
-from tasks.seed.policy import Admission
-from tasks.seed.tar_stream import BadTar, Look, Member, relay
+from tasks.seed.dir_order import DirectoryOrder
+from tasks.seed.manifest import ManifestWriter
+from tasks.seed.policy import StagePolicy
+from tasks.seed.tar_stream import ArchiveRefused, Consumer, TarEntry, copy_checked
 from tasks.system.command import require_root, run, started, widen
 from tasks.system.files import closed_folder, remove_tree, sync_folder
+from tasks.system.notes import note
 from tasks.system.read_ahead import Ahead
-from tasks.system.terminal import Progress, say
+from tasks.system.terminal import Progress
 
 _CHUNK = 1 << 20
-_WRITE_BACK_SECONDS = 2.0  # at the end somebody waits for what is left
+_SYNC_SECONDS = 2.0  # between syncs, so that the last one has little left to write
 # With as many threads as there are blocks and processors; no more memory than a stage needs.
-_UNPACK = {
+_DECOMPRESSORS = {
     ".xz": ("xz", "-T0", "--memlimit-decompress=1GiB", "-dc"),
     ".zst": ("zstd", "--long=30", "-qdc"),
     ".bz2": ("bzip2", "-dc"),
@@ -53,155 +54,166 @@ _TAR = (
     "--warning=no-timestamp",
     "--blocking-factor=2048",
 )
-# What hardly any archive needs, and tar is slower with: it looks for access lists of every file,
-# and through all directories at each of them.
+# Options that few archives need and that make tar slower: with the first it looks for access lists
+# of every file, with the second it searches all pending directories at each entry.
 _ACCESS_LISTS = "--acls"
 _ANY_ORDER = "--delay-directory-restore"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An open stage tarball: what it is called, and the SHA-512 that its bytes must have.
+    """An open stage tarball: its name, and the SHA-512 that its bytes must have.
 
-    `listing` is what is in it by its makers' word (CONTENTS), if that could be had; `expected`
-    are paths that may be setuid beside those where programs lie.
+    `contents` is its makers' list of files (CONTENTS.gz), if there is one; `setuid` are paths that
+    may be setuid, setgid or capable outside the directories for programs.
     """
 
     stream: BinaryIO
     name: str
     sha512: str
-    listing: bytes | None = None
-    expected: Iterable[str] = field(default=())
+    contents: bytes | None = None
+    setuid: Iterable[str] = ()
 
 
-def extract(archive: Archive, target: Path, trash: Path) -> Admission:
+@dataclass(frozen=True)
+class Totals:
+    """The number of entries that were unpacked, and the bytes of their data in the archive."""
+
+    entries: int
+    size: int
+
+
+def extract(archive: Archive, target: Path, trash: Path) -> Totals:
     """Unpack a stage into `target` in one step, with owners, modes, links and attributes.
 
-    Nothing has that name before everything was checked, and the listing for `doit fsck` lies
-    beside it; what a failure leaves is deleted. Raises NotTrusted for an archive that is not the
-    pinned one, or that is no stage, BinmillError where this machine could not write it.
+    `target` appears after all checks have passed, its listing for `doit fsck` beside it; after a
+    failure nothing is left. Raises NotTrusted for an archive that is not the pinned one or not
+    acceptable as a stage, BinmillError where this machine could not write it.
     """
     require_root("unpack a stage with its owners and devices")
     scratch = target.with_name(f".{target.name}.tmp")
     listing = target.with_name(f"{target.name}.listing")
     remove_tree(scratch, trash)
-    closed_folder(trash)  # now: on a full disk there is no room for it
+    closed_folder(trash)  # made now, since a full disk would have no space for it
     try:
-        with _writing_back(scratch.parent):
-            admitted, kept = _unpacked(archive, scratch, trash)
-        with ThreadPoolExecutor(1) as beside:
-            synced = beside.submit(run, "sync", "-f", scratch)
+        with _background_sync(scratch.parent):
+            policy, manifest = _unpack(archive, scratch, trash)
+        with ThreadPoolExecutor(1) as executor:
+            sync = executor.submit(run, "sync", "-f", scratch)
             sanity.check(scratch)
-            sanity.check_kept(scratch, admitted.privileged)
-            if archive.listing is not None:
-                contents.check(scratch, archive.listing, admitted.entries, archive.name)
-            kept.write(scratch, admitted.folders, listing)
-            synced.result()  # before its name says that it is whole
+            sanity.check_privileges(scratch, policy.privileged)
+            if archive.contents is not None:
+                contents.compare(scratch, archive.contents, policy.entries, archive.name)
+            manifest.write(scratch, policy.folders, listing)
+            sync.result()  # all data is on disk before the final name says so
         scratch.rename(target)
-    except BaseException:
-        with contextlib.suppress(OSError, BinmillError):  # the next run does it
+    except BaseException as error:
+        with contextlib.suppress(OSError, BinmillError):  # the next run deletes what is left
             listing.unlink(missing_ok=True)
             remove_tree(scratch, trash)
+        if isinstance(error, ArchiveRefused):
+            raise NotTrusted(
+                "stage-refused", archive=archive.name, reason=error.code, cause=error.message
+            ) from error
         raise
     sync_folder(target.parent)
-    return admitted
+    return Totals(policy.entries, policy.size)
 
 
-class _Unusual(Exception):
-    """The archive needs an option of tar's that was not given."""
+class _OptionNeeded(Exception):
+    """The archive needs an option that tar was started without."""
 
     def __init__(self, option: str) -> None:
         super().__init__(option)
         self.option = option
 
 
-def _unpacked(archive: Archive, scratch: Path, trash: Path) -> tuple[Admission, Inventory]:
-    """Unpack it as nearly all are; from the beginning with an option more when that is needed."""
+def _unpack(archive: Archive, scratch: Path, trash: Path) -> tuple[StagePolicy, ManifestWriter]:
+    """Unpack with the options that nearly all archives need; restart where one needs another."""
     options: list[str] = []
     while True:
         try:
-            return _write(archive, _begun(scratch), options)
-        except _Unusual as found:
-            options.append(found.option)
+            return _unpack_once(archive, _make_scratch(scratch), options)
+        except _OptionNeeded as needed:
+            options.append(needed.option)
             remove_tree(scratch, trash)
 
 
-def _begun(scratch: Path) -> Path:
+def _make_scratch(scratch: Path) -> Path:
     scratch.mkdir(parents=True)
-    for inherited in ("default", "access"):  # from the folder above; what is made below would, too
+    for inherited in ("default", "access"):  # from the parent; files made below would inherit, too
         with contextlib.suppress(OSError):
             os.removexattr(scratch, f"system.posix_acl_{inherited}")
-    scratch.chmod(0o755)  # if the archive does not say
+    scratch.chmod(0o755)  # for an archive without an entry for its root directory
     return scratch
 
 
-def _write(archive: Archive, scratch: Path, options: Sequence[str]) -> tuple[Admission, Inventory]:
-    unpack = _UNPACK.get(Path(archive.name).suffix)
-    if unpack is None:
-        known = ", ".join(_UNPACK)
+def _unpack_once(
+    archive: Archive, scratch: Path, options: Sequence[str]
+) -> tuple[StagePolicy, ManifestWriter]:
+    decompressor = _DECOMPRESSORS.get(Path(archive.name).suffix)
+    if decompressor is None:
         raise BinmillError(
-            f"{archive.name}: compressed in an unknown way", f"known are tarballs in {known}"
+            "stage-compression-unknown", archive=archive.name, known=list(_DECOMPRESSORS)
         )
-    admission = Admission(os.fstat(archive.stream.fileno()).st_size, archive.expected)
-    inventory, order = Inventory(), Order()
+    policy = StagePolicy(os.fstat(archive.stream.fileno()).st_size, archive.setuid)
+    manifest, order = ManifestWriter(), DirectoryOrder()
 
-    def judge(member: Member) -> Look | None:
-        path = admission(member)
-        if member.listed and _ACCESS_LISTS not in options:
-            raise _Unusual(_ACCESS_LISTS)
-        back = order.goes_back(member.name, path, directory=member.kind == "directory")
-        if back and _ANY_ORDER not in options:
-            raise _Unusual(_ANY_ORDER)
-        return inventory.add(path, member)
+    def check(entry: TarEntry) -> Consumer | None:
+        path = policy.admit(entry)
+        if entry.has_acl and _ACCESS_LISTS not in options:
+            raise _OptionNeeded(_ACCESS_LISTS)
+        reopens = order.reopens(entry.name, path, directory=entry.kind == "directory")
+        if reopens and _ANY_ORDER not in options:
+            raise _OptionNeeded(_ANY_ORDER)
+        return manifest.add(path, entry)
 
-    clean = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+    # without TAR_OPTIONS, XZ_OPT and the like of the caller
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     with (
-        os.fdopen(os.memfd_create("binmill-tar"), "w+b") as complaints,
+        os.fdopen(os.memfd_create("binmill-tar"), "w+b") as messages,
         _Feeder(archive) as feeder,
-        # without TAR_OPTIONS, XZ_OPT and the like of the caller
         started(
-            *unpack,
-            env=clean,
+            *decompressor,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         ) as unpacker,
         started(
-            *_TAR, *options, "-C", scratch, env=clean, stdin=subprocess.PIPE, stderr=complaints
+            *_TAR,
+            *options,
+            "-C",
+            scratch,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stderr=messages,
         ) as tar,
     ):
-        feeder.feed(cast(IO[bytes], unpacker.stdin))
-        try:
-            with (
-                _ending(cast(IO[bytes], tar.stdin)) as sink,
-                Ahead(cast(BinaryIO, unpacker.stdout)) as unpacked,
-            ):
-                relay(unpacked, sink, judge)
-        except BadTar as bad:
+        feeder.start(cast(IO[bytes], unpacker.stdin))
+        with (
+            contextlib.suppress(BrokenPipeError),  # tar has ended; its message says why
+            _closing_pipe(cast(IO[bytes], tar.stdin)) as sink,
+            Ahead(cast(BinaryIO, unpacker.stdout)) as unpacked,
+        ):
+            copy_checked(unpacked, sink, check)
+        status = tar.wait()
+        message = _first_message(messages) or (f"exit status {status}" if status else "")
+        if status != 0:
+            raise BinmillError("stage-not-unpacked", archive=archive.name, message=message)
+        if unpacker.wait() != 0:
+            raise BinmillError("stage-damaged", archive=archive.name, decompressor=decompressor[0])
+        if (actual := feeder.digest()) != archive.sha512:
             raise NotTrusted(
-                f"{archive.name} is not accepted as a stage: {bad}",
-                "nothing was kept of it; take another build, or pack it again without that",
-            ) from bad
-        except BrokenPipeError:
-            pass  # tar has ended, and says why
-        if tar.wait() != 0 or unpacker.wait() != 0:
-            raise BinmillError(
-                f"{archive.name} could not be unpacked: {_first_line(complaints)}",
-                "check the disk's space (df -h, df -i), then run the same command again",
+                "stage-not-pinned", archive=archive.name, actual=actual, pinned=archive.sha512
             )
-        if (found := feeder.digest()) != archive.sha512:
-            raise NotTrusted(
-                f"{archive.name} is not the pinned file (SHA-512 {found[:16]}..., "
-                f"pinned is {archive.sha512[:16]}...)",
-                "see who wrote to it; is it meant to be another one, pin that, and run it again",
-            )
-        if warning := _first_line(complaints, ""):
-            say(f"  {warning}")
-    return admission, inventory
+        if message:
+            note("stage-tar-warning", archive=archive.name, message=message)
+    return policy, manifest
 
 
 class _Feeder:
-    """Hands a file to a decompressor from a thread of its own, and takes its digest meanwhile."""
+    """Feeds a file to a decompressor from a thread of its own, and hashes it on the way."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -212,31 +224,31 @@ class _Feeder:
     def __enter__(self) -> _Feeder:
         return self
 
-    def feed(self, pipe: IO[bytes]) -> None:
-        """Begin; `pipe` is closed at the end."""
+    def start(self, pipe: IO[bytes]) -> None:
+        """Start the thread; it closes `pipe` at the end of the file."""
         widen(pipe)
         self._thread = threading.Thread(target=self._run, args=(pipe,), daemon=True)
         self._thread.start()
 
     def digest(self) -> str:
-        """The SHA-512 of the whole file, once all of it was read."""
+        """Wait for the end of the file, and return its SHA-512."""
         assert self._thread is not None  # noqa: S101
         self._thread.join()
         return self._hash.hexdigest()
 
     def _run(self, pipe: IO[bytes]) -> None:
-        descriptor, place = self._archive.stream.fileno(), 0
+        descriptor, position = self._archive.stream.fileno(), 0
         size = os.fstat(descriptor).st_size
-        # OSError: whoever reads the pipe has ended, and its exit code says how
+        # OSError: the decompressor has ended, and its exit status says how
         with Progress(f"{self._archive.name} (unpacking)", size) as bar:
             while not self._stopped.is_set():
-                chunk = os.pread(descriptor, _CHUNK, place)
+                chunk = os.pread(descriptor, _CHUNK, position)
                 if not chunk:
                     break
                 self._hash.update(chunk)
                 with contextlib.suppress(OSError, ValueError):
                     pipe.write(chunk)
-                place += len(chunk)
+                position += len(chunk)
                 bar.advance(len(chunk))
             with contextlib.suppress(OSError, ValueError):
                 pipe.close()
@@ -253,8 +265,8 @@ class _Feeder:
 
 
 @contextlib.contextmanager
-def _ending(pipe: IO[bytes]) -> Iterator[BinaryIO]:
-    """A pipe to write to, which is closed if all went well."""
+def _closing_pipe(pipe: IO[bytes]) -> Iterator[BinaryIO]:
+    """Give a buffered writer to a pipe; the pipe is closed only if the block succeeds."""
     widen(pipe)
     sink = io.BufferedWriter(io.FileIO(os.dup(pipe.fileno()), "wb"))
     try:
@@ -267,15 +279,15 @@ def _ending(pipe: IO[bytes]) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _writing_back(folder: Path) -> Iterator[None]:
-    """What is written goes to the disk meanwhile: the sync at the end has little left to do."""
+def _background_sync(folder: Path) -> Iterator[None]:
+    """Sync the file system every few seconds during the block, so that the last sync is short."""
     ended = threading.Event()
 
-    def write_back() -> None:
-        while not ended.wait(_WRITE_BACK_SECONDS):
+    def sync() -> None:
+        while not ended.wait(_SYNC_SECONDS):
             run("sync", "-f", folder, check=False)
 
-    thread = threading.Thread(target=write_back, daemon=True)
+    thread = threading.Thread(target=sync, daemon=True)
     thread.start()
     try:
         yield
@@ -284,9 +296,9 @@ def _writing_back(folder: Path) -> Iterator[None]:
         thread.join()
 
 
-def _first_line(complaints: BinaryIO, nothing: str = "it is damaged") -> str:
-    """The most telling line of what tar said, without its own name."""
-    complaints.seek(0)
-    lines = complaints.read().decode("utf-8", "replace").strip().splitlines()
+def _first_message(stream: BinaryIO) -> str:
+    """Return the first line that tar printed, or the one about a full disk; without its prefix."""
+    stream.seek(0)
+    lines = stream.read().decode("utf-8", "replace").strip().splitlines()
     full = [line for line in lines if "No space left" in line]
-    return (full or lines)[0].partition(": ")[2][:300] if lines else nothing
+    return (full or lines)[0].partition(": ")[2][:300] if lines else ""

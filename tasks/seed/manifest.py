@@ -1,6 +1,6 @@
-"""What each file of a seed must be, taken down while its archive goes by: `doit fsck` reads it.
+"""The listing of a seed for `doit fsck`, written while its archive is unpacked.
 
-To read a gigabyte of files again for that would take as long as half of the unpacking.
+Reading a gigabyte of files again for it would take half as long as unpacking them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.seed.policy import CAPABILITY, inner_path
-from tasks.seed.tar_stream import Look, Member
+from tasks.seed.tar_stream import Consumer, Kind, TarEntry
 from tasks.system import tree_manifest
 
-_KINDS = {
+_CAPABILITY = CAPABILITY.encode()
+_TYPES: dict[Kind, int] = {
     "file": stat.S_IFREG,
     "directory": stat.S_IFDIR,
     "symbolic link": stat.S_IFLNK,
@@ -25,67 +26,77 @@ _KINDS = {
 }
 
 
-class Inventory:
-    """Gathers the entries of a listing (system.tree_manifest) from members that were let in."""
+class _Facts(NamedTuple):
+    """What a listing says of one entry, in the order of system.tree_manifest.
+
+    `content` is the SHA-256 of a file, the target of a link, the number of a device.
+    """
+
+    type: int
+    owner: int
+    group: int
+    mode: int
+    content: str | int
+    capability: str
+
+
+class ManifestWriter:
+    """Collects the lines of a listing (system.tree_manifest) from entries that were admitted."""
 
     def __init__(self) -> None:
-        self._facts: dict[bytes, list[Any]] = {}  # a hard link has the same ones as its file
-        self._lines: list[str] = []  # written down at once: at the end somebody waits
-        self._later: list[bytes] = []  # what is to be looked at on disk, and is not in them
-        self._open: tuple[bytes, list[Any], Any] | None = None  # whose data go by, and their hash
+        self._facts: dict[bytes, _Facts | None] = {}  # None: to be read from disk
+        self._lines: list[str] = []  # formatted at once, so that little is left to do at the end
+        self._unread: list[bytes] = []
+        self._open: tuple[bytes, TarEntry, Any] | None = None  # the file being hashed, its hash
 
-    def add(self, path: bytes, member: Member) -> Look | None:
-        """Take one more down; its data are to be given to what is returned."""
-        self._close()
-        if member.kind == "hard link":
-            facts = self._facts[path] = self._facts[inner_path(member.target)]
-            self._take_down(path, facts)
-            return None
-        facts = self._facts[path] = _facts(member)
-        if member.kind != "file":
-            self._take_down(path, facts)
-            return None
-        if member.sparse:
-            facts[4] = None
-            self._take_down(path, facts)
-            return None
-        digest = hashlib.sha256()
-        self._open = path, facts, digest
-        return digest.update
+    def add(self, path: bytes, entry: TarEntry) -> Consumer | None:
+        """Add one entry; its data must be passed to the consumer that is returned."""
+        self._close_file()
+        if entry.kind == "hard link":
+            self._add(path, self._facts[inner_path(entry.target)])
+        elif entry.kind != "file":
+            self._add(path, _facts(entry, _content(entry)))
+        elif entry.sparse:
+            self._add(path, None)
+        else:
+            digest = hashlib.sha256()
+            self._open = path, entry, digest
+            return digest.update
+        return None
 
-    def _close(self) -> None:
+    def _close_file(self) -> None:
         if self._open is not None:
-            path, facts, digest = self._open
-            facts[4] = digest.hexdigest()
+            path, entry, digest = self._open
             self._open = None
-            self._take_down(path, facts)
+            self._add(path, _facts(entry, digest.hexdigest()))
 
-    def _take_down(self, path: bytes, facts: list[Any]) -> None:
-        if facts[4] is None:  # the data of a sparse file are not what will be read from it
-            self._later.append(path)
+    def _add(self, path: bytes, facts: _Facts | None) -> None:
+        self._facts[path] = facts
+        if facts is None:
+            self._unread.append(path)
         else:
             self._lines.append(tree_manifest.line([os.fsdecode(path) or ".", *facts]))
 
     def write(self, root: Path, folders: Iterable[bytes], target: Path) -> None:
-        """Write the listing of the tree at `root`; the archive may not have said all `folders`.
+        """Write the listing of the tree at `root` to `target`.
 
-        Of these, and of sparse files, what counts is what is on disk.
+        Sparse files are read from disk, and so are those of `folders` that have no entry.
         """
-        self._close()
-        unsaid = (path for path in folders if path not in self._facts)
-        for path in (*self._later, *unsaid):
+        self._close_file()
+        without_entry = (path for path in folders if path not in self._facts)
+        for path in (*self._unread, *without_entry):
             name = os.fsdecode(path)
             self._lines.append(tree_manifest.line(tree_manifest.entry(root / name, name or ".")))
         tree_manifest.keep(self._lines, target)
 
 
-def _facts(member: Member) -> list[Any]:
-    """Kind, owner, group, mode, content, capabilities."""
-    content: str | int = ""
-    if member.kind == "symbolic link":
-        content = os.fsdecode(member.target)
-    elif member.kind == "character device":
-        content = os.makedev(*member.device)
-    mode = 0o777 if member.kind == "symbolic link" else member.mode & 0o7777
-    capability = member.attributes.get(CAPABILITY.encode(), b"").hex()
-    return [_KINDS[member.kind], *member.owner, mode, content, capability]
+def _content(entry: TarEntry) -> str | int:
+    if entry.kind == "symbolic link":
+        return os.fsdecode(entry.target)
+    return os.makedev(*entry.device) if entry.kind == "character device" else ""
+
+
+def _facts(entry: TarEntry, content: str | int) -> _Facts:
+    mode = 0o777 if entry.kind == "symbolic link" else entry.mode & 0o7777
+    capability = entry.attributes.get(_CAPABILITY, b"").hex()
+    return _Facts(_TYPES[entry.kind], *entry.owner, mode, content, capability)

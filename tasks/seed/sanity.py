@@ -1,4 +1,4 @@
-"""What an extracted tree must be before it is called a seed."""
+"""Checks of an unpacked tree before it becomes a seed."""
 
 from __future__ import annotations
 
@@ -7,70 +7,64 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.errors import BinmillError, NotTrusted
-from tasks.seed.policy import CAPABILITY, Privileged
+from tasks.errors import BinmillError
+from tasks.seed.policy import CAPABILITY, PrivilegedFile
+from tasks.seed.tar_stream import ArchiveRefused
 
-_WANTED = ("bin/sh", "usr/bin/emerge", "usr/bin/env")
+_REQUIRED = ("bin/sh", "usr/bin/emerge", "usr/bin/env")
 
 
 def check(root: Path) -> None:
-    """Whether a tree is a stage that can be entered and has Portage; raises NotTrusted."""
+    """Raise ArchiveRefused unless a tree is a stage that can be entered and has Portage."""
     status = root.stat()
     if status.st_uid != 0 or stat.S_IMODE(status.st_mode) & 0o022:
-        raise NotTrusted(f"the stage's root directory is not root's alone ({root})")
-    lacks = [wanted for wanted in _WANTED if not exists_inside(root, wanted)]
-    if not lacks:
+        raise ArchiveRefused("stage-root-writable")
+    missing = [path for path in _REQUIRED if not exists_inside(root, path)]
+    if not missing:
         return
-    inner = [entry for entry in root.iterdir() if entry.is_dir() and not entry.is_symlink()]
-    if len(inner) == 1 and all(exists_inside(inner[0], wanted) for wanted in _WANTED):
-        raise NotTrusted(
-            f"this is no Gentoo stage: all of it lies in a directory of its own ({inner[0].name}/)",
-            "pack it again from inside that directory: tar -C DIRECTORY -c .",
-        )
-    raise NotTrusted(f"this is no Gentoo stage: it has no /{lacks[0]}", "check [seeds]")
+    folders = [entry for entry in root.iterdir() if entry.is_dir() and not entry.is_symlink()]
+    if len(folders) == 1 and all(exists_inside(folders[0], path) for path in _REQUIRED):
+        raise ArchiveRefused("stage-in-subdirectory", folder=folders[0].name)
+    raise ArchiveRefused("stage-lacks-file", path=missing[0])
 
 
-def check_kept(root: Path, privileged: Mapping[bytes, Privileged]) -> None:
-    """Whether setuid bits and file capabilities are on disk as they were in the archive.
+def check_privileges(root: Path, privileged: Mapping[bytes, PrivilegedFile]) -> None:
+    """Raise BinmillError unless setuid bits and file capabilities on disk are as in the archive.
 
-    tar only warns where a file system cannot keep them. Raises BinmillError.
+    tar only warns where a file system cannot store them.
     """
-    for path, wanted in privileged.items():
+    for path, expected in privileged.items():
         file = os.path.join(os.fsencode(root), path)  # noqa: PTH118 - bytes: any name
         try:
             capability = os.getxattr(file, CAPABILITY, follow_symlinks=False)
         except OSError:
             capability = b""
         mode = os.lstat(file).st_mode
-        if capability != wanted.capability or (mode ^ wanted.mode) & 0o7777:
-            what = "mode" if capability == wanted.capability else "capabilities"
-            raise BinmillError(
-                f"the {what} of /{os.fsdecode(path)} did not survive: this file system loses them",
-                "let state/ be on a file system with extended attributes and setuid (ext4, XFS, "
-                "btrfs; no nosuid), then run the same command again",
-            )
+        if capability != expected.capability or (mode ^ expected.mode) & 0o7777:
+            lost = "mode" if capability == expected.capability else "capabilities"
+            raise BinmillError("stage-privileges-lost", path=os.fsdecode(path), lost=lost)
 
 
 def exists_inside(root: Path, path: str, depth: int = 20) -> bool:
-    """Whether a path leads to a file when `root` is the root; links are followed inside only."""
-    here: list[str] = []
+    """Return True if a path exists when `root` is the root; links are followed inside only."""
+    position: list[str] = []
     pending = path.split("/")
     while pending:
         part = pending.pop(0)
         if part in ("", "."):
             continue
         if part == "..":
-            here = here[:-1]
+            position = position[:-1]
             continue
-        step = root.joinpath(*here, part)
+        step = root.joinpath(*position, part)
         if step.is_symlink():
             depth -= 1
             if depth == 0:
                 return False
             target = str(step.readlink())
             if target.startswith("/"):
-                here = []
+                position = []
             pending = target.split("/") + pending
         else:
-            here.append(part)
-    return root.joinpath(*here).exists()
+            position.append(part)
+    return root.joinpath(*position).exists()
