@@ -1,18 +1,18 @@
-"""In which order tar restores times of directories rightly."""
+"""The order of entries in which tar sets the times of directories correctly."""
 
 from __future__ import annotations
 
 import pytest
 
-from tasks.seed.dir_order import Order
+from tasks.seed.dir_order import DirectoryOrder
 
 
-def first_back(names: str) -> str | None:
-    """The first of the names that goes back; those that end in / are directories."""
-    order = Order()
+def first_reopening(names: str) -> str | None:
+    """Return the first name that reopens a directory; names that end in / are directories."""
+    order = DirectoryOrder()
     for name in names.split():
         path = name.removeprefix(".").strip("/")
-        if order.goes_back(name.encode(), path.encode(), directory=name.endswith("/")):
+        if order.reopens(name.encode(), path.encode(), directory=name.endswith("/")):
             return name
     return None
 
@@ -23,18 +23,18 @@ def first_back(names: str) -> str | None:
         "./ ./a/ ./a/x ./a/b/ ./a/b/y ./a/c/ ./a/z ./b ./c/ ./c/x",
         "a/ a/x b/ b/x",
         "./ ./a/ ./a/b/ ./a/b/c/ ./d",
-        "./a/x ./b/x ./a/y",  # no entry says which time they have
-        "./a/x ./a/ ./b",  # told after what is in it
+        "./a/x ./b/x ./a/y",  # no entry has a time for the directories
+        "./a/x ./a/ ./b",  # after an entry in it
         "./a/ ./ab ./a.b/ ./a.b/x",
         "./x ./ ./y",
     ],
 )
-def test_the_usual_order(names: str) -> None:
-    assert first_back(names) is None
+def test_reopens_in_the_usual_order_is_never_true(names: str) -> None:
+    assert first_reopening(names) is None
 
 
 @pytest.mark.parametrize(
-    ("names", "back"),
+    ("names", "reopening"),
     [
         ("./a/ ./b ./a/x ./c", "./a/x"),
         ("./a/ ./a/x ./ab ./a/y", "./a/y"),
@@ -42,9 +42,9 @@ def test_the_usual_order(names: str) -> None:
         ("./a/ ./a/b/ ./a/b/x ./c/ ./a/d/e/f", "./a/d/e/f"),
         ("./a/x ./a/ ./b/ ./a/y", "./a/y"),
         ("./a/ ./b/ ./a/", "./a/"),
-        ("./a/ a/x", "a/x"),  # to tar, another directory
+        ("./a/ a/x", "a/x"),  # for tar, another directory
         ("a/ ./ ./b/", "./b/"),
     ],
 )
-def test_going_back(names: str, back: str) -> None:
-    assert first_back(names) == back
+def test_reopens_at_the_entry_that_returns(names: str, reopening: str) -> None:
+    assert first_reopening(names) == reopening

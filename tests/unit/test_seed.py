@@ -1,4 +1,4 @@
-"""Pointers, digests and what makes a tree a stage; without unpacking one."""
+"""Pointers, digests, and the look for files inside a tree."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import NotTrusted
-from tasks.seed.download import digest_of, pointed
+from tasks.seed.download import read_pointer, read_sha512
 from tasks.seed.sanity import exists_inside
+from tests.kit.refused import refused
 
 STEM = "stage3-amd64-openrc"
 GOOD = "20261116T170200Z/stage3-amd64-openrc-20261116T170200Z.tar.xz"
@@ -30,8 +31,8 @@ POINTER = f"""\
         POINTER.replace("\n", "\r\n"),
     ],
 )
-def test_pointed(text: str) -> None:
-    assert pointed(text, STEM) == (GOOD, 294912345)
+def test_read_pointer_returns_path_and_size(text: str) -> None:
+    assert read_pointer(text, STEM) == (GOOD, 294912345)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +52,9 @@ def test_pointed(text: str) -> None:
         "a/stage3-amd64-openrc-1 .tar.xz 5\n",
     ],
 )
-def test_nothing_pointed_at(text: str) -> None:
-    with pytest.raises(NotTrusted, match=f"names no {STEM} tarball"):
-        pointed(text, STEM)
+def test_read_pointer_without_a_usable_line_is_refused(text: str) -> None:
+    with refused(NotTrusted, "stage-pointer-empty", stage=STEM):
+        read_pointer(text, STEM)
 
 
 NAME = "stage3-amd64-openrc-1.tar.xz"
@@ -80,8 +81,8 @@ DIGESTS = f"""\
         f"# SHA512\n{A} {NAME}\n",
     ],
 )
-def test_digest_of(text: str) -> None:
-    assert digest_of(text, NAME) == A
+def test_read_sha512_returns_the_digest_of_the_name(text: str) -> None:
+    assert read_sha512(text, NAME) == A
 
 
 @pytest.mark.parametrize(
@@ -100,9 +101,9 @@ def test_digest_of(text: str) -> None:
         "# \n#\n# SHA512 HASH\n",
     ],
 )
-def test_no_digest(text: str) -> None:
-    with pytest.raises(NotTrusted, match="has no SHA512"):
-        digest_of(text, NAME)
+def test_read_sha512_without_a_usable_line_is_refused(text: str) -> None:
+    with refused(NotTrusted, "stage-digests-lack-file", name=NAME):
+        read_sha512(text, NAME)
 
 
 def link(root: Path, at: str, to: str) -> None:
@@ -110,7 +111,7 @@ def link(root: Path, at: str, to: str) -> None:
     (root / at).symlink_to(to)
 
 
-def test_links_are_followed_inside_only(tmp_path: Path) -> None:
+def test_exists_inside_follows_links_inside_only(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/sh").write_text("")
@@ -125,7 +126,7 @@ def test_links_are_followed_inside_only(tmp_path: Path) -> None:
     link(root, "b", "a")
     link(root, "self", "self/x")
     link(root, "gone", "nowhere")
-    found = {
+    exists = {
         name: exists_inside(root, name)
         for name in (
             "bin/sh",
@@ -143,7 +144,7 @@ def test_links_are_followed_inside_only(tmp_path: Path) -> None:
             "usr/bin/sh/x",
         )
     }
-    assert [name for name, there in found.items() if there] == [
+    assert [name for name, there in exists.items() if there] == [
         "bin/sh",
         "/bin//sh",
         "absolute",
@@ -153,7 +154,7 @@ def test_links_are_followed_inside_only(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_chain_ends(tmp_path: Path) -> None:
+def test_exists_inside_gives_up_on_a_long_chain_of_links(tmp_path: Path) -> None:
     (tmp_path / "end").write_text("")
     for number in range(30):
         link(tmp_path, f"l{number}", "end" if number == 0 else f"l{number - 1}")

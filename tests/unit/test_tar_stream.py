@@ -1,35 +1,35 @@
-"""A stage's tar stream: what is read in it, and that nothing goes on before it was judged."""
+"""The tar stream of a stage: parsing, and that nothing is written before it was checked."""
 
 from __future__ import annotations
 
 import io
 import random
 import tarfile
-from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
 
-from tasks.seed.contents import _parsed
-from tasks.seed.policy import Admission, inner_path
-from tasks.seed.tar_stream import BadTar, Member, relay
+from tasks.seed.contents import parse_line
+from tasks.seed.policy import StagePolicy, inner_path
+from tasks.seed.tar_stream import ArchiveRefused, TarEntry, copy_checked
+from tests.kit.refused import refused
 
 Form = Literal[0, 1, 2]
 
 
-class Dribble(io.BytesIO):
-    """Gives at most so many bytes at once, never the same number twice in turn."""
+class UnevenReads(io.BytesIO):
+    """Returns a random number of bytes at each read, `most` at most."""
 
     def __init__(self, data: bytes, most: int) -> None:
         super().__init__(data)
-        self._most, self._chance = most, random.Random(most)  # noqa: S311
+        self._most, self._random = most, random.Random(most)  # noqa: S311
 
     def read(self, size: int | None = -1, /) -> bytes:
-        return super().read(min(size or 0, self._chance.randint(1, self._most)))
+        return super().read(min(size or 0, self._random.randint(1, self._most)))
 
 
-def packed(form: Form = tarfile.PAX_FORMAT) -> tuple[bytes, list[str]]:
-    """An archive of everything but devices, and the names in it."""
+def archive_of_all_kinds(form: Form = tarfile.PAX_FORMAT) -> tuple[bytes, list[str]]:
+    """Make an archive with an entry of each kind except devices; return it and the names in it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:", format=form) as archive:
         for name, kind, size, target in (
@@ -50,15 +50,17 @@ def packed(form: Form = tarfile.PAX_FORMAT) -> tuple[bytes, list[str]]:
 
 @pytest.mark.parametrize("most", [1 << 20, 5000, 512, 300])
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-def test_it_goes_on_as_it_came(form: Form, most: int) -> None:
-    data, names = packed(form)
+def test_copy_checked_with_any_read_sizes_writes_the_same_bytes(form: Form, most: int) -> None:
+    data, names = archive_of_all_kinds(form)
     sink = io.BytesIO()
-    seen: list[Member] = []
-    relay(Dribble(data + _end(data), most), sink, seen.append)
+    entries: list[TarEntry] = []
+    copy_checked(UnevenReads(data + _end(data), most), sink, entries.append)
     assert sink.getvalue() == data + _end(data)
-    assert [each.name.decode().rstrip("/") for each in seen] == [name.rstrip("/") for name in names]
-    assert [each.size for each in seen] == [0, 0, 3_000_000, 0, 512, 0, 511, 0]
-    assert [each.target for each in seen if each.target] == [b"./a", b"t" * 300]
+    assert [entry.name.decode().rstrip("/") for entry in entries] == [
+        name.rstrip("/") for name in names
+    ]
+    assert [entry.size for entry in entries] == [0, 0, 3_000_000, 0, 512, 0, 511, 0]
+    assert [entry.target for entry in entries if entry.target] == [b"./a", b"t" * 300]
 
 
 def _end(data: bytes) -> bytes:
@@ -67,56 +69,52 @@ def _end(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("most", [1 << 20, 700])
 @pytest.mark.parametrize("bad", range(8))
-def test_nothing_of_a_bad_one_goes_on(bad: int, most: int) -> None:
-    data, _ = packed()
+def test_copy_checked_writes_nothing_of_a_refused_entry(bad: int, most: int) -> None:
+    data, _ = archive_of_all_kinds()
     sink = io.BytesIO()
-    seen: list[Member] = []
+    entries: list[TarEntry] = []
 
-    def judge(member: Member) -> None:
-        if len(seen) == bad:
-            raise BadTar("bad")
-        seen.append(member)
+    def check(entry: TarEntry) -> None:
+        if len(entries) == bad:
+            raise ArchiveRefused("entry-twice", path="x")
+        entries.append(entry)
 
-    with pytest.raises(BadTar, match="bad"):
-        relay(Dribble(data, most), sink, judge)
+    with refused(ArchiveRefused, "entry-twice"):
+        copy_checked(UnevenReads(data, most), sink, check)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        begins = archive.getmembers()[bad].offset
-    assert len(sink.getvalue()) <= begins
+        start = archive.getmembers()[bad].offset
+    assert len(sink.getvalue()) <= start
     assert data.startswith(sink.getvalue())
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 1000, 5000])
-def test_a_part_of_it(size: int) -> None:
-    with pytest.raises(BadTar, match="it is not a whole tar archive"):
-        relay(io.BytesIO(packed()[0][:size]), io.BytesIO(), lambda _: None)
+def test_copy_checked_of_part_of_an_archive_is_refused(size: int) -> None:
+    part = archive_of_all_kinds()[0][:size]
+    with refused(ArchiveRefused, "tar-truncated"):
+        copy_checked(io.BytesIO(part), io.BytesIO(), lambda _: None)
 
 
-def admitting() -> Callable[[Member], None]:
-    admission = Admission(1 << 20)
-
-    def judge(member: Member) -> None:
-        admission(member)
-
-    return judge
-
-
-def test_a_thousand_archives_of_noise() -> None:
-    """Whatever is wrong with a header is a BadTar, and no other error."""
-    data, _ = packed()
-    chance = random.Random(1)  # noqa: S311
+def test_copy_checked_of_random_headers_raises_only_archive_refused() -> None:
+    data, _ = archive_of_all_kinds()
+    dice = random.Random(1)  # noqa: S311
     for _ in range(1000):
-        spoilt = bytearray(data[:4096] + bytes(1024))
-        for _ in range(chance.randint(1, 4)):
-            spoilt[chance.randrange(2048)] = chance.randrange(256)
-        for start in range(0, 2048, 512):  # so that more than the checksum is looked at
-            block = spoilt[start : start + 512]
+        damaged = bytearray(data[:4096] + bytes(1024))
+        for _ in range(dice.randint(1, 4)):
+            damaged[dice.randrange(2048)] = dice.randrange(256)
+        for start in range(0, 2048, 512):  # a checksum that fits, so that more is looked at
+            block = damaged[start : start + 512]
             total = sum(block[:148]) + 8 * 32 + sum(block[156:])
-            if chance.random() < 0.8:
-                spoilt[start + 148 : start + 156] = b"%06o\0 " % total
+            if dice.random() < 0.8:
+                damaged[start + 148 : start + 156] = b"%06o\0 " % total
+        policy = StagePolicy(1 << 20)
+
+        def check(entry: TarEntry, policy: StagePolicy = policy) -> None:
+            policy.admit(entry)
+
         try:
-            relay(io.BytesIO(bytes(spoilt)), io.BytesIO(), admitting())
-        except BadTar as bad:
-            assert str(bad).isprintable()
+            copy_checked(io.BytesIO(bytes(damaged)), io.BytesIO(), check)
+        except ArchiveRefused as refusal:
+            assert refusal.message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,7 @@ def test_a_thousand_archives_of_noise() -> None:
         (b" ", b" "),
     ],
 )
-def test_a_path_inside(name: bytes, path: bytes) -> None:
+def test_inner_path_of_an_acceptable_name(name: bytes, path: bytes) -> None:
     assert inner_path(name) == path
 
 
@@ -162,13 +160,13 @@ def test_a_path_inside(name: bytes, path: bytes) -> None:
         b"a/" * 101 + b"b",
     ],
 )
-def test_a_path_that_is_none(name: bytes) -> None:
-    with pytest.raises(BadTar):
+def test_inner_path_of_a_name_that_leads_out_is_refused(name: bytes) -> None:
+    with pytest.raises(ArchiveRefused):
         inner_path(name)
 
 
 @pytest.mark.parametrize(
-    ("line", "wanted"),
+    ("line", "expected"),
     [
         ("-rwsr-xr-x root/root  59976 2026-02-01 10:00 ./bin/su", ("-", b"bin/su", None, 59976)),
         ("drwxr-xr-x 0/0 0 2026-02-01 10:00:01 ./", ("d", b"", (0, 0), 0)),
@@ -179,6 +177,6 @@ def test_a_path_that_is_none(name: bytes) -> None:
         (r"-rw-r--r-- 0/0 1 2026-02-01 10:00 ./\303\251\\\n", ("-", b"\xc3\xa9\\\n", (0, 0), 1)),
     ],
 )
-def test_a_line_of_contents(line: str, wanted: tuple[Any, ...]) -> None:
-    found = _parsed(line.encode())
-    assert (found.kind, found.path, found.owner, found.size) == wanted
+def test_parse_line_of_contents(line: str, expected: tuple[Any, ...]) -> None:
+    entry = parse_line(line.encode())
+    assert (entry.kind, entry.path, entry.owner, entry.size) == expected
