@@ -1,7 +1,8 @@
-"""Stage tarballs through the real tar: what must survive, and what must not get out."""
+"""Extraction of stage tarballs with the real tar: everything in them must survive."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import signal
@@ -10,19 +11,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tasks.errors import BinmillError, HostLacks, NotTrusted
-from tasks.seed import extract as unpacking
+from tasks.seed import extract as extract_module
+from tasks.seed import sanity
 from tasks.seed.extract import Archive, extract
-from tasks.seed.sanity import check
+from tasks.seed.tar_stream import ArchiveRefused
 from tasks.system import tree_manifest
 from tasks.system.files import sha512
 from tests.kit.files import names
 from tests.kit.processes import eventually
 from tests.kit.project import PROJECT
+from tests.kit.refused import refused
 from tests.kit.stages import (
     ACL,
     CAPABILITY,
@@ -36,25 +38,24 @@ pytestmark = pytest.mark.usefixtures("needs_root")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
+def stage_tarball(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
     place = tmp_path_factory.mktemp("stage")
     return pack_stage(sample_stage(place / "root"), place / "stage3.tar.xz")
 
 
-Extract = Callable[..., Path]
+Unpack = Callable[[Path], Path]
 
 
 @pytest.fixture
-def unpack(tmp_path: Path) -> Extract:
-    def act(tarball: Path, **more: Any) -> Path:
+def unpack(tmp_path: Path) -> Unpack:
+    """Unpack a tarball; the listing for `doit fsck` must match the result."""
+
+    def act(tarball: Path) -> Path:
+        root = tmp_path / "seeds/id"
         with tarball.open("rb") as stream:
-            archive = Archive(stream, tarball.name, sha512(tarball), **more)
-            extract(archive, tmp_path / "seeds/id", tmp_path / "trash")
-        listed = tmp_path / "seeds/id.listing"
-        assert (
-            list(tree_manifest.differences(tmp_path / "seeds/id", listed)) == []
-        )  # what fsck looks at
-        return tmp_path / "seeds/id"
+            extract(Archive(stream, tarball.name, sha512(tarball)), root, tmp_path / "trash")
+        assert list(tree_manifest.differences(root, tmp_path / "seeds/id.listing")) == []
+        return root
 
     return act
 
@@ -64,8 +65,8 @@ def nothing_left(tmp_path: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
-    return exhaustive_stage(tmp_path_factory.mktemp("full") / "root")
+def exhaustive_root(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
+    return exhaustive_stage(tmp_path_factory.mktemp("exhaustive") / "root")
 
 
 PACKINGS = {
@@ -79,15 +80,19 @@ PACKINGS = {
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_everything_survives(full: Path, unpack: Extract, tmp_path: Path, packing: str) -> None:
+def test_extract_keeps_everything_of_any_compression(
+    exhaustive_root: Path, unpack: Unpack, tmp_path: Path, packing: str
+) -> None:
     packer, suffix = PACKINGS[packing]
-    archive = pack_stage(full, tmp_path / f"stage3.tar{suffix}", packer=packer)
+    archive = pack_stage(exhaustive_root, tmp_path / f"stage3.tar{suffix}", packer=packer)
     if suffix == ".xz":
-        told = subprocess.run(["xz", "--robot", "-l", archive], capture_output=True, check=True)
-        blocks = int(told.stdout.split(b"totals\t")[1].split(b"\t")[1])
+        blocks_listed = subprocess.run(
+            ["xz", "--robot", "-l", archive], capture_output=True, check=True
+        )
+        blocks = int(blocks_listed.stdout.split(b"totals\t")[1].split(b"\t")[1])
         assert (blocks > 1) == (packing == "many blocks")
     root = unpack(archive)
-    assert describe_tree(root) == describe_tree(full)
+    assert describe_tree(root) == describe_tree(exhaustive_root)
     assert os.getxattr(root / "bin/ping", "security.capability") == CAPABILITY
     assert (root / "bin/su").stat().st_mode & 0o7777 == 0o4711
     assert (root / "bin/env").samefile(root / "bin/env2")
@@ -97,22 +102,25 @@ def test_everything_survives(full: Path, unpack: Extract, tmp_path: Path, packin
 
 
 @pytest.mark.parametrize("sparse", ["0.0", "0.1", "1.0"])
-def test_every_way_to_store_a_sparse_file(
-    full: Path, unpack: Extract, tmp_path: Path, sparse: str
+def test_extract_keeps_sparse_files_of_every_format(
+    exhaustive_root: Path, unpack: Unpack, tmp_path: Path, sparse: str
 ) -> None:
-    archive = pack_stage(full, tmp_path / "stage3.tar.gz", f"--sparse-version={sparse}")
+    archive = pack_stage(exhaustive_root, tmp_path / "stage3.tar.gz", f"--sparse-version={sparse}")
     root = unpack(archive)
-    assert describe_tree(root) == describe_tree(full)
+    assert describe_tree(root) == describe_tree(exhaustive_root)
     assert (root / "var/holes").stat().st_blocks * 512 < 1 << 20
 
 
-def test_gnu_format(full: Path, unpack: Extract, tmp_path: Path) -> None:
-    """It has no extended attributes; all else it has, in ways of its own."""
+def test_extract_of_gnu_format_keeps_all_that_it_can_store(
+    exhaustive_root: Path, unpack: Unpack, tmp_path: Path
+) -> None:
+    """It has no extended attributes."""
     archive = tmp_path / "stage3.tar.gz"
     subprocess.run(
-        ["tar", "-czSf", archive, "--numeric-owner", "--format=gnu", "-C", full, "."], check=True
+        ["tar", "-czSf", archive, "--numeric-owner", "--format=gnu", "-C", exhaustive_root, "."],
+        check=True,
     )
-    plain = {path: facts[:-1] for path, facts in describe_tree(full).items()}
+    plain = {path: facts[:-1] for path, facts in describe_tree(exhaustive_root).items()}
     root = unpack(archive)
     assert {path: facts[:-1] for path, facts in describe_tree(root).items()} == plain
     assert (root / "var/holes").stat().st_blocks * 512 < 1 << 20
@@ -130,71 +138,77 @@ ORDERS: dict[str, Callable[[list[str], list[str]], list[str]]] = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_times_of_directories(
-    whole: Path, unpack: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+def test_extract_of_any_order_keeps_times_of_directories(
+    stage_tarball: Path, unpack: Unpack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
-    """Whatever the order of the entries, they survive; only an unusual one costs a second go."""
-    begun: list[Path] = []
-    begin = unpacking._begun
+    """Only an unusual order costs a second pass."""
+    passes: list[Path] = []
+    make_scratch = extract_module._make_scratch
 
-    def noted(scratch: Path) -> Path:
-        begun.append(scratch)
-        return begin(scratch)
+    def counted(scratch: Path) -> Path:
+        passes.append(scratch)
+        return make_scratch(scratch)
 
-    monkeypatch.setattr(unpacking, "_begun", noted)
+    monkeypatch.setattr(extract_module, "_make_scratch", counted)
     source = tmp_path / "source"
     source.mkdir()
-    subprocess.run(["tar", "-xpf", whole, "-C", source], check=True)
+    subprocess.run(["tar", "-xpf", stage_tarball, "-C", source], check=True)
     every = [f"./{path.relative_to(source)}" for path in sorted(source.rglob("*"))]
     folders = [each for each in every if stat.S_ISDIR((source / each).lstat().st_mode)]
-    wanted = {name: 1_000_000.0 + number for number, name in enumerate([".", *folders])}
-    for name, seconds in wanted.items():
+    expected = {name: 1_000_000.0 + number for number, name in enumerate([".", *folders])}
+    for name, seconds in expected.items():
         os.utime(source / name, (seconds, seconds))
     words = ORDERS[order]([".", *folders], [each for each in every if each not in folders])
     archive = tmp_path / "stage3.tar.gz"
     subprocess.run(["tar", "-czf", archive, "--numeric-owner", "-C", source, *words], check=True)
     root = unpack(archive)
-    assert {name: (root / name).stat().st_mtime for name in wanted} == wanted
-    assert len(begun) == (1 if order == "usual" else 2)
+    assert {name: (root / name).stat().st_mtime for name in expected} == expected
+    assert len(passes) == (1 if order == "usual" else 2)
 
 
-def test_the_umask_does_not_count(whole: Path, unpack: Extract) -> None:
+def test_extract_ignores_the_umask(stage_tarball: Path, unpack: Unpack) -> None:
     before = os.umask(0o077)
     try:
-        root = unpack(whole)
+        root = unpack(stage_tarball)
     finally:
         os.umask(before)
     assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777
     assert root.stat().st_mode & 0o7777 == 0o755
 
 
-def test_access_lists_are_not_inherited(whole: Path, unpack: Extract, tmp_path: Path) -> None:
-    plain = describe_tree(unpack(whole))
+def test_extract_ignores_default_access_lists_of_the_parent(
+    stage_tarball: Path, unpack: Unpack, tmp_path: Path
+) -> None:
+    plain = describe_tree(unpack(stage_tarball))
     shutil.rmtree(tmp_path / "seeds")
     (tmp_path / "seeds").mkdir()
     os.setxattr(tmp_path / "seeds", "system.posix_acl_default", ACL)
     (tmp_path / "seeds/other").mkdir()
     assert os.listxattr(tmp_path / "seeds/other"), "this file system has access lists"
-    root = unpack(whole)
+    root = unpack(stage_tarball)
     assert describe_tree(root) == plain
     assert os.listxattr(root) == []
 
 
-def test_again_after_something_was_left(whole: Path, unpack: Extract, tmp_path: Path) -> None:
+def test_extract_deletes_what_a_killed_run_left(
+    stage_tarball: Path, unpack: Unpack, tmp_path: Path
+) -> None:
     left = tmp_path / "seeds/.id.tmp/usr/bin"
     left.mkdir(parents=True)
     (left / "stale").write_text("")
-    root = unpack(whole)
+    root = unpack(stage_tarball)
     assert not (root / "usr/bin/stale").exists()
     assert names(tmp_path / "seeds") == ["id", "id.listing"]
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "html", "tar cut"])
-def test_a_damaged_archive(whole: Path, unpack: Extract, tmp_path: Path, how: str) -> None:
-    data = whole.read_bytes()
+def test_extract_of_a_damaged_archive_is_refused(
+    stage_tarball: Path, unpack: Unpack, tmp_path: Path, how: str
+) -> None:
+    data = stage_tarball.read_bytes()
     bad = tmp_path / "stage3.tar.xz"
     if how == "tar cut":
-        plain = subprocess.run(["xz", "-dc", whole], check=True, capture_output=True).stdout
+        plain = subprocess.run(["xz", "-dc", stage_tarball], check=True, capture_output=True).stdout
         bad = tmp_path / "stage3.tar.gz"
         pack = subprocess.run(["gzip", "-c"], input=plain[:5000], capture_output=True, check=True)
         bad.write_bytes(pack.stdout)
@@ -208,46 +222,75 @@ def test_a_damaged_archive(whole: Path, unpack: Extract, tmp_path: Path, how: st
                 "html": b"<html><body>Not found</body></html>",
             }[how]
         )
-    with pytest.raises(BinmillError) as refused:
+    with refused(NotTrusted, "stage-refused", reason="tar-truncated") as caught:
         unpack(bad)
-    assert "\n" not in refused.value.message
-    assert refused.value.hint
+    assert "\n" not in caught.value.message
     assert nothing_left(tmp_path)
-    assert names(unpack(whole)) == names(whole.parent / "root")  # and then again
+    assert names(unpack(stage_tarball)) == names(stage_tarball.parent / "root")
 
 
-def test_an_unknown_compression(whole: Path, unpack: Extract, tmp_path: Path) -> None:
+def test_extract_of_an_unknown_compression_fails(
+    stage_tarball: Path, unpack: Unpack, tmp_path: Path
+) -> None:
     bad = tmp_path / "stage3.tar.lzo"
-    shutil.copy(whole, bad)
-    with pytest.raises(BinmillError, match="compressed in an unknown way"):
+    shutil.copy(stage_tarball, bad)
+    with refused(BinmillError, "stage-compression-unknown", archive="stage3.tar.lzo"):
         unpack(bad)
     assert nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("missing", ["usr/bin/emerge", "usr/bin/env", "bin", "usr/bin"])
-def test_not_a_stage(unpack: Extract, tmp_path: Path, missing: str) -> None:
+def test_extract_with_damage_after_the_end_of_the_tar_fails(
+    stage_tarball: Path, unpack: Unpack, tmp_path: Path
+) -> None:
+    bad = tmp_path / "stage3.tar.gz"
+    plain = subprocess.run(["xz", "-dc", stage_tarball], check=True, capture_output=True).stdout
+    data = bytearray(gzip.compress(plain))
+    data[-8] ^= 0xFF  # its checksum
+    bad.write_bytes(data)
+    with refused(BinmillError, "stage-damaged", decompressor="gzip"):
+        unpack(bad)
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("absent", "path"),
+    [
+        ("usr/bin/emerge", "usr/bin/emerge"),
+        ("usr/bin/env", "usr/bin/env"),
+        ("bin", "bin/sh"),
+        ("usr/bin", "bin/sh"),
+    ],
+)
+def test_extract_of_a_tree_without_a_required_file_is_refused(
+    unpack: Unpack, tmp_path: Path, absent: str, path: str
+) -> None:
     root = sample_stage(tmp_path / "root")
-    if missing == "usr/bin":
-        shutil.rmtree(root / missing)
+    if absent == "usr/bin":
+        shutil.rmtree(root / absent)
     else:
-        (root / missing).unlink()
-    with pytest.raises(NotTrusted, match="this is no Gentoo stage"):
+        (root / absent).unlink()
+    with refused(NotTrusted, "stage-refused", reason="stage-lacks-file") as caught:
         unpack(pack_stage(root, tmp_path / "x.tar.gz"))
+    assert f"/{path}" in caught.value.message
     assert nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o777, 0), (0o775, 0), (0o755, 250)])
-def test_a_root_directory_that_others_may_write(tmp_path: Path, mode: int, owner: int) -> None:
+def test_sanity_of_a_root_directory_that_others_can_write_to_is_refused(
+    tmp_path: Path, mode: int, owner: int
+) -> None:
     root = sample_stage(tmp_path / "root")
-    check(root)
+    sanity.check(root)
     root.chmod(mode)
     os.chown(root, owner, 0)
-    with pytest.raises(NotTrusted, match="not root's alone"):
-        check(root)
+    with refused(ArchiveRefused, "stage-root-writable"):
+        sanity.check(root)
 
 
-def test_killed_in_the_middle(whole: Path, unpack: Extract, tmp_path: Path) -> None:
-    """A slow decompressor holds the extraction where it is killed."""
+def test_extract_killed_in_the_middle_can_be_repeated(
+    stage_tarball: Path, unpack: Unpack, tmp_path: Path
+) -> None:
+    """A decompressor that stops in the middle leaves time for the kill."""
     big = sample_stage(tmp_path / "root")
     (big / "aaa").write_bytes(os.urandom(4 << 20))
     archive = pack_stage(big, tmp_path / "stage3.tar.xz", "--sort=name")
@@ -255,26 +298,30 @@ def test_killed_in_the_middle(whole: Path, unpack: Extract, tmp_path: Path) -> N
     slow.mkdir()
     (slow / "xz").write_text(f"#!/bin/sh\n{shutil.which('xz')} -dc | head -c 3m\nexec sleep 60\n")
     (slow / "xz").chmod(0o755)
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from tasks.chroot.unpack import Archive, extract\n"
-        "extract(Archive(open(sys.argv[1], 'rb'), 'x.tar.xz', ''), *map(Path, sys.argv[2:]))"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", script, archive, tmp_path / "seeds/id", tmp_path / "trash"],
+        [
+            sys.executable,
+            "-m",
+            "tests.programs.extract_stage",
+            archive,
+            tmp_path / "seeds/id",
+            tmp_path / "trash",
+        ],
         cwd=PROJECT,
         env={**os.environ, "PATH": f"{slow}:{os.environ['PATH']}"},
     ) as process:
-        begun = eventually((tmp_path / "seeds/.id.tmp/aaa").exists)
+        unpacking = eventually((tmp_path / "seeds/.id.tmp/aaa").exists)
         process.send_signal(signal.SIGKILL)
-    assert begun
+    assert unpacking
     assert not (tmp_path / "seeds/id").exists()
-    assert describe_tree(unpack(whole)) == describe_tree(whole.parent / "root")
+    assert describe_tree(unpack(stage_tarball)) == describe_tree(stage_tarball.parent / "root")
     assert names(tmp_path / "seeds") == ["id", "id.listing"]
     assert names(tmp_path / "trash") == []
 
 
-def test_only_root_can(whole: Path, unpack: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extract_by_another_user_than_root_fails(
+    stage_tarball: Path, unpack: Unpack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(HostLacks, match="only root can unpack a stage"):
-        unpack(whole)
+        unpack(stage_tarball)
