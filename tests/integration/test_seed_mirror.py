@@ -1,10 +1,9 @@
-"""Seeds from mirrors that may lie, and from a file: pinned by `lock`, made by `seed:NAME`."""
+"""Seeds from hostile mirrors, and from a file: pinned by `lock`, extracted by `seed:NAME`."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -24,10 +23,13 @@ from tasks.layout import Layout
 from tasks.lock import Lock, SeedPin, TreePin
 from tasks.site import Site
 from tasks.system import http
+from tasks.system.http import Missing
+from tasks.system.notes import Note, listening
 from tests.kit.files import names
 from tests.kit.gpg import KEYS_CREATED, Keys
 from tests.kit.processes import eventually
 from tests.kit.project import PROJECT
+from tests.kit.refused import refused
 from tests.kit.scripted_server import Answer, ScriptedServer, endless, file, stalling, status
 from tests.kit.stages import describe_tree, pack_stage, sample_stage
 
@@ -37,8 +39,8 @@ TREE = TreePin(tag="20260310", commit="c" * 40)
 
 
 @dataclass
-class Mirrors:
-    """Mirrors by name, what they have, and a site that asks them in an order."""
+class StageMirrors:
+    """StageMirrors by name, the files on them, and a site that uses some of them, in an order."""
 
     folder: Path
     server: ScriptedServer
@@ -46,6 +48,7 @@ class Mirrors:
     tarball: bytes
     printed: Callable[[], str]
     seed: dict[str, Any] = field(default_factory=lambda: {"flavour": "openrc", "key": "stages"})
+    notes: list[Note] = field(default_factory=list)  # of the last `lock` or `extract`
 
     def path(self, mirror: str, rest: str) -> str:
         return f"/{mirror}/releases/amd64/autobuilds/{rest}"
@@ -56,25 +59,25 @@ class Mirrors:
         if answer is not None:
             self.server.url(path, file(answer) if isinstance(answer, bytes) else answer)
 
-    def clear(self, text: str, who: str = "good") -> bytes:
+    def clearsign(self, text: str, who: str = "good") -> bytes:
         return self.keys.sign("--clearsign", who=who, data=text.encode(), at=KEYS_CREATED + 9)
 
-    def pointer(self, mirror: str, build: str = NEW, who: str = "good") -> None:
+    def publish_pointer(self, mirror: str, build: str = NEW, who: str = "good") -> None:
         text = f"# ts=1\n{build}/{STEM}-{build}.tar.xz {len(self.tarball)}\n"
-        self.put(mirror, f"latest-{STEM}.txt", self.clear(text, who))
+        self.put(mirror, f"latest-{STEM}.txt", self.clearsign(text, who))
 
     def publish(
         self, mirror: str, build: str = NEW, *, listing: bytes | None = None, who: str = "good"
     ) -> None:
-        """A build with its digests; the pointer leads to it."""
+        """Publish a build with its digests, and a pointer to it."""
         name = f"{STEM}-{build}.tar.xz"
         text = f"# SHA512 HASH\n{digest(self.tarball)}  {name}\n"
         if listing is not None:
             text += f"# SHA512 HASH\n{digest(listing)}  {name}.CONTENTS.gz\n"
             self.put(mirror, f"{build}/{name}.CONTENTS.gz", listing)
         self.put(mirror, f"{build}/{name}", self.tarball)
-        self.put(mirror, f"{build}/{name}.DIGESTS", self.clear(text, who))
-        self.pointer(mirror, build, who)
+        self.put(mirror, f"{build}/{name}.DIGESTS", self.clearsign(text, who))
+        self.publish_pointer(mirror, build, who)
 
     def site(self, *mirrors: str, **seed: Any) -> Site:
         self.seed = seed or self.seed
@@ -95,25 +98,32 @@ class Mirrors:
         return Site(Layout(self.folder, self.folder / "state"), config)
 
     def lock(self, *mirrors: str, **seed: Any) -> SeedPin:
-        """Run `doit lock`; returns what it pins."""
+        """Run `doit lock`; return its pin."""
         site = self.site(*mirrors, **seed)
-        self.printed()
-        trees.lock(site, asked=True)
+        self.notes = []
+        with listening(self.notes.append):
+            trees.lock(site, asked=True)
         self.nothing_left(site)
         return locks.read(site.layout).seeds["s"]
 
-    def make(self, *mirrors: str) -> Path:
-        """Run `doit seed:s`; returns the extracted tree."""
+    def extract(self, *mirrors: str) -> Path:
+        """Run `doit seed:s`; return the extracted tree."""
         site = self.site(*mirrors)
-        record = chroots.seed(site, "s")
+        self.notes = []
+        with listening(self.notes.append):
+            record = chroots.seed(site, "s")
         self.nothing_left(site)
         return site.layout.seed(record["sha512"])
 
-    def asked(self) -> list[str]:
-        """The files that were asked for since the last call, as MIRROR NAME."""
-        found = [f"{path.split('/')[1]} {path.rsplit('/', 1)[1]}" for path in self.server.paths]
+    def requests(self) -> list[str]:
+        """Return the files requested since the last call, as MIRROR NAME."""
+        paths = [f"{path.split('/')[1]} {path.rsplit('/', 1)[1]}" for path in self.server.paths]
         self.server.paths.clear()
-        return found
+        return paths
+
+    def skipped(self) -> list[str]:
+        """Return the URLs that the last `lock` skipped."""
+        return [str(n.fields["url"]) for n in self.notes if n.code == "stage-mirror-skipped"]
 
     @staticmethod
     def nothing_left(site: Site) -> None:
@@ -128,33 +138,33 @@ def digest(data: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
-    place = tmp_path_factory.mktemp("made")
+def tarball(tmp_path_factory: pytest.TempPathFactory, needs_root: None) -> Path:  # noqa: ARG001
+    place = tmp_path_factory.mktemp("stage")
     return pack_stage(sample_stage(place / "root"), place / "stage3.tar.xz")
 
 
 @pytest.fixture
 def mirrors(
-    tmp_path: Path, server: ScriptedServer, keys: Keys, made: Path, request: pytest.FixtureRequest
-) -> Mirrors:
+    tmp_path: Path,
+    server: ScriptedServer,
+    keys: Keys,
+    tarball: Path,
+    request: pytest.FixtureRequest,
+) -> StageMirrors:
     patch = request.getfixturevalue("monkeypatch")
     patch.setattr(http, "_PAUSES", (0.0, 0.0))
     patch.setattr(trees, "_frozen", lambda *_: TREE)
     server.answers["*"] = status(404)
     capsys = request.getfixturevalue("capsys")
-    return Mirrors(tmp_path, server, keys, made.read_bytes(), lambda: "".join(capsys.readouterr()))
+    return StageMirrors(
+        tmp_path, server, keys, tarball.read_bytes(), lambda: "".join(capsys.readouterr())
+    )
 
 
-def refused(act: Callable[[], Any], kind: type[BinmillError], told: str) -> None:
-    with pytest.raises(kind) as failed:
-        act()
-    assert told in failed.value.message
-    assert failed.value.message.isprintable()
-    assert failed.value.hint
-
-
-# The newest, by the signed pointer
-def test_the_newest(mirrors: Mirrors, made: Path) -> None:
+# The newest build, by the signed pointer
+def test_lock_pins_the_newest_build_and_seed_extracts_it(
+    mirrors: StageMirrors, tarball: Path
+) -> None:
     mirrors.publish("one")
     pin = mirrors.lock()
     assert pin == SeedPin(
@@ -164,32 +174,33 @@ def test_the_newest(mirrors: Mirrors, made: Path) -> None:
         size=len(mirrors.tarball),
         sha512=digest(mirrors.tarball),
     )
-    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
+    assert describe_tree(mirrors.extract()) == describe_tree(tarball.parent / "root")
     assert "  extracted stage3-amd64-openrc-20260308T170000Z.tar.xz: " in mirrors.printed()
-    mirrors.asked()
-    mirrors.make()  # it is there
-    assert mirrors.asked() == []
+    mirrors.requests()
+    mirrors.extract()  # nothing to do
+    assert mirrors.requests() == []
 
 
-def test_a_newer_one_moves_the_lock_and_an_older_one_does_not(mirrors: Mirrors) -> None:
+def test_lock_moves_to_a_newer_build_and_never_to_an_older_one(mirrors: StageMirrors) -> None:
     mirrors.publish("one", OLD)
     assert mirrors.lock().build == OLD
     mirrors.publish("one", NEW)
     assert mirrors.lock().build == NEW
     mirrors.publish("one", OLD)
-    refused(mirrors.lock, NotTrusted, f"its newest {STEM} is {OLD}, older than the locked {NEW}")
-    mirrors.publish("two", NEW)  # an honest one beside it
+    with refused(NotTrusted, "stage-pointer-older", stage=STEM, build=OLD, locked=NEW):
+        mirrors.lock()
+    mirrors.publish("two", NEW)
     assert mirrors.lock("one", "two").build == NEW
-    assert f"passed over: {mirrors.server.url('/one/')}" in mirrors.printed()
+    assert mirrors.skipped() == [mirrors.server.url(mirrors.path("one", f"latest-{STEM}.txt"))]
     assert mirrors.lock("one", flavour="openrc", key="stages", build=OLD).build == OLD  # on purpose
 
 
-def test_a_newer_one_is_told_and_not_followed(mirrors: Mirrors) -> None:
+def test_upstream_updates_report_a_newer_build_and_keep_the_pin(mirrors: StageMirrors) -> None:
     mirrors.publish("one", OLD)
     pin = mirrors.lock()
     site = mirrors.site()
 
-    def told() -> str:
+    def news() -> str:
         mirrors.printed()
         upstream_updates.ask(site)
         mirrors.nothing_left(site)
@@ -198,337 +209,338 @@ def test_a_newer_one_is_told_and_not_followed(mirrors: Mirrors) -> None:
         assert not left.exists() or names(left) in ([], ["seed.s.json"])
         return records.news(site.layout, "seed:s", pin.path)
 
-    assert told() == ""
-    mirrors.pointer("one", NEW)
-    assert told() == f"s: {NEW} is there (pinned: {OLD})"
+    assert news() == ""
+    mirrors.publish_pointer("one", NEW)
+    assert news() == f"s: {NEW} is there (pinned: {OLD})"
     assert mirrors.printed() == f"  s: {NEW} is there (pinned: {OLD}); `doit lock` follows\n"
-    mirrors.put("one", f"latest-{STEM}.txt", None)  # nobody answers: what was known stays
-    assert told().startswith(f"s: {NEW}")
+    mirrors.put("one", f"latest-{STEM}.txt", None)  # no answer: the last news stay
+    assert news().startswith(f"s: {NEW}")
     assert f"latest-{STEM}.txt" in mirrors.printed()
     mirrors.publish("one", OLD)
-    assert told() == ""
-    mirrors.asked()
+    assert news() == ""
+    mirrors.requests()
     upstream_updates.ask(mirrors.site("one", flavour="openrc", key="stages", build=OLD))
-    assert mirrors.asked() == []  # who names a build wants no other
+    assert mirrors.requests() == []  # with `build`, no newer one is of interest
 
 
 HTML = b"<html><body>200 Not Found</body></html>\n"
 
 
-# 6, 7, 11, 12, 18: a pointer or digests that are not accepted; the next mirror is asked
+# Signed files that are not accepted: the next mirror is used
 @pytest.mark.parametrize("which", [f"latest-{STEM}.txt", f"{NEW}/{STEM}-{NEW}.tar.xz.DIGESTS"])
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "kind"),
     [
-        ("html", "there is no signature in it"),
-        ("altered", "the signature does not fit the bytes"),
-        ("stranger", "signed by a key that is not in the key file"),
-        ("role", "which is not pinned for this role"),
-        ("empty", "there is no signature in it"),
-        ("other", "has no SHA512 of|names no stage3"),
-        ("403", "HTTP 403"),
-        ("huge", "too large"),
+        ("html", NotTrusted),
+        ("altered", NotTrusted),
+        ("unknown key", NotTrusted),
+        ("key of another role", NotTrusted),
+        ("empty", NotTrusted),
+        ("of another file", NotTrusted),
+        ("403", DownloadFailed),
+        ("huge", DownloadFailed),
     ],
 )
-def test_what_is_signed_is_not_accepted(mirrors: Mirrors, which: str, how: str, told: str) -> None:
+def test_lock_with_an_unacceptable_signed_file_uses_the_next_mirror(
+    mirrors: StageMirrors, which: str, how: str, kind: type[BinmillError]
+) -> None:
     mirrors.publish("one")
     mirrors.publish("two")
     text = "# SHA512 HASH\n" + "a" * 128 + "  other.tar.xz\n"
-    good = mirrors.clear(text)
+    good = mirrors.clearsign(text)
     bad: dict[str, bytes | Answer] = {
         "html": HTML,
         "altered": good.replace(b"aaa", b"abc", 1),
         "empty": b"",
-        "other": good,
-        "stranger": mirrors.clear(text, "stranger"),
-        "role": mirrors.clear(text, "other"),
+        "of another file": good,
+        "unknown key": mirrors.clearsign(text, "stranger"),
+        "key of another role": mirrors.clearsign(text, "other"),
         "403": status(403),
         "huge": good + b"x" * (1 << 20),
     }
     mirrors.put("one", which, bad[how])
-    with pytest.raises(NotTrusted if how not in ("403", "huge") else DownloadFailed) as failed:
+    with pytest.raises(kind) as caught:
         mirrors.lock("one")
-    assert any(word in failed.value.message for word in told.split("|"))
+    if how == "of another file":
+        assert caught.value.code in ("stage-digests-lack-file", "stage-pointer-empty")
+    assert caught.value.hint
     assert not (mirrors.folder / "config.lock").exists()
     assert mirrors.lock("one", "two").sha512 == digest(mirrors.tarball)
-    assert f"passed over: {mirrors.server.url(mirrors.path('one', which))}" in mirrors.printed()
+    assert mirrors.skipped() == [mirrors.server.url(mirrors.path("one", which))]
 
 
-# A build of one's choice
-def test_a_pinned_build(mirrors: Mirrors, made: Path) -> None:
+# A build that the config names
+def test_lock_of_a_configured_build_needs_no_pointer(mirrors: StageMirrors, tarball: Path) -> None:
     mirrors.publish("one", OLD)
     mirrors.publish("one", NEW)
-    mirrors.asked()
+    mirrors.requests()
     pin = mirrors.lock(flavour="openrc", key="stages", build=OLD)
     assert pin.path == f"{OLD}/{STEM}-{OLD}.tar.xz"
     assert pin.size is None
-    assert mirrors.asked() == [f"one {STEM}-{OLD}.tar.xz.DIGESTS"]  # no pointer
-    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
+    assert mirrors.requests() == [f"one {STEM}-{OLD}.tar.xz.DIGESTS"]
+    assert describe_tree(mirrors.extract()) == describe_tree(tarball.parent / "root")
 
 
-def test_another_build_under_the_pinned_name(mirrors: Mirrors) -> None:
-    """The digests are of a name: those of one build are not another's."""
+def test_lock_with_the_digests_of_another_build_is_refused(mirrors: StageMirrors) -> None:
     mirrors.publish("one", OLD)
     path = mirrors.path("one", f"{OLD}/{STEM}-{OLD}.tar.xz")
     for ending in ("", ".DIGESTS"):
         answer = mirrors.server.answers[f"{path}{ending}"]
         mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz{ending}", answer)
-    wanted = {"flavour": "openrc", "key": "stages", "build": NEW}
-    refused(lambda: mirrors.lock(**wanted), NotTrusted, f"has no SHA512 of {STEM}-{NEW}.tar.xz")
+    with refused(NotTrusted, "stage-digests-lack-file", name=f"{STEM}-{NEW}.tar.xz"):
+        mirrors.lock(flavour="openrc", key="stages", build=NEW)
 
 
-def test_a_build_that_no_mirror_has(mirrors: Mirrors) -> None:
+def test_lock_of_a_build_that_no_mirror_has_fails(mirrors: StageMirrors) -> None:
     mirrors.publish("one", NEW)
-    wanted = {"flavour": "openrc", "key": "stages", "build": OLD}
-    refused(lambda: mirrors.lock("one", "two", **wanted), DownloadFailed, "no mirror gave")
+    with pytest.raises(Missing):
+        mirrors.lock("one", "two", flavour="openrc", key="stages", build=OLD)
 
 
 # Without digests: the tarball's own signature
-@pytest.mark.parametrize(
-    ("who", "over", "told"),
-    [
-        ("good", None, ""),
-        ("other", None, "which is not pinned for this role"),
-        ("good", b"something else", "the signature does not fit the bytes"),
-    ],
-)
-def test_no_digests(mirrors: Mirrors, who: str, over: bytes | None, told: str) -> None:
-    mirrors.publish("one")
+def sign_tarball(mirrors: StageMirrors, who: str = "good", data: bytes | None = None) -> None:
+    """Replace the digests of the newest build on mirror one with a signature of its tarball."""
     name = f"{NEW}/{STEM}-{NEW}.tar.xz"
     mirrors.put("one", f"{name}.DIGESTS", None)
-    sign = mirrors.keys.sign
-    mirrors.put(
-        "one", f"{name}.asc", sign(who=who, data=over or mirrors.tarball, at=KEYS_CREATED + 9)
-    )
-    if told:
-        refused(mirrors.lock, NotTrusted, told)
-        assert not (mirrors.folder / "config.lock").exists()
-        assert names(mirrors.site().layout.downloads) == []
-        return
+    signature = mirrors.keys.sign(who=who, data=data or mirrors.tarball, at=KEYS_CREATED + 9)
+    mirrors.put("one", f"{name}.asc", signature)
+
+
+@pytest.mark.parametrize(("who", "data"), [("other", None), ("good", b"something else")])
+def test_lock_without_digests_refuses_a_bad_signature_of_the_tarball(
+    mirrors: StageMirrors, who: str, data: bytes | None
+) -> None:
+    mirrors.publish("one")
+    sign_tarball(mirrors, who, data)
+    with pytest.raises(NotTrusted):
+        mirrors.lock()
+    assert not (mirrors.folder / "config.lock").exists()
+    assert names(mirrors.site().layout.downloads) == []
+
+
+def test_lock_without_digests_pins_the_signed_tarball_and_keeps_it(mirrors: StageMirrors) -> None:
+    mirrors.publish("one")
+    sign_tarball(mirrors)
     site = mirrors.site()
     trees.lock(site, asked=True)
     assert locks.read(site.layout).seeds["s"].sha512 == digest(mirrors.tarball)
     assert names(site.layout.downloads) == [f"{STEM}-{NEW}.tar.xz"]
-    mirrors.asked()
-    mirrors.make()
-    assert mirrors.asked() == []  # it was downloaded to be verified
+    mirrors.requests()
+    mirrors.extract()
+    assert mirrors.requests() == []
 
 
-# The tarball: 1 to 10
-LIES: dict[str, Callable[[bytes], bytes | Answer]] = {
-    "1 truncated": lambda data: file(data, pieces=len(data) // 2),
-    "2 a byte flipped": lambda data: data[:99] + bytes([data[99] ^ 1]) + data[100:],
-    "4 endless": lambda _: endless,
-    "5 a redirect loop": lambda _: (
-        lambda h: h.head(302, f"Location: {h.path}", "Content-Length: 0")
-    ),
-    "6 html": lambda _: HTML,
-    "7 gone": lambda _: status(404),
-    "7 busy": lambda _: status(503),
-    "8 another": lambda data: data + bytes(512),
+# The tarball
+BAD_TARBALLS: dict[str, Callable[[bytes], bytes | Answer]] = {
+    "truncated": lambda data: file(data, pieces=len(data) // 2),
+    "one byte changed": lambda data: data[:99] + bytes([data[99] ^ 1]) + data[100:],
+    "endless": lambda _: endless,
+    "redirect loop": lambda _: lambda h: h.head(302, f"Location: {h.path}", "Content-Length: 0"),
+    "html": lambda _: HTML,
+    "404": lambda _: status(404),
+    "503": lambda _: status(503),
+    "longer": lambda data: data + bytes(512),
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_tarball_that_is_not_the_pinned_one(mirrors: Mirrors, made: Path, lie: str) -> None:
+@pytest.mark.parametrize("bad", BAD_TARBALLS)
+def test_seed_with_another_tarball_than_pinned_uses_the_next_mirror(
+    mirrors: StageMirrors, tarball: Path, bad: str
+) -> None:
     mirrors.publish("one")
     mirrors.publish("two")
     mirrors.lock("one", "two")
-    mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz", LIES[lie](mirrors.tarball))
-    with pytest.raises((NotTrusted, DownloadFailed)) as failed:
+    mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz", BAD_TARBALLS[bad](mirrors.tarball))
+    with pytest.raises((NotTrusted, DownloadFailed)) as caught:
         chroots.seed(mirrors.site("one"), "s")
-    assert failed.value.hint
+    if isinstance(caught.value, NotTrusted):
+        assert caught.value.code == "stage-not-on-mirrors"
+    assert caught.value.hint
     layout = mirrors.site().layout
     assert names(layout.seed("x").parent) == []
-    assert describe_tree(mirrors.make("one", "two")) == describe_tree(made.parent / "root")
+    assert describe_tree(mirrors.extract("one", "two")) == describe_tree(tarball.parent / "root")
 
 
-def test_silence(mirrors: Mirrors, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """3: some bytes, then nothing."""
+def test_seed_from_a_mirror_that_stalls_uses_the_next_mirror(
+    mirrors: StageMirrors, tarball: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(http, "_IDLE_SECONDS", 0.3)
     mirrors.publish("one")
     mirrors.publish("two")
     mirrors.lock("one", "two")
     mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz", stalling)
-    assert describe_tree(mirrors.make("one", "two")) == describe_tree(made.parent / "root")
+    assert describe_tree(mirrors.extract("one", "two")) == describe_tree(tarball.parent / "root")
 
 
-def test_no_mirror_at_all(mirrors: Mirrors) -> None:
-    """10: nobody answers."""
+def test_seed_without_a_reachable_mirror_fails(mirrors: StageMirrors) -> None:
     mirrors.publish("one")
     mirrors.lock()
     mirrors.server.shutdown()
     mirrors.server.server_close()
-    refused(lambda: chroots.seed(mirrors.site(), "s"), DownloadFailed, "no mirror gave")
+    with pytest.raises(DownloadFailed):
+        mirrors.extract()
 
 
-# The listing
-def contents(made: Path) -> bytes:
-    told = subprocess.run(["tar", "-tvf", made], capture_output=True, check=True)
-    return gzip.compress(told.stdout)
+# CONTENTS.gz
+def contents(tarball: Path) -> bytes:
+    tar = subprocess.run(["tar", "-tvf", tarball], capture_output=True, check=True)
+    return gzip.compress(tar.stdout, mtime=0)
 
 
-def test_a_listing_that_the_digests_cover(mirrors: Mirrors, made: Path) -> None:
-    mirrors.publish("one", listing=contents(made))
+def test_lock_pins_a_listing_that_the_digests_cover(mirrors: StageMirrors, tarball: Path) -> None:
+    mirrors.publish("one", listing=contents(tarball))
     pin = mirrors.lock()
     assert (pin.contents, pin.contents_sha512) == (
         f"{NEW}/{STEM}-{NEW}.tar.xz.CONTENTS.gz",
-        digest(contents(made)),
+        digest(contents(tarball)),
     )
-    mirrors.make()
-    assert "held against" not in mirrors.printed()
+    mirrors.extract()
+    assert "stage-contents-missing" not in [note.code for note in mirrors.notes]
 
 
-def test_a_listing_of_something_else(mirrors: Mirrors, made: Path) -> None:
-    told = gzip.decompress(contents(made)).replace(b"emerge", b"merge")
-    mirrors.publish("one", listing=gzip.compress(told))
+def test_seed_with_a_listing_of_another_stage_fails(mirrors: StageMirrors, tarball: Path) -> None:
+    text = gzip.decompress(contents(tarball)).replace(b"emerge", b"merge")
+    mirrors.publish("one", listing=gzip.compress(text))
     mirrors.lock()
-    refused(
-        lambda: chroots.seed(mirrors.site(), "s"), BinmillError, "was not unpacked as its CONTENTS"
-    )
+    with refused(BinmillError, "stage-differs-from-contents"):
+        mirrors.extract()
     mirrors.nothing_left(mirrors.site())
     assert names(mirrors.site().layout.seed("x").parent) == []
 
 
 @pytest.mark.parametrize("answer", [None, HTML, status(503)])
-def test_a_listing_that_cannot_be_had(mirrors: Mirrors, made: Path, answer: Any) -> None:
-    mirrors.publish("one", listing=contents(made))
+def test_seed_without_the_pinned_listing_goes_on_with_a_note(
+    mirrors: StageMirrors, tarball: Path, answer: Any
+) -> None:
+    mirrors.publish("one", listing=contents(tarball))
     mirrors.lock()
     mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz.CONTENTS.gz", answer)
-    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
-    assert f"no mirror has the pinned {STEM}-{NEW}.tar.xz.CONTENTS.gz" in mirrors.printed()
+    assert describe_tree(mirrors.extract()) == describe_tree(tarball.parent / "root")
+    missing = Note("stage-contents-missing", {"name": f"{STEM}-{NEW}.tar.xz.CONTENTS.gz"})
+    assert missing in mirrors.notes
 
 
-def test_an_unsigned_listing_is_not_asked_for(mirrors: Mirrors) -> None:
+def test_seed_ignores_a_listing_that_is_not_signed(mirrors: StageMirrors) -> None:
     mirrors.publish("one")
     mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz.CONTENTS.gz", b"lies")
     assert mirrors.lock().contents is None
-    mirrors.make()
-    assert not [path for path in mirrors.asked() if path.endswith(".gz")]
+    mirrors.extract()
+    assert not [path for path in mirrors.requests() if path.endswith(".gz")]
 
 
-# A file of one's own
-def own(mirrors: Mirrors, made: Path, name: str = "stage4.tar.xz") -> dict[str, Any]:
-    (mirrors.folder / name).write_bytes(made.read_bytes())
-    return {"file": name, "sha512": digest(made.read_bytes())}
+# A file of the site
+def local_file(mirrors: StageMirrors, tarball: Path, name: str = "stage4.tar.xz") -> dict[str, Any]:
+    (mirrors.folder / name).write_bytes(tarball.read_bytes())
+    return {"file": name, "sha512": digest(tarball.read_bytes())}
 
 
-def test_a_file(mirrors: Mirrors, made: Path) -> None:
-    seed = own(mirrors, made, "caf\u00e9 stage4.tar.xz")
+def test_seed_of_a_local_file_extracts_it_without_a_request(
+    mirrors: StageMirrors, tarball: Path
+) -> None:
+    seed = local_file(mirrors, tarball, "caf\u00e9 stage4.tar.xz")
     pin = mirrors.lock(**seed)
     assert pin == SeedPin(path=seed["file"], sha512=seed["sha512"])
-    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
-    assert mirrors.asked() == []
+    assert describe_tree(mirrors.extract()) == describe_tree(tarball.parent / "root")
+    assert mirrors.requests() == []
     assert (mirrors.folder / seed["file"]).exists()
 
 
-def test_another_file_than_was_pinned(mirrors: Mirrors, made: Path) -> None:
-    seed = own(mirrors, made)
+def test_seed_of_a_changed_local_file_is_refused(mirrors: StageMirrors, tarball: Path) -> None:
+    seed = local_file(mirrors, tarball)
     mirrors.lock(**seed)
     with (mirrors.folder / "stage4.tar.xz").open("ab") as more:
         more.write(bytes(4))  # padding that xz takes
-    told = "stage4.tar.xz is not the pinned file"
-    refused(lambda: chroots.seed(mirrors.site(), "s"), NotTrusted, told)
+    with refused(NotTrusted, "stage-not-pinned", archive="stage4.tar.xz"):
+        mirrors.extract()
     mirrors.nothing_left(mirrors.site())
     assert names(mirrors.site().layout.seed("x").parent) == []
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_no_such_file(mirrors: Mirrors, made: Path, there: bool) -> None:
-    seed = own(mirrors, made)
+def test_seed_of_an_unreadable_local_file_fails(
+    mirrors: StageMirrors, tarball: Path, there: bool
+) -> None:
+    seed = local_file(mirrors, tarball)
     (mirrors.folder / "stage4.tar.xz").unlink()
     if there:
         (mirrors.folder / "stage4.tar.xz").mkdir()
     mirrors.lock(**seed)
-    refused(lambda: chroots.seed(mirrors.site(), "s"), BinmillError, "stage4.tar.xz cannot be read")
+    with refused(BinmillError, "stage-file-unreadable", file=mirrors.folder / "stage4.tar.xz"):
+        mirrors.extract()
 
 
-def test_setuid_by_the_config(mirrors: Mirrors) -> None:
+def test_seed_with_setuid_needs_the_path_in_the_config(mirrors: StageMirrors) -> None:
     root = sample_stage(mirrors.folder / "root")
     (root / "var/queue").write_text("")
     (root / "var/queue").chmod(0o4755)
     archive = pack_stage(root, mirrors.folder / "own.tar.zst")
     seed = {"file": "own.tar.zst", "sha512": digest(archive.read_bytes())}
     mirrors.lock(**seed)
-    refused(lambda: chroots.seed(mirrors.site(), "s"), NotTrusted, "/var/queue is setuid")
+    with refused(NotTrusted, "stage-refused", reason="entry-privileged-place"):
+        mirrors.extract()
     mirrors.seed = {**seed, "setuid": ["/var/queue"]}
-    assert (mirrors.make() / "var/queue").stat().st_mode & 0o4000
+    assert (mirrors.extract() / "var/queue").stat().st_mode & 0o4000
 
 
-# 30: killed
-SCRIPT = """
-import sys
-from pathlib import Path
-from tasks.flow import chroots
-from tasks.chroot import unpack
-from tasks.layout import Layout
-from tasks.site import Site
-from tasks.config import Config
-import json, time
-from tasks.engine.signals import end_cleanly
-end_cleanly()
-def hold(*_): Path(sys.argv[2]).touch(); time.sleep(60)
-unpack.stage.check = hold
-folder = Path(sys.argv[1])
-site = Site(Layout(folder, folder / "state"), Config.model_validate(json.loads(sys.argv[3])))
-chroots.seed(site, "s")
-"""
-
-
-def kill(mirrors: Mirrors, how: signal.Signals = signal.SIGKILL) -> None:
-    """Kill `doit seed:s` when all is unpacked and nothing has its name yet."""
+# Kills
+def kill(mirrors: StageMirrors, how: signal.Signals = signal.SIGKILL) -> None:
+    """Kill `doit seed:s` when all is unpacked and nothing has its final name yet."""
     config = mirrors.site().config.model_dump_json(exclude_none=True)
-    sign = mirrors.folder / "held"
+    sign = mirrors.folder / "paused"
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, mirrors.folder, sign, config],
+        [sys.executable, "-m", "tests.programs.pause_before_sanity", mirrors.folder, sign, config],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": "."},
     ) as process:
-        held = eventually(sign.exists)
+        paused = eventually(sign.exists)
         process.send_signal(how)
-    assert held
+    assert paused
     if how != signal.SIGKILL:
         return
     assert [path.name[0] for path in mirrors.site().layout.seed("x").parent.iterdir()] == ["."]
 
 
-def test_killed_and_run_again(mirrors: Mirrors, made: Path) -> None:
+def test_seed_after_a_kill_uses_the_verified_tarball(mirrors: StageMirrors, tarball: Path) -> None:
     mirrors.publish("one")
     mirrors.lock()
     kill(mirrors)
-    mirrors.asked()
-    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
-    assert mirrors.asked() == []  # the verified tarball was still there
+    mirrors.requests()
+    assert describe_tree(mirrors.extract()) == describe_tree(tarball.parent / "root")
+    assert mirrors.requests() == []
 
 
-def test_killed_and_another_is_wanted_by_then(mirrors: Mirrors, made: Path) -> None:
+def test_seed_after_a_kill_and_another_pin_deletes_what_was_left(
+    mirrors: StageMirrors, tarball: Path
+) -> None:
     mirrors.publish("one", OLD)
     mirrors.lock()
     kill(mirrors)
     mirrors.tarball = pack_stage(
-        made.parent / "root", mirrors.folder / "new.tar.xz", packer=("xz", "-1")
+        tarball.parent / "root", mirrors.folder / "new.tar.xz", packer=("xz", "-1")
     ).read_bytes()
     mirrors.publish("one", NEW)
     site = mirrors.site()
     trees.lock(site, asked=True)
     chroots.seed(site, "s")
-    made_of = digest(mirrors.tarball)[:32]
-    assert names(site.layout.seed("x").parent) == [made_of, f"{made_of}.listing"]
+    identifier = digest(mirrors.tarball)[:32]
+    assert names(site.layout.seed("x").parent) == [identifier, f"{identifier}.listing"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_asked_to_end(mirrors: Mirrors, made: Path, how: signal.Signals) -> None:
-    """34: nothing is left, not even for the next run to sweep."""
+def test_seed_ended_by_a_signal_leaves_nothing(
+    mirrors: StageMirrors, tarball: Path, how: signal.Signals
+) -> None:
     mirrors.publish("one")
     mirrors.lock()
     kill(mirrors, how)
     mirrors.nothing_left(mirrors.site())
     assert names(mirrors.site().layout.seed("x").parent) == []
-    assert describe_tree(mirrors.make()) == describe_tree(made.parent / "root")
+    assert describe_tree(mirrors.extract()) == describe_tree(tarball.parent / "root")
 
 
-def test_two_seeds_of_one_stage_at_once(mirrors: Mirrors, made: Path) -> None:
-    """The second waits for the first, and takes what it made."""
+def test_two_seeds_of_one_stage_at_once_extract_it_once(
+    mirrors: StageMirrors, tarball: Path
+) -> None:
+    """The second waits for the first, and uses its result."""
     import threading
 
     mirrors.publish("one")
@@ -542,14 +554,14 @@ def test_two_seeds_of_one_stage_at_once(mirrors: Mirrors, made: Path) -> None:
         }
     )
     site = Site(site.layout, both)
-    records: list[Any] = []
+    results: list[Any] = []
     threads = [
-        threading.Thread(target=lambda n=n: records.append(chroots.seed(site, n))) for n in "st"
+        threading.Thread(target=lambda n=n: results.append(chroots.seed(site, n))) for n in "st"
     ]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    assert records[0] == records[1]
-    assert describe_tree(site.layout.seed(pin.sha512)) == describe_tree(made.parent / "root")
+    assert results[0] == results[1]
+    assert describe_tree(site.layout.seed(pin.sha512)) == describe_tree(tarball.parent / "root")
     mirrors.nothing_left(site)

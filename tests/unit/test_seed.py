@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tasks.errors import NotTrusted
 from tasks.seed.download import read_pointer, read_sha512
 from tasks.seed.sanity import exists_inside
+from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 
 STEM = "stage3-amd64-openrc"
@@ -160,3 +162,14 @@ def test_exists_inside_gives_up_on_a_long_chain_of_links(tmp_path: Path) -> None
         link(tmp_path, f"l{number}", "end" if number == 0 else f"l{number - 1}")
     assert exists_inside(tmp_path, "l10")
     assert not exists_inside(tmp_path, "l29")
+
+
+def test_seed_is_imported_by_other_packages_through_two_modules_only() -> None:
+    entry_points = {"tasks.seed.download", "tasks.seed.extract"}
+    for path in (PROJECT / "tasks").rglob("*.py"):
+        if path.parent.name != "seed":
+            imports = re.findall(
+                r"^\s*from (tasks\.seed(?:\.\w+)?) import (\w+)", path.read_text(), re.MULTILINE
+            )
+            for module, name in imports:
+                assert module in entry_points or f"{module}.{name}" in entry_points, path
