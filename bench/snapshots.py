@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import portage_tree
 from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, rested, row, seconds, settle
-from tasks.snapshot.archive import members
+from tasks.snapshot.archive import tree_files
 from tasks.snapshot.freeze import tidy
 from tasks.system.files import digests_of
 
@@ -183,7 +183,7 @@ key = "k"
 
 def _facts(one: Path, two: Path) -> dict[str, str]:
     def count(archive: Path) -> int:
-        with archive.open("rb") as stream, members(stream, archive.name) as files:
+        with archive.open("rb") as stream, tree_files(stream, archive.name) as files:
             return sum(1 for _ in files)
 
     return {

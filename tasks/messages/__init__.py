@@ -8,9 +8,10 @@ The TOML files beside this one hold a table for each code:
     about = "..."                        # optional: a paragraph for docs/troubleshooting.md
 
 A blank is a field of the error, with one of Python's format specifications or one of these:
-`list` (all names), `few` (the first five), `lines` (each on a line below), `count NOUN` (a number,
-or the length of a list, with its noun), `size` (bytes), `span` (seconds). The content of a field is
-made printable. Files are read when a sentence is first needed: `doit list` does not pay for them.
+`list` (all names), `few` (the first five), `sentences` (all, with semicolons), `lines` (each on a
+line below), `count NOUN` (a number, or the length of a list, with its noun), `size` (bytes), `span`
+(seconds). The content of a field is made printable. Files are read when a sentence is first
+needed: `doit list` does not pay for them.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class _Formatter(string.Formatter):
             return text.span(float(value))
         if spec == "list":
             filled = ", ".join(words)
+        elif spec == "sentences":
+            filled = "; ".join(words)
         elif spec == "few":
             filled = text.few(words)
         elif spec == "lines":

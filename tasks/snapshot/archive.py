@@ -1,8 +1,8 @@
-"""A snapshot's archive as a stream of files, each checked before anyone sees it.
+"""The archive of a snapshot as a stream of files, each checked before it is passed on.
 
-Hostile until shown otherwise: only regular files and directories, below one top directory; no
-absolute path, no `..`, no `.git`, no control characters, no setuid; caps on number, size, depth
-and ratio.
+An archive is hostile until it has passed: only regular files and directories, below one top
+directory; no absolute path, no `..`, no `.git`, no control characters, no setuid; limits on
+number, size, depth and compression ratio.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
 
 from tasks.errors import NotTrusted
-from tasks.snapshot.tar import BadTar, entries
+from tasks.snapshot.tar import entries
 from tasks.system.command import started
 from tasks.system.read_ahead import patient
 
@@ -23,17 +23,17 @@ from tasks.system.read_ahead import patient
 _FILE_LIMIT = 550_000
 _BYTES_LIMIT = 8 << 30
 _ONE_FILE_LIMIT = 32 << 20
-_RATIO_LIMIT = 200  # of unpacked to packed bytes, once there are more than
+_RATIO_LIMIT = 200  # of unpacked to packed bytes, beyond
 _RATIO_FREE = 64 << 20
 _DEPTH_LIMIT = 32
 # As many threads as there are blocks and processors, one where they would take more memory.
 _UNPACK = ("xz", "-T0", "--memlimit-mt-decompress=96MiB", "-dc")
-# What nearly every path looks like; all others are looked at by inner_path.
+# Nearly every path is like this; all others are checked by inner_path.
 _USUAL = re.compile(rb"[\w+][\w+.,@:=-]*(?:/[\w+][\w+.,@:=-]*){1,31}")
 
 
-class Member(NamedTuple):
-    """One file of the tree: its path below the top directory, its bytes, whether it runs."""
+class TreeFile(NamedTuple):
+    """A file of the tree: its path below the top directory, its bytes, its executable bit."""
 
     path: str
     data: bytes
@@ -41,10 +41,10 @@ class Member(NamedTuple):
 
 
 @contextlib.contextmanager
-def members(archive: BinaryIO, name: str) -> Iterator[Iterator[Member]]:
-    """Every file of an open .tar.xz, in the archive's order; `name` is what to call it.
+def tree_files(archive: BinaryIO, name: str) -> Iterator[Iterator[TreeFile]]:
+    """Read every file of an open .tar.xz, in the archive's order; `name` is for messages.
 
-    xz runs from the beginning of the block. Raises NotTrusted at the first bad one.
+    xz runs from the beginning of the block. Raises NotTrusted at the first bad entry.
     """
     archive.seek(0)
     packed = os.fstat(archive.fileno()).st_size
@@ -53,57 +53,52 @@ def members(archive: BinaryIO, name: str) -> Iterator[Iterator[Member]]:
     ) as process:
         stream = patient(cast(BinaryIO, process.stdout))
 
-        def files() -> Iterator[Member]:
-            try:
-                yield from _checked(stream, packed)
-            except BadTar as error:
-                raise NotTrusted(
-                    f"{name} is not accepted as a tree: {error}", "try another mirror"
-                ) from error
+        def files() -> Iterator[TreeFile]:
+            yield from _checked(stream, name, packed)
             if process.wait() != 0:
-                raise NotTrusted(f"{name} is not a whole xz file", "try another mirror")
+                raise NotTrusted("xz-incomplete", archive=name)
 
         yield files()
 
 
-def _checked(stream: BinaryIO, packed: int) -> Iterator[Member]:
+def _checked(stream: BinaryIO, archive: str, packed: int) -> Iterator[TreeFile]:
     count = size = 0
     allowed = min(_BYTES_LIMIT, max(_RATIO_FREE, _RATIO_LIMIT * packed))
     top: str | None = None
-    for raw, mode, kind, data in entries(stream, _ONE_FILE_LIMIT):
+    for raw, mode, kind, data in entries(stream, archive, _ONE_FILE_LIMIT):
         count, size = count + 1, size + len(data)
         if count > _FILE_LIMIT or size > allowed:
-            raise BadTar("it is larger than a tree can be")
+            raise NotTrusted("archive-too-large", archive=archive)
         if _USUAL.fullmatch(raw):
             first, _, path = raw.decode().partition("/")
         else:
-            first, path = _split(raw)
+            first, path = _split(raw, archive)
         if first != top:
             if top is not None:
-                raise BadTar(f"it has more than one top directory ({top}, {first})")
+                raise NotTrusted("archive-two-tops", archive=archive, names=[top, first])
             top = first
         if mode & 0o6000:
-            raise BadTar(f"{path} is setuid or setgid")
+            raise NotTrusted("archive-setuid", archive=archive, path=path)
         if kind == "directory":
             continue
         if kind != "file" or not path:
-            raise BadTar(f"{first}/{path} is neither a directory nor a file in one")
-        yield Member(path, data, bool(mode & 0o100))
+            raise NotTrusted("archive-not-a-file", archive=archive, path=f"{first}/{path}")
+        yield TreeFile(path, data, bool(mode & 0o100))
 
 
-def _split(raw: bytes) -> tuple[str, str]:
-    """The top directory and the path below it, of an unusual name; raises BadTar."""
+def _split(raw: bytes, archive: str) -> tuple[str, str]:
+    """Split an unusual name into the top directory and the path below it; raises NotTrusted."""
     name = raw.decode("utf-8", "surrogateescape")  # surrogates are not printable: refused
-    found = inner_path(name)
-    if found is None:
-        raise BadTar(f"the path {name[:120]!r} does not belong there")
-    return found
+    parts = inner_path(name)
+    if parts is None:
+        raise NotTrusted("archive-bad-path", archive=archive, path=name[:120])
+    return parts
 
 
 def inner_path(name: str) -> tuple[str, str] | None:
-    """The top directory and the path below it, or None where a name is not allowed.
+    """Split a name into the top directory and the path below it; None where it is not allowed.
 
-    Of the top directory itself, the path is empty.
+    For the top directory itself, the path is empty.
     """
     parts = name.rstrip("/").split("/")
     if parts[0] == ".":

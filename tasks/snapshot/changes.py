@@ -1,19 +1,19 @@
-"""What changed between two frozen days, told as a Gentoo developer thinks: by package.
+"""Changes between two frozen days, by package, and their rendering as text and JSON.
 
-One `git diff-tree` says which files differ and one listing of the older day which versions there
-were; the rest is sorting. File names are hostile: what is no package by the rules of the Package
-Manager Specification (PMS) is listed as a path, and an odd path only in escaped form.
+One `git diff-tree` lists the files that differ, one listing of the older day the versions that
+existed; the rest is sorting. File names are hostile: what is no package by the rules of the
+Package Manager Specification (PMS) is listed as a path, and an odd path only in escaped form.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks import text as words
 from tasks.errors import BinmillError, Stale
 from tasks.snapshot import freeze
 from tasks.system.git import bare, explained
@@ -27,8 +27,8 @@ _VERSION = re.compile(  # PMS 3.2
     r"([0-9]+(?:\.[0-9]+)*)([a-z]?)((?:_(?:alpha|beta|pre|rc|p)[0-9]*)*)(?:-r([0-9]+))?"
 )
 _SUFFIXES = ("alpha", "beta", "pre", "rc", "", "p")  # in their order; "" is a plain release
-# Where all else goes, the first that fits; what is in the brackets is its name there. `derived` is
-# what a mirror's snapshot has beside the repository's own files, made from those.
+# Patterns for all other paths, the first match counts; the group is the name in the list. `derived`
+# are files that a mirror's snapshot has beside the repository's own, generated from those.
 _PLACES = {
     "derived": r"(?s)(metadata/md5-cache/.*|metadata/pkg_desc_index|metadata/(?:.*/)?timestamp[^/]*"
     r"|profiles/use\.local\.desc|(?:.*/)?Manifest(?:\.files)?(?:\.gz)?)",
@@ -41,15 +41,18 @@ _PLACES = {
 }
 _HOW = {"A": "new", "D": "gone"}  # git's letters; any other is a change
 _MARKS = {"new": "+", "gone": "-", "changed": ""}
-_KINDS = ("new", "gone", "bumped", "trimmed", "changed", "touched")
-_ONE = {"eclasses": "eclass", "profiles": "profile", "licenses": "license"}
+# A package is new or gone as a whole; bumped: a version was added, whatever else happened;
+# trimmed: versions were removed, none added; changed: the same versions, other ebuilds; touched:
+# files/, Manifest or metadata.xml only.
+KINDS = ("new", "gone", "bumped", "trimmed", "changed", "touched")
+_SINGULAR = {"eclasses": "eclass", "profiles": "profile", "licenses": "license"}
 
 
 @dataclass(frozen=True)
-class Package:
-    """A package in which something changed: its versions then and now, oldest first (PMS 3.3).
+class PackageChange:
+    """The versions of a package on two days, oldest first (PMS 3.3).
 
-    `changed` are versions of both days whose ebuild has other content.
+    `changed` are versions of both days whose ebuild differs.
     """
 
     name: str
@@ -59,96 +62,97 @@ class Package:
 
     @property
     def added(self) -> list[str]:
-        """Versions that were not there before."""
+        """Versions of the later day only."""
         return [version for version in self.after if version not in self.before]
 
     @property
     def removed(self) -> list[str]:
-        """Versions that are not there any more."""
+        """Versions of the earlier day only."""
         return [version for version in self.before if version not in self.after]
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        if self.added:
+            return "bumped" if self.before else "new"
+        if self.removed:
+            return "trimmed" if self.after else "gone"
+        return "changed" if self.changed else "touched"
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The difference of two days, sorted by name. Each package is in exactly one of the lists.
+    """The difference between two days.
 
-    `files` counts all that differ; `derived` of them are made from others (md5-cache, Manifests of
-    whole folders, times) and in no list. All but packages is by name: new, gone or changed.
+    `files` counts all that differ; `derived` of them are generated from others (md5-cache,
+    Manifests of whole folders, times) and listed nowhere. `packages` are sorted by name. `others`
+    maps eclasses, profiles (paths below profiles/), licenses, news, glsa and other (whole paths)
+    to names, sorted, that are "new", "gone" or "changed".
     """
 
     since: str
     until: str
     files: int
     derived: int
-    new: tuple[Package, ...]
-    gone: tuple[Package, ...]
-    bumped: tuple[Package, ...]  # a version came, whatever else happened
-    trimmed: tuple[Package, ...]  # versions went, none came
-    changed: tuple[Package, ...]  # the same versions, other ebuilds
-    touched: tuple[Package, ...]  # files/, Manifest or metadata.xml only
-    eclasses: Mapping[str, str]
-    profiles: Mapping[str, str]  # paths below profiles/
-    licenses: Mapping[str, str]
-    news: Mapping[str, str]
-    glsa: Mapping[str, str]
-    other: Mapping[str, str]  # whole paths
+    packages: tuple[PackageChange, ...]
+    others: Mapping[str, Mapping[str, str]]
+
+    def of_kind(self, kind: str) -> list[PackageChange]:
+        """The packages of one of KINDS."""
+        return [package for package in self.packages if package.kind == kind]
 
 
-def pick(tags: list[str], words: list[str]) -> tuple[str, str]:
-    """Which two days are meant: the last two, one against the newest, or the two that are named.
+def pick(tags: list[str], days: list[str]) -> tuple[str, str]:
+    """Choose the two days to compare: the last two, one and the newest, or the two given.
 
     Raises Stale when too few are frozen, BinmillError for a day that is not.
     """
     tags = sorted(tags)
+    if not tags:
+        raise Stale("nothing-frozen")
     if len(tags) < 2:
-        only = f"{tags[0]} is the only frozen day" if tags else "nothing is frozen yet"
-        raise Stale(only, "run `doit snapshot`; what changed is told between two days")
-    words = [freeze.known(word, tags) for word in words]
-    if len(words) > 2:
-        raise BinmillError(f"{len(words)} days are too many to compare", "doit log [DAY [DAY]]")
-    if words == tags[-1:]:
-        raise BinmillError(
-            f"{words[0]} is the newest frozen day", "name an earlier one, or two days"
-        )
-    old, new = (*words, tags[-1])[:2] if words else tags[-2:]
+        raise Stale("one-day-frozen", day=tags[0])
+    days = [freeze.known(day, tags) for day in days]
+    if len(days) > 2:
+        raise BinmillError("too-many-days", number=len(days))
+    if days == tags[-1:]:
+        raise BinmillError("day-is-newest", day=days[0])
+    old, new = (*days, tags[-1])[:2] if days else tags[-2:]
     return old, new
 
 
 def changes(repository: Path, old: str, new: str) -> Changes:
-    """What changed from one day to another; a full commit id will do for a day.
+    """Compare two days, or two commits by their full ids.
 
     Raises Stale when there is no repository yet, BinmillError for a day that is not in it.
     """
-    listed = _listed(repository, "ls-tree -r --name-only", old)
-    told = iter(_listed(repository, "diff-tree -r --no-renames --name-status", old, new))
-    return compared(old, new, list(zip(told, told, strict=True)), listed)  # letter, path, letter
+    listing = _output(repository, "ls-tree -r --name-only", old)
+    fields = iter(_output(repository, "diff-tree -r --no-renames --name-status", old, new))
+    return compared(old, new, list(zip(fields, fields, strict=True)), listing)
 
 
-def _listed(repository: Path, command: str, *commits: str) -> list[str]:
-    """What a git command prints about these commits, each of which may be a day."""
+def _output(repository: Path, command: str, *commits: str) -> list[str]:
+    """Run a git command on these commits, each of which may be a day; returns its fields (-z)."""
     if not (repository / "HEAD").exists():
-        raise Stale("nothing is frozen yet", "run `doit snapshot`")
-    known = freeze.tags(repository)
-    for name in commits:  # nothing else gets to git's command line
-        if name not in known and not _COMMIT.fullmatch(name):
-            raise BinmillError(f"there is no frozen day {name!r}", "`doit log` takes the last two")
-    asked = [f"refs/tags/{name}" if name in known else name for name in commits]
-    with explained(
-        f"{' and '.join(commits)} could not be read from {repository.name}",
-        f"git -C {repository} fsck looks for damage",
-    ):
-        out = bare(repository).git.execute(["git", *command.split(), "-z", *asked, "--"])
+        raise Stale("nothing-frozen")
+    tags = freeze.tags(repository)
+    for name in commits:  # only these get onto git's command line
+        if name not in tags and not _COMMIT.fullmatch(name):
+            raise BinmillError("day-not-frozen", day=name, newest=tags[-5:])
+    names = [f"refs/tags/{name}" if name in tags else name for name in commits]
+    with explained("days-unreadable", days=" and ".join(commits), path=repository):
+        out = bare(repository).git.execute(["git", *command.split(), "-z", *names, "--"])
     return str(out).split("\0")[:-1]
 
 
-def compared(old: str, new: str, differing: list[tuple[str, str]], listed: list[str]) -> Changes:
-    """Sort what git said: `differing` is (letter, path), `listed` every path of the older day."""
+def compared(old: str, new: str, differing: list[tuple[str, str]], listing: list[str]) -> Changes:
+    """Sort git's output: `differing` is (letter, path), `listing` every path of the older day."""
     ebuilds: dict[str, dict[str, str]] = {}  # package -> version -> letter
     places: dict[str, dict[str, str]] = {place: {} for place in _PLACES}
     for letter, path in differing:
-        if found := _PACKAGE.fullmatch(path):
-            versions = ebuilds.setdefault(found[1], {})
-            if version := _version(found[1], found[2]):
+        if match := _PACKAGE.fullmatch(path):
+            versions = ebuilds.setdefault(match[1], {})
+            if version := _version(match[1], match[2]):
                 versions[version] = letter
         else:
             place, name = _placed(path)
@@ -156,52 +160,43 @@ def compared(old: str, new: str, differing: list[tuple[str, str]], listed: list[
             # of a news item's files, one may be new and another may not
             places[place][name] = how if places[place].get(name, how) == how else "changed"
     derived = len(places.pop("derived"))
-    lists: dict[str, Any] = {kind: [] for kind in _KINDS}
-    for package in _packages(ebuilds, listed):
-        lists[_kind(package)].append(package)
-    lists = {kind: tuple(found) for kind, found in lists.items()}
-    lists |= {place: dict(sorted(found.items())) for place, found in places.items()}
-    return Changes(old, new, len(differing), derived, **lists)
+    others = {place: dict(sorted(names.items())) for place, names in places.items()}
+    return Changes(old, new, len(differing), derived, _packages(ebuilds, listing), others)
 
 
-def _packages(ebuilds: Mapping[str, Mapping[str, str]], listed: Iterable[str]) -> list[Package]:
+def _packages(
+    ebuilds: Mapping[str, Mapping[str, str]], listing: Iterable[str]
+) -> tuple[PackageChange, ...]:
     before: dict[str, set[str]] = {name: set() for name in ebuilds}
-    for path in listed:
-        found = _PACKAGE.fullmatch(path) if path.endswith(".ebuild") else None
-        if found and found[1] in before and (version := _version(found[1], found[2])):
-            before[found[1]].add(version)
-    made = []
+    for path in listing:
+        match = _PACKAGE.fullmatch(path) if path.endswith(".ebuild") else None
+        if match and match[1] in before and (version := _version(match[1], match[2])):
+            before[match[1]].add(version)
+    packages = []
     for name, letters in sorted(ebuilds.items()):
-        came, went = ({v for v in letters if letters[v] == letter} for letter in "AD")
-        three = before[name], (before[name] - went) | came, set(letters) - came - went
-        made.append(Package(name, *(tuple(sorted(versions, key=order)) for versions in three)))
-    return made
-
-
-def _kind(package: Package) -> str:
-    if package.added:
-        return "bumped" if package.before else "new"
-    if package.removed:
-        return "trimmed" if package.after else "gone"
-    return "changed" if package.changed else "touched"
+        added, removed = ({v for v in letters if letters[v] == letter} for letter in "AD")
+        after, changed = (before[name] - removed) | added, set(letters) - added - removed
+        versions = (tuple(sorted(each, key=order)) for each in (before[name], after, changed))
+        packages.append(PackageChange(name, *versions))
+    return tuple(packages)
 
 
 def _version(package: str, file: str) -> str | None:
-    """The version of an ebuild in a package's folder; None for any other file."""
+    """Parse the version of an ebuild in a package's folder; None for any other file."""
     start, end = f"{package.partition('/')[2]}-", ".ebuild"
     version = file.removeprefix(start).removesuffix(end)
     return version if file == start + version + end and _VERSION.fullmatch(version) else None
 
 
 def _placed(path: str) -> tuple[str, str]:
-    fits = ((place, re.fullmatch(pattern, path)) for place, pattern in _PLACES.items())
-    place, name = next((place, found[1]) for place, found in fits if found)
-    # a repository's names are printable ASCII (GLEP 31); others are shown for what they are
+    matches = ((place, re.fullmatch(pattern, path)) for place, pattern in _PLACES.items())
+    place, name = next((place, match[1]) for place, match in matches if match)
+    # a repository's names are printable ASCII (GLEP 31); others are escaped
     return place, name if name.isascii() and name.isprintable() else ascii(name)
 
 
 def order(version: str) -> tuple[Any, ...]:
-    """The key by which versions sort as PMS 3.3 has it."""
+    """Return the key by which versions sort as in PMS 3.3."""
 
     def number(digits: str) -> tuple[int, str]:  # of any length; int() has a limit
         digits = digits.lstrip("0")
@@ -209,27 +204,27 @@ def order(version: str) -> tuple[Any, ...]:
 
     numbers, letter, suffixes, revision = _VERSION.findall(version)[0]
     first, *rest = numbers.split(".")
-    words = [*re.findall(r"_([a-z]+)([0-9]*)", suffixes), ("", "")]
+    parts = [*re.findall(r"_([a-z]+)([0-9]*)", suffixes), ("", "")]
     return (
         number(first),
-        # with a leading zero it is a decimal place, and less than any without
+        # with a leading zero it is a decimal fraction, and less than any without
         tuple((0, 0, d.rstrip("0")) if d.startswith("0") else (1, *number(d)) for d in rest),
         letter,
-        tuple((_SUFFIXES.index(word), number(digits)) for word, digits in words),
+        tuple((_SUFFIXES.index(suffix), number(digits)) for suffix, digits in parts),
         number(revision),
         version,
     )
 
 
 def text(changes: Changes, *, name: str = "gentoo", width: int = 100, rows: int | None = 9) -> str:
-    """For a person: a headline, then each list in at most `rows` lines of `width` columns.
+    """Render for people: a headline, then each list in at most `rows` lines of `width` columns.
 
-    With `rows` None all of it, one to a line. `1.0 -> 1.1` is the newest version then and now,
-    live ones (9999) aside; `+` came, `-` went.
+    With `rows` None everything, one item to a line. `1.0 -> 1.1` is the newest version before and
+    after, live ones (9999) aside; `+` was added, `-` removed.
     """
-    lists = {kind: list(map(_told, getattr(changes, kind))) for kind in _KINDS}
-    for place in list(_PLACES)[1:]:  # derived ones are only counted
-        lists[place] = [f"{_MARKS[how]}{path}" for path, how in getattr(changes, place).items()]
+    lists = {kind: list(map(_package_text, changes.of_kind(kind))) for kind in KINDS}
+    for place, names in changes.others.items():
+        lists[place] = [f"{_MARKS[how]}{path}" for path, how in names.items()]
     lists = {kind: items for kind, items in lists.items() if items}
     counts = _counts(changes, lists)
     counts[0] = f"{name} {changes.since} -> {changes.until}: {counts[0]}"
@@ -241,38 +236,46 @@ def text(changes: Changes, *, name: str = "gentoo", width: int = 100, rows: int 
 
 
 def as_json(changes: Changes) -> dict[str, Any]:
-    """For a program: the fields of a Changes as dicts, lists, strings and numbers."""
-    return dict(json.loads(json.dumps(asdict(changes))))
+    """Render for programs: dicts, lists, strings and numbers."""
+    return {
+        "since": changes.since,
+        "until": changes.until,
+        "files": changes.files,
+        "derived": changes.derived,
+        **{kind: list(map(asdict, changes.of_kind(kind))) for kind in KINDS},
+        **changes.others,
+    }
 
 
 def _counts(changes: Changes, lists: Mapping[str, list[str]]) -> list[str]:
-    said = [f"{changes.files:,} file{'s' * (changes.files != 1)} ({changes.derived:,} derived)"]
+    counts = [f"{words.count(changes.files, 'file')} ({changes.derived:,} derived)"]
     for kind, items in lists.items():
-        word = _ONE.get(kind, kind) if len(items) == 1 else kind
-        if kind in _KINDS and len(said) == 1:  # the first one says of what
-            word = f"package{'s' * (len(items) != 1)} {kind}"
-        said.append(f"{len(items):,} {word}")
-    return said
+        noun = _SINGULAR.get(kind, kind) if len(items) == 1 else kind
+        if kind in KINDS and len(counts) == 1:  # only the first one says that these are packages
+            counts.append(f"{words.count(len(items), 'package')} {kind}")
+        else:
+            counts.append(f"{len(items):,} {noun}")
+    return counts
 
 
-def _told(package: Package) -> str:
+def _package_text(package: PackageChange) -> str:
     if not package.before or not package.after:
         return "-".join([package.name, *package.after[-1:]])
-    was, now = (
+    old, new = (
         [v for v in versions if "9999" not in v][-1:]  # the newest, if any is a release
         for versions in (package.before, package.after)
     )
-    arrow = was and now and was != now
-    words = [f"{was[0]} -> {now[0]}"] if arrow else []
-    words += [f"+{version}" for version in package.added if not (arrow and [version] == now)]
-    words += [f"-{version}" for version in package.removed if not (arrow and [version] == was)]
+    arrow = old and new and old != new
+    parts = [f"{old[0]} -> {new[0]}"] if arrow else []
+    parts += [f"+{version}" for version in package.added if not (arrow and [version] == new)]
+    parts += [f"-{version}" for version in package.removed if not (arrow and [version] == old)]
     if package.changed:
-        words += [f"({' '.join(package.changed)} changed)"] if words else package.changed
-    return " ".join([package.name, *words])
+        parts += [f"({' '.join(package.changed)} changed)"] if parts else package.changed
+    return " ".join([package.name, *parts])
 
 
 def _rows(items: list[str], width: int, rows: int | None) -> str:
-    """Items in lines, as many to a line as fit; what is over is only counted."""
+    """Fill lines with items; what exceeds `rows` is only counted."""
     lines: list[list[str]] = []
     for item in items:
         if rows is None or not lines or len(", ".join([*lines[-1], item])) + 3 > width:

@@ -1,4 +1,4 @@
-"""One commit as plain files, to be mounted read-only into chroots; made once per commit."""
+"""Export of a commit as plain files, once per commit, to be mounted read-only into chroots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.errors import NotTrusted
+from tasks.errors import BinmillError, NotTrusted
 from tasks.system.command import run, started
 from tasks.system.files import remove_tree, sync_folder
 from tasks.system.git import bare, explained
@@ -18,10 +18,10 @@ _ALLOWED_MODES = {"100644", "100755", "120000", "040000"}
 
 
 def export(repository: Path, commit: str, target: Path, trash: Path) -> None:
-    """Write a commit's files to `target`; does nothing when they are there already.
+    """Write a commit's files to `target`; does nothing if it exists.
 
-    Times are the commit's, owner is the caller. Raises NotTrusted for submodules and other
-    entries that a tree of ebuilds has no use for.
+    Times are the commit's, the owner is the caller. Raises NotTrusted for submodules and other
+    entries that no ebuild repository needs.
     """
     if target.is_dir():
         return
@@ -30,7 +30,7 @@ def export(repository: Path, commit: str, target: Path, trash: Path) -> None:
     scratch = target.with_name(f".{target.name}.tmp")
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
-    with explained(f"commit {commit[:12]} could not be exported", "check the disk's space"):
+    with explained("commit-not-exported", commit=commit):
         archive = repo.git.execute(
             ["git", "-c", "tar.umask=0022", "archive", "--format=tar", commit], as_process=True
         )
@@ -38,13 +38,13 @@ def export(repository: Path, commit: str, target: Path, trash: Path) -> None:
         with started(
             "tar", "-x", "--no-same-owner", "-C", scratch, stdin=stream, stderr=subprocess.DEVNULL
         ) as unpack:
-            stream.close()  # else git would wait for us when tar is gone
+            stream.close()  # else git would wait for us after the end of tar
             status = unpack.wait()
         archive.wait()
     if status != 0:
-        raise NotTrusted(f"commit {commit[:12]} could not be written as files")
+        raise BinmillError("commit-not-exported", commit=commit, cause=f"tar: status {status}")
     scratch.chmod(0o755)
-    run("sync", "-f", scratch)  # before its name says that it is whole
+    run("sync", "-f", scratch)  # before it gets the name of a complete export
     scratch.rename(target)
     sync_folder(target.parent)
 
@@ -55,39 +55,40 @@ def _refuse_odd_entries(listing: str, commit: str) -> None:
             continue
         head, path = entry.split("\t", 1)
         if head.split(" ", 1)[0] not in _ALLOWED_MODES or path.split("/")[-1].lower() == ".git":
-            raise NotTrusted(f"commit {commit[:12]} has an entry that no overlay needs: {path!r}")
+            raise NotTrusted("commit-entry-odd", commit=commit, path=path)
 
 
 def differences(
     repository: Path, commit: str, target: Path, seen: Callable[[int], None]
 ) -> Iterator[str]:
-    """What of an export is not as the commit has it, a line each; `seen` is told bytes read.
+    """Compare an export with its commit; yields a line for each difference.
 
-    The commit's own objects are held against nothing here: that is `git fsck`'s.
+    `seen` is called with the number of bytes of each file read. Damage of the commit's own
+    objects is for `git fsck` to find.
     """
     repo = bare(repository)
-    with explained(f"commit {commit[:12]} cannot be read", "run `doit fsck`", repository):
+    with explained("commit-unreadable", repository, commit=commit):
         listing = str(repo.git.ls_tree("-r", "-z", commit))
-    wanted = {}
+    expected = {}
     for entry in filter(None, listing.split("\0")):
         head, path = entry.split("\t", 1)
         mode, _, blob = head.split(" ")
-        wanted[path] = (mode, blob)
-    for place, folders, names in os.walk(target):
-        for name in (*names, *(f for f in folders if Path(place, f).is_symlink())):
-            file = Path(place, name)
+        expected[path] = (mode, blob)
+    for folder, folders, names in os.walk(target):
+        for name in (*names, *(f for f in folders if Path(folder, f).is_symlink())):
+            file = Path(folder, name)
             path = str(file.relative_to(target))
-            known = wanted.pop(path, None)
-            if known is None:
+            wanted = expected.pop(path, None)
+            if wanted is None:
                 yield f"/{path} does not belong there"
-            elif _as_blob(file, len(known[1]), seen) != known:
+            elif _as_blob(file, len(wanted[1]), seen) != wanted:
                 yield f"/{path} has changed"
-    for path in wanted:
+    for path in expected:
         yield f"/{path} is missing"
 
 
 def _as_blob(file: Path, digits: int, seen: Callable[[int], None]) -> tuple[str, str]:
-    """The mode and id that git would give a file (gitformat-pack(5), git-hash-object(1))."""
+    """Compute the mode and id that git gives a file (gitformat-pack(5), git-hash-object(1))."""
     status = file.lstat()
     if stat.S_ISLNK(status.st_mode):
         mode, data = "120000", os.fsencode(file.readlink())

@@ -1,9 +1,8 @@
-"""Which snapshots the mirrors have, and a verified copy of one.
+"""Download of a snapshot: the first of the mirrors' archives that is accepted, verified.
 
 Layout of a mirror: MIRROR/snapshots/gentoo-YYYYMMDD.tar.xz with a detached signature in
 .gpgsig and a transport check in .md5sum beside it (emerge-webrsync(1)). The signature does not
-cover the file's name, so the name decides nothing but what is asked for; see freeze.py for what
-does.
+cover the file's name, so the name only says what to request; see freeze.py for what decides.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.system.files import digests_of
 from tasks.system.gpgv import Role, Signature, verify_detached
 from tasks.system.http import Missing, download, public
+from tasks.system.notes import note
 from tasks.system.resumable import discard
-from tasks.system.terminal import say
 
 _SMALL_LIMIT = 1 << 16
 _TARBALL_LIMIT = 4 << 30
 
-Taken = TypeVar("Taken")
+Accepted = TypeVar("Accepted")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where snapshots called `name` come from, and whose signature they must have.
+    """The mirrors of snapshots called `name`, and the role that must have signed them.
 
-    Archives are downloaded to `downloads`, where a later run can go on with half of one.
+    Archives are downloaded to `downloads`, where a later run resumes a partial one.
     """
 
     mirrors: tuple[str, ...]
@@ -44,9 +43,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Tarball:
-    """A snapshot's archive whose signature was accepted, open: the bytes that were verified.
+    """The open archive of a snapshot whose signature was accepted: the bytes that were verified.
 
-    `url` is where it came from; the file at `path` may be another one by now.
+    `url` is its source; the file at `path` may have been replaced since.
     """
 
     path: Path
@@ -56,64 +55,67 @@ class Tarball:
     signature: Signature
 
     def digest(self) -> str:
-        """The SHA-512 of the open file as it is now."""
+        """Compute the SHA-512 of the open file as it is now."""
         return digests_of(self.stream, "sha512")["sha512"]
 
 
-def take(source: Source, day: date, accept: Callable[[Tarball], Taken]) -> Taken:
-    """What `accept` makes of a day's archive, of the first mirror whose archive it accepts.
+def take(source: Source, day: date, accept: Callable[[Tarball], Accepted]) -> Accepted:
+    """Pass each mirror's archive of a day to `accept`; returns its first result.
 
-    A mirror that gives nothing, or nothing trustworthy, is passed over for the next one; one
-    whose .md5sum does not fit is put off until all others were asked. Raises Missing when no
-    mirror has that day, NotTrusted when one was refused, DownloadFailed when none can be asked.
+    Where a mirror has no archive, or `accept` or the signature refuses it (NotTrusted), the next
+    mirror is tried. A mirror whose .md5sum does not match is tried again after all others. Raises
+    Missing when no mirror has that day, NotTrusted when one was refused, DownloadFailed when no
+    mirror can be reached.
     """
-    refusals: list[BinmillError] = []
+    failures: list[BinmillError] = []
     doubtful: list[str] = []
-    for mirror in itertools.chain(source.mirrors, doubtful):  # grows while the first are asked
+    for mirror in itertools.chain(source.mirrors, doubtful):  # `doubtful` grows meanwhile
         try:
-            with _fetched(source, mirror, day) as tarball:
-                if mirror in doubtful or _md5_fits(source, mirror, day, tarball):
-                    taken = accept(tarball)
-                    for refused in refusals:
-                        if isinstance(refused, NotTrusted):
-                            say(f"  passed over: {refused.message}")
-                    return taken
-                say(
-                    f"  {public(mirror)}: the .md5sum beside {tarball.path.name} does not fit; "
-                    "asking another mirror"
-                )
+            with _downloaded(source, mirror, day) as tarball:
+                if mirror in doubtful or _md5_matches(source, mirror, day, tarball):
+                    result = accept(tarball)
+                    for failure in failures:
+                        if isinstance(failure, NotTrusted):
+                            note("mirror-refused", cause=failure.message)
+                    return result
+                note("md5sum-differs", mirror=public(mirror), archive=tarball.path.name)
                 doubtful.append(mirror)
-        except (NotTrusted, DownloadFailed) as failed:
-            refusals.append(failed)
+        except (NotTrusted, DownloadFailed) as failure:
+            failures.append(failure)
     worst: type[BinmillError] = DownloadFailed
     for kind in (Missing, NotTrusted):
-        if any(isinstance(each, kind) for each in refusals):
+        if any(isinstance(each, kind) for each in failures):
             worst = kind
-    hint = next(each.hint for each in refusals if isinstance(each, worst))
-    raise worst("; ".join(each.message for each in refusals), hint)
+    raise worst(
+        "no-mirror-accepted",
+        causes=[each.message for each in failures],
+        advice=next(each.hint for each in failures if isinstance(each, worst)),
+    )
 
 
 def seen(source: Source, day: date) -> datetime | None:
-    """When a mirror says that it got that day's snapshot (UTC); None where none says so.
+    """Return the time at which a mirror received a day's snapshot (UTC); None where none has it.
 
-    Nobody vouches for it: it tells a person how far behind a mirror is.
+    The time is not signed: it only tells a person how far behind a mirror is.
     """
     for mirror in source.mirrors:
-        with contextlib.suppress(DownloadFailed), _swept(source, day):
-            return _beside(source, mirror, day, ".gpgsig")[1]
+        with contextlib.suppress(DownloadFailed), _small_files_deleted(source, day):
+            return _download_beside(source, mirror, day, ".gpgsig")[1]
     return None
 
 
 @contextlib.contextmanager
-def _fetched(source: Source, mirror: str, day: date) -> Iterator[Tarball]:
-    """One mirror's archive for the length of the block, once its signature was accepted."""
+def _downloaded(source: Source, mirror: str, day: date) -> Iterator[Tarball]:
+    """One mirror's archive, with an accepted signature; deleted after the block."""
     archive = source.downloads / f"{_stem(source, day)}.tar.xz"
-    with _swept(source, day):
-        signature, _ = _beside(source, mirror, day, ".gpgsig")  # small: most mirrors lack the day
-        got = download([_url(source, mirror, day)], archive, limit=_TARBALL_LIMIT)
-        if got.mixed and not _good(source, archive, signature):
-            discard(archive)  # half of it came from elsewhere: this mirror is not to blame yet
-            got = download([_url(source, mirror, day)], archive, limit=_TARBALL_LIMIT)
+    url = _url(source, mirror, day)
+    with _small_files_deleted(source, day):
+        # the signature first: it is small, and most mirrors lack the day
+        signature, _ = _download_beside(source, mirror, day, ".gpgsig")
+        got = download([url], archive, limit=_TARBALL_LIMIT)
+        if got.mixed and not _signature_accepted(source, archive, signature):
+            discard(archive)  # the first part came from elsewhere: this mirror is not to blame yet
+            got = download([url], archive, limit=_TARBALL_LIMIT)
         try:
             with archive.open("rb") as stream:
                 digest = digests_of(stream, "sha512")["sha512"]
@@ -121,14 +123,19 @@ def _fetched(source: Source, mirror: str, day: date) -> Iterator[Tarball]:
                     signed = verify_detached(source.role, stream, archive.name, signature)
                     yield Tarball(archive, stream, got.url, digest, signed)
                 except NotTrusted as bad:
-                    raise NotTrusted(f"{public(mirror)}: {bad.message}", bad.hint) from bad
-        finally:  # nobody must go on with what was refused
+                    raise NotTrusted(
+                        "mirror-not-trusted",
+                        mirror=public(mirror),
+                        cause=bad.message,
+                        advice=bad.hint,
+                    ) from bad
+        finally:  # no later run may resume a file that was refused
             discard(archive)
 
 
 @contextlib.contextmanager
-def _swept(source: Source, day: date) -> Iterator[None]:
-    """Leave none of the small files behind; half an archive stays, for a later run."""
+def _small_files_deleted(source: Source, day: date) -> Iterator[None]:
+    """Delete .gpgsig and .md5sum after the block; a partial archive stays for a later run."""
     try:
         yield
     finally:
@@ -136,7 +143,7 @@ def _swept(source: Source, day: date) -> Iterator[None]:
             discard(source.downloads / f"{_stem(source, day)}.tar.xz{suffix}")
 
 
-def _good(source: Source, archive: Path, signature: Path) -> bool:
+def _signature_accepted(source: Source, archive: Path, signature: Path) -> bool:
     try:
         with archive.open("rb") as stream:
             verify_detached(source.role, stream, archive.name, signature)
@@ -145,16 +152,20 @@ def _good(source: Source, archive: Path, signature: Path) -> bool:
     return True
 
 
-def _md5_fits(source: Source, mirror: str, day: date, tarball: Tarball) -> bool:
+def _md5_matches(source: Source, mirror: str, day: date, tarball: Tarball) -> bool:
+    """Compare the archive with the mirror's .md5sum; True where the mirror has none."""
     try:
-        beside, _ = _beside(source, mirror, day, ".md5sum")
+        path, _ = _download_beside(source, mirror, day, ".md5sum")
     except DownloadFailed:
         return True
-    said = beside.read_bytes().split()[:1]
-    return said == [digests_of(tarball.stream, "md5")["md5"].encode()]
+    digest = path.read_bytes().split()[:1]
+    return digest == [digests_of(tarball.stream, "md5")["md5"].encode()]
 
 
-def _beside(source: Source, mirror: str, day: date, suffix: str) -> tuple[Path, datetime | None]:
+def _download_beside(
+    source: Source, mirror: str, day: date, suffix: str
+) -> tuple[Path, datetime | None]:
+    """Download a small file that is beside the archive; returns its path and modification time."""
     path = source.downloads / f"{_stem(source, day)}.tar.xz{suffix}"
     got = download([_url(source, mirror, day) + suffix], path, limit=_SMALL_LIMIT)
     return path, got.modified

@@ -1,7 +1,7 @@
 """Overlays: git repositories of ebuilds, pinned to a commit, fetched into bare repositories.
 
-A commit is asked for by its id, so it can be had for as long as its remote has it, also when the
-branch was rewritten since. What a person should know of that is what `moved` says.
+A commit is fetched by its id, so it is available for as long as its remote has it, even after the
+branch was rewritten. `moved` reports such changes of the branch.
 """
 
 from __future__ import annotations
@@ -19,39 +19,37 @@ from tasks.system.http import public
 if TYPE_CHECKING:
     from git import Repo
 
-_LOOK = "check [overlays] in config.toml"
-_CHECKED = ("-c", "transfer.fsckObjects=true", "fetch", "--no-tags", "--force", "--")
+_CHECKED_FETCH = ("-c", "transfer.fsckObjects=true", "fetch", "--no-tags", "--force", "--")
 
 
 def head(repository: Path, overlay: Overlay) -> OverlayPin:
-    """The commit that the overlay's branch is at now, on its remote."""
+    """Look up the commit that the overlay's branch is at now, on its remote."""
+    url = public(overlay.url)
     tip = _tip(repository, overlay.url, overlay.branch)
     if tip is None:
-        raise BinmillError(f"{public(overlay.url)} has no branch {overlay.branch}", _LOOK)
-    return OverlayPin(url=public(overlay.url), branch=overlay.branch, commit=tip)
+        raise BinmillError("branch-missing", url=url, branch=overlay.branch)
+    return OverlayPin(url=url, branch=overlay.branch, commit=tip)
 
 
 def obtain(repository: Path, pin: OverlayPin) -> None:
-    """Make sure that the pinned commit is here and stays; raises BinmillError if it is gone."""
-    with alone(repository) as repo, explained(f"{pin.url} could not be fetched", _LOOK, repository):
+    """Fetch the pinned commit if it is not here, and keep it; raises BinmillError if it is gone."""
+    with alone(repository) as repo, explained("overlay-not-fetched", repository, url=pin.url):
         if not has(repository, pin.commit):
             _fetch(repo, pin)
         if not has(repository, pin.commit):
             raise BinmillError(
-                f"{public(pin.url)} does not have the pinned commit {pin.commit[:12]} "
-                f"on {pin.branch} any more",
-                "ask its owners for it, or run `doit lock` to take what the branch has now",
+                "pinned-commit-gone", url=public(pin.url), commit=pin.commit, branch=pin.branch
             )
-        repo.git.update_ref(f"refs/pins/{pin.commit}", pin.commit)  # gc must not take it
+        # a reference protects it from git gc
+        repo.git.update_ref(f"refs/pins/{pin.commit}", pin.commit)
 
 
 def has(repository: Path, commit: str) -> bool:
-    """Whether a commit is in a repository; raises BinmillError where it is damaged there."""
+    """Return True if a repository has a commit; raises BinmillError where it is damaged there."""
     from git.exc import GitCommandError
 
     repo = bare(repository)
-    hint = "run the same command again"
-    with explained(f"commit {commit[:12]} could not be read", hint, repository):
+    with explained("commit-unreadable", repository, commit=commit):
         try:
             repo.git.cat_file("-e", f"{commit}^{{commit}}")
         except GitCommandError as error:
@@ -62,10 +60,10 @@ def has(repository: Path, commit: str) -> bool:
 
 
 def moved(repository: Path, pin: OverlayPin) -> str | None:
-    """Where the overlay's branch is by now, in one sentence; None while it is at the pin.
+    """Describe where the overlay's branch is now, in a sentence; None while it is at the pin.
 
-    Raises BinmillError where the remote cannot be asked. Nothing is followed: what the branch has
-    now is fetched to be compared, no more.
+    The branch's commit is fetched for the comparison; the pin stays. Raises BinmillError where the
+    remote cannot be read.
     """
     name, old = repository.stem, pin.commit[:7]
     tip = _tip(repository, pin.url, pin.branch)
@@ -73,7 +71,7 @@ def moved(repository: Path, pin: OverlayPin) -> str | None:
         return f"{name}: branch {pin.branch} is gone (pinned: {old})"
     if tip == pin.commit:
         return None
-    with alone(repository) as repo, explained(f"{pin.url} could not be fetched", _LOOK, repository):
+    with alone(repository) as repo, explained("overlay-not-fetched", repository, url=pin.url):
         tip = _fetch_branch(repo, pin)
     if between(repository, pin.commit, tip) is None:
         return f"{name}: {pin.branch} was rewritten: {tip[:7]} does not go back to {old} (pinned)"
@@ -81,28 +79,28 @@ def moved(repository: Path, pin: OverlayPin) -> str | None:
 
 
 def between(repository: Path, old: str, new: str) -> int | None:
-    """How many commits lead from `old` to `new`; None where no way leads there.
+    """Count the commits from `old` to `new`; None where `new` does not descend from `old`.
 
-    It looks at what is here: for a new commit, `obtain` or `moved` come first.
+    Both must have been fetched, by `obtain` or `moved`.
     """
     if not (has(repository, old) and has(repository, new)):
         return None
     repo = bare(repository)
-    with explained(f"the history of {repository.stem} could not be read", _LOOK, repository):
+    with explained("history-unreadable", repository, name=repository.stem):
         if not repo.is_ancestor(repo.commit(old), repo.commit(new)):
             return None
         return int(str(repo.git.rev_list("--count", f"{old}..{new}")))
 
 
 def _tip(repository: Path, url: str, branch: str) -> str | None:
-    """The commit that a branch of the remote is at now; None where there is no such branch."""
+    """Look up the commit of a branch on the remote; None where there is no such branch."""
     reference = f"refs/heads/{branch}"
-    with explained(f"{url} could not be read", _LOOK):
+    with explained("overlay-unreachable", url=url):
         return listed(bare(repository), url, reference).get(reference)
 
 
 def _fetch(repo: Repo, pin: OverlayPin) -> None:
-    """Fetch a commit by its id, from the branch where the server does not allow that.
+    """Fetch a commit by its id, or the branch where the server does not allow that.
 
     By protocol version 2 it is always allowed, before it by uploadpack.allowReachableSHA1InWant
     and its like (git-config(1)).
@@ -110,15 +108,15 @@ def _fetch(repo: Repo, pin: OverlayPin) -> None:
     from git.exc import GitCommandError
 
     try:
-        remotely(repo, *_CHECKED, pin.url, pin.commit)
-    except GitCommandError as refused:
-        if refused.status == "timeout":
+        remotely(repo, *_CHECKED_FETCH, pin.url, pin.commit)
+    except GitCommandError as refusal:
+        if refusal.status == "timeout":
             raise
         _fetch_branch(repo, pin)
 
 
 def _fetch_branch(repo: Repo, pin: OverlayPin) -> str:
-    """Fetch the branch as it is now, also where it was rewritten; returns its commit."""
-    followed = f"refs/remotes/origin/{pin.branch}"
-    remotely(repo, *_CHECKED, pin.url, f"refs/heads/{pin.branch}:{followed}")
-    return str(repo.git.rev_parse("--verify", followed))
+    """Fetch the branch as it is now, even where it was rewritten; returns its commit."""
+    tracking = f"refs/remotes/origin/{pin.branch}"
+    remotely(repo, *_CHECKED_FETCH, pin.url, f"refs/heads/{pin.branch}:{tracking}")
+    return str(repo.git.rev_parse("--verify", tracking))

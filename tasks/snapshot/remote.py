@@ -1,4 +1,4 @@
-"""The tree repository and its remote: branch and tags go together, never by force."""
+"""The remote of the tree repository: branch and tags are pushed together, never by force."""
 
 from __future__ import annotations
 
@@ -16,75 +16,66 @@ if TYPE_CHECKING:
 
 _MAIN = "refs/heads/main"
 _TAGS = "refs/tags/"
-_FOLLOWED = "refs/remotes/origin/main"
+_TRACKING = "refs/remotes/origin/main"
 _DAY = re.compile(_TAGS + r"[0-9]{8}")
-_LOOK = "check [tree] remote in config.toml"
 
 
 def push(repository: Path, remote: str, frozen: Frozen) -> list[str]:
-    """Bring the remote every day that it lacks, and the branch; returns the tags that went there.
+    """Push every day that the remote lacks, and the branch; returns the tags that were pushed.
 
-    What earlier pushes failed to bring goes along with `frozen`, all of it or nothing. Raises
-    NotTrusted when a tag of the remote's is another one than ours, BinmillError when the remote
-    refuses or its branch went another way. What is frozen stays frozen; the next run tries again.
+    Days of earlier failed pushes are pushed together with `frozen`, all or none. Raises NotTrusted
+    when a tag of the remote differs from ours, BinmillError when the remote refuses or its branch
+    has diverged. The frozen days stay; the next run tries again.
     """
     repo = bare(repository)
-    hint = "it stays frozen here; mend the remote, then run `doit snapshot` again"
-    with explained(f"{frozen.tag} could not be pushed to {remote}", hint, repository):
+    with explained("push-failed", repository, tag=frozen.tag, remote=remote):
         theirs = listed(repo, remote, _MAIN, f"{_TAGS}*")
-        ours = _held(repo)
+        ours = _references(repo)
         days = sorted(name for name in ours if _DAY.fullmatch(name))
-        _agreed(remote, {day: (theirs[day], ours[day]) for day in days if day in theirs})
-        wanted = [day for day in days if day not in theirs]
+        for day in days:
+            if theirs.get(day, ours[day]) != ours[day]:
+                raise NotTrusted(
+                    "remote-tag-differs",
+                    remote=public(remote),
+                    tag=day.removeprefix(_TAGS),
+                    theirs=theirs[day],
+                    ours=ours[day],
+                )
+        missing = [day for day in days if day not in theirs]
         if _MAIN in ours and ours[_MAIN] != theirs.get(_MAIN):
             if _MAIN not in theirs or theirs[_MAIN] in str(repo.git.rev_list(_MAIN)).split():
-                wanted.append(_MAIN)
-            elif wanted:  # else it has all that is ours, and somebody else's days
-                raise BinmillError(
-                    f"{public(remote)} has moved on: its main is at {theirs[_MAIN][:12]}, "
-                    "which is not in ours",
-                    "nothing is forced; freeze from one place only, or give [tree] another remote",
-                )
-        if wanted:
-            remotely(repo, "push", "--atomic", "--", remote, *(f"{ours[x]}:{x}" for x in wanted))
-    return [name.removeprefix(_TAGS) for name in wanted if name != _MAIN]
-
-
-def _agreed(remote: str, tags: dict[str, tuple[str, str]]) -> None:
-    """Refuse a remote that calls something else by the name of a day of ours."""
-    for name, (theirs, ours) in tags.items():
-        if theirs != ours:
-            raise NotTrusted(
-                f"{public(remote)} has another {name.removeprefix(_TAGS)} "
-                f"({theirs}, ours is {ours})",
-                "find out who froze other bytes before you use either",
-            )
+                missing.append(_MAIN)
+            elif missing:  # else the remote has all our days, and others
+                raise BinmillError("remote-diverged", remote=public(remote), commit=theirs[_MAIN])
+        if missing:
+            remotely(repo, "push", "--atomic", "--", remote, *(f"{ours[x]}:{x}" for x in missing))
+    return [name.removeprefix(_TAGS) for name in missing if name != _MAIN]
 
 
 def follow(repository: Path, remote: str) -> None:
-    """Take up the remote's branch where ours is behind it or not there yet; never moves it back.
+    """Fast-forward our branch to the remote's, or create it; never moves it back.
 
-    So a second machine, or one that lost its state, goes on where the others are.
+    So a second machine, or one that lost its state, continues where the others are.
     """
-    with alone(repository) as repo, explained(f"{remote} could not be read", _LOOK, repository):
+    with alone(repository) as repo, explained("remote-unreadable", repository, remote=remote):
         theirs = listed(repo, remote, _MAIN).get(_MAIN)
-        ours = _held(repo).get(_MAIN)
+        ours = _references(repo).get(_MAIN)
         if theirs is None or theirs == ours:
             return
-        remotely(repo, "fetch", "--no-tags", "--", remote, f"+{_MAIN}:{_FOLLOWED}")
+        remotely(repo, "fetch", "--no-tags", "--", remote, f"+{_MAIN}:{_TRACKING}")
         if ours is None or repo.is_ancestor(repo.commit(ours), repo.commit(theirs)):
             repo.git.update_ref(_MAIN, theirs, ours or "0" * len(theirs))
 
 
 def fetch(repository: Path, remote: str, tag: str) -> None:
-    """Take one day from the remote, if it has it; never moves what is here."""
-    with alone(repository) as repo, explained(f"{remote} could not be read", _LOOK, repository):
+    """Fetch one day from the remote, if it has it; never changes an existing tag."""
+    with alone(repository) as repo, explained("remote-unreadable", repository, remote=remote):
         reference = f"{_TAGS}{tag}"
         if listed(repo, remote, reference):
             remotely(repo, "fetch", "--no-tags", "--", remote, f"{reference}:{reference}")
 
 
-def _held(repo: Repo) -> dict[str, str]:
-    """Our references and where they point; no object is read for it."""
+def _references(repo: Repo) -> dict[str, str]:
+    """List our references and their targets; reads no object."""
     lines = str(repo.git.for_each_ref("--format=%(objectname) %(refname)")).splitlines()
     return {name: target for target, name in (line.split(" ", 1) for line in lines)}

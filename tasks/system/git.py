@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, CommandFailed
+from tasks.messages import Field
 from tasks.system.command import locate, run
 from tasks.system.files import sync_folder, write_atomic
 
@@ -57,7 +58,7 @@ def bare(path: Path) -> Repo:
         )
     if not (path / "info" / "attributes").exists():
         write_atomic(path / "info" / "attributes", _ATTRIBUTES)
-    with explained("the repository could not be opened", f"look at {path}", path):
+    with explained("repository-not-opened", path, path=path):
         repo = Repo(path, expand_vars=False)
     # by name: GitPython expands variables in the directory where it starts git, and where there is
     # none, starts it in the caller's, which may be in a repository of somebody else
@@ -120,11 +121,12 @@ def remotely(repo: Repo, *words: str, seconds: float | None = None) -> str:
 
 
 @contextlib.contextmanager
-def explained(what: str, hint: str, repository: Path | None = None) -> Iterator[None]:
-    """Turn a failure of git inside the block into one line: `what`, and git's own last words.
+def explained(code: str, repository: Path | None = None, **fields: Field) -> Iterator[None]:
+    """Turn a failure of git inside the block into an error of this code.
 
-    Where the cause is damage in `repository`, the one that the block works on, the error names
-    it and says how to recover. No password that stands in a URL gets into the error.
+    The field `cause` is the line in which git says why. Where the cause is damage in
+    `repository`, the error is `repository-damaged`, which says how to recover. User and password
+    are removed from URLs in all fields.
     """
     from git.exc import GitError, InvalidGitRepositoryError, ODBError
 
@@ -144,18 +146,19 @@ def explained(what: str, hint: str, repository: Path | None = None) -> Iterator[
     except (GitError, *odd) as error:
         if not isinstance(error, GitError) and not _in_gitpython(error):
             raise
-        said = str(getattr(error, "stderr", "") or error).strip()
-        said = said.removeprefix("stderr: '").removesuffix("'")  # GitPython's own wrapping
-        damage = ""
-        if repository is not None and (isinstance(error, odd) or _UNREADABLE.search(said)):
+        output = str(getattr(error, "stderr", "") or error).strip()
+        output = output.removeprefix("stderr: '").removesuffix("'")  # GitPython's own wrapping
+        if repository is not None and (isinstance(error, odd) or _UNREADABLE.search(output)):
             damage = _damage(repository)
-        if damage:
-            raise BinmillError(
-                f"{public(what)}: {repository} is damaged: {damage}",
-                f"move {repository} away, then run the same command again: "
-                "the ids will be the same",
-            ) from error
-        raise BinmillError(f"{public(what)}: {public(_telling(said))}", hint) from error
+            if damage:
+                raise BinmillError(
+                    "repository-damaged", repository=repository, cause=public(damage)
+                ) from error
+        shown = {
+            name: public(value) if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
+        raise BinmillError(code, cause=public(_telling(output)), **shown) from error
 
 
 def damage(repository: Path) -> str:

@@ -50,6 +50,8 @@ def uses() -> Iterator[Use]:
             first = node.args[0]
             if isinstance(first, ast.Constant) and first.value in known:
                 names = {keyword.arg for keyword in node.keywords}
+                if getattr(node.func, "id", "") == "explained":
+                    names.add("cause")  # the words of git
                 unknown = None in names or len(node.args) > 1
                 fields = None if unknown else frozenset(str(name) for name in names)
                 yield Use(f"{place}:{node.lineno}", str(first.value), fields)
@@ -66,7 +68,7 @@ def blanks(text: str) -> dict[str, str]:
 def sample(name: str, spec: str) -> Field:
     if spec.startswith("count "):
         return 3
-    if spec in ("list", "few", "lines"):
+    if spec in ("list", "few", "sentences", "lines"):
         return [f"{name}-1", f"{name}-2"]
     if spec == "size" or spec.endswith(("d", "o", "x")):
         return 42_000_000
