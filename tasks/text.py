@@ -27,11 +27,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def few(names: Iterable[str], most: int = _FEW) -> str:
+def few(names: Iterable[str], most: int = _FEW, separator: str = ", ") -> str:
     """Join names with commas; of more than `most`, say how many are left out."""
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    return separator.join(listed[:most]) + more
 
 
 def lines(rows: Sequence[str]) -> str:

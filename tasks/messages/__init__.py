@@ -8,7 +8,7 @@ The TOML files beside this one hold a table for each code:
     about = "..."                        # optional: a paragraph for docs/troubleshooting.md
 
 A blank is a field of the error, with one of Python's format specifications or one of these:
-`list` (all names), `few` (the first five), `sentences` (all, with semicolons), `lines` (each on a
+`list` (all names), `few` (the first five), `sentences` (also, with semicolons), `lines` (each on a
 line below), `count NOUN` (a number, or the length of a list, with its noun), `size` (bytes), `span`
 (seconds). The content of a field is made printable. Files are read when a sentence is first
 needed: `doit list` does not pay for them.
@@ -78,7 +78,7 @@ class _Formatter(string.Formatter):
         if spec == "list":
             filled = ", ".join(words)
         elif spec == "sentences":
-            filled = "; ".join(words)
+            filled = text.few(words, separator="; ")
         elif spec == "few":
             filled = text.few(words)
         elif spec == "lines":

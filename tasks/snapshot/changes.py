@@ -140,7 +140,7 @@ def _output(repository: Path, command: str, *commits: str) -> list[str]:
         if name not in tags and not _COMMIT.fullmatch(name):
             raise BinmillError("day-not-frozen", day=name, newest=tags[-5:])
     names = [f"refs/tags/{name}" if name in tags else name for name in commits]
-    with explained("days-unreadable", days=" and ".join(commits), path=repository):
+    with explained("days-unreadable", days=commits, path=repository):
         out = bare(repository).git.execute(["git", *command.split(), "-z", *names, "--"])
     return str(out).split("\0")[:-1]
 

@@ -46,7 +46,7 @@ Check = Callable[[Path, str], None]
 
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen day: its commit, the time inside (epoch seconds), digest and signer of the archive."""
+    """A frozen day: its commit, the time inside (epoch), digest and signer of the archive."""
 
     tag: str
     commit: str

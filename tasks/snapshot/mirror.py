@@ -76,7 +76,7 @@ def take(source: Source, day: date, accept: Callable[[Tarball], Accepted]) -> Ac
                     result = accept(tarball)
                     for failure in failures:
                         if isinstance(failure, NotTrusted):
-                            note("mirror-refused", cause=failure.message)
+                            note("archive-refused", cause=failure.message)
                     return result
                 note("md5sum-differs", mirror=public(mirror), archive=tarball.path.name)
                 doubtful.append(mirror)

@@ -1,4 +1,4 @@
-"""Two frozen days compared by the real git."""
+"""Two frozen days, compared by the real git."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, Stale
-from tasks.snapshot.changes import Changes, changes, pick, text
+from tasks.snapshot.changes import KINDS, Changes, changes, pick, text
 from tasks.snapshot.freeze import tags
 from tasks.system.git import bare
+from tests.kit.refused import refused
 
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
@@ -38,7 +39,7 @@ AFTER = {
     "app-misc/one/one-1.ebuild": b"EAPI=8\nKEYWORDS=amd64\n",
     "app-misc/one/Manifest": b"DIST 1\nDIST 2\n",
     "dev-lang/two/two-1.11.ebuild": b"EAPI=8\n",
-    "dev-util/gone/gone-3.ebuild": b"EAPI=7\n",  # the very file: no rename is told
+    "dev-util/gone/gone-3.ebuild": b"EAPI=7\n",  # the same file: renames are not detected
     "eclass/cmake.eclass": b"2\n",
     "licenses/MIT": b"\n",
     "metadata/md5-cache/dev-lang/two-1.11": b"x\n",
@@ -74,7 +75,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def two(repository: Path) -> Path:
+def two_days(repository: Path) -> Path:
     """A repository with two days in it."""
     put(repository, "20260115", BEFORE)
     head = put(repository, "20260116", AFTER, "run.sh")
@@ -82,13 +83,12 @@ def two(repository: Path) -> Path:
     return repository
 
 
-def names(found: Changes) -> list[list[str]]:
-    lists = (found.new, found.gone, found.bumped, found.trimmed, found.changed, found.touched)
-    return [[package.name for package in each] for each in lists]
+def names(changes: Changes) -> list[list[str]]:
+    return [[package.name for package in changes.of_kind(kind)] for kind in KINDS]
 
 
-def test_a_day(two: Path) -> None:
-    found = changes(two, "20260115", "20260116")
+def test_changes_of_a_day(two_days: Path) -> None:
+    found = changes(two_days, "20260115", "20260116")
     assert names(found) == [
         ["dev-util/gone"],
         ["dev-libs/gone"],
@@ -97,20 +97,20 @@ def test_a_day(two: Path) -> None:
         ["app-misc/one"],
         [],
     ]
-    assert found.bumped[0].before == ("1.9", "1.10")
-    assert found.bumped[0].after == ("1.10", "1.11")
-    assert found.changed[0].changed == ("1",)
-    assert found.eclasses == {"cmake": "changed"}
-    assert found.profiles == {"package.mask": "changed"}
-    assert found.licenses == {"MIT": "new"}
-    assert found.other == {"run.sh": "changed"}  # its mode alone
+    assert found.of_kind("bumped")[0].before == ("1.9", "1.10")
+    assert found.of_kind("bumped")[0].after == ("1.10", "1.11")
+    assert found.of_kind("changed")[0].changed == ("1",)
+    assert found.others["eclasses"] == {"cmake": "changed"}
+    assert found.others["profiles"] == {"package.mask": "changed"}
+    assert found.others["licenses"] == {"MIT": "new"}
+    assert found.others["other"] == {"run.sh": "changed"}  # its mode alone
     assert found.derived == 3  # two md5-cache entries and the snapshot's time
     assert found.files == 13
     assert "\nbumped (1)\n  dev-lang/two 1.10 -> 1.11 -1.9\n" in text(found)
 
 
-def test_backwards_and_standing_still(two: Path) -> None:
-    found = changes(two, "20260116", "20260115")
+def test_changes_backwards_and_of_one_day(two_days: Path) -> None:
+    found = changes(two_days, "20260116", "20260115")
     assert names(found) == [
         ["dev-libs/gone"],
         ["dev-util/gone"],
@@ -119,34 +119,34 @@ def test_backwards_and_standing_still(two: Path) -> None:
         ["app-misc/one"],
         [],
     ]
-    assert found.bumped[0].added == ["1.9"]
-    assert found.licenses == {"MIT": "gone"}
-    still = changes(two, "20260115", "20260115")
-    assert (still.files, names(still)) == (0, [[]] * 6)
+    assert found.of_kind("bumped")[0].added == ["1.9"]
+    assert found.others["licenses"] == {"MIT": "gone"}
+    same = changes(two_days, "20260115", "20260115")
+    assert (same.files, names(same)) == (0, [[]] * 6)
 
 
-def test_the_days_there_are(two: Path) -> None:
-    assert tags(two) == ["20260115", "20260116"]
-    git(two, "tag", "release-1", "main")
-    git(two, "tag", "202601150", "main")
-    git(two, "pack-refs", "--all")
-    put(two, "20260214", BEFORE)
-    assert tags(two) == ["20260115", "20260116", "20260214"]
-    assert pick(tags(two), []) == ("20260116", "20260214")
+def test_tags_are_the_frozen_days_alone(two_days: Path) -> None:
+    assert tags(two_days) == ["20260115", "20260116"]
+    git(two_days, "tag", "release-1", "main")
+    git(two_days, "tag", "202601150", "main")
+    git(two_days, "pack-refs", "--all")
+    put(two_days, "20260214", BEFORE)
+    assert tags(two_days) == ["20260115", "20260116", "20260214"]
+    assert pick(tags(two_days), []) == ("20260116", "20260214")
 
 
-def test_commits_will_do_for_days(two: Path) -> None:
-    commits = [git(two, "rev-parse", f"{day}^{{commit}}") for day in tags(two)]
-    assert changes(two, *commits).files == 13
+def test_changes_of_commits(two_days: Path) -> None:
+    commits = [git(two_days, "rev-parse", f"{day}^{{commit}}") for day in tags(two_days)]
+    assert changes(two_days, *commits).files == 13
 
 
-def test_a_branch_of_the_day_s_name_is_not_the_day(two: Path) -> None:
-    git(two, "branch", "20260115", "20260116")
-    assert changes(two, "20260115", "20260116").files == 13
+def test_branch_named_like_a_day_is_ignored(two_days: Path) -> None:
+    git(two_days, "branch", "20260115", "20260116")
+    assert changes(two_days, "20260115", "20260116").files == 13
 
 
-def test_nothing_there(repository: Path) -> None:
-    with pytest.raises(Stale, match="nothing is frozen yet\n  next: run `doit snapshot`"):
+def test_changes_without_a_repository(repository: Path) -> None:
+    with refused(Stale, "nothing-frozen"):
         changes(repository, "20260115", "20260116")
     assert tags(repository) == []
     assert not repository.exists()
@@ -155,42 +155,42 @@ def test_nothing_there(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["0" * 40, "d" * 64])
-def test_a_commit_that_is_not_there(two: Path, name: str) -> None:
+def test_changes_of_a_missing_commit(two_days: Path, name: str) -> None:
     for pair in ((name, "20260115"), ("20260115", name)):
-        with pytest.raises(BinmillError, match=r"could not be read from tree[.]git: fatal: "):
-            changes(two, *pair)
+        with refused(BinmillError, "days-unreadable", path=two_days) as error:
+            changes(two_days, *pair)
+        assert str(error.value.fields["cause"]).startswith("fatal: ")
 
 
 @pytest.mark.parametrize(
     "name", ["20260117", "--output=x", "main", "", "HEAD~1", "20260115\n", "2026011", "release-1"]
 )
-def test_only_days_and_commits_get_to_git(two: Path, name: str, tmp_path: Path) -> None:
-    git(two, "tag", "release-1", "main")
+def test_only_days_and_commits_reach_git(two_days: Path, name: str, tmp_path: Path) -> None:
+    git(two_days, "tag", "release-1", "main")
     for pair in ((name, "20260115"), ("20260115", name)):
-        with pytest.raises(BinmillError, match="there is no frozen day ") as refused:
-            changes(two, *pair)
-        assert refused.value.message.endswith(repr(name))
+        with refused(BinmillError, "day-not-frozen", day=name):
+            changes(two_days, *pair)
     assert not (tmp_path / "x").exists()
 
 
-def test_a_tag_of_something_else(two: Path) -> None:
-    git(two, "tag", "20260117", "20260115:run.sh")
-    with pytest.raises(BinmillError, match=r"20260117 .*could not be read from tree[.]git: "):
-        changes(two, "20260117", "20260115")
+def test_changes_of_a_tag_of_a_file(two_days: Path) -> None:
+    git(two_days, "tag", "20260117", "20260115:run.sh")
+    with refused(BinmillError, "days-unreadable", days=("20260117",)):
+        changes(two_days, "20260117", "20260115")
 
 
-def test_a_damaged_repository(two: Path) -> None:
-    for pack in (two / "objects").rglob("*"):
+def test_changes_in_a_damaged_repository(two_days: Path) -> None:
+    for pack in (two_days / "objects").rglob("*"):
         if pack.is_file():
             pack.chmod(0o600)
             pack.write_bytes(pack.read_bytes()[:40])
-    with pytest.raises(BinmillError, match=r"could not be read from tree[.]git: ") as refused:
-        changes(two, "20260115", "20260116")
-    assert f"git -C {two} fsck" in refused.value.hint
+    with refused(BinmillError, "days-unreadable", path=two_days) as error:
+        changes(two_days, "20260115", "20260116")
+    assert f"git -C {two_days} fsck" in error.value.hint
 
 
-def test_names_that_only_a_remote_can_bring(two: Path) -> None:
-    """What freezing refuses, fetching a tag may bring: bytes that are no text, control codes."""
+def test_odd_names_are_escaped(two_days: Path) -> None:
+    """Freezing refuses such names, but a fetched tag may have them: no UTF-8, control codes."""
     odd = [
         "a/b/b-1\udcff.ebuild",
         "eclass/\x1b[2J.eclass",
@@ -201,20 +201,20 @@ def test_names_that_only_a_remote_can_bring(two: Path) -> None:
         "metadata/md5-cache/\n",
         "ü/b/b-1.ebuild",
     ]
-    put(two, "20260117", dict.fromkeys(odd, b"x"))
-    found = changes(two, "20260116", "20260117")
-    assert found.eclasses == {"cmake": "gone", r"'\x1b[2J'": "new"}
-    assert found.licenses == {"MIT": "gone", r"'a\nb'": "new"}
-    assert found.profiles.keys() == {" ", "package.mask", "repo_name"}
-    assert found.other == {
+    put(two_days, "20260117", dict.fromkeys(odd, b"x"))
+    found = changes(two_days, "20260116", "20260117")
+    assert found.others["eclasses"] == {"cmake": "gone", r"'\x1b[2J'": "new"}
+    assert found.others["licenses"] == {"MIT": "gone", r"'a\nb'": "new"}
+    assert found.others["profiles"].keys() == {" ", "package.mask", "repo_name"}
+    assert found.others["other"] == {
         "run.sh": "gone",
         r"'x\u202e'": "new",
         r"'\udcffa/b/b-1.ebuild'": "new",
         r"'\xfc/b/b-1.ebuild'": "new",
     }
-    assert [package.name for package in found.touched] == ["a/b"]
+    assert [package.name for package in found.of_kind("touched")] == ["a/b"]
     assert text(found).isascii()
     assert all(line.isprintable() for line in text(found, rows=None).splitlines())
-    back = changes(two, "20260117", "20260116")  # the listing, too, has odd names in it
+    back = changes(two_days, "20260117", "20260116")  # the listing has odd names, too
     assert back.files == found.files
-    assert [package.name for package in back.new] == [package.name for package in found.gone]
+    assert names(back)[:2] == names(found)[1::-1]

@@ -1,4 +1,4 @@
-"""Which mirror's archive is taken, and what is left of the others: take() and seen() alone."""
+"""take() and seen(): the mirror whose archive is accepted, and the files of the others."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from tests.kit.fake_upstream import (
     wrong_md5,
 )
 from tests.kit.files import names
+from tests.kit.refused import refused
 from tests.kit.scripted_server import Handler, in_turn, status
 from tests.kit.snapshots import DAY, made_at
 
-DEAD = "http://127.0.0.1:1"  # tcpmux: nobody listens
+DEAD = "http://127.0.0.1:1"  # tcpmux: nothing listens
 ARCHIVE = "gentoo-20260116.tar.xz"
 
 
-def source(world: FakeUpstream, *mirrors: str) -> Source:
-    role = Role("snapshots", world.keys.ring, (world.keys.fingerprint("good"),))
-    urls = tuple(each if "//" in each else world.url(each) for each in mirrors)
-    return Source(urls, "gentoo", role, world.folder / "downloads")
+def source(fake_upstream: FakeUpstream, *mirrors: str) -> Source:
+    role = Role("snapshots", fake_upstream.keys.ring, (fake_upstream.keys.fingerprint("good"),))
+    urls = tuple(each if "//" in each else fake_upstream.url(each) for each in mirrors)
+    return Source(urls, "gentoo", role, fake_upstream.folder / "downloads")
 
 
 def content(tarball: Tarball) -> bytes:
@@ -43,12 +44,12 @@ def content(tarball: Tarball) -> bytes:
     return tarball.stream.read()
 
 
-def left(world: FakeUpstream) -> list[str]:
-    folder = world.folder / "downloads"
+def downloads(fake_upstream: FakeUpstream) -> list[str]:
+    folder = fake_upstream.folder / "downloads"
     return names(folder) if folder.exists() else []
 
 
-def test_what_is_handed_over(fake_upstream: FakeUpstream) -> None:
+def test_take_passes_the_verified_archive(fake_upstream: FakeUpstream) -> None:
     right = fake_upstream.publish("one", fake_upstream.signed())
 
     def accept(tarball: Tarball) -> str:
@@ -58,16 +59,16 @@ def test_what_is_handed_over(fake_upstream: FakeUpstream) -> None:
         assert tarball.sha512 == tarball.digest() == hashlib.sha512(right.archive).hexdigest()
         assert tarball.signature.signer == fake_upstream.keys.fingerprint("good")
         assert tarball.signature.made == made_at(NEXT) + 900
-        assert left(fake_upstream) == [ARCHIVE, f"{ARCHIVE}.gpgsig"]
+        assert downloads(fake_upstream) == [ARCHIVE, f"{ARCHIVE}.gpgsig"]
         assert tarball.path.parent.stat().st_mode & 0o777 == 0o700
-        return "made of it"
+        return "result"
 
-    assert take(source(fake_upstream, "one/"), NEXT, accept) == "made of it"
-    assert left(fake_upstream) == []
+    assert take(source(fake_upstream, "one/"), NEXT, accept) == "result"
+    assert downloads(fake_upstream) == []
 
 
-LIES: dict[str, Callable[[Signed], Signed]] = {
-    "flipped byte": lambda right: right._replace(archive=flip_bit(right.archive, 99)),
+BAD: dict[str, Callable[[Signed], Signed]] = {
+    "flip_bit byte": lambda right: right._replace(archive=flip_bit(right.archive, 99)),
     "html": lambda right: right._replace(archive=PAGE),
     "empty signature": lambda right: right._replace(signature=b""),
     "huge signature": lambda right: right._replace(signature=bytes(1 << 20)),
@@ -75,36 +76,39 @@ LIES: dict[str, Callable[[Signed], Signed]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=list(LIES))
-def test_the_first_mirror_lies(
-    fake_upstream: FakeUpstream, lie: Callable[[Signed], Signed]
+@pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
+def test_bad_archive_of_the_first_mirror_is_skipped(
+    fake_upstream: FakeUpstream, bad: Callable[[Signed], Signed]
 ) -> None:
     right = fake_upstream.publish("two", fake_upstream.signed())
-    fake_upstream.publish("one", lie(right))
+    fake_upstream.publish("one", bad(right))
     assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
-    assert left(fake_upstream) == []
-    with pytest.raises(BinmillError) as refused:
+    assert downloads(fake_upstream) == []
+    with pytest.raises(BinmillError) as error:
         take(source(fake_upstream, "one"), NEXT, content)
-    assert "\n" not in refused.value.message
-    assert fake_upstream.url("one") in refused.value.message
-    assert left(fake_upstream) == []
+    assert error.value.code == "no-mirror-accepted"
+    assert "\n" not in error.value.message
+    assert fake_upstream.url("one") in error.value.message
+    assert downloads(fake_upstream) == []
 
 
 @pytest.mark.parametrize("answer", [status(404), status(403), status(503)])
-def test_a_signature_and_no_archive(
+def test_mirror_with_a_signature_only_is_skipped(
     fake_upstream: FakeUpstream, answer: Callable[[Handler], None]
 ) -> None:
     right = fake_upstream.publish("two", fake_upstream.signed())
     fake_upstream.publish("one", right)
     fake_upstream.answer(answer, "one")
     assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
-    with pytest.raises(DownloadFailed, match=r"gave gentoo-20260116\.tar\.xz: .* HTTP [45]"):
+    with pytest.raises(DownloadFailed, match=r"gentoo-20260116\.tar\.xz: .* HTTP [45]"):
         take(source(fake_upstream, "one"), NEXT, content)
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
 @pytest.mark.parametrize("first", [DEAD, "one"])
-def test_the_first_mirror_has_nothing(fake_upstream: FakeUpstream, first: str) -> None:
+def test_mirror_without_the_day_is_skipped_silently(
+    fake_upstream: FakeUpstream, first: str
+) -> None:
     right = fake_upstream.publish("two", fake_upstream.signed())
     assert take(source(fake_upstream, first, "two"), NEXT, content) == right.archive
     assert fake_upstream.output() == ""  # it may just be behind
@@ -115,7 +119,7 @@ def test_the_first_mirror_has_nothing(fake_upstream: FakeUpstream, first: str) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "lies", "kind"),
+    ("answer", "bad", "kind"),
     [
         (status(403), False, DownloadFailed),
         (status(404), False, Missing),
@@ -123,16 +127,16 @@ def test_the_first_mirror_has_nothing(fake_upstream: FakeUpstream, first: str) -
         (status(404), True, NotTrusted),
     ],
 )
-def test_nobody_has_it(
+def test_error_tells_missing_from_refused(
     fake_upstream: FakeUpstream,
     answer: Callable[[Handler], None],
-    lies: bool,
+    bad: bool,
     kind: type[BinmillError],
 ) -> None:
-    """Whoever looks for days goes on to the next where one mirror says that there is none."""
+    """Missing lets a search for days continue with the next one."""
     right = fake_upstream.signed()
     fake_upstream.answer(answer, "one", NEXT, ".gpgsig")
-    if lies:
+    if bad:
         fake_upstream.publish("two", right._replace(archive=flip_bit(right.archive, 99)))
     else:
         fake_upstream.answer(status(500), "two", NEXT, ".gpgsig")
@@ -148,44 +152,42 @@ def test_nobody_has_it(
     for each in (DEAD, fake_upstream.url("one"), fake_upstream.url("two")):
         assert each in failed.value.message
     assert PASSWORD not in str(failed.value)
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
-def test_what_the_block_refuses_is_the_mirror_s_fault(fake_upstream: FakeUpstream) -> None:
+def test_archive_that_accept_refuses_is_refused(fake_upstream: FakeUpstream) -> None:
     for each in ("one", "two"):
         fake_upstream.publish(each, fake_upstream.signed())
 
     def accept(tarball: Tarball) -> str:
         if tarball.url.startswith(fake_upstream.url("one")):
-            raise NotTrusted("mine", "my hint")
+            raise NotTrusted("snapshot-modified", archive="x")
         return tarball.url
 
     assert take(source(fake_upstream, "one", "two"), NEXT, accept) == fake_upstream.server.url(
         fake_upstream.path("two")
     )
-    assert fake_upstream.output() == f"  passed over: {fake_upstream.url('one')}: mine\n"
-    with pytest.raises(NotTrusted) as refused:
+    reason = f"{fake_upstream.url('one')}: x was modified while it was read"
+    assert fake_upstream.output() == f"  refused: {reason}\n"
+    advice = "find out which process writes to it"
+    with refused(NotTrusted, "no-mirror-accepted", causes=[reason], advice=advice):
         take(source(fake_upstream, "one"), NEXT, accept)
-    assert (refused.value.message, refused.value.hint) == (
-        f"{fake_upstream.url('one')}: mine",
-        "my hint",
-    )
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
-def test_any_other_error_in_the_block_ends_it(fake_upstream: FakeUpstream) -> None:
+def test_other_error_of_accept_ends_the_search(fake_upstream: FakeUpstream) -> None:
     for each in ("one", "two"):
         fake_upstream.publish(each, fake_upstream.signed())
     tried: list[str] = []
 
     def accept(tarball: Tarball) -> None:
         tried.append(tarball.url)
-        raise Busy("somebody works there", "wait")
+        raise Busy("x is locked", "wait")
 
     with pytest.raises(Busy):
         take(source(fake_upstream, "one", "two"), NEXT, accept)
     assert len(tried) == 1
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
 MD5 = pytest.mark.parametrize(
@@ -196,20 +198,18 @@ MD5 = pytest.mark.parametrize(
 
 
 @MD5
-def test_9_a_mirror_whose_md5sum_does_not_fit_is_asked_last(
-    fake_upstream: FakeUpstream, text: bytes
-) -> None:
+def test_mirror_with_a_wrong_md5sum_is_tried_last(fake_upstream: FakeUpstream, text: bytes) -> None:
     right = fake_upstream.signed()
     fake_upstream.publish("one", right._replace(md5sum=text))
     fake_upstream.publish("two", right)
     where = take(source(fake_upstream, "one", "two"), NEXT, lambda tarball: tarball.url)
     assert where == fake_upstream.server.url(fake_upstream.path("two"))
     assert take(source(fake_upstream, "one"), NEXT, content) == right.archive
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
-def test_9_several_of_them(fake_upstream: FakeUpstream) -> None:
-    """In their order, once each of the others was asked, and each only once more."""
+def test_mirrors_with_wrong_md5sums_are_tried_again_in_order(fake_upstream: FakeUpstream) -> None:
+    """Each only once more, after all others."""
     right = fake_upstream.signed()
     for each in ("one", "two"):
         fake_upstream.publish(each, wrong_md5(right))
@@ -220,38 +220,44 @@ def test_9_several_of_them(fake_upstream: FakeUpstream) -> None:
     ]
 
 
-@pytest.mark.parametrize("what", ["md5sum fits", "no md5sum", "md5sum cannot be had"])
-def test_9_nothing_is_wrong(fake_upstream: FakeUpstream, what: str) -> None:
+@pytest.mark.parametrize("what", ["md5sum matches", "no md5sum", "md5sum fails"])
+def test_right_or_missing_md5sum_changes_nothing(fake_upstream: FakeUpstream, what: str) -> None:
     right = fake_upstream.signed()
     md5 = hashlib.md5(right.archive, usedforsecurity=False).hexdigest().encode()
-    fake_upstream.publish("one", right._replace(md5sum=md5 + b"  x\n") if "fits" in what else right)
-    if "cannot" in what:
+    fake_upstream.publish(
+        "one", right._replace(md5sum=md5 + b"  x\n") if "matches" in what else right
+    )
+    if "fails" in what:
         fake_upstream.answer(status(503), "one", NEXT, ".md5sum")
     assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     assert fake_upstream.output() == ""
     assert fake_upstream.requested_archives() == [f"one/{tag(NEXT)}"]
 
 
-def half(world: FakeUpstream, mirror: str, body: bytes) -> None:
-    """The archive breaks off in the middle, and then the mirror has gone away."""
-    world.answer(in_turn(world.plain(body, pieces=len(body) // 2), status(503)), mirror)
+def half(fake_upstream: FakeUpstream, mirror: str, body: bytes) -> None:
+    """The archive ends in the middle, and then the mirror is gone."""
+    fake_upstream.answer(
+        in_turn(fake_upstream.plain(body, pieces=len(body) // 2), status(503)), mirror
+    )
 
 
-def test_half_an_archive_stays_for_a_later_run(fake_upstream: FakeUpstream) -> None:
+def test_partial_archive_is_resumed_by_a_later_run(fake_upstream: FakeUpstream) -> None:
     right = fake_upstream.publish("one", fake_upstream.signed())
     half(fake_upstream, "one", right.archive)
     with pytest.raises(DownloadFailed):
         take(source(fake_upstream, "one"), NEXT, content)
-    assert left(fake_upstream) == [f".{ARCHIVE}.partial", ARCHIVE]
+    assert downloads(fake_upstream) == [f".{ARCHIVE}.partial", ARCHIVE]
     fake_upstream.publish("one", right)
     fake_upstream.server.ranges.clear()
     assert take(source(fake_upstream, "one"), NEXT, content) == right.archive
     assert fake_upstream.server.ranges[1][0] == f"bytes={len(right.archive) // 2}-"
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
-def test_half_of_a_lie_discredits_nobody(fake_upstream: FakeUpstream) -> None:
-    """The right rest behind a liar's half is refused; then the honest mirror is asked for all."""
+def test_partial_bad_archive_does_not_discredit_the_next_mirror(
+    fake_upstream: FakeUpstream,
+) -> None:
+    """The right rest after a bad half is refused; then the good mirror is asked for everything."""
     right = fake_upstream.publish("two", fake_upstream.signed())
     fake_upstream.publish("one", right)
     half(fake_upstream, "one", flip_bit(right.archive, 9))
@@ -259,11 +265,11 @@ def test_half_of_a_lie_discredits_nobody(fake_upstream: FakeUpstream) -> None:
     assert fake_upstream.output() == ""
     middle = f"bytes={len(right.archive) // 2}-"
     asked = [wanted for wanted, _ in fake_upstream.server.ranges if wanted]
-    assert asked == [middle, middle, middle]  # twice the liar, once the other one
-    assert left(fake_upstream) == []
+    assert asked == [middle, middle, middle]  # the bad mirror twice, the good one once
+    assert downloads(fake_upstream) == []
 
 
-def test_half_of_the_truth_is_continued_elsewhere(fake_upstream: FakeUpstream) -> None:
+def test_partial_archive_is_resumed_at_another_mirror(fake_upstream: FakeUpstream) -> None:
     right = fake_upstream.publish("two", fake_upstream.signed())
     fake_upstream.publish("one", right)
     half(fake_upstream, "one", right.archive)
@@ -272,35 +278,35 @@ def test_half_of_the_truth_is_continued_elsewhere(fake_upstream: FakeUpstream) -
     assert [wanted for wanted, _ in fake_upstream.server.ranges if wanted] != []
 
 
-def test_an_archive_larger_than_one_can_be(
+def test_too_large_archive_is_refused(
     fake_upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = fake_upstream.publish("one", fake_upstream.signed())
     monkeypatch.setattr(mirrors, "_TARBALL_LIMIT", len(right.archive) - 1)
     with pytest.raises(DownloadFailed, match="too large"):
         take(source(fake_upstream, "one"), NEXT, content)
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
-def test_when_a_mirror_got_it(fake_upstream: FakeUpstream) -> None:
+def test_seen_is_the_time_of_the_first_mirror_that_has_the_day(fake_upstream: FakeUpstream) -> None:
     fake_upstream.publish("two", fake_upstream.signed())
     asked = source(fake_upstream, DEAD, "one", "two")
     assert seen(asked, NEXT) == datetime(2026, 1, 17, 0, 45, tzinfo=UTC)
     assert seen(asked, DAY) is None
     assert fake_upstream.requested_archives() == []
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []
 
 
 @pytest.mark.parametrize("header", ["Last-Modified: yesterday", "X: y"])
-def test_a_mirror_that_does_not_say_when(fake_upstream: FakeUpstream, header: str) -> None:
+def test_seen_is_none_without_a_date(fake_upstream: FakeUpstream, header: str) -> None:
     fake_upstream.answer(
         lambda handler: handler.head(200, "Content-Length: 0", header), "one", NEXT, ".gpgsig"
     )
     assert seen(source(fake_upstream, "one"), NEXT) is None
 
 
-def test_a_key_file_that_is_not_there(fake_upstream: FakeUpstream, tmp_path: Path) -> None:
-    """No mirror is to blame, so no other one is asked."""
+def test_missing_key_file_ends_the_search(fake_upstream: FakeUpstream, tmp_path: Path) -> None:
+    """No mirror is to blame, so no other one is tried."""
     for each in ("one", "two"):
         fake_upstream.publish(each, fake_upstream.signed())
     role = Role("snapshots", tmp_path / "gone.asc", ("A" * 40,))
@@ -309,4 +315,4 @@ def test_a_key_file_that_is_not_there(fake_upstream: FakeUpstream, tmp_path: Pat
         take(Source(mirrors_, "gentoo", role, fake_upstream.folder / "downloads"), NEXT, content)
     assert not isinstance(failed.value, NotTrusted)
     assert fake_upstream.requested_archives() == [f"one/{tag(NEXT)}"]
-    assert left(fake_upstream) == []
+    assert downloads(fake_upstream) == []

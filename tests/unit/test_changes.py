@@ -1,17 +1,29 @@
-"""Two days compared: how it is sorted, told and picked. What git says is made up here."""
+"""Comparison of two days: sorting, text, JSON, choice of days. The output of git is made up."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from itertools import pairwise
 
 import pytest
 
 from tasks.errors import BinmillError, Stale
-from tasks.snapshot.changes import Changes, Package, as_json, compared, order, pick, text
+from tasks.messages import Field
+from tasks.snapshot.changes import (
+    KINDS,
+    Changes,
+    PackageChange,
+    as_json,
+    compared,
+    order,
+    pick,
+    text,
+)
+from tests.kit.refused import refused
 
 DAYS = ["20261117", "20261119", "20261120"]
+HEAD = ["since", "until", "files", "derived"]
+PLACES = ["eclasses", "profiles", "licenses", "news", "glsa", "other"]
 IN_ORDER = [  # 1.001.1: what begins with a zero loses its last zeros, and then is compared as text
     "0",
     "0.01",
@@ -55,20 +67,17 @@ IN_ORDER = [  # 1.001.1: what begins with a zero loses its last zeros, and then 
 ]
 
 
-def differ(*lines: str, listed: str = "") -> Changes:
+def differences(*lines: str, listed: str = "") -> Changes:
     """Lines as `A path`; `listed` are the paths of the older day."""
     letters = [(line[0], line[2:]) for line in lines]
     return compared("20261119", "20261120", letters, listed.split())
 
 
-def lists(found: Changes) -> dict[str, object]:
-    """What is in which list, the empty ones left out."""
-    named = {f.name: getattr(found, f.name) for f in fields(found)}
-    return {
-        kind: [p.name for p in value] if isinstance(value, tuple) else value
-        for kind, value in named.items()
-        if value and kind not in ("since", "until", "files")
-    }
+def lists(changes: Changes) -> dict[str, object]:
+    """What is in each list, without the empty ones."""
+    packages = {kind: [each.name for each in changes.of_kind(kind)] for kind in KINDS}
+    everything = {**packages, **changes.others, "derived": changes.derived}
+    return {kind: value for kind, value in everything.items() if value}
 
 
 def test_versions_sort_as_pms_says() -> None:
@@ -157,18 +166,23 @@ def test_versions_sort_as_pms_says() -> None:
         ([], "a-b/c/c-1.ebuild", {}),
     ],
 )
-def test_each_in_its_list(lines: list[str], listed: str, wanted: dict[str, object]) -> None:
-    found = differ(*lines, listed=listed)
-    assert lists(found) == wanted
-    assert found.files == len(lines)
+def test_change_stands_in_its_list(
+    lines: list[str], listed: str, wanted: dict[str, object]
+) -> None:
+    changes = differences(*lines, listed=listed)
+    assert lists(changes) == wanted
+    assert changes.files == len(lines)
 
 
-def test_what_is_known_of_a_package() -> None:
+def test_package_change_has_its_versions() -> None:
     listed = "a/p/p-2.ebuild a/p/p-10.ebuild a/p/p-1.ebuild a/p/files/p-3.ebuild a/q/q-7.ebuild"
-    found = differ("D a/p/p-1.ebuild", "A a/p/p-11.ebuild", "M a/p/p-2.ebuild", listed=listed)
-    assert found.bumped == (Package("a/p", ("1", "2", "10"), ("2", "10", "11"), ("2",)),)
-    assert found.bumped[0].added == ["11"]
-    assert found.bumped[0].removed == ["1"]
+    changes = differences(
+        "D a/p/p-1.ebuild", "A a/p/p-11.ebuild", "M a/p/p-2.ebuild", listed=listed
+    )
+    (package,) = changes.of_kind("bumped")
+    assert package == PackageChange("a/p", ("1", "2", "10"), ("2", "10", "11"), ("2",))
+    assert package.added == ["11"]
+    assert package.removed == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -189,8 +203,8 @@ def test_what_is_known_of_a_package() -> None:
         "a/p/p-1.EBUILD",
     ],
 )
-def test_what_is_no_ebuild(path: str) -> None:
-    assert lists(differ(f"A {path}")) == {"touched": ["a/p"]}
+def test_other_file_is_no_ebuild(path: str) -> None:
+    assert lists(differences(f"A {path}")) == {"touched": ["a/p"]}
 
 
 @pytest.mark.parametrize(
@@ -213,20 +227,21 @@ def test_what_is_no_ebuild(path: str) -> None:
     ],
 )
 def test_odd_names_cannot_write_on_the_terminal(path: str) -> None:
-    found = differ(f"A {path}")
+    changes = differences(f"A {path}")
     for rows in (None, 9):
-        said = text(found, rows=rows)
-        assert said.isascii()
-        assert all(line.isprintable() for line in said.splitlines())
-        assert len(said.splitlines()) == 4
-    assert json.loads(json.dumps(as_json(found), ensure_ascii=False).encode()) == as_json(found)
+        rendered = text(changes, rows=rows)
+        assert rendered.isascii()
+        assert all(line.isprintable() for line in rendered.splitlines())
+        assert len(rendered.splitlines()) == 4
+    rendered = json.dumps(as_json(changes), ensure_ascii=False)
+    assert json.loads(rendered.encode()) == json.loads(json.dumps(as_json(changes)))
 
 
-def story(listed: str, *lines: str) -> str:
-    """What is told of a/p, whose versions were `listed`."""
+def package_text(listed: str, *lines: str) -> str:
+    """The text for a/p, whose versions were `listed`."""
     paths = " ".join(f"a/p/p-{version}.ebuild" for version in listed.split())
     edits = [f"{line[0]} a/p/p-{line[1:]}.ebuild" for line in lines]
-    return text(differ(*edits, listed=paths)).splitlines()[-1].strip()
+    return text(differences(*edits, listed=paths)).splitlines()[-1].strip()
 
 
 @pytest.mark.parametrize(
@@ -254,12 +269,12 @@ def story(listed: str, *lines: str) -> str:
         ("1 2", ["A3", "D1", "M2"], "a/p 2 -> 3 -1 (2 changed)"),
     ],
 )
-def test_what_is_told_of_a_package(before: str, lines: list[str], wanted: str) -> None:
-    assert story(before, *lines) == wanted
+def test_package_text_shows_versions(before: str, lines: list[str], wanted: str) -> None:
+    assert package_text(before, *lines) == wanted
 
 
-def test_a_day_on_one_screen() -> None:
-    found = differ(
+def test_text_of_a_day() -> None:
+    changes = differences(
         "A a/new/new-1.ebuild",
         "D a/gone/gone-1.ebuild",
         "A a/p/p-2.ebuild",
@@ -270,7 +285,7 @@ def test_a_day_on_one_screen() -> None:
         "A metadata/md5-cache/a/p-2",
         listed="a/gone/gone-1.ebuild a/p/p-1.ebuild a/q/q-1.ebuild",
     )
-    assert text(found) == (
+    assert text(changes) == (
         "gentoo 20261119 -> 20261120: 8 files (1 derived), 1 package new, 1 gone, 2 bumped, "
         "2 eclasses,\n  1 profile\n"
         "\nnew (1)\n  a/new-1\n"
@@ -279,21 +294,21 @@ def test_a_day_on_one_screen() -> None:
         "\neclasses (2)\n  cmake, -old\n"
         "\nprofiles (1)\n  package.mask"
     )
-    assert "\n  a/p 1 -> 2\n  a/q 1 -> 3\n" in text(found, rows=None)
-    assert text(found, name="guru").startswith("guru 20261119 -> ")
+    assert "\n  a/p 1 -> 2\n  a/q 1 -> 3\n" in text(changes, rows=None)
+    assert text(changes, name="guru").startswith("guru 20261119 -> ")
 
 
-def test_nothing_changed() -> None:
-    assert text(differ()) == "gentoo 20261119 -> 20261120: 0 files (0 derived)"
-    assert as_json(differ())["bumped"] == []
+def test_text_without_changes() -> None:
+    assert text(differences()) == "gentoo 20261119 -> 20261120: 0 files (0 derived)"
+    assert as_json(differences())["bumped"] == []
 
 
-def test_many_are_counted_where_they_do_not_fit() -> None:
-    found = differ(
+def test_text_counts_what_does_not_fit() -> None:
+    changes = differences(
         *(f"M a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)),
         listed=" ".join(f"a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)),
     )
-    head, blank, title, *body, rest = text(found, width=80, rows=9).splitlines()
+    head, blank, title, *body, rest = text(changes, width=80, rows=9).splitlines()
     assert head == ("gentoo 20261119 -> 20261120: 1,500 files (0 derived), 1,500 packages changed")
     assert (blank, title) == ("", "changed (1,500)")
     assert len(body) == 9
@@ -301,25 +316,27 @@ def test_many_are_counted_where_they_do_not_fit() -> None:
     shown = " ".join(line.strip() for line in body).split(", ")
     assert shown == [f"a/p{n:04} 1" for n in range(len(shown))]
     assert rest == f"  and {1500 - len(shown):,} more"
-    assert len(text(found, rows=None).splitlines()) == 1503
+    assert len(text(changes, rows=None).splitlines()) == 1503
 
 
-def test_an_item_that_is_wider_than_the_screen_is_whole() -> None:
+def test_text_does_not_cut_an_item_wider_than_the_screen() -> None:
     name = "a/" + "long" * 40
-    assert f"  {name}-1" in text(differ(f"A {name}/{name[2:]}-1.ebuild"), width=40).splitlines()
+    assert (
+        f"  {name}-1" in text(differences(f"A {name}/{name[2:]}-1.ebuild"), width=40).splitlines()
+    )
 
 
-def test_as_json_has_it_all() -> None:
-    found = differ("A a/p/p-2.ebuild", "M profiles/x", listed="a/p/p-1.ebuild")
-    plain = json.loads(json.dumps(as_json(found)))
+def test_json_has_everything() -> None:
+    changes = differences("A a/p/p-2.ebuild", "M profiles/x", listed="a/p/p-1.ebuild")
+    plain = json.loads(json.dumps(as_json(changes)))
     assert (plain["since"], plain["until"]) == ("20261119", "20261120")
     assert plain["bumped"] == [{"name": "a/p", "before": ["1"], "after": ["1", "2"], "changed": []}]
     assert plain["profiles"] == {"x": "changed"}
-    assert plain.keys() == {f.name for f in fields(Changes)}
+    assert list(plain) == [*HEAD, *KINDS, *PLACES]
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("days", "wanted"),
     [
         ([], ("20261119", "20261120")),
         (["20261117"], ("20261117", "20261120")),
@@ -328,35 +345,36 @@ def test_as_json_has_it_all() -> None:
         (["20261120", "20261120"], ("20261120", "20261120")),
     ],
 )
-def test_pick(words: list[str], wanted: tuple[str, str]) -> None:
-    assert pick(DAYS, words) == wanted
-    assert pick(DAYS[::-1], words) == wanted
+def test_pick_of_days(days: list[str], wanted: tuple[str, str]) -> None:
+    assert pick(DAYS, days) == wanted
+    assert pick(DAYS[::-1], days) == wanted
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("days", "code", "fields"),
     [
-        (["20261118"], "there is no frozen day '20261118'; did you mean 20261119?"),
-        (["2026-11-17"], "there is no frozen day '2026-11-17'; did you mean 20261117?"),
-        (["20261117", "20261191"], "there is no frozen day '20261191'; did you mean 20261119?"),
-        (["yesterday"], "there is no frozen day 'yesterday'"),
-        (["\x1b[2J"], r"there is no frozen day '\x1b[2J'"),
-        ([""], "there is no frozen day ''"),
-        (["--json"], "there is no frozen day '--json'"),
-        (DAYS, "3 days are too many to compare"),
-        (["20261120"], "20261120 is the newest frozen day"),
+        (["20261118"], "day-misspelt", {"day": "20261118", "suggestion": "20261119"}),
+        (["2026-11-17"], "day-misspelt", {"day": "2026-11-17", "suggestion": "20261117"}),
+        (["20261117", "20261191"], "day-misspelt", {"suggestion": "20261119"}),
+        (["yesterday"], "day-not-frozen", {"day": "yesterday", "newest": DAYS}),
+        (["\x1b[2J"], "day-not-frozen", {"day": "\x1b[2J"}),
+        ([""], "day-not-frozen", {"day": ""}),
+        (["--json"], "day-not-frozen", {"day": "--json"}),
+        (DAYS, "too-many-days", {"number": 3}),
+        (["20261120"], "day-is-newest", {"day": "20261120"}),
     ],
 )
-def test_words_that_name_no_two_days(words: list[str], message: str) -> None:
-    with pytest.raises(BinmillError) as refused:
-        pick(DAYS, words)
-    assert refused.value.message == message
-    assert refused.value.hint
+def test_pick_of_other_words_is_refused(
+    days: list[str], code: str, fields: dict[str, Field]
+) -> None:
+    with refused(BinmillError, code, **fields) as error:
+        pick(DAYS, days)
+    assert error.value.message.isprintable()
 
 
-@pytest.mark.parametrize("words", [[], ["20261119"], ["20261119", "20261120"]])
-def test_too_few_days(words: list[str]) -> None:
-    with pytest.raises(Stale, match="nothing is frozen yet\n  next: run `doit snapshot`"):
-        pick([], words)
-    with pytest.raises(Stale, match="20261119 is the only frozen day"):
-        pick(["20261119"], words)
+@pytest.mark.parametrize("days", [[], ["20261119"], ["20261119", "20261120"]])
+def test_pick_of_too_few_days_is_refused(days: list[str]) -> None:
+    with refused(Stale, "nothing-frozen"):
+        pick([], days)
+    with refused(Stale, "one-day-frozen", day="20261119"):
+        pick(["20261119"], days)
