@@ -56,7 +56,7 @@ def tree_files(archive: BinaryIO, name: str) -> Iterator[Iterator[TreeFile]]:
         def files() -> Iterator[TreeFile]:
             yield from _checked(stream, name, packed)
             if process.wait() != 0:
-                raise NotTrusted("xz-incomplete", archive=name)
+                raise NotTrusted("archive-xz-incomplete", archive=name)
 
         yield files()
 

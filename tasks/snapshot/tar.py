@@ -48,12 +48,12 @@ def entries(stream: BinaryIO, archive: str, limit: int) -> Iterator[Entry]:
         length = size + -size % BLOCK
         rest = read(length + BLOCK)  # its data, padded, and the next header
         if len(rest) < length:
-            raise NotTrusted("tar-truncated", archive=archive)
+            raise NotTrusted("archive-truncated", archive=archive)
         block = rest[length:]
         yield name, mode, kind, rest[:size]
     while rest := read(1 << 20):
         if rest.strip(b"\0"):
-            raise NotTrusted("tar-data-after-end", archive=archive)
+            raise NotTrusted("archive-data-after-end", archive=archive)
 
 
 def _plain(block: bytes) -> _Header | None:
@@ -81,22 +81,22 @@ def _by_tarfile(block: bytes, read: Callable[[int], bytes], archive: str) -> _He
         while block[156:157] in _EXTENSIONS:
             size = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size
             if not 0 < size <= _EXTENDED_LIMIT:
-                raise NotTrusted("tar-header-too-large", archive=archive)
+                raise NotTrusted("archive-header-too-large", archive=archive)
             headers += read(size + -size % BLOCK)
             block = read(BLOCK)
             headers += block
             if len(headers) > _EXTENDED_LIMIT:
-                raise NotTrusted("tar-header-too-large", archive=archive)
+                raise NotTrusted("archive-header-too-large", archive=archive)
         with tarfile.open(fileobj=io.BytesIO(headers), mode="r:", encoding="utf-8") as tar:
             info = tar.next()
     # tarfile does not raise TarError alone over a bad header
     except (tarfile.TarError, ValueError, OverflowError, LookupError, EOFError) as error:
         cause = str(error) or type(error).__name__
-        raise NotTrusted("tar-header-damaged", archive=archive, cause=cause) from error
+        raise NotTrusted("archive-header-damaged", archive=archive, cause=cause) from error
     if info is None:
-        raise NotTrusted("tar-truncated", archive=archive)
+        raise NotTrusted("archive-truncated", archive=archive)
     if info.size < 0:
-        raise NotTrusted("tar-header-damaged", archive=archive, cause="negative size")
+        raise NotTrusted("archive-header-damaged", archive=archive, cause="negative size")
     regular = info.isreg() and not info.issparse()
     kind = "directory" if info.isdir() else "file" if regular else "other"
     name = info.name.encode("utf-8", "surrogateescape")
