@@ -36,13 +36,13 @@ def _extract(site: Site, name: str, pin: SeedPin, target: Path) -> None:
     entry = site.config.seeds[name]
     _sweep_killed(site, target)
     if entry.file is not None:
-        opened = download.own(entry, pin, site.layout.site / entry.file)
+        opening = download.open_local_file(entry, pin, site.layout.site / entry.file)
     else:
-        tarball = site.layout.downloads / Path(pin.path).name
-        opened = download.obtained(entry, pin, site.mirrors, tarball)
-    with opened as archive:
-        admitted = extract(archive, target, site.layout.trash)
-    note("seed-extracted", archive=archive.name, entries=admitted.entries, size=admitted.size)
+        source = download.StageSource(entry, site.mirrors, site.layout.downloads)
+        opening = download.open_download(source, pin)
+    with opening as archive:
+        totals = extract(archive, target, site.layout.trash)
+    note("seed-extracted", archive=archive.name, entries=totals.entries, size=totals.size)
 
 
 def _sweep_killed(site: Site, target: Path) -> None:

@@ -71,16 +71,15 @@ def _frozen(site: Site, tag: str) -> TreePin:
 
 def _stage(site: Site, name: str, held: Lock | None) -> SeedPin:
     """A seed's pin: of a mirror's build, never an older one than before, or of one's own file."""
-    from tasks.seed import download as seeds
+    from tasks.seed import download
 
     entry = site.config.seeds[name]
     if entry.file is not None:
         return SeedPin(path=entry.file, sha512=str(entry.sha512))
     pin = held.seeds.get(name) if held else None
     before = pin.build if pin and pin.serves(entry) else ""
-    return seeds.resolve(
-        entry, site.mirrors, site.role(str(entry.key)), site.layout.downloads, before
-    )
+    source = download.StageSource(entry, site.mirrors, site.layout.downloads)
+    return download.resolve(source, site.role(str(entry.key)), before)
 
 
 def _moves(old: Lock | None, new: Lock) -> Iterator[str]:

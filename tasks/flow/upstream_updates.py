@@ -68,7 +68,8 @@ def of_seed(site: Site, name: str, pin: SeedPin) -> None:
         return
     place = site.layout.news(f"seed:{name}").parent  # `doit lock` may use downloads/ now
     try:
-        path, _ = download.newest(entry, site.mirrors, site.role(str(entry.key)), place, pin.build)
+        source = download.StageSource(entry, site.mirrors, place)
+        path = download.newest_build(source, site.role(str(entry.key)), pin.build).path
     except BinmillError as failed:
         note("update-unknown", cause=failed.message)
         return

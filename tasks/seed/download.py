@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from tasks.config.seeds import Seed
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted
@@ -31,89 +32,102 @@ _POINTER_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*/([A-Za-z0-9][A-Za-z0-9_
 _Value = TypeVar("_Value")
 
 
-class Build(NamedTuple):
-    """A build of a stage as a pointer names it: path below autobuilds/, size in bytes."""
+@dataclass(frozen=True)
+class StageSource:
+    """A configured stage on a list of mirrors, and a private folder for its downloads."""
+
+    seed: Seed
+    mirrors: tuple[str, ...]
+    downloads: Path
+
+    @property
+    def stem(self) -> str:
+        """The beginning of its file names."""
+        return f"stage3-{self.seed.arch}-{self.seed.flavour}"
+
+    def urls(self, path: str) -> list[str]:
+        """The URLs of a file below autobuilds/, one for each mirror."""
+        arch = self.seed.arch
+        return [f"{m.rstrip('/')}/releases/{arch}/autobuilds/{path}" for m in self.mirrors]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build of a stage: the path of its tarball below autobuilds/, its size in bytes if known."""
 
     path: str
-    size: int
+    size: int | None = None
 
 
-class ContentsDigest(NamedTuple):
+@dataclass(frozen=True)
+class ContentsDigest:
     """The CONTENTS.gz of a tarball: its file name and SHA-512."""
 
     name: str
     sha512: str
 
 
-def resolve(
-    seed: Seed, mirrors: tuple[str, ...], role: Role, downloads: Path, not_before: str = ""
-) -> SeedPin:
+def resolve(source: StageSource, role: Role, not_before: str = "") -> SeedPin:
     """Pin the configured build, or else the newest of the flavour, by signed digests.
 
     Where no mirror has .DIGESTS, the tarball's own signature is verified; for that it is downloaded
-    to the place where `obtained` looks for it. Raises NotTrusted or DownloadFailed.
+    to the place where `open_download` looks for it. Raises NotTrusted or DownloadFailed.
     """
-    size: int | None = None
+    seed = source.seed
     if seed.build is None:
-        path, size = newest(seed, mirrors, role, downloads, not_before)
+        build = newest_build(source, role, not_before)
     else:
-        path = f"{seed.build}/{_stem(seed)}-{seed.build}.tar.xz"
-    name = Path(path).name
+        build = Build(f"{seed.build}/{source.stem}-{seed.build}.tar.xz")
+    name = Path(build.path).name
     try:
         digest, listing = _read_signed(
+            source,
             role,
-            _urls(mirrors, seed, f"{path}.DIGESTS"),
-            downloads / f"{name}.DIGESTS",
+            f"{build.path}.DIGESTS",
             lambda text: (read_sha512(text, name), read_contents_digest(text, name)),
         )
     except Missing:
-        digest, listing = _verified_sha512(role, mirrors, seed, path, downloads), None
+        digest, listing = _verified_sha512(source, role, build.path), None
     return SeedPin(
         arch=seed.arch,
         flavour=seed.flavour,
-        path=path,
-        size=size,
+        path=build.path,
+        size=build.size,
         sha512=digest,
-        contents=f"{Path(path).parent}/{listing.name}" if listing else None,
+        contents=f"{Path(build.path).parent}/{listing.name}" if listing else None,
         contents_sha512=listing.sha512 if listing else None,
     )
 
 
-def newest(
-    seed: Seed, mirrors: tuple[str, ...], role: Role, downloads: Path, not_before: str = ""
-) -> Build:
+def newest_build(source: StageSource, role: Role, not_before: str = "") -> Build:
     """Return a flavour's newest build, by the first pointer that is accepted.
 
     Raises NotTrusted (also where it is older than `not_before`) or DownloadFailed.
     """
-    pointer = f"latest-{_stem(seed)}.txt"
     return _read_signed(
+        source,
         role,
-        _urls(mirrors, seed, pointer),
-        downloads / pointer,
-        lambda text: read_pointer(text, _stem(seed), not_before),
+        f"latest-{source.stem}.txt",
+        lambda text: read_pointer(text, source.stem, not_before),
     )
 
 
-def _stem(seed: Seed) -> str:
-    return f"stage3-{seed.arch}-{seed.flavour}"
-
-
 def _read_signed(
-    role: Role, urls: Sequence[str], file: Path, read: Callable[[str], _Value]
+    source: StageSource, role: Role, path: str, read: Callable[[str], _Value]
 ) -> _Value:
     """Parse the signed text of a small file, from the first mirror whose file is accepted.
 
     Raises Missing when no mirror has the file, NotTrusted or DownloadFailed otherwise.
     """
     failures: list[BinmillError] = []
-    for url in urls:
+    file = source.downloads / Path(path).name
+    for url in source.urls(path):
         try:
             download([url], file, limit=_TEXT_LIMIT)
             return read(verify_clearsigned(role, file)[1])
         except (DownloadFailed, NotTrusted) as failure:
             failures.append(failure)
-            if len(urls) > 1 and not isinstance(failure, Missing):
+            if len(source.mirrors) > 1 and not isinstance(failure, Missing):
                 note("stage-mirror-skipped", url=public(url), cause=failure.message)
         finally:
             resumable.discard(file)
@@ -121,16 +135,14 @@ def _read_signed(
     raise (refusals or failures)[0]
 
 
-def _verified_sha512(
-    role: Role, mirrors: tuple[str, ...], seed: Seed, path: str, downloads: Path
-) -> str:
+def _verified_sha512(source: StageSource, role: Role, path: str) -> str:
     """Download a tarball, verify its own detached signature, and return its SHA-512."""
-    tarball = downloads / Path(path).name
-    signature = downloads / f"{tarball.name}.asc"
-    download(_urls(mirrors, seed, f"{path}.asc"), signature, limit=_TEXT_LIMIT)
+    tarball = source.downloads / Path(path).name
+    signature = source.downloads / f"{tarball.name}.asc"
+    download(source.urls(f"{path}.asc"), signature, limit=_TEXT_LIMIT)
     note("stage-digests-missing", name=tarball.name)
     try:
-        download(_urls(mirrors, seed, path), tarball, limit=_TARBALL_LIMIT)
+        download(source.urls(path), tarball, limit=_TARBALL_LIMIT)
         with tarball.open("rb") as stream:
             verify_detached(role, stream, tarball.name, signature)
             return digests_of(stream, "sha512")["sha512"]
@@ -180,25 +192,23 @@ def read_contents_digest(text: str, name: str) -> ContentsDigest | None:
 
 
 @contextlib.contextmanager
-def obtained(
-    seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], tarball: Path
-) -> Iterator[Archive]:
-    """Open the pinned tarball, downloaded to `tarball` and compared with the pin before.
+def open_download(source: StageSource, pin: SeedPin) -> Iterator[Archive]:
+    """Download the pinned tarball, compare it with the pin, and open it.
 
     The file is deleted after use; part of a download stays, to be resumed. Raises NotTrusted when
     no mirror has the pinned bytes.
     """
-    fetch(seed, pin, mirrors, tarball)
+    tarball = fetch(source, pin)
     try:
-        listing = _fetch_contents(seed, pin, mirrors, tarball.parent) if pin.contents else None
+        listing = _fetch_contents(source, pin.contents, pin.contents_sha512)
         with tarball.open("rb") as stream:
-            yield Archive(stream, tarball.name, pin.sha512, listing, tuple(seed.setuid))
+            yield Archive(stream, tarball.name, pin.sha512, listing, tuple(source.seed.setuid))
     finally:
         tarball.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def own(seed: Seed, pin: SeedPin, file: Path) -> Iterator[Archive]:
+def open_local_file(seed: Seed, pin: SeedPin, file: Path) -> Iterator[Archive]:
     """Open a tarball that the site provides; its digest is verified when it is extracted."""
     try:
         stream = file.open("rb")
@@ -208,11 +218,12 @@ def own(seed: Seed, pin: SeedPin, file: Path) -> Iterator[Archive]:
         yield Archive(stream, file.name, pin.sha512, setuid=tuple(seed.setuid))
 
 
-def fetch(seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], target: Path) -> None:
+def fetch(source: StageSource, pin: SeedPin) -> Path:
     """Download the pinned tarball; raises NotTrusted when no mirror has those bytes."""
+    target = source.downloads / Path(pin.path).name
     if resumable.whole(target) and sha512(target) == pin.sha512:
-        return  # from a run that was killed
-    urls = _urls(mirrors, seed, pin.path)
+        return target  # from a run that was killed
+    urls = source.urls(pin.path)
     refused: list[str] = []  # URLs that served other bytes
     failures: list[str] = []
     actual = ""
@@ -226,7 +237,7 @@ def fetch(seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], target: Path) -> N
             continue
         actual = sha512(target)
         if actual == pin.sha512:
-            return
+            return target
         target.unlink()
         urls.remove(answer.url)
         # where the file began at another mirror, that one may have sent the wrong bytes
@@ -243,24 +254,19 @@ def fetch(seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], target: Path) -> N
     )
 
 
-def _fetch_contents(
-    seed: Seed, pin: SeedPin, mirrors: tuple[str, ...], folder: Path
-) -> bytes | None:
-    """Download the pinned CONTENTS.gz; None, with a note, where no mirror has it."""
-    assert pin.contents is not None  # noqa: S101
-    target = folder / Path(pin.contents).name
+def _fetch_contents(source: StageSource, path: str | None, digest: str | None) -> bytes | None:
+    """Download the pinned CONTENTS.gz, if any; None, with a note, where no mirror has it."""
+    if path is None:
+        return None
+    target = source.downloads / Path(path).name
     try:
-        for url in _urls(mirrors, seed, pin.contents):
+        for url in source.urls(path):
             with contextlib.suppress(DownloadFailed):
                 download([url], target, limit=_CONTENTS_LIMIT)
                 listing = target.read_bytes()
-                if hashlib.sha512(listing).hexdigest() == pin.contents_sha512:
+                if hashlib.sha512(listing).hexdigest() == digest:
                     return listing
     finally:
         resumable.discard(target)
     note("stage-contents-missing", name=target.name)
     return None
-
-
-def _urls(mirrors: tuple[str, ...], seed: Seed, path: str) -> list[str]:
-    return [f"{m.rstrip('/')}/releases/{seed.arch}/autobuilds/{path}" for m in mirrors]

@@ -17,7 +17,7 @@ import pytest
 from tasks.config.seeds import Seed
 from tasks.errors import DownloadFailed, NotTrusted
 from tasks.lock import SeedPin
-from tasks.seed.download import fetch
+from tasks.seed.download import StageSource, fetch
 from tasks.serve.nginx_process import serving
 from tasks.serve.policy import PUBLIC, Door
 from tasks.system import http as downloads
@@ -385,7 +385,7 @@ def test_nginx_has_another_file_now(
 
 
 SEED = Seed(flavour="openrc", key="stages")
-PATH = "releases/amd64/autobuilds/x/stage3.tar.xz"
+PATH = "releases/amd64/autobuilds/x/file"
 
 
 @pytest.fixture
@@ -394,7 +394,7 @@ def pin(tmp_path: Path) -> SeedPin:
     return SeedPin(
         arch="amd64",
         flavour="openrc",
-        path="x/stage3.tar.xz",
+        path="x/file",
         size=len(BODY),
         sha512=sha512(tmp_path / "right"),
     )
@@ -403,6 +403,10 @@ def pin(tmp_path: Path) -> SeedPin:
 def mirror(server: ScriptedServer, name: str, answer: Answer) -> str:
     server.url(f"/{name}/{PATH}", answer)
     return server.url(f"/{name}")
+
+
+def stage_source(target: Path, *mirrors: str) -> StageSource:
+    return StageSource(SEED, mirrors, target.parent)
 
 
 FLIPPED = BODY[:5000] + b"?" + BODY[5001:]
@@ -415,16 +419,16 @@ def test_wrong_bytes_are_passed_over(
 ) -> None:
     """Faults 2 and 6: one byte flipped, and an HTML page with status 200: the digest decides."""
     liar, honest = mirror(server, "a", file(wrong, *DATED)), mirror(server, "b", file(BODY))
-    fetch(SEED, pin, (liar, honest), target)
+    fetch(stage_source(target, liar, honest), pin)
     assert whole(target)
     target.unlink()
     with refused(NotTrusted, "stage-not-on-mirrors") as caught:
-        fetch(SEED, pin, (liar.replace("//", "//user:sesame@"),), target)
+        fetch(stage_source(target, liar.replace("//", "//user:sesame@")), pin)
     assert names(target.parent) == []
     assert "/a/" in str(caught.value)
     assert "sesame" not in str(caught.value)
     with refused(NotTrusted, "stage-not-on-mirrors") as caught:
-        fetch(SEED, pin, (liar, mirror(server, "c", status(403))), target)
+        fetch(stage_source(target, liar, mirror(server, "c", status(403))), pin)
     assert "403" in str(caught.value)
     assert names(target.parent) == []
 
@@ -435,7 +439,7 @@ def test_a_liar_who_breaks_off_discredits_nobody(
     """What a wrong beginning makes of the right rest is not the second mirror's fault."""
     liar = mirror(server, "a", file(OTHER, *DATED, pieces=1000))
     honest = mirror(server, "b", file(BODY, *DATED, validators=(DATE,)))
-    fetch(SEED, pin, (liar, honest), target)
+    fetch(stage_source(target, liar, honest), pin)
     assert whole(target)
     assert server.ranges[-2:] == [("bytes=1000-", DATE), (None, None)]
 
@@ -444,5 +448,5 @@ def test_two_liars_come_to_an_end(server: ScriptedServer, target: Path, pin: See
     one = mirror(server, "a", file(OTHER, *DATED, pieces=1000, validators=(DATE,)))
     two = mirror(server, "b", file(OTHER, *DATED, pieces=9000, validators=(DATE,)))
     with refused(NotTrusted, "stage-not-on-mirrors"):
-        fetch(SEED, pin, (one, two), target)
+        fetch(stage_source(target, one, two), pin)
     assert len(server.paths) < 20

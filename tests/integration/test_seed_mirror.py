@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from tasks import lock as locks
-from tasks import records
+from tasks import updates
 from tasks.config.load import Config
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.flow import chroots, trees, upstream_updates
 from tasks.layout import Layout
 from tasks.lock import Lock, SeedPin, TreePin
+from tasks.records import Inputs, Request
 from tasks.site import Site
 from tasks.system import http
 from tasks.system.http import Missing
@@ -46,7 +47,6 @@ class StageMirrors:
     server: ScriptedServer
     keys: Keys
     tarball: bytes
-    printed: Callable[[], str]
     seed: dict[str, Any] = field(default_factory=lambda: {"flavour": "openrc", "key": "stages"})
     notes: list[Note] = field(default_factory=list)  # of the last `lock` or `extract`
 
@@ -102,7 +102,7 @@ class StageMirrors:
         site = self.site(*mirrors, **seed)
         self.notes = []
         with listening(self.notes.append):
-            trees.lock(site, asked=True)
+            trees.resolve(site, named(site))
         self.nothing_left(site)
         return locks.read(site.layout).seeds["s"]
 
@@ -111,9 +111,9 @@ class StageMirrors:
         site = self.site(*mirrors)
         self.notes = []
         with listening(self.notes.append):
-            record = chroots.seed(site, "s")
+            record = chroots.extract_seed(site, "s", reading_lock(site))
         self.nothing_left(site)
-        return site.layout.seed(record["sha512"])
+        return site.layout.seed(record.sha512)
 
     def requests(self) -> list[str]:
         """Return the files requested since the last call, as MIRROR NAME."""
@@ -133,6 +133,16 @@ class StageMirrors:
         assert not seeds.exists() or not list(seeds.glob(".*"))
 
 
+def named(site: Site) -> Inputs:
+    """The inputs of a task that was named on the command line."""
+    return Inputs(site.layout, frozenset(), request=Request(named=True))
+
+
+def reading_lock(site: Site) -> Inputs:
+    """The inputs of a task that declares config.lock."""
+    return Inputs(site.layout, frozenset(), frozenset({site.layout.lock}))
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha512(data).hexdigest()
 
@@ -149,16 +159,12 @@ def mirrors(
     server: ScriptedServer,
     keys: Keys,
     tarball: Path,
-    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> StageMirrors:
-    patch = request.getfixturevalue("monkeypatch")
-    patch.setattr(http, "_PAUSES", (0.0, 0.0))
-    patch.setattr(trees, "_frozen", lambda *_: TREE)
+    monkeypatch.setattr(http, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(trees, "_frozen", lambda *_: TREE)
     server.answers["*"] = status(404)
-    capsys = request.getfixturevalue("capsys")
-    return StageMirrors(
-        tmp_path, server, keys, tarball.read_bytes(), lambda: "".join(capsys.readouterr())
-    )
+    return StageMirrors(tmp_path, server, keys, tarball.read_bytes())
 
 
 # The newest build, by the signed pointer
@@ -175,7 +181,7 @@ def test_lock_pins_the_newest_build_and_seed_extracts_it(
         sha512=digest(mirrors.tarball),
     )
     assert describe_tree(mirrors.extract()) == describe_tree(tarball.parent / "root")
-    assert "  extracted stage3-amd64-openrc-20260308T170000Z.tar.xz: " in mirrors.printed()
+    assert [note.code for note in mirrors.notes] == ["seed-extracted"]
     mirrors.requests()
     mirrors.extract()  # nothing to do
     assert mirrors.requests() == []
@@ -200,26 +206,26 @@ def test_upstream_updates_report_a_newer_build_and_keep_the_pin(mirrors: StageMi
     pin = mirrors.lock()
     site = mirrors.site()
 
-    def news() -> str:
-        mirrors.printed()
-        upstream_updates.ask(site)
+    def update() -> Note | None:
+        upstream_updates.look(site)
         mirrors.nothing_left(site)
         assert locks.read(site.layout).seeds["s"] == pin
-        left = site.layout.news("seed:s").parent
-        assert not left.exists() or names(left) in ([], ["seed.s.json"])
-        return records.news(site.layout, "seed:s", pin.path)
+        folder = site.layout.news("seed:s").parent
+        assert not folder.exists() or names(folder) in ([], ["seed.s.json"])
+        return updates.read(site.layout, "seed:s", pin.path)
 
-    assert news() == ""
+    newer = Note("seed-newer", {"seed": "s", "build": NEW, "pinned": OLD})
+    assert update() is None
     mirrors.publish_pointer("one", NEW)
-    assert news() == f"s: {NEW} is there (pinned: {OLD})"
-    assert mirrors.printed() == f"  s: {NEW} is there (pinned: {OLD}); `doit lock` follows\n"
-    mirrors.put("one", f"latest-{STEM}.txt", None)  # no answer: the last news stay
-    assert news().startswith(f"s: {NEW}")
-    assert f"latest-{STEM}.txt" in mirrors.printed()
+    assert update() == newer
+    mirrors.put("one", f"latest-{STEM}.txt", None)  # no answer: the last update stays
+    with listening(mirrors.notes.append):
+        assert update() == newer
+    assert mirrors.notes[-1].code == "update-unknown"
     mirrors.publish("one", OLD)
-    assert news() == ""
+    assert update() is None
     mirrors.requests()
-    upstream_updates.ask(mirrors.site("one", flavour="openrc", key="stages", build=OLD))
+    upstream_updates.look(mirrors.site("one", flavour="openrc", key="stages", build=OLD))
     assert mirrors.requests() == []  # with `build`, no newer one is of interest
 
 
@@ -322,7 +328,7 @@ def test_lock_without_digests_pins_the_signed_tarball_and_keeps_it(mirrors: Stag
     mirrors.publish("one")
     sign_tarball(mirrors)
     site = mirrors.site()
-    trees.lock(site, asked=True)
+    trees.resolve(site, named(site))
     assert locks.read(site.layout).seeds["s"].sha512 == digest(mirrors.tarball)
     assert names(site.layout.downloads) == [f"{STEM}-{NEW}.tar.xz"]
     mirrors.requests()
@@ -352,7 +358,7 @@ def test_seed_with_another_tarball_than_pinned_uses_the_next_mirror(
     mirrors.lock("one", "two")
     mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz", BAD_TARBALLS[bad](mirrors.tarball))
     with pytest.raises((NotTrusted, DownloadFailed)) as caught:
-        chroots.seed(mirrors.site("one"), "s")
+        chroots.extract_seed(mirrors.site("one"), "s", reading_lock(mirrors.site("one")))
     if isinstance(caught.value, NotTrusted):
         assert caught.value.code == "stage-not-on-mirrors"
     assert caught.value.hint
@@ -519,8 +525,8 @@ def test_seed_after_a_kill_and_another_pin_deletes_what_was_left(
     ).read_bytes()
     mirrors.publish("one", NEW)
     site = mirrors.site()
-    trees.lock(site, asked=True)
-    chroots.seed(site, "s")
+    trees.resolve(site, named(site))
+    chroots.extract_seed(site, "s", reading_lock(site))
     identifier = digest(mirrors.tarball)[:32]
     assert names(site.layout.seed("x").parent) == [identifier, f"{identifier}.listing"]
 
@@ -556,7 +562,10 @@ def test_two_seeds_of_one_stage_at_once_extract_it_once(
     site = Site(site.layout, both)
     results: list[Any] = []
     threads = [
-        threading.Thread(target=lambda n=n: results.append(chroots.seed(site, n))) for n in "st"
+        threading.Thread(
+            target=lambda n=n: results.append(chroots.extract_seed(site, n, reading_lock(site)))
+        )
+        for n in "st"
     ]
     for each in threads:
         each.start()

@@ -14,6 +14,7 @@ from tasks.config.load import Config
 from tasks.engine.signals import end_cleanly
 from tasks.flow import chroots
 from tasks.layout import Layout
+from tasks.records import Inputs
 from tasks.seed import sanity
 from tasks.site import Site
 
@@ -28,4 +29,6 @@ if __name__ == "__main__":
     sanity.check = pause
     folder = Path(sys.argv[1])
     config = Config.model_validate(json.loads(sys.argv[3]))
-    chroots.seed(Site(Layout(folder, folder / "state"), config), "s")
+    layout = Layout(folder, folder / "state")
+    inputs = Inputs(layout, frozenset(), frozenset({layout.lock}))
+    chroots.extract_seed(Site(layout, config), "s", inputs)

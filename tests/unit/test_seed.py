@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import NotTrusted
-from tasks.seed.download import read_pointer, read_sha512
+from tasks.seed.download import Build, read_pointer, read_sha512
 from tasks.seed.sanity import exists_inside
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
@@ -34,7 +34,7 @@ POINTER = f"""\
     ],
 )
 def test_read_pointer_returns_path_and_size(text: str) -> None:
-    assert read_pointer(text, STEM) == (GOOD, 294912345)
+    assert read_pointer(text, STEM) == Build(GOOD, 294912345)
 
 
 @pytest.mark.parametrize(
