@@ -63,7 +63,7 @@ def _frozen(site: Site, tag: str) -> TreePin:
 
     days = freeze.tags(site.layout.tree)
     if not days:
-        raise Stale("nothing is frozen yet", "run `doit snapshot lock`")
+        raise Stale("nothing-frozen")
     found = freeze.read(site.layout.tree, freeze.known(tag, days) if tag else days[-1])
     assert found is not None  # noqa: S101 - it is one of the tags
     return TreePin(tag=found.tag, commit=found.commit)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tasks.errors import NotTrusted
-from tasks.flow import snapshots
 from tasks.snapshot import mirror as mirrors
 from tasks.snapshot.freeze import newest, read
 from tasks.system.gpgv import verify_detached
@@ -24,6 +23,7 @@ from tests.kit.fake_upstream import (
     Signed,
     digest,
     flip_bit,
+    run_snapshot,
     tag,
     wrong_md5,
 )
@@ -155,8 +155,8 @@ def test_refused_until_another_mirror_has_it(
 
     right = frozen_upstream.publish("two", frozen_upstream.signed())
     record, said = frozen_upstream.snapshot(site)
-    assert record["tag"] == "20260116"
-    assert record["sha512"] == digest(right)
+    assert record.tag == "20260116"
+    assert record.sha512 == digest(right)
     passed, frozen = said.splitlines()
     assert re.fullmatch(f"  refused: {says}", passed)
     assert frozen.startswith("  frozen gentoo 20260116 as ")
@@ -171,7 +171,7 @@ def test_a_mirror_that_was_mended(frozen_upstream: FakeUpstream) -> None:
     frozen_upstream.publish("one", right._replace(archive=flip_bit(right.archive, 99)))
     frozen_upstream.refused(site, NotTrusted)
     frozen_upstream.publish("one", right)
-    assert frozen_upstream.snapshot(site)[0]["sha512"] == digest(right)
+    assert frozen_upstream.snapshot(site)[0].sha512 == digest(right)
     assert refs(frozen_upstream.remote) == refs(site.layout.tree)
 
 
@@ -182,7 +182,7 @@ def test_6_a_captive_portal(frozen_upstream: FakeUpstream) -> None:
     assert error.message.count("there is no signature in it") == 2
     frozen_upstream.server.answers["*"] = status(404)
     frozen_upstream.publish("one", frozen_upstream.signed())
-    assert frozen_upstream.snapshot(frozen_upstream.site("one", "two"))[0]["tag"] == "20260116"
+    assert frozen_upstream.snapshot(frozen_upstream.site("one", "two"))[0].tag == "20260116"
 
 
 def test_an_older_day_that_is_new_is_better_than_none(fake_upstream: FakeUpstream) -> None:
@@ -191,7 +191,7 @@ def test_an_older_day_that_is_new_is_better_than_none(fake_upstream: FakeUpstrea
     fake_upstream.publish("one", Signed(PAGE, PAGE))
     fake_upstream.publish("two", fake_upstream.signed(DAY), DAY)
     record, said = fake_upstream.snapshot(site)
-    assert record["tag"] == "20260115"
+    assert record.tag == "20260115"
     refused, frozen = said.splitlines()
     assert refused.startswith(
         f"  20260116 was refused: {fake_upstream.url('one')}: gentoo-20260116.tar.xz"
@@ -208,7 +208,7 @@ def test_a_day_without_a_signature_is_not_there(fake_upstream: FakeUpstream) -> 
     site = fake_upstream.site("one", "two")
     fake_upstream.publish("one", fake_upstream.signed()._replace(signature=None))
     fake_upstream.publish("two", fake_upstream.signed(DAY), DAY)
-    assert fake_upstream.snapshot(site)[0]["tag"] == "20260115"
+    assert fake_upstream.snapshot(site)[0].tag == "20260115"
     assert fake_upstream.requested_archives() == ["two/20260115"]
     assert "no newer snapshot than 20260115" in fake_upstream.snapshot(site)[1]
 
@@ -221,7 +221,7 @@ def test_8_another_machine_froze_other_bytes(fake_upstream: FakeUpstream) -> Non
     other = fake_upstream.site("two", name="other")
     theirs = refs(fake_upstream.remote)
     with pytest.raises(NotTrusted, match="has another 20260116 ") as alarm:
-        snapshots.snapshot(other, asked=True)
+        run_snapshot(other)
     assert "find out who froze other bytes" in alarm.value.hint
     assert PASSWORD not in str(alarm.value)
     assert fake_upstream.output().startswith("  frozen gentoo 20260116 as ")
@@ -235,7 +235,7 @@ def test_9_a_wrong_md5sum_and_another_mirror(fake_upstream: FakeUpstream) -> Non
     md5 = hashlib.md5(right.archive, usedforsecurity=False).hexdigest()
     fake_upstream.publish("two", right._replace(md5sum=f"{md5}  gentoo-20260116.tar.xz\n".encode()))
     record, said = fake_upstream.snapshot(site)
-    assert record["sha512"] == digest(right)
+    assert record.sha512 == digest(right)
     doubt = "the .md5sum beside gentoo-20260116.tar.xz does not match; trying another mirror"
     assert said.splitlines()[0] == f"  {fake_upstream.url('one')}: {doubt}"
     assert fake_upstream.requested_archives() == ["one/20260116", "two/20260116"]
@@ -251,7 +251,7 @@ def test_9_a_wrong_md5sum_and_no_other_mirror(fake_upstream: FakeUpstream, other
     elif other:
         fake_upstream.publish("two", signed._replace(archive=PAGE))
     record, said = fake_upstream.snapshot(site)
-    assert record["sha512"] == digest(signed)
+    assert record.sha512 == digest(signed)
     assert f"  {fake_upstream.url('one')}: the .md5sum beside" in said
     assert refs(fake_upstream.remote) == refs(site.layout.tree)
 
@@ -278,7 +278,7 @@ def test_20_another_day_s_under_the_name_that_was_asked_for(
     assert f"gentoo-{tag(asked)}.tar.xz {wrong}" in error.message
     site = frozen_upstream.site("one", "two")
     record, said = frozen_upstream.snapshot(site, day=tag(asked))
-    assert record["tag"] == "20260115"
+    assert record.tag == "20260115"
     assert f"  refused: {frozen_upstream.url('one')}: gentoo-{tag(asked)}.tar.xz {wrong}" in said
     assert f"  frozen gentoo {tag(asked)} as " in said
     assert digest(right) in git(site.layout.tree, "cat-file", "tag", tag(asked))
@@ -310,8 +310,8 @@ def test_22_another_file_takes_the_name(
     site = fake_upstream.site()
     record, _ = fake_upstream.snapshot(site)
     assert not evil.exists()
-    assert record["sha512"] == digest(right)
-    listed = git(site.layout.tree, "ls-tree", "-r", "--name-only", record["commit"])
+    assert record.sha512 == digest(right)
+    listed = git(site.layout.tree, "ls-tree", "-r", "--name-only", record.commit)
     assert "evil" not in listed
 
 
@@ -329,7 +329,7 @@ def test_22_other_bytes_in_the_same_file(
     else:
         fake_upstream.publish("two", right)
     record, said = fake_upstream.snapshot(site)
-    assert record["sha512"] == digest(right)
+    assert record.sha512 == digest(right)
     assert (f"  refused: {cause}" in said) == (other != "none")
 
 
@@ -362,7 +362,7 @@ def test_13_an_old_day_whose_key_has_expired(
     )
     site = fake_upstream.site(accept=date(2026, 1, 19))
     record, said = fake_upstream.snapshot(site, day="20260115")
-    assert record["tag"] == "20260116"
+    assert record.tag == "20260116"
     assert said.startswith("  frozen gentoo 20260115 as ")
     frozen = read(site.layout.tree, "20260115")
     assert frozen is not None

@@ -11,10 +11,19 @@ import pytest
 
 from tasks import lock as locks
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted, Stale
-from tasks.flow import snapshots
 from tasks.lock import Lock, TreePin
+from tasks.records import SnapshotRecord
 from tasks.site import Site
-from tests.kit.fake_upstream import NEXT, NOW, PASSWORD, FakeUpstream, digest, last_modified, tag
+from tests.kit.fake_upstream import (
+    NEXT,
+    NOW,
+    PASSWORD,
+    FakeUpstream,
+    digest,
+    last_modified,
+    run_snapshot,
+    tag,
+)
 from tests.kit.files import names
 from tests.kit.refused import refused
 from tests.kit.repositories import git, refs
@@ -37,13 +46,13 @@ def test_what_is_said(fake_upstream: FakeUpstream) -> None:
     site = fake_upstream.site("one", "two")
     right = fake_upstream.publish("two", fake_upstream.signed(DAY), DAY)
     record, said = fake_upstream.snapshot(site)
-    assert record == {
-        "tag": "20260115",
-        "commit": git(site.layout.tree, "rev-parse", "20260115^{commit}"),
-        "timestamp": made_at(DAY),
-        "sha512": digest(right),
-        "signer": fake_upstream.keys.fingerprint("good"),
-    }
+    assert record == SnapshotRecord(
+        tag="20260115",
+        commit=git(site.layout.tree, "rev-parse", "20260115^{commit}"),
+        timestamp=made_at(DAY),
+        sha512=digest(right),
+        signer=fake_upstream.keys.fingerprint("good"),
+    )
     assert said == (
         f"  frozen gentoo 20260115 as {short(site, DAY)} (tag 20260115, 3 files)"
         f"{pushed_to(fake_upstream)}\n"
@@ -56,7 +65,7 @@ def test_what_is_said(fake_upstream: FakeUpstream) -> None:
     )
     fake_upstream.publish("one", fake_upstream.signed(NEXT))
     record, said = fake_upstream.snapshot(site)
-    assert record["tag"] == "20260116"
+    assert record.tag == "20260116"
     assert said == (
         f"  frozen gentoo 20260116 as {short(site, NEXT)} "
         f"(tag 20260116, 2 files changed since 20260115){pushed_to(fake_upstream)}\n"
@@ -93,7 +102,7 @@ def test_no_mirror_that_says_when(fake_upstream: FakeUpstream) -> None:
 def test_only_newer_days_are_asked_for(fake_upstream: FakeUpstream) -> None:
     site = fake_upstream.site()
     with pytest.raises(BinmillError, match="no mirror has a snapshot of the last 5 days") as none:
-        snapshots.snapshot(site, asked=True)
+        run_snapshot(site)
     assert "lookback_days" in none.value.hint
     days = [NEXT - timedelta(days=back) for back in range(5)]
     assert fake_upstream.server.paths == [fake_upstream.path("one", day, ".gpgsig") for day in days]
@@ -115,7 +124,7 @@ def test_the_mirrors_are_down(frozen_upstream: FakeUpstream) -> None:
         in error.message
     )
     frozen_upstream.publish("one", frozen_upstream.signed())
-    assert frozen_upstream.snapshot(frozen_upstream.site())[0]["tag"] == "20260116"
+    assert frozen_upstream.snapshot(frozen_upstream.site())[0].tag == "20260116"
 
 
 @pytest.mark.parametrize("cut", ["cut once", "killed"])
@@ -127,7 +136,7 @@ def test_the_rest_of_half_an_archive(fake_upstream: FakeUpstream, cut: str) -> N
     answers = [fake_upstream.plain(right.archive, pieces=half), status(503)]
     fake_upstream.answer(in_turn(*answers), "one")
     with pytest.raises(DownloadFailed, match="HTTP 503"):
-        snapshots.snapshot(site, asked=True)
+        run_snapshot(site)
     left = site.layout.downloads / "gentoo-20260116.tar.xz"
     assert left.read_bytes() == right.archive[:half]
     assert names(left.parent) == [".gentoo-20260116.tar.xz.partial", left.name]
@@ -136,7 +145,7 @@ def test_the_rest_of_half_an_archive(fake_upstream: FakeUpstream, cut: str) -> N
         left.with_name(f"{left.name}.gpgsig").write_bytes(b"half")
     fake_upstream.publish("one", right)
     fake_upstream.server.ranges.clear()
-    assert fake_upstream.snapshot(site)[0]["sha512"] == digest(right)
+    assert fake_upstream.snapshot(site)[0].sha512 == digest(right)
     assert [asked for asked in fake_upstream.server.ranges if asked[0]] == [
         (f"bytes={half}-", last_modified(NEXT))
     ]
@@ -152,7 +161,7 @@ def test_half_an_archive_that_nobody_went_on_with(frozen_upstream: FakeUpstream,
         (site.layout.downloads / name).write_bytes(b"half")
         os.utime(site.layout.downloads / name, (old, old))
     frozen_upstream.publish("one", frozen_upstream.signed())
-    snapshots.snapshot(site, asked=True)
+    run_snapshot(site)
     kept = [".gentoo-20260101.tar.xz.partial", "gentoo-20260101.tar.xz"] if days < 7 else []
     assert names(site.layout.downloads) == [*kept, "stage3.tar.xz"]
 
@@ -163,7 +172,7 @@ def test_a_push_that_failed_is_made_up_for(fake_upstream: FakeUpstream, tmp_path
     fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
     away = fake_upstream.remote.rename(tmp_path / "away.git")
     with refused(BinmillError, "push-failed", tag="20260115") as error:
-        snapshots.snapshot(site, asked=True)
+        run_snapshot(site)
     assert "\n" not in error.value.message
     assert PASSWORD not in str(error.value)
     said = fake_upstream.output().splitlines()
@@ -184,7 +193,7 @@ def test_what_an_earlier_push_failed_to_bring_is_named(
     fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
     away = fake_upstream.remote.rename(tmp_path / "away.git")
     with pytest.raises(BinmillError):
-        snapshots.snapshot(site, asked=True)
+        run_snapshot(site)
     away.rename(fake_upstream.remote)
     fake_upstream.publish("one", fake_upstream.signed())
     _, said = fake_upstream.snapshot(site)
@@ -226,7 +235,7 @@ def test_21_nothing_newer(
         assert "fail_hours" in error.hint
         frozen_upstream.now = NOW
         frozen_upstream.publish("one", frozen_upstream.signed())
-        assert frozen_upstream.snapshot(site)[0]["tag"] == "20260116"
+        assert frozen_upstream.snapshot(site)[0].tag == "20260116"
         return
     _, said = frozen_upstream.snapshot(site)
     warning = f"  20260115 is {hours} h old (more than {warn} h): are the mirrors behind?"
@@ -240,7 +249,7 @@ def test_21_what_is_new_here_may_be_old(fake_upstream: FakeUpstream) -> None:
     fake_upstream.now = NOW + timedelta(days=3)
     fake_upstream.publish("one", fake_upstream.signed(DAY), DAY)
     record, said = fake_upstream.snapshot(fake_upstream.site())
-    assert record["tag"] == "20260115"
+    assert record.tag == "20260115"
     assert said.splitlines()[0].startswith("  20260115 is 107 h old (more than 36 h): ")
     assert said.splitlines()[1].startswith("  frozen gentoo 20260115 as ")
 
@@ -271,7 +280,7 @@ def test_an_older_day_on_purpose(fake_upstream: FakeUpstream) -> None:
 def test_a_newer_day_on_purpose(frozen_upstream: FakeUpstream) -> None:
     frozen_upstream.publish("one", frozen_upstream.signed())
     record, said = frozen_upstream.snapshot(frozen_upstream.site(), day="20260116")
-    assert record["tag"] == "20260116"
+    assert record.tag == "20260116"
     assert "asked for" not in said
     assert said.endswith(f"changed since 20260115){pushed_to(frozen_upstream)}\n")
 
@@ -310,7 +319,7 @@ def test_a_day_that_is_frozen_already(frozen_upstream: FakeUpstream) -> None:
     site = frozen_upstream.site()
     before = frozen_upstream.frozen_state(site)
     record, said = frozen_upstream.snapshot(site, day="20260115")
-    assert record["tag"] == "20260115"
+    assert record.tag == "20260115"
     assert said == f"  gentoo 20260115 is frozen already, as {short(site, DAY)}\n"
     assert frozen_upstream.server.paths == []
     assert frozen_upstream.frozen_state(site) == before
@@ -335,7 +344,7 @@ def test_20_a_lost_state_does_not_fall_behind_the_lock(fake_upstream: FakeUpstre
     )  # the older one under a newer name
     assert "not after what is frozen or locked" in fake_upstream.refused(site, NotTrusted).message
     fake_upstream.publish("one", fake_upstream.signed())
-    assert fake_upstream.snapshot(site)[0]["tag"] == "20260116"
+    assert fake_upstream.snapshot(site)[0].tag == "20260116"
     assert fake_upstream.requested_archives().count("one/20260115") == 0
 
 
@@ -364,13 +373,13 @@ def test_manifests(frozen_upstream: FakeUpstream) -> None:
     assert cause in frozen_upstream.refused(site, NotTrusted).message
     right = frozen_upstream.publish("two", with_manifests(frozen_upstream))
     record, said = frozen_upstream.snapshot(site)
-    assert record["sha512"] == digest(right)
+    assert record.sha512 == digest(right)
     passed, frozen = said.splitlines()
     assert passed.startswith(f"  refused: {frozen_upstream.url('one')}: commit ")
     assert cause in passed
     assert frozen.startswith("  frozen gentoo 20260116 as ")
     other = frozen_upstream.site("one", name="other", manifests="never", remote=None)
-    assert frozen_upstream.snapshot(other)[0]["sha512"] == digest(evil)
+    assert frozen_upstream.snapshot(other)[0].sha512 == digest(evil)
 
 
 @pytest.mark.parametrize("manifests", ["always", "when-signed"])
@@ -381,7 +390,7 @@ def test_no_manifests(frozen_upstream: FakeUpstream, manifests: str) -> None:
         error = frozen_upstream.refused(site, NotTrusted)
         assert "there is no Manifest at its top" in error.message
     else:
-        assert frozen_upstream.snapshot(site)[0]["tag"] == "20260116"
+        assert frozen_upstream.snapshot(site)[0].tag == "20260116"
 
 
 def test_a_remote_that_is_ahead_is_followed(fake_upstream: FakeUpstream) -> None:
@@ -391,7 +400,7 @@ def test_a_remote_that_is_ahead_is_followed(fake_upstream: FakeUpstream) -> None
     fake_upstream.publish("one", fake_upstream.signed())
     other = fake_upstream.site(name="other")
     record, said = fake_upstream.snapshot(other)
-    assert record["tag"] == "20260116"
+    assert record.tag == "20260116"
     assert said.endswith(f"(tag 20260116, 3 files){pushed_to(fake_upstream)}\n")
     strung = git(fake_upstream.remote, "log", "--first-parent", "--format=%s", "main").splitlines()
     assert strung[:2] == ["freeze gentoo 20260116", "freeze gentoo 20260115"]

@@ -1,4 +1,4 @@
-"""lock, tree and overlay: what they pin, and what they do with what the world has by then."""
+"""lock, tree and overlay: pins, exports of pinned commits, notes about newer ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from tasks import lock as locks
-from tasks import records
+from tasks import updates
 from tasks.errors import BinmillError, DownloadFailed, Stale
 from tasks.flow import trees
-from tasks.lock import SeedPin
+from tasks.lock import Lock, SeedPin
+from tasks.records import Inputs, OverlayRecord, Request, SnapshotRecord, TreeRecord
 from tasks.seed import download as seeds
 from tasks.site import Site
+from tasks.system.notes import Note
 from tests.kit.fake_upstream import NEXT, PASSWORD, FakeUpstream
 from tests.kit.files import names
 from tests.kit.overlays import commit, git, rewrite_branch
@@ -25,22 +27,22 @@ from tests.kit.snapshots import DAY
 SEEDS = {"openrc": {"flavour": "openrc", "key": "stages"}}
 
 
-def resolved_to(monkeypatch: pytest.MonkeyPatch, path: str) -> list[str]:
-    """Let every seed be found at a path; returns the flavours that are asked for."""
-    asked: list[str] = []
+def resolve_seeds_to(monkeypatch: pytest.MonkeyPatch, path: str) -> list[str]:
+    """Resolve every seed to a path; returns the flavours that are looked up."""
+    flavours: list[str] = []
 
     def resolve(entry: Any, *_: Any) -> SeedPin:
-        asked.append(entry.flavour)
+        flavours.append(entry.flavour)
         digest = f"{len(path):0128x}"
         return SeedPin(arch=entry.arch, flavour=entry.flavour, path=path, size=7, sha512=digest)
 
     monkeypatch.setattr(seeds, "resolve", resolve)
-    return asked
+    return flavours
 
 
 @pytest.fixture(autouse=True)
-def seed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return resolved_to(monkeypatch, "1/stage3.tar.xz")
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return resolve_seeds_to(monkeypatch, "1/stage3.tar.xz")
 
 
 @pytest.fixture
@@ -58,91 +60,111 @@ def with_overlay(fake_upstream: FakeUpstream, upstream: Path, **more: Any) -> Si
     return fake_upstream.site(more={"overlays": {"java": {"url": url}}}, **more)
 
 
-def freeze(fake_upstream: FakeUpstream, site: Site, day: date = NEXT) -> Any:
+def freeze(fake_upstream: FakeUpstream, site: Site, day: date = NEXT) -> SnapshotRecord:
     fake_upstream.publish("one", fake_upstream.signed(day), day)
     return fake_upstream.snapshot(site)[0]
 
 
-def test_lock_before_there_is_anything(fake_upstream: FakeUpstream) -> None:
+def inputs(site: Site, *, named: bool = False, **options: str) -> Inputs:
+    """The inputs of a task that reads config.lock."""
+    return Inputs(site.layout, frozenset(), frozenset({site.layout.lock}), Request(named, options))
+
+
+def resolve(site: Site, *, named: bool = True, tree: str = "") -> Lock:
+    """Run `doit lock [--tree DAY]`, or the task as another one needs it; returns the lock."""
+    trees.resolve(site, inputs(site, named=named, tree=tree))
+    return locks.read(site.layout)
+
+
+def export_tree(site: Site) -> TreeRecord:
+    return trees.export_tree(site, inputs(site))
+
+
+def export_overlay(site: Site, name: str) -> OverlayRecord:
+    return trees.export_overlay(site, name, inputs(site))
+
+
+def test_lock_without_a_frozen_day_is_refused(fake_upstream: FakeUpstream) -> None:
     site = fake_upstream.site()
     for named in ("", "20260115"):
-        with pytest.raises(Stale, match="nothing is frozen yet") as stale:
-            trees.lock(site, asked=True, tree=named)
-        assert stale.value.hint == "run `doit snapshot lock`"
+        with refused(Stale, "nothing-frozen"):
+            resolve(site, tree=named)
         assert not site.layout.lock.exists()
 
 
 def test_lock_follows_only_when_it_is_asked(frozen_upstream: FakeUpstream) -> None:
     site = frozen_upstream.site()
-    record = trees.lock(site, asked=False)
-    assert record["tree"]["tag"] == "20260115"
+    lock = resolve(site, named=False)
+    assert lock.tree.tag == "20260115"
     assert frozen_upstream.output() == (
-        f"  wrote {site.layout.lock}: tree 20260115 at {record['tree']['commit'][:12]}\n"
+        f"  wrote {site.layout.lock}: tree 20260115 at {lock.tree.commit[:12]}\n"
     )
     text = site.layout.lock.read_bytes()
     freeze(frozen_upstream, site)
-    assert trees.lock(site, asked=False) == record
+    assert resolve(site, named=False) == lock
     assert site.layout.lock.read_bytes() == text
     assert frozen_upstream.output() == "  config.lock is unchanged (tree 20260115)\n"
-    assert trees.lock(site, asked=True)["tree"]["tag"] == "20260116"
+    assert resolve(site).tree.tag == "20260116"
     assert names(site.layout.work) == []
 
 
-def test_lock_fills_only_the_gaps(frozen_upstream: FakeUpstream, seed: list[str]) -> None:
-    trees.lock(frozen_upstream.site(), asked=False)
-    assert seed == ["openrc"]
+def test_lock_fills_only_the_gaps(frozen_upstream: FakeUpstream, looked_up: list[str]) -> None:
+    resolve(frozen_upstream.site(), named=False)
+    assert looked_up == ["openrc"]
     more = frozen_upstream.site(
         more={"seeds": {**SEEDS, "other": {"flavour": "musl", "key": "stages"}}}
     )
     freeze(frozen_upstream, more)
-    made = trees.lock(more, asked=False)
-    assert seed == ["openrc", "musl"]
-    assert made["tree"]["tag"] == "20260115"
+    lock = resolve(more, named=False)
+    assert looked_up == ["openrc", "musl"]
+    assert lock.tree.tag == "20260115"
     less = frozen_upstream.site()  # what is not wanted any more is not pinned any more
-    assert set(trees.lock(less, asked=False)["seeds"]) == {"openrc"}
+    assert set(resolve(less, named=False).seeds) == {"openrc"}
 
 
 def test_lock_says_what_moved(
     frozen_upstream: FakeUpstream, upstream: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = with_overlay(frozen_upstream, upstream)
-    trees.lock(site, asked=True)
+    resolve(site)
     frozen_upstream.output()
     old = git(upstream, "rev-parse", "HEAD")
     new = commit(upstream, {"x": "y"})
-    resolved_to(monkeypatch, "20/stage3.tar.xz")
+    resolve_seeds_to(monkeypatch, "20/stage3.tar.xz")
     frozen = freeze(frozen_upstream, site)
-    made = trees.lock(site, asked=True)
-    assert made["overlays"]["java"]["commit"] == new
+    lock = resolve(site)
+    assert lock.overlays["java"].commit == new
     assert frozen_upstream.output().splitlines() == [
-        f"  wrote {site.layout.lock}: tree 20260116 at {frozen['commit'][:12]}",
+        f"  wrote {site.layout.lock}: tree 20260116 at {frozen.commit[:12]}",
         f"  overlay java: {old[:7]} -> {new[:7]} (main)",
         "  seed openrc: 1/stage3.tar.xz -> 20/stage3.tar.xz",
     ]
-    trees.lock(site, asked=True)
+    resolve(site)
     assert frozen_upstream.output() == "  config.lock is unchanged (tree 20260116)\n"
 
 
 def test_lock_one_tag_and_leave_the_rest(
-    frozen_upstream: FakeUpstream, upstream: Path, monkeypatch: pytest.MonkeyPatch, seed: list[str]
+    frozen_upstream: FakeUpstream,
+    upstream: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    looked_up: list[str],
 ) -> None:
     site = with_overlay(frozen_upstream, upstream)
     freeze(frozen_upstream, site)
-    held = trees.lock(site, asked=True)
-    assert held["tree"]["tag"] == "20260116"
+    before = resolve(site)
+    assert before.tree.tag == "20260116"
     frozen_upstream.output()
     commit(upstream, {"x": "y"})
-    seed.clear()
+    looked_up.clear()
     monkeypatch.setattr(seeds, "resolve", lambda *_: pytest.fail("a seed was looked for"))
-    made = trees.lock(site, asked=True, tree="20260115")
-    assert made == {**held, "tree": made["tree"]}
-    assert made["tree"]["tag"] == "20260115"
-    assert made == locks.read(site.layout).model_dump()
+    lock = resolve(site, tree="20260115")
+    assert lock == before.model_copy(update={"tree": lock.tree})
+    assert lock.tree.tag == "20260115"
     assert frozen_upstream.output() == (
-        f"  wrote {site.layout.lock}: tree 20260115 at {made['tree']['commit'][:12]}\n"
+        f"  wrote {site.layout.lock}: tree 20260115 at {lock.tree.commit[:12]}\n"
     )
-    assert trees.tree(site)["tag"] == "20260115"
-    assert trees.lock(site, asked=True, tree="20260115") == made
+    assert export_tree(site).tag == "20260115"
+    assert resolve(site, tree="20260115") == lock
     assert frozen_upstream.output().endswith("  config.lock is unchanged (tree 20260115)\n")
 
 
@@ -158,20 +180,20 @@ def test_lock_one_tag_and_leave_the_rest(
 )
 def test_lock_an_unknown_tag(frozen_upstream: FakeUpstream, named: str, code: str) -> None:
     site = frozen_upstream.site()
-    trees.lock(site, asked=True)
+    resolve(site)
     text = site.layout.lock.read_bytes()
     with refused(BinmillError, code, day=named, newest=["20260115"]):
-        trees.lock(site, asked=True, tree=named)
+        resolve(site, tree=named)
     assert site.layout.lock.read_bytes() == text
 
 
 def test_a_tree_as_files(frozen_upstream: FakeUpstream) -> None:
     site = frozen_upstream.site()
     frozen = freeze(frozen_upstream, site)
-    trees.lock(site, asked=False)
-    record = trees.tree(site)
-    assert record == {key: frozen[key] for key in ("tag", "commit", "timestamp")}
-    ebuild = site.layout.export(frozen["commit"]) / "app-misc/one/one-1.ebuild"
+    resolve(site, named=False)
+    record = export_tree(site)
+    assert record == TreeRecord(frozen.tag, frozen.commit, frozen.timestamp)
+    ebuild = site.layout.export(frozen.commit) / "app-misc/one/one-1.ebuild"
     assert ebuild.read_text() == f"EAPI=8\n# {NEXT}\n"
 
 
@@ -181,7 +203,7 @@ def test_a_lock_from_another_machine(
 ) -> None:
     """The same commit, from the remote or frozen again; an old lock needs no older mirror."""
     here = frozen_upstream.site()
-    trees.lock(here, asked=False)
+    resolve(here, named=False)
     tree: dict[str, Any] = {}
     if has != "remote":
         frozen_upstream.publish("one", frozen_upstream.signed(DAY), DAY)
@@ -193,64 +215,64 @@ def test_a_lock_from_another_machine(
     other = frozen_upstream.site(name="other", **tree)
     locks.write(other.layout, locks.read(here.layout))
     frozen_upstream.output()
-    assert trees.tree(other) == trees.tree(here)
-    assert (other.layout.export(trees.tree(here)["commit"]) / "profiles/repo_name").exists()
+    assert export_tree(other) == export_tree(here)
+    assert (other.layout.export(export_tree(here).commit) / "profiles/repo_name").exists()
     assert ("could not read " in frozen_upstream.output()) == (has == "mirror")
     frozen_upstream.assert_nothing_left(other)
 
 
 def test_a_lock_that_nobody_can_satisfy(frozen_upstream: FakeUpstream) -> None:
     here = frozen_upstream.site()
-    trees.lock(here, asked=False)
+    resolve(here, named=False)
     held = locks.read(here.layout)
     other = frozen_upstream.site(name="other", remote=None)
     locks.write(other.layout, held)
     with pytest.raises(DownloadFailed, match=r"no mirror gave gentoo-20260115\.tar\.xz"):
-        trees.tree(other)
+        export_tree(other)
     frozen_upstream.assert_nothing_left(other)
     frozen_upstream.publish("one", frozen_upstream.signed(DAY), DAY)
     wrong = held.tree.model_copy(update={"commit": "d" * 40})
     locks.write(other.layout, held.model_copy(update={"tree": wrong}))
     with pytest.raises(BinmillError, match="is not the locked commit dddddddddddd"):
-        trees.tree(other)
+        export_tree(other)
     wrong = held.tree.model_copy(update={"tag": "20200101"})
     locks.write(here.layout, held.model_copy(update={"tree": wrong}))
     with pytest.raises(BinmillError, match="edited by hand"):
-        trees.tree(here)
+        export_tree(here)
 
 
 @pytest.mark.parametrize("named", ["newest", "2026115", "20260230"])
 def test_a_lock_that_names_no_day(frozen_upstream: FakeUpstream, named: str) -> None:
     site = frozen_upstream.site(remote=None)
-    trees.lock(site, asked=False)
+    resolve(site, named=False)
     held = locks.read(site.layout)
     wrong = held.tree.model_copy(update={"tag": named, "commit": "d" * 40})
     locks.write(site.layout, held.model_copy(update={"tree": wrong}))
     with pytest.raises(BinmillError) as failed:
-        trees.tree(site)
+        export_tree(site)
     assert failed.value.message == f"config.lock: {named!r} is not a day"
 
 
 def test_an_overlay_stays_where_it_is_pinned(frozen_upstream: FakeUpstream, upstream: Path) -> None:
     site = with_overlay(frozen_upstream, upstream)
-    old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
+    old = resolve(site).overlays["java"].commit
     frozen_upstream.output()
-    assert trees.overlay(site, "java") == {"commit": old}
+    assert export_overlay(site, "java") == OverlayRecord(old)
     assert frozen_upstream.output() == ""
     new = commit(upstream, {"x": "y"})
-    assert trees.overlay(site, "java") == {"commit": old}
+    assert export_overlay(site, "java") == OverlayRecord(old)
     assert frozen_upstream.output() == (
         f"  java: main has moved on to {new[:7]} (pinned: {old[:7]}); `doit lock` follows\n"
     )
     assert names(site.layout.export(old)) == ["profiles"]
     assert not site.layout.export(new).exists()
     newest = rewrite_branch(upstream, {"z": "z"})
-    assert trees.overlay(site, "java") == {"commit": old}
+    assert export_overlay(site, "java") == OverlayRecord(old)
     assert frozen_upstream.output().startswith(
         f"  java: main was rewritten: {newest[:7]} does not go back "
     )
-    assert trees.lock(site, asked=True)["overlays"]["java"]["commit"] == newest
-    assert trees.overlay(site, "java") == {"commit": newest}
+    assert resolve(site).overlays["java"].commit == newest
+    assert export_overlay(site, "java") == OverlayRecord(newest)
 
 
 def test_an_overlay_that_cannot_be_reached(
@@ -258,18 +280,18 @@ def test_an_overlay_that_cannot_be_reached(
 ) -> None:
     """It is said, and no more, when the pinned commit is here."""
     site = with_overlay(frozen_upstream, upstream)
-    old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
+    old = resolve(site).overlays["java"].commit
     away = upstream.rename(tmp_path / "away")
     frozen_upstream.output()
     with refused(BinmillError, "overlay-not-fetched") as error:
-        trees.overlay(site, "java")
+        export_overlay(site, "java")
     assert PASSWORD not in str(error.value)
     assert not site.layout.export(old).exists()
     away.rename(upstream)
-    trees.overlay(site, "java")
+    export_overlay(site, "java")
     upstream.rename(away)
     frozen_upstream.output()
-    assert trees.overlay(site, "java") == {"commit": old}
+    assert export_overlay(site, "java") == OverlayRecord(old)
     (said,) = frozen_upstream.output().splitlines()
     assert said.startswith(f"  could not read file://localhost{upstream}: ")
 
@@ -277,14 +299,15 @@ def test_an_overlay_that_cannot_be_reached(
 def test_a_snapshot_asks_for_news(frozen_upstream: FakeUpstream, upstream: Path) -> None:
     """`doit snapshot` is what asks upstream each day: of pinned overlays, too."""
     site = with_overlay(frozen_upstream, upstream)
-    old = trees.lock(site, asked=True)["overlays"]["java"]["commit"]
-    trees.overlay(site, "java")
+    old = resolve(site).overlays["java"].commit
+    export_overlay(site, "java")
     new = commit(upstream, {"x": "y"})
     frozen_upstream.output()
     _, said = frozen_upstream.snapshot(site)
     news = f"java: main has moved on to {new[:7]} (pinned: {old[:7]})"
     assert f"  {news}; `doit lock` follows\n" in said
-    assert records.news(site.layout, "overlay:java", old) == news
+    update = Note("overlay-moved", {"update": news})
+    assert updates.read(site.layout, "overlay:java", old) == update
     assert locks.read(site.layout).overlays["java"].commit == old
     elsewhere = site.config.overlays["java"].model_copy(update={"branch": "other"})
     moved = site.config.model_copy(update={"overlays": {"java": elsewhere}})
@@ -299,7 +322,7 @@ def test_a_snapshot_asks_for_news(frozen_upstream: FakeUpstream, upstream: Path)
 def test_an_overlay_that_the_lock_does_not_pin(
     frozen_upstream: FakeUpstream, upstream: Path
 ) -> None:
-    trees.lock(frozen_upstream.site(), asked=True)
+    resolve(frozen_upstream.site())
     with pytest.raises(Stale, match="does not pin the overlay java") as stale:
-        trees.overlay(with_overlay(frozen_upstream, upstream), "java")
+        export_overlay(with_overlay(frozen_upstream, upstream), "java")
     assert "doit lock" in stale.value.hint
