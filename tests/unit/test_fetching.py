@@ -1,4 +1,4 @@
-"""Where a chroot's distfiles lie, and what a client is handed over."""
+"""The DISTDIR of a chroot, and the credentials of a client."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tasks.flow import fetching
 from tasks.flow.ephemeral import FETCH, RESUME, Admission
 from tasks.layout import Layout
 from tasks.portage.etc_portage import DISTDIR
+from tasks.records import reading
 from tasks.site import Site
 from tests.kit.configs import three_chroots_with
 from tests.kit.files import names
@@ -26,31 +27,31 @@ def site(layout: Layout) -> Site:
     return Site(layout, Config.model_validate(raw))
 
 
-def test_who_is_in_no_group_shares_a_distdir(site: Site) -> None:
-    found = fetching.distdir(site, "base")
-    assert found.folder == site.layout.distfiles
-    assert [(b.source, b.target, b.writable) for b in found.binds] == [
+def test_chroot_without_groups_uses_the_shared_distdir(site: Site) -> None:
+    distdir = fetching.distdir(site.chroot("base"))
+    assert distdir.folder == site.layout.distfiles
+    assert [(b.source, b.target, b.writable) for b in distdir.binds] == [
         (str(site.layout.distfiles), DISTDIR, True)
     ]
-    assert found.variables == {}
+    assert distdir.variables == {}
 
 
-@pytest.mark.parametrize("name", ["java", "tomcat"])  # a stack has its base's groups
-def test_who_is_in_a_group_has_one_of_its_own(site: Site, name: str) -> None:
-    found = fetching.distdir(site, name)
-    assert found.folder == site.layout.state / "inside/restricted" / name
-    own, shared = found.binds
-    assert (own.source, own.target, own.writable) == (str(found.folder), DISTDIR, True)
+@pytest.mark.parametrize("name", ["java", "tomcat"])  # a stack inherits its base's groups
+def test_chroot_in_a_group_has_a_distdir_of_its_own(site: Site, name: str) -> None:
+    distdir = fetching.distdir(site.chroot(name))
+    assert distdir.folder == site.layout.state / "inside/restricted" / name
+    own, shared = distdir.binds
+    assert (own.source, own.target, own.writable) == (str(distdir.folder), DISTDIR, True)
     assert (shared.source, shared.writable) == (str(site.layout.distfiles), False)
-    assert found.variables == {"PORTAGE_RO_DISTDIRS": shared.target}
+    assert distdir.variables == {"PORTAGE_RO_DISTDIRS": shared.target}
 
 
-def test_who_is_in_no_group_fetches_nothing_beforehand(site: Site, tmp_path: Path) -> None:
-    fetching.fetch(site, "base", (), tmp_path / "log")
+def test_chroot_without_groups_fetches_nothing_in_advance(site: Site, tmp_path: Path) -> None:
+    fetching.fetch(site.chroot("base"), reading(site.layout, ()), (), tmp_path / "log")
     assert not site.layout.state.exists()
 
 
-def test_what_is_handed_over(tmp_path: Path) -> None:
+def test_credentials_are_for_root_alone(tmp_path: Path) -> None:
     server = Admission("https://127.0.0.1:1", "PEM", {"java": "secret"})
     server.hand_over("java", tmp_path / "java")
     assert names(tmp_path / "java") == [".netrc", "server.pem"]
@@ -62,7 +63,7 @@ def test_what_is_handed_over(tmp_path: Path) -> None:
     assert names(tmp_path / "stranger") == ["server.pem"]
 
 
-def test_no_secret_is_in_the_command() -> None:
+def test_fetch_command_has_no_secret() -> None:
     for command in (FETCH, RESUME):
         assert command.endswith('-O "${DISTDIR}/${FILE}" "${URI}"')
         assert "password" not in command
