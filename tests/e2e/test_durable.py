@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,9 @@ from tasks.site import CONFIG_VARIABLE
 from tests.kit import package_contents, secret_search
 from tests.kit.lab_site import BASE_SET, LabSite, tasks_run
 from tests.kit.processes import leftovers_of_kill
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
+from tests.programs import kill_at_boundaries
 from tests.programs.kill_at_boundaries import POINTS
 
 SMALL = {"base": {"packages": ["app-misc/figlet"], "overlays": ["java"], "package_use": {}}}
@@ -82,7 +83,7 @@ def killed(site: LabSite, *words: str) -> tuple[str, int, str]:
     passed = site.layout.site / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     done = subprocess.run(
-        [sys.executable, "-m", "tests.programs.kill_at_boundaries", passed, *words],
+        python(kill_at_boundaries, passed, *words),
         cwd=PROJECT,
         text=True,
         env={**os.environ, "A_TOKEN": SECRET, CONFIG_VARIABLE: str(site.layout.config)},

@@ -15,7 +15,9 @@ from tasks.system import command
 from tasks.system.command import locate, run, started, stop
 from tests.kit.files import names
 from tests.kit.processes import ends, eventually
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
+from tests.programs import start_and_wait
 
 
 def test_what_it_printed() -> None:
@@ -181,14 +183,8 @@ def test_an_error_in_the_block_stops_the_program() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_parent_leaves_no_child(number: int) -> None:
-    script = (
-        "from tasks.system.command import started\n"
-        "with started('sleep', '600') as process:\n"
-        "    print(process.pid, flush=True)\n"
-        "    process.wait()\n"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+        python(start_and_wait), cwd=PROJECT, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +14,14 @@ from tasks.system import copy_fallback
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
 from tests.kit import stub_site
 from tests.kit.files import names
+from tests.kit.programs import PROGRAMS, python, shell
 from tests.kit.project import PROJECT
+from tests.programs import enter_changed_chroots
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
 PATH = {"PATH": "/bin"}
-CHANGES = """
-echo new > /srv/new; rm /srv/doomed; rm -r /srv/folder; mkdir -m 700 /srv/other /srv/other/deep
-echo changed >> /srv/file; chmod 600 /srv/mode; ln -s /etc /srv/link; rm /srv/lower
-mkdir /srv/lower; mv /srv/moved /srv/was-moved; rm -r /srv/again; mkdir /srv/again
-echo x > /srv/again/new
-ln /srv/new /srv/hard; chmod 4755 /srv/new; rm /opt/of-top; rm -r /gone; mkdir -m 1777 /opt/kept
-"""
+CHANGES = (PROGRAMS / "change_tree.sh").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -140,31 +135,6 @@ def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> Non
     assert names(tmp_path) == ["trash"]
 
 
-_ON_AN_OVERLAY = """
-set -e
-mkdir "$0/lower" "$0/upper" "$0/work" "$0/site"
-mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work" "$0/site"
-exec "$@"
-"""
-_STORY = """
-import sys
-from pathlib import Path
-from tests.kit import stub_site
-from tests.kit.stub_site import doit, enter_sh, modified_chroots
-from tasks.records import read
-layout = stub_site.create(Path(sys.argv[1])).layout
-print(doit(layout, "mount:appliance", "mount:java"))
-print(enter_sh(layout, "echo mine > /root/file; rm /etc/hosts"))
-assert modified_chroots(layout) == ["java"]
-print(doit(layout, "mount:appliance"))
-assert len(read(layout, "chroot:appliance")["layers"]) == 5
-print(enter_sh(layout, "cat /root/file", "--scratch", name="appliance"))
-look = "ls /root; test -e /etc/hosts || echo gone"
-assert enter_sh(layout, look, "--scratch").endswith("file\\ngone\\n")
-assert list(layout.work.iterdir()) == []
-"""
-
-
 def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
     """The kernel refuses an upper layer that is itself on an overlay, as in many containers."""
     done = subprocess.run(
@@ -173,14 +143,8 @@ def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
             "--mount",
             "--propagation",
             "private",
-            "sh",
-            "-c",
-            _ON_AN_OVERLAY,
-            tmp_path,
-            sys.executable,
-            "-c",
-            _STORY,
-            tmp_path / "site",
+            *shell("on_overlay.sh", tmp_path),
+            *python(enter_changed_chroots, tmp_path / "site"),
         ],
         cwd=PROJECT,
         text=True,

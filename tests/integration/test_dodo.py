@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.kit.doit_runs import CONFIG, doit
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
+from tests.programs import doit_imports, doit_without_plugins
 
 
 @pytest.fixture
@@ -90,11 +91,10 @@ def test_clean_deletes_nothing_by_default(config: Path) -> None:
 def test_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
     """One line that says how to install it, not an ImportError."""
     shutil.copy(PROJECT / "dodo.py", tmp_path)
-    hide = "import importlib.metadata as m; m.entry_points = lambda **_: ()"
-    run = "import sys; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(['list']))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{hide}\n{run}"],
+        python(doit_without_plugins),
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
         check=False,
         capture_output=True,
         text=True,
@@ -144,12 +144,8 @@ def test_why_names_the_flag(config: Path) -> None:
 def test_looking_imports_nothing_slow(config: Path, words: list[str]) -> None:
     """What costs start-up time is imported where it is used."""
     slow = {"git", "requests", "urllib3", "rich", "plumbum", "zstandard", "gemato", "ssl"}
-    script = (
-        "import sys; from doit.doit_cmd import DoitMain; code = DoitMain().run(sys.argv[1:])\n"
-        "print('imported:', *sorted(sys.modules)); sys.exit(code)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script, *words],
+        python(doit_imports, *words),
         cwd=PROJECT,
         check=True,
         capture_output=True,

@@ -9,13 +9,14 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.step_project import StepProject, write_file
+from tests.programs import kill_at_boundaries
 from tests.programs.kill_at_boundaries import POINTS
 
 TASKS = ("one", "two:x", "three", "looks", "locks")
@@ -48,7 +49,7 @@ def killed(site: StepProject, words: tuple[str, ...]) -> tuple[str, int]:
     passed = site.folder / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     done = subprocess.run(
-        [sys.executable, "-m", "tests.programs.kill_at_boundaries", passed, *words],
+        python(kill_at_boundaries, passed, *words),
         cwd=site.folder,
         check=False,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,14 @@ import pytest
 from tasks.errors import Busy
 from tasks.system import files
 from tests.kit.files import names
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
+from tests.programs import delete_over_mount, file_operations
 
 
-def _python(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
+def _process(case: str, *arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        python(file_operations, case, *arguments),
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -52,15 +53,9 @@ def test_a_reader_sees_the_old_file_or_the_new(tmp_path: Path) -> None:
 
 
 def test_a_write_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from tasks.system.files import write_atomic\n"
-        "print('ready', flush=True)\n"
-        "while True:\n"
-        "    for size in (1000, 2_000_000): write_atomic(Path(sys.argv[1]), b'x' * size)\n"
-    )
     target = tmp_path / "file"
     for _ in range(5):
-        with _python(script, target) as process:
+        with _process("write_forever", target) as process:
             assert process.stdout
             process.stdout.readline()
             while not target.exists():
@@ -71,13 +66,7 @@ def test_a_write_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> Non
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Any:
-    script = (
-        "import sys; from pathlib import Path; from tasks.system.files import locked\n"
-        "with locked(Path(sys.argv[1]), 'x'):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    with _python(script, tmp_path / "lock") as process:
+    with _process("hold_lock", tmp_path / "lock") as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
         yield process
@@ -96,49 +85,6 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path, holder: Any) -
 
 
 # Runs beside mounts of its own, never in the host's table.
-_WITH_MOUNTS = """
-import json, subprocess, sys
-from pathlib import Path
-from tasks.errors import BinmillError
-from tasks.system import files
-
-site, how = Path(sys.argv[1]), sys.argv[2]
-tree, trash, outside = site / "tree \u4e2d\\\\040 x", site / "trash", site / "outside"
-point = tree / "a" / "b"
-point.mkdir(parents=True)
-outside.mkdir()
-(outside / "precious").write_text("precious")
-if how == "file":
-    point.rmdir()
-    point.write_text("")
-    mount = ["--bind", outside / "precious", point]
-elif how == "tmpfs":
-    mount = ["-t", "tmpfs", "tmpfs", point]
-elif how == "root":
-    mount = ["--bind", outside, tree]
-else:
-    mount = ["--bind", outside, point]
-if how == "trash":
-    trash.mkdir()
-    tree.rename(trash / "left")
-    point = trash / "left" / "a" / "b"
-    mount[-1] = point
-subprocess.run(["mount", *mount], check=True)
-said = ""
-try:
-    files.empty_trash(trash) if how == "trash" else files.remove_tree(tree, trash)
-except BinmillError as error:
-    said = str(error)
-held = files.mounts_below(site)
-subprocess.run(["umount", held[0]], check=True)
-if how != "trash":
-    files.remove_tree(tree, trash)
-files.empty_trash(trash)
-print(json.dumps({"said": said, "held": held, "outside": [p.name for p in outside.iterdir()],
-                  "left": sorted(p.name for p in site.iterdir())}))
-"""
-
-
 @pytest.mark.usefixtures("needs_sandbox")
 @pytest.mark.parametrize("how", ["bind", "file", "tmpfs", "root", "trash"])
 @pytest.mark.parametrize("site", ["site", "sp ace", "caf\u00e9 \u4e2d"])
@@ -150,13 +96,9 @@ def test_a_tree_with_a_mount_in_it_is_not_deleted(tmp_path: Path, how: str, site
             "--mount",
             "--propagation",
             "private",
-            sys.executable,
-            "-X",
-            "utf8",
-            "-c",
-            _WITH_MOUNTS,
-            tmp_path / site,
-            how,
+            "env",
+            "PYTHONUTF8=1",
+            *python(delete_over_mount, tmp_path / site, how),
         ],
         cwd=PROJECT,
         check=True,
@@ -165,22 +107,15 @@ def test_a_tree_with_a_mount_in_it_is_not_deleted(tmp_path: Path, how: str, site
         encoding="utf-8",
     )
     told = json.loads(done.stdout)
-    assert len(told["held"]) == 1
-    assert f"something is mounted at {told['held'][0]}" in told["said"]
-    assert f"umount {told['held'][0]}" in told["said"]
+    assert len(told["mounts"]) == 1
+    assert f"something is mounted at {told['mounts'][0]}" in told["message"]
+    assert f"umount {told['mounts'][0]}" in told["message"]
     assert told["outside"] == ["precious"]
     assert told["left"] == ["outside", "trash"]
 
 
 def test_several_processes_delete_at_once(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from tasks.system.files import remove_tree\n"
-        "site, name = Path(sys.argv[1]), sys.argv[2]\n"
-        "for turn in range(15):\n"
-        "    for part in range(40): (site / name / str(part) / 'x').mkdir(parents=True)\n"
-        "    remove_tree(site / name, site / 'trash')\n"
-    )
-    crowd = [_python(script, tmp_path, f"tree{number}") for number in range(4)]
+    crowd = [_process("delete_trees", tmp_path, f"tree{number}") for number in range(4)]
     for process in crowd:
         process.communicate()
     assert [process.returncode for process in crowd] == [0, 0, 0, 0]

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tasks.snapshot.export import export
 from tasks.snapshot.freeze import Frozen, alone, freeze, newest, read, tag_of
 from tasks.system.files import sha512
 from tasks.system.git import bare
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 from tests.kit.repositories import git, leftovers, object_count, refs
@@ -35,6 +35,7 @@ from tests.kit.snapshots import (
     tar,
     verified_tarball,
 )
+from tests.programs import freeze_half_way
 
 NEXT = DAY + timedelta(days=1)
 
@@ -310,30 +311,6 @@ def test_failing_fast_import_is_reported_in_git_s_words(repository: Path, tmp_pa
     assert "No space left on device" in str(error.value.fields["cause"])
 
 
-KILLED = """
-import contextlib
-import sys
-from datetime import date
-from pathlib import Path
-from tasks.snapshot import freeze
-from tests.kit.snapshots import verified_tarball
-real = freeze.tree_files
-@contextlib.contextmanager
-def slowly(archive, name):
-    with real(archive, name) as files:
-        yield half_way(files)
-def half_way(files):
-    for number, member in enumerate(files):
-        yield member
-        if number == 150:
-            print("half way", flush=True)
-            sys.stdin.readline()
-freeze.tree_files = slowly
-with verified_tarball(Path(sys.argv[2])) as tarball:
-    freeze.freeze(Path(sys.argv[1]), tarball, date(2026, 1, 15), "gentoo")
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_freeze_leaves_no_reference_and_converges(
     repository: Path, tmp_path: Path, number: signal.Signals
@@ -341,7 +318,7 @@ def test_killed_freeze_leaves_no_reference_and_converges(
     """The next run ends in the same refs as a run that was not disturbed."""
     archive = snapshot(tmp_path, files={f"f{n}": os.urandom(500) for n in range(300)})
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED, repository, archive],
+        python(freeze_half_way, repository, archive),
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

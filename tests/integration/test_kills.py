@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,12 @@ def kills(folder: Path, count: int, seed: int) -> None:
     site = stub_site.create(folder)
     found = kill_runs(site.layout.config, WORKS, count, seed)
     assert len(found) == count
-    wrong = [json.dumps(line, indent=1) for line in found if "wrong" in line]
+    wrong = [json.dumps(asdict(kill), indent=1) for kill in found if kill.wrong]
     assert not wrong, "\n".join([f"BINMILL_SEED={seed}", *wrong])
-    assert any(is_first(line["hit"]) for line in found)
+    assert any(is_first(kill.hit) for kill in found)
     assert names(site.layout.work) == names(site.layout.trash) == []
     assert not list(site.layout.state.rglob("*.before"))
-    assert len({line["way"] for line in found}) == len(WAYS)
+    assert len({kill.way for kill in found}) == len(WAYS)
 
 
 def test_kills_at_random_moments(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import http.client
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,8 +20,10 @@ from tasks.serve.nginx_process import serving
 from tasks.serve.policy import PUBLIC
 from tasks.serve.policy import binhost as door_to
 from tests.kit.processes import alive
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
+from tests.programs import serve_nothing
 
 BASE = [door_to("base", PUBLIC)]
 
@@ -169,15 +170,8 @@ def test_nginx_ends_with_the_block(tmp_path: Path) -> None:
 
 def test_nginx_ends_when_the_caller_is_killed(tmp_path: Path) -> None:
     """nginx's workers do not notice that their master was killed, and would go on serving."""
-    program = (
-        "import sys, time\nfrom pathlib import Path\n"
-        "from tasks.serve.nginx_process import serving\n"
-        "place = Path(sys.argv[1])\n"
-        "with serving([], place / 'state', place / 'nginx') as url:\n"
-        "    print(url, flush=True)\n    time.sleep(60)\n"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True, cwd=PROJECT
+        python(serve_nothing, tmp_path), stdout=subprocess.PIPE, text=True, cwd=PROJECT
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("http://")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,11 @@ from tasks.system import git as git_module
 from tasks.system.git import bare
 from tests.kit.files import names
 from tests.kit.overlays import commit, git, pin, rewrite_branch
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 from tests.kit.repositories import corrupt_object
+from tests.programs import export_tree
 
 pytestmark = pytest.mark.usefixtures("environment_comes_back")
 
@@ -313,18 +314,6 @@ def test_export_is_made_once(upstream: Path, ours: Path, tmp_path: Path) -> None
     assert not (out / "x").exists()
 
 
-BROKEN_TAR = """
-import sys
-from pathlib import Path
-from tasks.errors import BinmillError
-from tasks.snapshot.export import export
-try:
-    export(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
-except BinmillError as error:
-    print(error.message)
-"""
-
-
 def test_failing_tar_ends_the_export(upstream: Path, ours: Path, tmp_path: Path) -> None:
     """A full disk ends tar while git still writes; neither waits for the other."""
     at = commit(upstream, {"big": "x" * 2_000_000})
@@ -334,7 +323,7 @@ def test_failing_tar_ends_the_export(upstream: Path, ours: Path, tmp_path: Path)
     fake.write_text("#!/bin/sh\nexit 2\n")
     fake.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", BROKEN_TAR, ours, at, tmp_path / "out", tmp_path / "trash"],
+        python(export_tree, ours, at, tmp_path / "out", tmp_path / "trash"),
         cwd=PROJECT,
         timeout=60,
         check=True,

@@ -19,26 +19,12 @@ from pathlib import Path
 import pytest
 
 from tasks.layout import Layout
+from tests.kit.programs import PROGRAMS
 from tests.kit.project import PROJECT
 from tests.kit.sample_site import ON_DEMAND, TASKS, SampleSite, SampleUpstream, sample_site
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 STEPS = (*ON_DEMAND, *TASKS)
-# Loaded by the Python of doit at its start: it stops at each boundary, so that the copy is of then.
-HOOK = """
-import os, signal
-
-def stopping(real):
-    def call(*arguments, **more):
-        os.kill(os.getpid(), signal.SIGSTOP)
-        result = real(*arguments, **more)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        return result
-    return call
-
-for name in ("fsync", "rename", "replace"):
-    setattr(os, name, stopping(getattr(os, name)))
-"""
 
 
 def image(path: Path) -> Path:
@@ -117,15 +103,14 @@ def copies(
 ) -> tuple[SampleSite, list[Path]]:
     """A site, and what its disk was at each boundary of a run that makes everything."""
     folder = tmp_path_factory.mktemp("power")
-    (folder / "hook").mkdir()
-    (folder / "hook/sitecustomize.py").write_text(HOOK)
     site = sample_site(folder / "site")
     site.layout.site.mkdir()
     disk, taken = image(folder / "disk"), list[Path]()
     with mounted(disk, site.layout.site) as prefix:
         seen(prefix, site).write(sample_upstream.config())
         subprocess.run([*prefix, "sync", "-f", site.layout.config], check=True)
-        hooked = (*prefix, f"PYTHONPATH={folder / 'hook'}")
+        # the Python of doit stops at each boundary, so that the copy is of then
+        hooked = (*prefix, f"PYTHONPATH={PROGRAMS / 'stop_at_boundaries'}")
         for step in STEPS:
             process = site.start(step, prefix=hooked)
             for _ in stops(process):

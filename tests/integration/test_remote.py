@@ -22,7 +22,7 @@ from tasks.snapshot.freeze import Frozen, freeze, newest
 from tasks.snapshot.remote import fetch, follow, push
 from tasks.system import git as git_module
 from tasks.system.git import bare, explained, remotely
-from tests.kit.random_kills import eventually
+from tests.kit.processes import eventually
 from tests.kit.refused import refused
 from tests.kit.repositories import corrupt_object, git, leftovers, refs
 from tests.kit.snapshots import DAY, FILES, snapshot, verified_tarball

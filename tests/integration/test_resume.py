@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,9 +24,11 @@ from tasks.system.files import sha512
 from tasks.system.http import Got, Missing, download, use_proxy
 from tests.kit.files import names
 from tests.kit.processes import eventually
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 from tests.kit.scripted_server import Answer, Handler, ScriptedServer, file, status
+from tests.programs import download_file
 
 LIMIT = 100_000
 BODY = bytes(range(256)) * 40  # 10240 bytes
@@ -290,14 +291,7 @@ def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
         handler.server.quit.wait(30)
 
     url = server.url("/it", stalling)
-    script = (
-        "import sys; from pathlib import Path; from tasks.system.http import download\n"
-        "download([sys.argv[1]], Path(sys.argv[2]), limit=100_000)"
-    )
-    project = PROJECT
-    with subprocess.Popen(
-        [sys.executable, "-c", script, url, target], cwd=project, env=os.environ
-    ) as process:
+    with subprocess.Popen(python(download_file, url, target), cwd=PROJECT) as process:
         begun = eventually(lambda: target.exists() and target.stat().st_size > 0)
         process.send_signal(signal.SIGKILL)
     assert begun

@@ -7,7 +7,6 @@ lower layer. Overlayfs refuses layers that lie in each other, so `tiny` is for t
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pty
 import signal
@@ -25,8 +24,10 @@ from tasks.system import sandbox as boxes
 from tasks.system.sandbox import Bind, Sandbox, run, workspace
 from tests.kit.files import names
 from tests.kit.processes import alive, ends, eventually
+from tests.kit.programs import python, shell
 from tests.kit.project import PROJECT
 from tests.kit.stub_site import copy_programs
+from tests.programs import sandboxes, workspace_over_mount
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
@@ -350,22 +351,6 @@ def test_timeout_ends_a_grandchild_in_its_own_session(box: Sandbox, tmp_path: Pa
     assert eventually(lambda: not sandboxed(tmp_path))
 
 
-_HUNGRY = """
-import os, sys
-from pathlib import Path
-from tasks.errors import OutOfMemory
-from tasks.system.sandbox import Sandbox, run, workspace
-site, group = Path(sys.argv[1]), Path(sys.argv[2])
-(group / "cgroup.procs").write_text(str(os.getpid()))
-with workspace(site / "work", "box", site / "trash") as space:
-    box = Sandbox("box", (Path("/"),), space, environment={"PATH": sys.argv[3]})
-    try:
-        run(box, ["sh", "-c", "tail /dev/zero; echo it failed >&2; exit 1"])
-    except OutOfMemory as error:
-        print(error.message)
-"""
-
-
 @pytest.fixture
 def small_group(tmp_path: Path) -> Iterator[Path]:
     """A control group of 100 MB, of either version."""
@@ -391,7 +376,7 @@ def small_group(tmp_path: Path) -> Iterator[Path]:
 def test_out_of_memory_is_named_as_such(tmp_path: Path, small_group: Path) -> None:
     """Fault 40."""
     done = subprocess.run(
-        [sys.executable, "-c", _HUNGRY, tmp_path, small_group, PATH],
+        python(sandboxes, "exhaust_memory", tmp_path, PATH, small_group),
         cwd=PROJECT,
         text=True,
         capture_output=True,
@@ -410,37 +395,13 @@ def test_a_stale_mount_in_the_work_area_is_not_deleted_through(tmp_path: Path) -
     for folder in (kept, stale):
         folder.mkdir(parents=True)
     (kept / "precious").write_text("x")
-    script = """
-import subprocess, sys
-from pathlib import Path
-from tasks.errors import BinmillError
-from tasks.system.sandbox import workspace
-kept, stale = map(Path, sys.argv[1:])
-work = stale.parents[1]
-def enter():
-    with workspace(work.parent, work.name, work.parents[1] / "trash"):
-        pass
-subprocess.run(["mount", "--bind", kept, stale], check=True)
-try:
-    enter()
-except BinmillError as error:
-    print(error)
-print((kept / "precious").exists(), stale.exists())
-subprocess.run(["umount", stale], check=True)
-enter()
-print((kept / "precious").exists(), work.exists())
-"""
     done = subprocess.run(
         [
             "unshare",
             "--mount",
             "--propagation",
             "private",
-            sys.executable,
-            "-c",
-            script,
-            kept,
-            stale,
+            *python(workspace_over_mount, kept, stale),
         ],
         cwd=PROJECT,
         text=True,
@@ -462,40 +423,17 @@ def test_no_zombies_inside(box: Sandbox) -> None:
     assert run(box, ["sh", "-c", script], check=False).stdout == ""
 
 
-_KILLED = """
-import signal, sys
-from pathlib import Path
-from tasks.system.sandbox import Sandbox, run, workspace
-site = Path(sys.argv[1])
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as dodo.py does
-with workspace(site / "work", "box", site / "trash") as space:
-    box = Sandbox("box", (Path("/"),), space, environment={"PATH": sys.argv[2]})
-    run(box, ["sh", "-c", "setsid sleep 600 & touch /started; sleep 600"])
-"""
-
-
 @contextlib.contextmanager
 def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run of a sandbox on a host whose root is a shared mount (most hosts': systemd's way)."""
-    script = (
-        'mount --make-rshared / && "$@" & runner=$!; echo $runner > "$0/runner"; wait $runner;'
-        ' cat /proc/self/mountinfo > "$0/mounts"; touch "$0/over"'
-    )
     with subprocess.Popen(
         [
             "unshare",
             "--mount",
             "--propagation",
             "private",
-            "sh",
-            "-c",
-            script,
-            tmp_path,
-            sys.executable,
-            "-c",
-            _KILLED,
-            tmp_path,
-            PATH,
+            *shell("on_shared_root.sh", tmp_path),
+            *python(sandboxes, "sleep", tmp_path, PATH),
         ],
         cwd=PROJECT,
         stderr=subprocess.DEVNULL,
@@ -573,19 +511,8 @@ def test_not_root(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         run(box, ["true"])
 
 
-_ENTER = """
-import json, sys
-from pathlib import Path
-from tasks.system.sandbox import Sandbox, enter, workspace
-site = Path(sys.argv[1])
-with workspace(site / "work", "box", site / "trash") as space:
-    box = Sandbox("box", (Path("/"),), space, environment={"PATH": sys.argv[2], "HOME": "/none"})
-    sys.exit(enter(box, json.loads(sys.argv[3])))
-"""
-
-
 def _entering(tmp_path: Path, argv: list[str]) -> list[str]:
-    return [sys.executable, "-c", _ENTER, str(tmp_path), PATH, json.dumps(argv)]
+    return python(sandboxes, "enter_with", tmp_path, PATH, *argv)
 
 
 def test_enter_without_a_terminal_inherits_the_streams(tmp_path: Path) -> None:

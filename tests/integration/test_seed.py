@@ -8,7 +8,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tasks.system import tree_manifest
 from tasks.system.files import sha512
 from tests.kit.files import names
 from tests.kit.processes import eventually
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 from tests.kit.stages import (
@@ -33,6 +33,7 @@ from tests.kit.stages import (
     pack_stage,
     sample_stage,
 )
+from tests.programs import extract_stage
 
 pytestmark = pytest.mark.usefixtures("needs_root")
 
@@ -299,14 +300,7 @@ def test_extract_killed_in_the_middle_can_be_repeated(
     (slow / "xz").write_text(f"#!/bin/sh\n{shutil.which('xz')} -dc | head -c 3m\nexec sleep 60\n")
     (slow / "xz").chmod(0o755)
     with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "tests.programs.extract_stage",
-            archive,
-            tmp_path / "seeds/id",
-            tmp_path / "trash",
-        ],
+        python(extract_stage, archive, tmp_path / "seeds/id", tmp_path / "trash"),
         cwd=PROJECT,
         env={**os.environ, "PATH": f"{slow}:{os.environ['PATH']}"},
     ) as process:

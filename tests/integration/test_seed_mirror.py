@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +28,12 @@ from tasks.system.notes import Note, listening
 from tests.kit.files import names
 from tests.kit.gpg import KEYS_CREATED, Keys
 from tests.kit.processes import eventually
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 from tests.kit.scripted_server import Answer, ScriptedServer, endless, file, stalling, status
 from tests.kit.stages import describe_tree, pack_stage, sample_stage
+from tests.programs import pause_before_sanity
 
 OLD, NEW = "20260301T170000Z", "20260308T170000Z"
 STEM = "stage3-amd64-openrc"
@@ -494,7 +495,7 @@ def kill(mirrors: StageMirrors, how: signal.Signals = signal.SIGKILL) -> None:
     config = mirrors.site().config.model_dump_json(exclude_none=True)
     sign = mirrors.folder / "paused"
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.programs.pause_before_sanity", mirrors.folder, sign, config],
+        python(pause_before_sanity, mirrors.folder, sign, config),
         cwd=PROJECT,
     ) as process:
         paused = eventually(sign.exists)

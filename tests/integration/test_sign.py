@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +20,10 @@ from tasks.system.sandbox import Bind, Sandbox, workspace
 from tests.kit.gpg import YEAR, Gpg
 from tests.kit.packages import VALUES, gpkg, manifest, parts
 from tests.kit.processes import eventually, processes_naming
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
+from tests.programs import sign_in_sandbox
 
 
 def end(home: Path) -> None:
@@ -199,21 +200,6 @@ def test_key_with_a_passphrase_is_an_error(detached: Detached, tmp_path: Path) -
     assert processes_naming(home.home) == []
 
 
-_SIGNS = """
-import sys
-from pathlib import Path
-from tasks.publish import sign
-from tasks.system.sandbox import Bind, Sandbox, workspace
-home, folder, key = (Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
-with workspace(folder.parent / "work", "sign", folder.parent / "trash") as space:
-    binds = (Bind(str(home), sign.KEY_HOME, writable=True),
-             Bind(str(folder), sign.PACKAGES, writable=True))
-    room = Sandbox("sign", (Path("/"),), space, binds, {"PATH": "/usr/bin:/bin"})
-    names = sorted(path.name for path in folder.iterdir())
-    sign.detached(room, folder, names, key, folder.parent / "log")
-"""
-
-
 @pytest.mark.usefixtures("needs_sandbox")
 def test_agent_ends_when_the_run_is_killed(keys: Gpg, tmp_path: Path) -> None:
     """Killed while gpg signs: the kernel ends the processes of the sandbox."""
@@ -222,7 +208,7 @@ def test_agent_ends_when_the_run_is_killed(keys: Gpg, tmp_path: Path) -> None:
     folder.mkdir()
     for number in range(500):
         (folder / str(number)).write_bytes(b"x")
-    words = [sys.executable, "-c", _SIGNS, str(keys.home), str(folder), keys.fingerprint("good")]
+    words = python(sign_in_sandbox, keys.home, folder, keys.fingerprint("good"))
     with subprocess.Popen(words, cwd=PROJECT) as run:
         assert eventually(lambda: list(folder.glob("*.asc")))
         assert any("gpg-agent" in words for words in processes_naming(Path(sign.KEY_HOME)))

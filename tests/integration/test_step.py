@@ -19,8 +19,10 @@ from tasks.engine.overview import holder
 
 from tasks.layout import Layout
 from tests.kit.files import names
+from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.step_project import StepProject, write_file
+from tests.programs import end_cleanly
 
 
 @pytest.fixture
@@ -266,26 +268,15 @@ def test_signals(done: StepProject, number: signal.Signals, code: int) -> None:
 def test_a_run_that_takes_long_to_end_ends_with_its_own_code() -> None:
     """The interpreter gives signals their defaults back before it takes modules down: an alarm
     that rings after that would be the end of a run that went well."""
-    program = (
-        "import time\nfrom tasks.engine.signals import end_cleanly\nend_cleanly()\n"
-        "class Late:\n    def __del__(self, sleep=time.sleep): sleep(1.5)\n"
-        "late = Late()\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False)
+    ended = subprocess.run(python(end_cleanly, "end_late"), cwd=PROJECT, check=False)
     assert ended.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_whose_exception_got_lost_is_heard(number: signal.Signals) -> None:
     """As where a library looks for an attribute and takes every exception for its absence."""
-    program = (
-        "import os, time\nfrom tasks.engine.signals import end_cleanly\nend_cleanly()\n"
-        "class Deaf:\n    def __del__(self):\n"
-        f"        os.kill(os.getpid(), {int(number)})\n        sum(range(9))\n"
-        "Deaf()\ntime.sleep(60)\n"
-    )
     ended = subprocess.run(
-        [sys.executable, "-c", program],
+        python(end_cleanly, "lose_exception", number),
         cwd=PROJECT,
         check=False,
         timeout=30,
@@ -298,13 +289,8 @@ def test_a_signal_whose_exception_got_lost_is_heard(number: signal.Signals) -> N
 
 def test_what_the_caller_ignores_is_ignored() -> None:
     """`nohup doit &` outlives its terminal."""
-    program = (
-        "import os, signal\nfrom tasks.engine.signals import end_cleanly\nend_cleanly()\n"
-        "for number in (signal.SIGHUP, signal.SIGINT):\n    os.kill(os.getpid(), number)\n"
-        "print('goes on')\n"
-    )
     ended = subprocess.run(
-        ["env", "--ignore-signal=HUP,INT", sys.executable, "-c", program],
+        ["env", "--ignore-signal=HUP,INT", *python(end_cleanly, "ignore_signals")],
         cwd=PROJECT,
         check=True,
         capture_output=True,
@@ -315,17 +301,8 @@ def test_what_the_caller_ignores_is_ignored() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_who_tidies_up_is_not_told_again(number: signal.Signals) -> None:
-    program = (
-        "import contextlib, os, time\nfrom tasks.engine.signals import end_cleanly\n"
-        "end_cleanly()\n"
-        "@contextlib.contextmanager\ndef folder():\n    try:\n        yield\n"
-        "    finally:\n"
-        "        with contextlib.suppress(ZeroDivisionError):\n            1 / 0\n"
-        "        time.sleep(2.5)\n        print('tidy')\n"
-        f"with folder():\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(60)\n"
-    )
     ended = subprocess.run(
-        [sys.executable, "-c", program],
+        python(end_cleanly, "clean_up_slowly", number),
         cwd=PROJECT,
         check=False,
         timeout=30,
@@ -338,12 +315,9 @@ def test_who_tidies_up_is_not_told_again(number: signal.Signals) -> None:
 
 def test_a_worker_that_nobody_has_ended_ends_with_the_run() -> None:
     """An interrupt while a worker is being started: doit does not know of that one yet."""
-    program = (
-        "import multiprocessing, time\nfrom tasks.engine.signals import end_cleanly\n"
-        "end_cleanly()\nmultiprocessing.Process(target=time.sleep, args=(600,)).start()\n"
-        "raise SystemExit(5)\n"
+    ended = subprocess.run(
+        python(end_cleanly, "leave_worker"), cwd=PROJECT, check=False, timeout=60
     )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=False, timeout=60)
     assert ended.returncode == 5
 
 

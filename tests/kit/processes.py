@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tasks.layout import Layout
@@ -11,7 +12,7 @@ from tasks.system.files import mounts_below
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and not a zombie."""
+    """Tell a process that is there and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -19,28 +20,32 @@ def alive(pid: int) -> bool:
 
 
 def ends(pid: int) -> bool:
-    """Wait, with patience, for a process that must end by itself."""
+    """Wait for a process that must end by itself."""
     return eventually(lambda: not alive(pid))
 
 
-def eventually(holds: object) -> bool:
-    assert callable(holds)
-    for _ in range(300):
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
+def eventually(
+    holds: Callable[[], object], seconds: float = 20.0, meanwhile: Callable[[], object] = bool
+) -> bool:
+    """Wait until it holds; False if it does not before so many seconds have passed."""
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        meanwhile()
+        time.sleep(0.01)
+    return True
 
 
-def processes_naming(home: Path) -> list[str]:
-    """Processes of any kind that were started for a GnuPG home."""
+def processes_naming(path: Path) -> list[str]:
+    """Command lines of processes that have a path as an argument."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes().split(b"\0")
+            words = each.read_bytes().split(b"\0")
         except OSError:
             continue
-        if os.fsencode(home) in words:
+        if os.fsencode(path) in words:
             found.append(b" ".join(words).decode())
     return found
 

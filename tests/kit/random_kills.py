@@ -1,31 +1,18 @@
-"""Runs doit again and again on a host of its own, kills it at random moments, looks what is left.
-
-Started by `on_a_host_of_its_own` as the first process of fresh mount and pid namespaces whose root
-is a shared mount, as on most machines. So every process that it sees is doit's, whoever its parent
-was; a mount that leaks shows in its own table.
-"""
+"""Runs of doit that are killed at random moments, on a host of their own."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import pty
-import random
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from tests.kit.project import DOIT, PROJECT
+from tests.kit.project import PROJECT
 
-LONG_SECONDS = 20.0  # nothing may take so long to end
-# How a run is ended, and the exit codes that it may have then, as a shell tells them. It may have
+# How a run is ended, and the exit codes that it may have then, as a shell shows them. It may have
 # been faster (0), or not yet have come so far that it minds signals: while Python itself starts,
 # Ctrl-C is a traceback of its own, and 1.
 WAYS = {
@@ -41,7 +28,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Work:
-    """What is run and killed: doit's words, the records to be made again, the run afterwards.
+    """A run to kill: doit's words, the records to be made again, the run afterwards.
 
     `keys` are typed at the terminal, which then is there in any case.
     """
@@ -53,232 +40,47 @@ class Work:
     seconds: float = 0.6  # the kill comes within this time
 
 
-def kill_runs(config: Path, works: Sequence[Work], count: int, seed: int) -> list[dict[str, Any]]:
-    """Kill `count` runs on the site of `config`; what was found after each, see `main`."""
-    asked = json.dumps(
-        {
-            "config": str(config),
-            "count": count,
-            "seed": seed,
-            "works": [asdict(work) for work in works],
-        }
-    )
+@dataclass(frozen=True)
+class Kill:
+    """A run that was killed, and the run after it: None as exit code if it did not end.
+
+    `hit` is the command line of the process that was killed; `left` are processes, mounts, loop
+    devices and locks; `output` of both runs is there if something is `wrong`.
+    """
+
+    work: Sequence[str]
+    way: str
+    hit: str
+    delay: float
+    code: int | None
+    code_then: int | None
+    left: Sequence[str]
+    wrong: bool = False
+    output: Sequence[str] = ()
+
+
+def kill_runs(config: Path, works: Sequence[Work], count: int, seed: int) -> list[Kill]:
+    """Kill `count` runs on the site of `config`; see tests/programs/random_kills.py."""
+    request = {
+        "config": str(config),
+        "count": count,
+        "seed": seed,
+        "works": [asdict(work) for work in works],
+    }
+    host = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
     done = subprocess.run(
-        [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child=KILL",
-            "--mount-proc",
-            sys.executable,
-            "-m",
-            "tests.kit.random_kills",
-        ],
+        [*host, sys.executable, "-m", "tests.programs.random_kills"],
         cwd=PROJECT,
-        input=asked,
+        input=json.dumps(request),
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "BINMILL_CONFIG": str(config), "TERM": "dumb"},
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [Kill(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def main(asked: dict[str, Any]) -> None:
-    """Print a line of JSON per kill: how, when, the exit codes, what was left (a list of words)."""
-    state = Path(asked["config"]).parent / "state"
-    subprocess.run(["mount", "--make-rshared", "/"], check=True)
-    dice = random.Random(asked["seed"])  # noqa: S311 - to be repeated, not to be secret
-    works = [Work(**each) for each in asked["works"]]
-    before = mounts()
-    for number in range(asked["count"]):
-        work = works[number % len(works)]
-        way = list(WAYS)[number // len(works) % len(WAYS)]
-        delay = dice.uniform(0.05, work.seconds)
-        for task in work.again:
-            (state / "records" / f"{task.replace(':', '.')}.json").unlink(missing_ok=True)
-        run = Run(work.words, work.keys, terminal=bool(work.keys) or way == "close the terminal")
-        time.sleep(delay)
-        hit = end(run, way, dice)
-        code = run.wait()
-        left = leftovers(state, before)
-        then = Run(work.then, "", terminal=False)
-        code_then = then.wait()
-        left += leftovers(state, before)
-        line = {
-            "work": list(work.words),
-            "way": way,
-            "hit": hit,
-            "delay": round(delay, 3),
-            "code": code,
-            "then": code_then,
-            "left": left,
-        }
-        early = way == "INT" and code == 1 and "KeyboardInterrupt" in run.printed()
-        if left or code_then != 0 or (code not in WAYS[way] and not early):
-            line["wrong"] = True
-            line["printed"] = [run.printed()[-2000:], then.printed()[-2000:]]
-        print(json.dumps(line), flush=True)
-
-
-class Run:
-    """A running doit in a session of its own, with or without a terminal."""
-
-    def __init__(self, words: Sequence[str], keys: str, *, terminal: bool) -> None:
-        self.output = os.memfd_create("output")
-        self.outside = -1
-        inside = -1
-        if terminal:
-            self.outside, inside = pty.openpty()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.setsid()
-            stream = inside if terminal else os.open(os.devnull, os.O_RDONLY)
-            os.dup2(stream, 0)
-            if terminal:
-                fcntl.ioctl(0, 0x540E, 0)  # TIOCSCTTY
-            for number in (1, 2):
-                os.dup2(inside if terminal else self.output, number)
-            os.closerange(3, 64)
-            os.execv(DOIT, [str(DOIT), *words])  # noqa: S606
-        if terminal:
-            os.close(inside)
-            os.write(self.outside, keys.encode())
-
-    def hang_up(self) -> None:
-        """Close the terminal, as a window or an ssh connection that goes away."""
-        if self.outside >= 0:
-            os.close(self.outside)
-            self.outside = -1
-
-    def wait(self) -> int | None:
-        """The exit code as a shell tells it; None when it did not end in good time."""
-        ended = eventually(lambda: self.pid in ended_processes(), self._drain)
-        self.hang_up()
-        if not ended:
-            return None
-        code = os.waitstatus_to_exitcode(ended_processes()[self.pid])
-        return code if code >= 0 else 128 - code
-
-    def _drain(self) -> None:
-        if self.outside >= 0:  # who writes to a terminal that nobody reads waits
-            os.set_blocking(self.outside, False)
-            with contextlib.suppress(OSError):
-                os.write(self.output, os.read(self.outside, 1 << 16))
-
-    def printed(self) -> str:
-        """What it has printed so far."""
-        return os.pread(self.output, 1 << 20, 0).decode("utf-8", "replace")
-
-
-_STATUSES: dict[int, int] = {}
-
-
-def ended_processes() -> dict[int, int]:
-    """Statuses of all that has ended; as the first process, this one gets every orphan."""
-    with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            _STATUSES[found[0]] = found[1]
-    return _STATUSES
-
-
-def eventually(
-    holds: Callable[[], bool],
-    meanwhile: Callable[[], None] = lambda: None,
-    seconds: float = LONG_SECONDS,
-) -> bool:
-    """Whether it holds before so many seconds have passed."""
-    until = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > until:
-            return False
-        meanwhile()
-        time.sleep(0.005)
-    return True
-
-
-def end(run: Run, way: str, dice: random.Random) -> str:
-    """Carry out a way to end a run; returns what was hit."""
-    if way == "close the terminal":
-        run.hang_up()
-    elif way in ("TERM", "INT", "HUP"):
-        send_signal(run.pid, getattr(signal, f"SIG{way}"))
-    elif way == "kill doit":
-        send_signal(run.pid, signal.SIGKILL)
-    else:
-        first = way == "kill the first process"
-        found: list[int] = []
-
-        def some() -> bool:
-            found[:] = [
-                pid
-                for pid in other_processes()
-                if pid != run.pid and (not first or is_first(command_line(pid)))
-            ]
-            return bool(found) or run.pid in ended_processes()
-
-        eventually(some)
-        victim = dice.choice(found) if found else 0
-        hit = command_line(victim)[:300]
-        if victim:
-            send_signal(victim, signal.SIGKILL)
-        # a run to which it was nothing goes on, some of these for ever
-        if not eventually(lambda: run.pid in ended_processes(), seconds=1.0):
-            send_signal(run.pid, signal.SIGTERM)
-        return hit
-    return "doit"
-
-
-def is_first(words: str) -> bool:
-    """Whether it is a sandbox's first process, by its command line; its parent has the same."""
-    return "sandbox_init" in words and "unshare" not in words
-
-
-def send_signal(pid: int, number: int) -> None:
-    """kill(2); who has ended meanwhile cannot be hit any more."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def command_line(pid: int) -> str:
-    """The command line of a process; "" when it has ended."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""
-
-
-def other_processes() -> list[int]:
-    """All processes but this one."""
-    ended_processes()
-    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and p.name != "1"]
-
-
-def mounts() -> list[str]:
-    """This host's mounts, without their numbers."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return sorted(" ".join(line.split()[3:]) for line in lines)
-
-
-def leftovers(state: Path, before: list[str]) -> list[str]:
-    """What a run that has ended left on its host: processes, mounts, loop devices, locks."""
-    eventually(lambda: not other_processes())
-    left = [f"process {command_line(pid) or pid}" for pid in other_processes()]
-    left += [f"mount {line}" for line in mounts() if line not in before]
-    left += [f"mount gone {line}" for line in before if line not in mounts()]
-    for loop in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):
-            if str(state) in loop.read_text():
-                left.append(f"loop device {loop}")
-    for lock in (state / "locks").glob("*"):
-        with lock.open() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                left.append(f"lock {lock.name}")
-    return left
-
-
-if __name__ == "__main__":
-    main(json.load(sys.stdin))
+def is_first(command_line: str) -> bool:
+    """Tell a sandbox's first process by its command line; its parent has the same."""
+    return "sandbox_init" in command_line and "unshare" not in command_line

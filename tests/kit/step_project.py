@@ -3,91 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.kit.programs import PROGRAMS
 from tests.kit.project import PROJECT
-
-DODO = """
-import os, signal, sys, time
-from pathlib import Path
-from tasks.engine.signals import end_cleanly
-from tasks.engine.step import Below, Fact, Step, interactive
-from tasks.errors import BinmillError, NotTrusted
-from tasks.layout import Layout
-from tasks import records
-
-HERE = Path(__file__).parent
-LAYOUT = Layout(HERE, HERE / "state")
-DOIT_CONFIG = {"backend": "binmill", "reporter": "binmill", "default_tasks": ["three"],
-               "dep_file": str(LAYOUT.database), "verbosity": 2}
-end_cleanly()
-
-def did(name):
-    with (HERE / "ran").open("a") as log:
-        log.write(name + "\\n")
-
-def make(name, *, asked=None):
-    did(name if asked is None else f"{name} {'asked' if asked else 'needed'}")
-    order = (HERE / f"do-{name}").read_text() if (HERE / f"do-{name}").exists() else ""
-    if order == "fail":
-        raise NotTrusted(f"{name} is not to be trusted", "try another")
-    if order == "bug":
-        raise ZeroDivisionError("oops")
-    if order == "os":
-        raise OSError(28, "No space left on device", "/some/file")
-    if order == "wait":
-        os.write(1, b"waiting\\n")
-        while not (HERE / "go").exists():
-            time.sleep(0.05)
-    if order == "odd":
-        return {"bad": object()}
-    return None
-
-def one():
-    make("one")
-    words = (HERE / "input").read_text().split()
-    (HERE / "result").write_text("big")
-    return {"first": words[0]}
-
-def two():
-    odd = make("two")
-    return odd or {"two": records.read(LAYOUT, "one")["first"]}
-
-def three():
-    return make("three") or {}
-
-def looks(*, asked):
-    return make("looks", asked=asked) or {}
-
-def locks(*, asked):
-    make("locks", asked=asked)
-    (HERE / "lock").write_text("x")
-    return {}
-
-def talk(words):
-    make("talk")
-    print("words:", words)
-    return 7 if words[:1] == ["seven"] else 0
-
-def task_all():
-    fresh = Fact((HERE / "lock").exists, "the lock is gone")
-    inputs = {"setting": (HERE / "setting").read_text()}
-    steps = [
-        Step("one", "the first", one, files=(HERE / "input",), results=lambda r: [HERE / "result"]),
-        Step("two:x", "the second", two, needs=("one",), fresh=(Below(HERE / "below"),)),
-        Step("three", "the third", three, needs=("two:x",), inputs=inputs),
-    ]
-    for step in steps:
-        yield step.as_task(LAYOUT)
-    yield Step("looks", "looks outside", looks).as_asked_task(LAYOUT, LAYOUT.record("looks"))
-    yield Step("locks", "locks", locks, fresh=(fresh,), after=("looks",)).as_asked_task(
-        LAYOUT, HERE / "lock")
-    yield {"basename": "talk", "pos_arg": "words", **interactive(talk, "talk")}
-"""
 
 
 class StepProject:
@@ -95,7 +19,7 @@ class StepProject:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "dodo.py").write_text(DODO)
+        shutil.copy(PROGRAMS / "steps_dodo.py", folder / "dodo.py")
         (folder / "input").write_text("word and more")
         (folder / "setting").write_text("s")
         (folder / "below").mkdir()

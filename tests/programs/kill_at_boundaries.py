@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tasks import lock as lock_file
 from tasks import records
@@ -23,7 +24,7 @@ POINTS = ("made", "written", "remembered")
 
 
 def main(passed: Path, words: list[str]) -> int:
-    """doit's exit code, where it is not killed."""
+    """Run doit; returns its exit code if it was not killed."""
     from doit.doit_cmd import DoitMain
 
     passed.touch()
@@ -53,10 +54,13 @@ def main(passed: Path, words: list[str]) -> int:
         pin(layout, lock)
         reached("lock", "written")
 
-    records.save, lock_file.write = killing_write, killing_lock
-    DurableBackend.set = killing_set  # type: ignore[method-assign]
     sys.argv = ["doit", *words]
-    return int(DoitMain().run(words))
+    with (
+        mock.patch.object(records, "save", killing_write),
+        mock.patch.object(lock_file, "write", killing_lock),
+        mock.patch.object(DurableBackend, "set", killing_set),
+    ):
+        return int(DoitMain().run(words))
 
 
 if __name__ == "__main__":

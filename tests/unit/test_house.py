@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,3 +162,15 @@ def test_a_test_module_is_imported_by_nothing(path: Path) -> None:
     shared = ("tests.kit", "tests.programs")
     ours = {module for module in imported(path) if module.split(".")[0] == "tests"}
     assert {module for module in ours if not module.startswith(shared)} == set()
+
+
+@pytest.mark.parametrize("path", TESTS, ids=shown)
+def test_a_program_of_a_test_stands_in_a_file(path: Path) -> None:
+    """Only there do the linters read it, and a renamed module does not break it unnoticed."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
+            with contextlib.suppress(SyntaxError):
+                program = ast.walk(ast.parse(node.value))
+                assert not any(isinstance(x, ast.Import | ast.ImportFrom) for x in program), (
+                    node.value
+                )
