@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from tasks.engine.overview import holder
+
 
 from tasks.layout import Layout
 from tests.kit.files import names

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tasks.records import read
+from tasks.records import CHROOT, load
 from tests.kit import stub_site
 from tests.kit.stub_site import doit, enter_sh, modified_chroots
 
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     print(enter_sh(layout, "echo mine > /root/file; rm /etc/hosts"))
     assert modified_chroots(layout) == ["java"]
     print(doit(layout, "mount:appliance"))
-    assert len(read(layout, "chroot:appliance")["layers"]) == 5
+    assert len(load(layout, CHROOT("appliance")).layers) == 5
     print(enter_sh(layout, "cat /root/file", "--scratch", name="appliance"))
     look = "ls /root; test -e /etc/hosts || echo gone"
     assert enter_sh(layout, look, "--scratch").endswith("file\ngone\n")

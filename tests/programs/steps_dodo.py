@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from tasks import records
+from tasks.causes import FilesChanged, ResultMissing
+from tasks.engine.checks import Fact, FilesUnchanged
 from tasks.engine.signals import end_cleanly
-from tasks.engine.step import Below, Fact, Step, interactive
+from tasks.engine.step import Option, Step, as_task
 from tasks.errors import NotTrusted
 from tasks.layout import Layout
-from tasks.records import Record
+from tasks.records import Inputs, Kind
 
 HERE = Path(__file__).parent
 LAYOUT = Layout(HERE, HERE / "state")
@@ -31,17 +33,27 @@ DOIT_CONFIG = {
 end_cleanly()
 
 
+@dataclass(frozen=True)
+class Word:
+    """A record with a word."""
+
+    word: str = ""
+
+
+ONE, TWO, THREE = Kind("one", Word)(), Kind("two", Word)("x"), Kind("three", Word)()
+LOOKS, LOCKS = Kind("looks", Word)(), Kind("locks", Word)()
+
+
 def note(line: str) -> None:
     with (HERE / "ran").open("a") as log:
         log.write(f"{line}\n")
 
 
-def obey(name: str, *, asked: bool | None = None) -> Record | None:
-    """Note that a step ran, and do as ordered."""
-    note(name if asked is None else f"{name} {'asked' if asked else 'needed'}")
+def obey(name: str) -> Word | None:
+    """Do as ordered; the record, if that is the order."""
     order = (HERE / f"do-{name}").read_text() if (HERE / f"do-{name}").exists() else ""
     if order == "fail":
-        raise NotTrusted(f"{name} is not to be trusted", "try another")
+        raise NotTrusted("stage-pointer-empty", stage=name)
     if order == "bug":
         raise ZeroDivisionError("oops")
     if order == "os":
@@ -50,54 +62,63 @@ def obey(name: str, *, asked: bool | None = None) -> Record | None:
         os.write(1, b"waiting\n")
         while not (HERE / "go").exists():
             time.sleep(0.05)
-    if order == "odd":
-        return {"bad": object()}
-    return None
+    return Word(cast(Any, object())) if order == "odd" else None
 
 
-def one() -> Record:
+def one(_: Inputs) -> Word:
+    note("one")
     obey("one")
     words = (HERE / "input").read_text().split()
     (HERE / "result").write_text("big")
-    return {"first": words[0]}
+    return Word(words[0])
 
 
-def two() -> Record:
-    return obey("two") or {"two": records.read(LAYOUT, "one")["first"]}
+def two(inputs: Inputs) -> Word:
+    note("two")
+    return obey("two") or inputs[ONE]
 
 
-def three() -> Record:
-    return obey("three") or {}
+def three(inputs: Inputs) -> Word:
+    note("three")
+    return obey("three") or Word(f"after {inputs[TWO].word}")
 
 
-def looks(*, asked: bool) -> Record:
-    return obey("looks", asked=asked) or {}
+def looks(inputs: Inputs) -> Word:
+    note("looks named" if inputs.request.named else "looks needed")
+    return obey("looks") or Word()
 
 
-def locks(*, asked: bool) -> Record:
-    obey("locks", asked=asked)
+def locks(inputs: Inputs) -> Word:
+    note("locks named" if inputs.request.named else "locks needed")
+    obey("locks")
     (HERE / "lock").write_text("x")
-    return {}
+    return Word()
 
 
-def talk(words: list[str]) -> int:
-    obey("talk")
-    print("words:", words)
-    return 7 if words[:1] == ["seven"] else 0
-
-
-def task_all() -> Iterator[dict[str, Any]]:
-    lock = Fact((HERE / "lock").exists, "the lock is gone")
-    below = Below(HERE / "below")
-    inputs = {"setting": (HERE / "setting").read_text()}
+def task_all() -> Iterator[Any]:
+    lock = Fact((HERE / "lock").exists, ResultMissing)
+    below = FilesUnchanged(HERE / "below", FilesChanged(["files below"]))
+    option = (Option("day", "day", "the day"),)
     steps = [
-        Step("one", "the first", one, files=(HERE / "input",), results=lambda _: [HERE / "result"]),
-        Step("two:x", "the second", two, needs=("one",), fresh=(below,)),
-        Step("three", "the third", three, needs=("two:x",), inputs=inputs),
+        Step(ONE, "the first", one, files=(HERE / "input",), results=lambda _: [HERE / "result"]),
+        Step(TWO, "the second", two, reads=(ONE,), checks=(below,)),
+        Step(
+            THREE,
+            "the third",
+            three,
+            reads=(TWO,),
+            settings={"setting": (HERE / "setting").read_text()},
+        ),
+        Step(LOOKS, "looks outside", looks, options=option),
+        Step(
+            LOCKS,
+            "locks",
+            locks,
+            checks=(lock,),
+            after=(LOOKS.task,),
+            options=option,
+            target=HERE / "lock",
+        ),
     ]
     for step in steps:
-        yield step.as_task(LAYOUT)
-    yield Step("looks", "looks outside", looks).as_asked_task(LAYOUT, LAYOUT.record("looks"))
-    locking = Step("locks", "locks", locks, fresh=(lock,), after=("looks",))
-    yield locking.as_asked_task(LAYOUT, HERE / "lock")
-    yield {"basename": "talk", "pos_arg": "words", **interactive(talk, "talk")}
+        yield as_task(step, LAYOUT)
