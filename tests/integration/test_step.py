@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-
 from tasks.layout import Layout
+from tasks.report.gather import holder
 from tests.kit.files import names
 from tests.kit.programs import python
 from tests.kit.project import PROJECT
@@ -361,7 +361,7 @@ def test_really_side_by_side(site: StepProject, number: signal.Signals, code: in
         assert process.stdout is not None
         assert _waiting(process.stdout, 2)
         holders = [holder(layout, name) for name in ("one", "looks")]
-        pids = [held["process"] for held in holders if held]
+        pids = [held.process for held in holders if held]
         assert len(set(pids)) == 2
         assert f"process {pids[0]} since" in site.doit("one", code=1)
         assert f"process {pids[1]} since" in site.doit("looks", code=1)
@@ -385,7 +385,7 @@ def test_a_worker_that_was_killed_ends_the_run(site: StepProject) -> None:
     with site.start("-n", "2", "three", "looks") as process:
         assert process.stdout is not None
         assert _waiting(process.stdout, 2)
-        held = [found["process"] for name in ("one", "looks") if (found := holder(layout, name))]
+        held = [found.process for name in ("one", "looks") if (found := holder(layout, name))]
         os.kill(held[0], signal.SIGKILL)
         printed, _ = process.communicate(timeout=30)
     assert process.returncode == 1
