@@ -14,7 +14,7 @@ from tasks.system.notes import note
 
 if TYPE_CHECKING:
     from tasks.flow.ephemeral import Admission
-    from tasks.serve.policy import Door
+    from tasks.serve.policy import Location
     from tasks.system.sandbox import Sandbox
 
 _PORTAGE = 250  # the gid of `portage` in every Gentoo stage
@@ -30,23 +30,23 @@ def prove_access(chroot: Chroot, inputs: Inputs) -> AccessTestRecord:
     from tasks.serve import policy
 
     current = inputs[PUBLISH(chroot.name)]
-    group = policy.as_group(client.fullest(current.views))
+    group = policy.group_of_segment(client.fullest(current.views))
     if group == policy.PUBLIC:
         note("access-public", chroot=chroot.name)
         return AccessTestRecord(current.generation, group, (), ())
-    door = policy.binhost(chroot.name, group)
+    location = policy.binhost_location(chroot.name, group)
     others = [other for other in chroot.site.config.access.groups if other != group]
     users = {"member": [group], **({"outsider": others} if others else {})}
     wanted, log = chroot.own.packages, chroot.log("members")
     with (
         chroot.workspace("members") as space,
-        ephemeral.admitting(chroot.site, [door], users, space) as server,
+        ephemeral.admitting(chroot.site, [location], users, space) as server,
     ):
         refused = ("stranger", *(user for user in users if user != "member"))
         for user in refused:
-            with _client(chroot, inputs, door, server, user) as sandbox:
+            with _client(chroot, inputs, location, server, user) as sandbox:
                 clients.refused(sandbox, user, wanted, log)
-        with _client(chroot, inputs, door, server, "member") as sandbox:
+        with _client(chroot, inputs, location, server, "member") as sandbox:
             installed = clients.install(sandbox, wanted, log)
     note(
         "access-proven",
@@ -60,7 +60,7 @@ def prove_access(chroot: Chroot, inputs: Inputs) -> AccessTestRecord:
 
 @contextmanager
 def _client(
-    chroot: Chroot, inputs: Inputs, door: Door, server: Admission, user: str
+    chroot: Chroot, inputs: Inputs, location: Location, server: Admission, user: str
 ) -> Iterator[Sandbox]:
     """A fresh client from the seed, with the password of a user, or with none."""
     from tasks.publish import client as clients
@@ -68,7 +68,7 @@ def _client(
 
     with chroot.workspace(f"members-{user}") as space:
         server.hand_over(user, space / "access", _PORTAGE)
-        url = f"{server.url}/{door.path}"
+        url = f"{server.url}/{location.path}"
         yield sandboxes.from_seed(
             chroot,
             inputs,

@@ -69,15 +69,15 @@ def pack(chroot: Chroot, inputs: Inputs, views: Iterable[str]) -> dict[str, byte
     ]
 
     def address(group: str, channel: str = "") -> str:
-        return f"{stated.url}/{policy.path_of(config.access, chroot.name, group, channel)}"
+        return f"{stated.url}/{policy.binhost_path(config.access, chroot.name, group, channel)}"
 
     packed = {}
     for view in views:
-        group = policy.as_group(view)
+        group = policy.group_of_segment(view)
         place = bundle.Place(
             chroot.name,
             group,
-            policy.path_of(config.access, chroot.name, group),
+            policy.binhost_path(config.access, chroot.name, group),
             address(group),
             {channel: address(group, channel) for channel in config.binhost.channels},
         )

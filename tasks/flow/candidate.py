@@ -111,7 +111,7 @@ def _content(
         header=header,
         stanzas={path: of_set[path] for path in given},
         files=files,
-        views={policy.as_path(group): paths for group, paths in groups.items()},
+        views={policy.path_segment(group): paths for group, paths in groups.items()},
         revisions=sandboxes.repositories(chroot, inputs).commits,
         release={
             "name": chroot.name,
@@ -120,7 +120,7 @@ def _content(
             "config": identity([inputs[ETC(chroot.name)].path, chroot.own.packages]),
         },
         valid_days=site.config.binhost.valid_days,
-        bundles=bundles.pack(chroot, inputs, map(policy.as_path, groups)),
+        bundles=bundles.pack(chroot, inputs, map(policy.path_segment, groups)),
         about={
             "set": record.set,
             "signer": key,

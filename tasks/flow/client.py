@@ -31,16 +31,16 @@ def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
     layout, name = chroot.layout, chroot.name
     current = inputs[PUBLISH(name)]
     view = fullest(current.views)
-    group = policy.as_group(view)
-    path = policy.path_of(chroot.site.config.access, name, group)
+    group = policy.group_of_segment(view)
+    path = policy.binhost_path(chroot.site.config.access, name, group)
     folder = published.place(chroot.binhost, current.generation) / view
     files = bundle.unpacked((folder / bundle.NAME).read_bytes())
     # on loopback, for the length of this block, and for this client: without a password
-    door = replace(policy.binhost(name, group, path), group=policy.PUBLIC)
+    location = replace(policy.binhost_location(name, group, path), group=policy.PUBLIC)
     worker = chroot.site.config.serve.worker
     with (
         chroot.workspace("client") as space,
-        serving([door], layout.state, space / "nginx", worker=worker) as url,
+        serving([location], layout.state, space / "nginx", worker=worker) as url,
     ):
         sandbox = _sandbox(chroot, inputs, files, url, space)
         client.check(sandbox, f"{url}/{path}", name, group, _key(files).fingerprint)

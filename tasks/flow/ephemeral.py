@@ -19,7 +19,7 @@ from tasks.site import Site
 from tasks.system.files import closed_folder, write_atomic
 
 if TYPE_CHECKING:
-    from tasks.serve.policy import Door
+    from tasks.serve.policy import Location
 
 ACCESS = "/run/binmill"  # where a sandbox has what `hand_over` wrote
 # wget(1) finds the password by HOME; in a URL or an argument everybody could read it
@@ -59,9 +59,9 @@ class Admission:
 
 @contextmanager
 def admitting(
-    site: Site, doors: Sequence[Door], members: Mapping[str, Sequence[str]], space: Path
+    site: Site, locations: Sequence[Location], members: Mapping[str, Sequence[str]], space: Path
 ) -> Iterator[Admission]:
-    """nginx over `doors`, with TLS, on loopback, for users (name: groups) with new passwords.
+    """nginx over `locations`, with TLS, on loopback, for users (name: groups) with new passwords.
 
     Its files are in `space`, a workspace, and go with it.
     """
@@ -69,16 +69,16 @@ def admitting(
     from tasks.serve.nginx_process import serving
 
     closed_folder(space / "tls")
-    tls = certificates.throwaway(space / "tls")
+    tls = certificates.self_signed(space / "tls")
     passwords = {name: secrets.token_urlsafe(32) for name in members}
     known: dict[str, users.User] = {
-        name: {"hash": users.hashed(passwords[name]), "groups": list(groups)}
+        name: {"hash": users.hash_password(passwords[name]), "groups": list(groups)}
         for name, groups in members.items()
     }
-    groups = sorted({door.group for door in doors})
+    groups = sorted({location.group for location in locations})
     users.write_password_files(known, groups, space / "passwords", worker_uid(site))
     with serving(
-        doors,
+        locations,
         site.layout.state,
         space / "nginx",
         tls=tls,

@@ -56,13 +56,13 @@ def fetch(chroot: Chroot, inputs: Inputs, binds: Sequence[Bind], log: Path) -> N
     if not groups:
         return
     note("fetch-begins", chroot=chroot.name, groups=groups)
-    doors = [policy.mirror(group) for group in groups]
+    locations = [policy.mirror_location(group) for group in groups]
     with (
         chroot.workspace("fetch") as space,
-        ephemeral.admitting(chroot.site, doors, {chroot.name: groups}, space) as server,
+        ephemeral.admitting(chroot.site, locations, {chroot.name: groups}, space) as server,
     ):
         server.hand_over(chroot.name, space / "access")
-        local = [f"{server.url}/{door.path}" for door in doors]
+        local = [f"{server.url}/{location.path}" for location in locations]
         inside = sandboxes.from_seed(
             chroot,
             inputs,

@@ -63,9 +63,9 @@ def licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
     if access == Access():
         return []
     return [
-        f"licence: {cpv} may not be given to {policy.as_group(view)}"
+        f"licence: {cpv} may not be given to {policy.group_of_segment(view)}"
         for view, stanzas in views.items()
-        for cpv in policy.misplaced(stanzas, policy.as_group(view), access)
+        for cpv in policy.forbidden_packages(stanzas, policy.group_of_segment(view), access)
     ]
 
 

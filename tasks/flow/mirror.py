@@ -22,7 +22,7 @@ def fill(site: Site, inputs: Inputs) -> MirrorRecord:
     with locked(site.layout.busy("distfile"), "the mirror"):
         _sync(site, inputs)
     groups = ("public", *site.config.access.groups)
-    names = {group: sorted(distfiles.held(site.layout.mirror(group))) for group in groups}
+    names = {group: sorted(distfiles.names(site.layout.mirror(group))) for group in groups}
     return MirrorRecord({group: len(each) for group, each in names.items()}, identity(names))
 
 
@@ -54,7 +54,7 @@ def _add(site: Site, files: Sequence[Path], group: str | None) -> None:
             f"say --group with one of: {', '.join(known)}",
         )
     inputs = records.reading(site.layout, tree_keys(site))
-    named = distfiles.wanted(_trees(site, inputs))
+    named = distfiles.listed_distfiles(_trees(site, inputs))
     for file in files:
         name = distfiles.add(file, named, site.layout.mirror(chosen))
         say(f"  {name}: fits its Manifest, for {chosen}")
@@ -65,27 +65,29 @@ def _sync(site: Site, inputs: Inputs) -> None:
     from tasks.serve import distfiles
 
     layout = site.layout
-    named = distfiles.wanted(_trees(site, inputs))
+    named = distfiles.listed_distfiles(_trees(site, inputs))
     public = layout.mirror("public")
-    there = distfiles.held(public)
+    there = distfiles.names(public)
     new, refused = 0, []
     for name, source in _fetched(site):
         known = {dist: True for dist, free in named.get(name, {}).items() if free}
         if not known or name in there:
             continue
         try:
-            distfiles.let_in(source, name, known, public)
+            distfiles.import_file(source, name, known, public)
             new += 1
         except (NotTrusted, FileNotFoundError):  # half a download, or worse; or just now gone
             refused.append(name)
         except BinmillError as error:
             refused.append(name)
             say(f"  {error.message}")
-    write_atomic(public / "layout.conf", distfiles.LAYOUT)
+    write_atomic(public / "layout.conf", distfiles.LAYOUT_CONF)
     gone = 0
     for group in ("public", *site.config.access.groups):
         folder = layout.mirror(group)
-        gone += len(distfiles.tidy(folder, set(named), time.time(), site.config.mirror.keep_days))
+        gone += len(
+            distfiles.delete_outdated(folder, set(named), time.time(), site.config.mirror.keep_days)
+        )
     say(f"  mirror: {new} new, {len(refused)} refused, {gone} deleted")
     for name in refused[:5]:
         say(f"  refused: {name!r} does not fit its Manifest")

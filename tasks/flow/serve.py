@@ -18,7 +18,7 @@ from tasks.system.terminal import say
 if TYPE_CHECKING:
     from tasks.serve.nginx import Clients, Tls
     from tasks.serve.nginx_process import Server
-    from tasks.serve.policy import Door
+    from tasks.serve.policy import Location
 
 _LOG_BYTES = 10 << 20  # of requests, before a new log is begun; the one before is kept
 
@@ -30,8 +30,8 @@ def show_configuration(site: Site) -> None:
     layout = site.layout
     _update_passwords(site)
     say(
-        nginx.server(
-            _doors(site),
+        nginx.server_block(
+            _locations(site),
             str(layout.state),
             str(layout.passwords),
             site.config.binhost.listen,
@@ -46,12 +46,12 @@ def serve_until_interrupted(site: Site) -> None:
     from tasks.serve.nginx_process import running
 
     layout, config = site.layout, site.config
-    doors = _doors(site)
+    locations = _locations(site)
     _update_passwords(site)
     with (
         contextlib.suppress(KeyboardInterrupt),
         running(
-            doors,
+            locations,
             layout.state,
             layout.serve,
             config.binhost.listen,
@@ -62,9 +62,9 @@ def serve_until_interrupted(site: Site) -> None:
             log=layout.access_log,
         ) as server,
     ):
-        for door in doors:
-            if (layout.state / door.folder).is_dir():
-                say(f"  {server.url}/{door.path}/  {door.group}")
+        for location in locations:
+            if (layout.state / location.folder).is_dir():
+                say(f"  {server.url}/{location.path}/  {location.group}")
         say(f"serving; Ctrl-C ends it; {layout.access_log} has the requests")
         _keep_up(site, server)
 
@@ -78,7 +78,7 @@ def _keep_up(site: Site, server: Server) -> NoReturn:
     seen, told = _seen(site), ""
     while True:
         time.sleep(1)
-        if server.ended():
+        if server.has_ended():
             raise BinmillError("nginx has ended", f"read {site.layout.serve / 'error.log'}")
         now = _seen(site)
         log = site.layout.access_log
@@ -89,7 +89,7 @@ def _keep_up(site: Site, server: Server) -> NoReturn:
             if full:
                 log.replace(log.with_suffix(".log.1"))
                 log.touch(mode=0o600)  # and the reload below opens it
-            server.change(_doors(site, at_start=False), _clients(site))
+            server.reload(_locations(site, at_start=False), _clients(site))
             seen, told = now, ""
         except BinmillError as error:
             if str(error) != told:
@@ -102,8 +102,8 @@ def _seen(site: Site) -> list[object]:
     layout, table = site.layout, site.config.serve
     paths = [layout.users, layout.certificates]
     paths += [layout.site / name for name in (table.certificate, table.certificate_key) if name]
-    for door in _all_doors(site):
-        paths += [layout.state / folder for folder in (door.folder, door.earlier) if folder]
+    for location in _all_locations(site):
+        paths += [layout.state / folder for folder in (location.folder, location.earlier) if folder]
     found: list[object] = []
     for path in paths:
         try:
@@ -143,7 +143,7 @@ def add_certificate(site: Site, name: str, groups: Sequence[str], days: int) -> 
 
     layout, known = site.layout, site.config.access.groups
     with _users_locked(site):
-        until = users.add_certificate(
+        until = users.add_with_certificate(
             layout.users, name, groups, known, folder=layout.certificates, days=days
         )
         _update_passwords(site)
@@ -159,7 +159,7 @@ def add_password(site: Site, name: str, groups: Sequence[str]) -> None:
 
     layout = site.layout
     with _users_locked(site):
-        password = users.add(
+        password = users.add_with_password(
             layout.users, name, groups, site.config.access.groups, layout.certificates
         )
         _update_passwords(site)
@@ -171,18 +171,18 @@ def _users_locked(site: Site) -> AbstractContextManager[None]:
     return locked(site.layout.busy("user"), "the list of users")
 
 
-def _doors(site: Site, *, at_start: bool = True) -> list[Door]:
-    """The doors, without what would give a group what it may not have.
+def _locations(site: Site, *, at_start: bool = True) -> list[Location]:
+    """The locations, without what would give a group what it may not have.
 
     An earlier generation that would is closed. A current one is, too, while the server runs; at
     its start that raises NotTrusted, since somebody is there to put it right.
     """
-    open_doors = []
-    for door in _all_doors(site):
-        wrong = _misplaced(site, door.folder, door.group)
+    open_locations = []
+    for location in _all_locations(site):
+        wrong = _misplaced(site, location.folder, location.group)
         if wrong:
             problem = NotTrusted(
-                f"/{door.path}/ would give {door.group} what it may not have: "
+                f"/{location.path}/ would give {location.group} what it may not have: "
                 + ", ".join(wrong[:3])
                 + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
                 "give the whole binhost to another group in [access.binhosts], or name the "
@@ -192,16 +192,18 @@ def _doors(site: Site, *, at_start: bool = True) -> list[Door]:
                 raise problem
             say(f"closed: {problem}")
             continue
-        stale = bool(door.earlier) and _misplaced(site, door.earlier, door.group)
-        open_doors.append(replace(door, earlier="") if stale else door)
-    return open_doors
+        stale = bool(location.earlier) and _misplaced(site, location.earlier, location.group)
+        open_locations.append(replace(location, earlier="") if stale else location)
+    return open_locations
 
 
-def _all_doors(site: Site) -> list[Door]:
-    """Every door that the policy has."""
+def _all_locations(site: Site) -> list[Location]:
+    """Every location that the policy has."""
     from tasks.serve import policy
 
-    return policy.doors(site.config.access, list(site.config.chroots), site.config.binhost.channels)
+    return policy.locations(
+        site.config.access, list(site.config.chroots), site.config.binhost.channels
+    )
 
 
 def _misplaced(site: Site, folder: str, group: str) -> list[str]:
@@ -214,7 +216,7 @@ def _misplaced(site: Site, folder: str, group: str) -> list[str]:
     if not file.is_file():
         return []
     _, stanzas = index.parse(file.read_text(encoding="utf-8"))
-    return policy.misplaced(stanzas, group, site.config.access)
+    return policy.forbidden_packages(stanzas, group, site.config.access)
 
 
 def _tls(site: Site) -> Tls | None:
@@ -231,10 +233,10 @@ def _clients(site: Site) -> Clients | None:
     from tasks.serve import certificates, users
     from tasks.serve.nginx import Clients
 
-    serials = users.serials(users.read(site.layout.users), site.config.access.groups)
+    serials = users.serials_by_group(users.read(site.layout.users), site.config.access.groups)
     if not serials:
         return None
-    return Clients(site.layout.certificates / certificates.AUTHORITY, serials)
+    return Clients(site.layout.certificates / certificates.CA_FILE, serials)
 
 
 def _update_passwords(site: Site) -> None:

@@ -16,9 +16,9 @@ from tasks.serve.nginx import Tls
 from tasks.system.command import Argument, Done, run
 from tasks.system.files import closed_folder, write_atomic
 
-AUTHORITY = "_ca.pem"  # the name of a user does not begin with _
+CA_FILE = "_ca.pem"  # the name of a user does not begin with _
 _KEY = "_ca.key"
-MOST_DAYS = 3650
+MAX_DAYS = 3650
 _DAY = 86400
 # RFC 5280, 4.2.1: a client certificate identifies a client and is good for nothing else
 _EXTENSIONS = """\
@@ -53,7 +53,7 @@ def issue(folder: Path, name: str, days: int) -> Certificate:
         write_atomic(request, key, mode=0o600)
         write_atomic(extensions, _EXTENSIONS)
         to_sign = _request("-new", "-key", request, "-subj", f"/CN={name}")
-        ca = ("-CA", folder / AUTHORITY, "-CAkey", folder / _KEY, "-extfile", extensions)
+        ca = ("-CA", folder / CA_FILE, "-CAkey", folder / _KEY, "-extfile", extensions)
         numbers = ("-days", str(days), "-set_serial", f"0x{serial}")
         signed = _openssl("x509", "-req", "-sha256", *numbers, *ca, text=to_sign)
         write_atomic(folder / f"{name}.pem", key + signed.stdout, mode=0o600)
@@ -69,7 +69,7 @@ def delete(folder: Path, name: str) -> None:
     (folder / f"{name}.pem").unlink(missing_ok=True)
 
 
-def throwaway(folder: Path) -> Tls:
+def self_signed(folder: Path) -> Tls:
     """Make a self-signed certificate for 127.0.0.1, for a server that ends with a block."""
     key, certificate = folder / "server.key", folder / "server.pem"
     write_atomic(key, _private_key(), mode=0o600)
@@ -98,7 +98,7 @@ def check_tls(tls: Tls) -> None:
 
 def _ensure_ca(folder: Path, days: int) -> None:
     """Make the CA unless it exists, its certificate last: where that is, the key is complete."""
-    certificate, key = folder / AUTHORITY, folder / _KEY
+    certificate, key = folder / CA_FILE, folder / _KEY
     closed_folder(folder)
     if not certificate.exists():
         write_atomic(key, _private_key(), mode=0o600)
@@ -109,7 +109,7 @@ def _ensure_ca(folder: Path, days: int) -> None:
         )
         # valid twice as long as any client's, so that it does not expire before one of them
         name = f"binmill clients {secrets.token_hex(4)}"
-        write_atomic(certificate, _self_signed(key, 2 * MOST_DAYS, name, *extensions))
+        write_atomic(certificate, _self_signed(key, 2 * MAX_DAYS, name, *extensions))
         return
     if not key.exists():
         raise BinmillError("client-ca-without-key", path=key, folder=folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tasks.errors import BinmillError, NotTrusted
 from tasks.system.files import copy_plain, digests, sync_folder, write_atomic
 
-LAYOUT = "[structure]\n0=filename-hash BLAKE2B 8\n1=flat\n"
+LAYOUT_CONF = "[structure]\n0=filename-hash BLAKE2B 8\n1=flat\n"
 _NAME = re.compile(r"[^/.\x00-\x20\x7f][^/\x00-\x20\x7f]{0,254}")
 _REQUIRED = ("BLAKE2B", "SHA512")  # Gentoo's manifest-hashes; a line with less is not enough
 _CLOSED = frozenset({"fetch", "mirror"})
@@ -30,7 +30,7 @@ class Dist:
     digests: tuple[tuple[str, str], ...]
 
 
-def parse(manifest: str) -> Iterator[tuple[str, Dist]]:
+def dist_lines(manifest: str) -> Iterator[tuple[str, Dist]]:
     """Yield file name and content of each DIST line; skips lines without all required digests."""
     for line in manifest.split("\n"):
         words = line.split()
@@ -42,7 +42,7 @@ def parse(manifest: str) -> Iterator[tuple[str, Dist]]:
             yield words[1], Dist(int(words[2]), hashes)
 
 
-def wanted(trees: Iterable[Path]) -> dict[str, dict[Dist, bool]]:
+def listed_distfiles(trees: Iterable[Path]) -> dict[str, dict[Dist, bool]]:
     """Collect all distfiles of the trees: name -> DIST line -> whether the file is public.
 
     A file is public if every package that lists it has ebuilds, each ebuild is in the metadata
@@ -52,7 +52,7 @@ def wanted(trees: Iterable[Path]) -> dict[str, dict[Dist, bool]]:
     for tree in trees:
         for manifest in tree.glob("*/*/Manifest"):
             public: bool | None = None
-            for name, dist in parse(manifest.read_text(encoding="utf-8", errors="replace")):
+            for name, dist in dist_lines(manifest.read_text(encoding="utf-8", errors="replace")):
                 if public is None:
                     public = _may_be_mirrored(tree, manifest.parent)
                 dists = listed.setdefault(name, {})
@@ -75,7 +75,7 @@ def check(path: Path, name: str, known: Mapping[Dist, bool]) -> Dist:
     raise NotTrusted("distfile-digest-wrong", name=name)
 
 
-def let_in(
+def import_file(
     source: Path,
     name: str,
     known: Mapping[Dist, bool],
@@ -104,11 +104,11 @@ def let_in(
     finally:
         scratch.unlink(missing_ok=True)
     if not (folder / "layout.conf").is_file():
-        write_atomic(folder / "layout.conf", LAYOUT)
+        write_atomic(folder / "layout.conf", LAYOUT_CONF)
     return dist
 
 
-def held(folder: Path) -> set[str]:
+def names(folder: Path) -> set[str]:
     """The names of a group's distfiles."""
     if not folder.is_dir():
         return set()
@@ -119,7 +119,7 @@ def held(folder: Path) -> set[str]:
     }
 
 
-def drop(folder: Path, name: str) -> None:
+def delete(folder: Path, name: str) -> None:
     """Delete a distfile by both names. Downloads of it that have begun are completed."""
     for path in (folder / hashed_path(name), folder / name):
         path.unlink(missing_ok=True)
@@ -127,7 +127,7 @@ def drop(folder: Path, name: str) -> None:
         (folder / hashed_path(name)).parent.rmdir()
 
 
-def ageing(
+def unlisted_since(
     names: Set[str], named: Set[str], since: Mapping[str, float], now: float
 ) -> dict[str, float]:
     """When each file that no Manifest lists was first seen unlisted (epoch seconds). Pure."""
@@ -139,7 +139,7 @@ def outdated(since: Mapping[str, float], now: float, keep_days: int) -> list[str
     return sorted(name for name, first in since.items() if now - first >= keep_days * 86400)
 
 
-def tidy(folder: Path, named: Set[str], now: float, keep_days: int) -> list[str]:
+def delete_outdated(folder: Path, named: Set[str], now: float, keep_days: int) -> list[str]:
     """Delete a group's files that no Manifest has listed for `keep_days`; returns their names.
 
     `.unnamed.json` beside them says when each was first seen unlisted; without it, counting
@@ -151,10 +151,10 @@ def tidy(folder: Path, named: Set[str], now: float, keep_days: int) -> list[str]
     since: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         since = {str(name): float(first) for name, first in json.loads(file.read_text()).items()}
-    since = ageing(held(folder), named, since, now)
+    since = unlisted_since(names(folder), named, since, now)
     deleted = outdated(since, now, keep_days)
     for name in deleted:
-        drop(folder, name)
+        delete(folder, name)
         del since[name]
     write_atomic(file, json.dumps(since, sort_keys=True) + "\n")
     for scratch in folder.glob(".*.new"):  # of a killed run
@@ -172,7 +172,7 @@ def add(source: Path, known: Mapping[str, Mapping[Dist, bool]], folder: Path) ->
     if not source.is_file():
         raise BinmillError("distfile-not-a-file", path=source)
     # an administrator's file may be a link or have several names; its content is checked anyway
-    let_in(source.resolve(), name, known[name], folder, shutil.copyfile)
+    import_file(source.resolve(), name, known[name], folder, shutil.copyfile)
     return name
 
 

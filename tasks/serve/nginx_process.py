@@ -23,7 +23,7 @@ from tasks.errors import BinmillError, HostLacks
 from tasks.serve import nginx
 from tasks.serve.certificates import check_tls
 from tasks.serve.nginx import Clients, Tls
-from tasks.serve.policy import PUBLIC, Door
+from tasks.serve.policy import PUBLIC, Location
 from tasks.system.command import run, started
 from tasks.system.files import write_atomic
 
@@ -37,18 +37,18 @@ class Server:
 
     url: str
     scratch: Path
-    _config: Callable[[Sequence[Door], Clients | None], str]
+    _config: Callable[[Sequence[Location], Clients | None], str]
     _process: subprocess.Popen[bytes]
 
-    def change(self, doors: Sequence[Door], clients: Clients | None = None) -> None:
-        """Load other doors and client certificates, and the files of `tls` again.
+    def reload(self, locations: Sequence[Location], clients: Clients | None = None) -> None:
+        """Load other locations and client certificates, and the files of `tls` again.
 
         The old worker completes the requests that have begun. If nginx rejects the configuration,
         raises BinmillError and keeps the previous one.
         """
         file = self.scratch / "nginx.conf"
         candidate = self.scratch / "next.conf"
-        write_atomic(candidate, self._config(doors, clients))
+        write_atomic(candidate, self._config(locations, clients))
         paths = ("-e", self.scratch / "test.log", "-p", self.scratch, "-c", candidate)
         test = run("nginx", "-t", "-q", *paths, check=False, timeout=60)
         if test.returncode != 0:
@@ -57,14 +57,14 @@ class Server:
         candidate.replace(file)
         self._process.send_signal(signal.SIGHUP)
 
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Tell whether nginx has ended, which it should not by itself."""
         return self._process.poll() is not None
 
 
 @contextlib.contextmanager
 def serving(
-    doors: Sequence[Door],
+    locations: Sequence[Location],
     state: Path,
     scratch: Path,
     listen: str = ANY_PORT,
@@ -73,16 +73,16 @@ def serving(
     passwords: Path | None = None,
     worker: str = "nobody",
 ) -> Iterator[str]:
-    """Run nginx over unchanging `doors` for the length of the block; yields the base URL."""
+    """Run nginx over unchanging `locations` for the length of the block; yields the base URL."""
     with running(
-        doors, state, scratch, listen, tls=tls, passwords=passwords, worker=worker
+        locations, state, scratch, listen, tls=tls, passwords=passwords, worker=worker
     ) as server:
         yield server.url
 
 
 @contextlib.contextmanager
 def running(
-    doors: Sequence[Door],
+    locations: Sequence[Location],
     state: Path,
     scratch: Path,
     listen: str = ANY_PORT,
@@ -93,15 +93,15 @@ def running(
     worker: str = "nobody",
     log: Path | None = None,
 ) -> Iterator[Server]:
-    """Run nginx over `doors` for the length of the block.
+    """Run nginx over `locations` for the length of the block.
 
-    `passwords` is the folder of password files, required for a door that is not public; `log` gets
-    a line per request. Raises HostLacks if the port, the program or the user is not available,
+    `passwords` is the folder of password files, required for a restricted location; `log` gets a
+    line per request. Raises HostLacks if the port, the program or the user is not available,
     BinmillError for files that cannot be used.
     """
     nginx.check_path(str(state))
-    if passwords is None and any(door.group != PUBLIC for door in doors):
-        raise ValueError("restricted doors need password files")
+    if passwords is None and any(location.group != PUBLIC for location in locations):
+        raise ValueError("restricted locations need password files")
     if tls:
         check_tls(tls)
     state.mkdir(parents=True, exist_ok=True)
@@ -111,15 +111,15 @@ def running(
         address = _address(listener)
         folders = [_open_folder(stack, folder) for folder in (state, passwords) if folder]
 
-        def config(doors: Sequence[Door], clients: Clients | None) -> str:
+        def config(locations: Sequence[Location], clients: Clients | None) -> str:
             root, users = _proc_path(folders[0]), _proc_path(folders[-1])
-            block = nginx.server(doors, root, users, address, tls, clients=clients)
-            return nginx.main(block, scratch, _worker_account(worker, state, doors), log)
+            block = nginx.server_block(locations, root, users, address, tls, clients=clients)
+            return nginx.main_config(block, scratch, _worker_account(worker, state, locations), log)
 
         if log:
             log.touch(mode=0o600)  # requests are private
         file = scratch / "nginx.conf"
-        write_atomic(file, config(doors, clients))
+        write_atomic(file, config(locations, clients))
         pid_file = scratch / "nginx.pid"
         pid_file.unlink(missing_ok=True)  # of a killed run
         process = stack.enter_context(
@@ -167,7 +167,7 @@ def _proc_path(descriptor: int) -> str:
     return f"/proc/self/fd/{descriptor}"
 
 
-def _worker_account(name: str, state: Path, doors: Sequence[Door]) -> str:
+def _worker_account(name: str, state: Path, locations: Sequence[Location]) -> str:
     """The account of nginx's worker, as "USER GROUP", when root starts nginx; else "".
 
     Raises HostLacks for a user that does not exist or is root; BinmillError for a folder that
@@ -182,7 +182,7 @@ def _worker_account(name: str, state: Path, doors: Sequence[Door]) -> str:
         raise HostLacks("nginx-worker-unknown", user=name) from None
     if user.pw_uid == 0:
         raise HostLacks("nginx-worker-is-root", user=name)
-    for folder in [state, *(state / Path(door.folder).parts[0] for door in doors)]:
+    for folder in [state, *(state / Path(location.folder).parts[0] for location in locations)]:
         if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
             raise BinmillError("nginx-worker-locked-out", user=name, folder=folder)
     return f"{name} {group}"

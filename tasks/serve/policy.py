@@ -1,6 +1,6 @@
 """The access policy as one table: each URL prefix, its folder and its group. Pure.
 
-docs/serving.md describes it. Default deny: a path below no door does not exist.
+docs/serving.md describes it. Default deny: a path below no location does not exist.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tasks.config.access import Access
 from tasks.layout import pointer
 
 PUBLIC = "public"
-# The paths below a door that exist, as regular expressions. Of a binhost: the index, the files
+# The paths below a location that exist, as regular expressions. Of a binhost: the index, the files
 # about it, and packages.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*"
 _INDEX = r"(?:Packages(?:\.gz)?|release\.json)(?:\.asc)?"
@@ -30,7 +30,7 @@ _OWNERLESS = frozenset({"virtual", "acct-user", "acct-group"})
 
 
 @dataclass(frozen=True)
-class Door:
+class Location:
     """A URL prefix (`/PATH/`), the folder below state/ that it serves, and the group that may read.
 
     `files` are regular expressions of the paths below the prefix that exist. Files that never
@@ -44,40 +44,40 @@ class Door:
     earlier: str = ""
 
 
-def as_path(group: str) -> str:
+def path_segment(group: str) -> str:
     """Write a group as one part of a path: `site:acme` as `site.acme`. Its names have no dots."""
     return group.replace(":", ".")
 
 
-def as_group(path: str) -> str:
-    """Read a group from a part of a path: the inverse of `as_path`."""
+def group_of_segment(path: str) -> str:
+    """Read a group from a part of a path: the inverse of `path_segment`."""
     return path.replace(".", ":", 1)
 
 
 def binhost_name(chroot: str, group: str) -> str:
     """The name of a group's binhost of a chroot: `java` if public, else `java@site.acme`."""
-    return chroot if group == PUBLIC else f"{chroot}@{as_path(group)}"
+    return chroot if group == PUBLIC else f"{chroot}@{path_segment(group)}"
 
 
-def whole(access: Access, chroot: str) -> str:
+def default_group(access: Access, chroot: str) -> str:
     """The group of `/NAME/`: the one in [access.binhosts], else `public`."""
     return access.binhosts.get(chroot, PUBLIC)
 
 
-def path_of(access: Access, chroot: str, group: str, channel: str = "") -> str:
+def binhost_path(access: Access, chroot: str, group: str, channel: str = "") -> str:
     """The URL path at which members of a group find a chroot's packages."""
     name = f"{chroot}.{channel}" if channel else chroot
-    return name if group == whole(access, chroot) else binhost_name(name, group)
+    return name if group == default_group(access, chroot) else binhost_name(name, group)
 
 
-def binhost(chroot: str, group: str, path: str = "", channel: str = "") -> Door:
-    """The door to a group's view of a channel's generation, and to the previous packages.
+def binhost_location(chroot: str, group: str, path: str = "", channel: str = "") -> Location:
+    """The location of a group's view of a channel's generation, and to the previous packages.
 
     `path` is the binhost's name if it is not given.
     """
-    top, view = f"binhost/{chroot}", as_path(group)
+    top, view = f"binhost/{chroot}", path_segment(group)
     name = f"{chroot}.{channel}" if channel else chroot
-    return Door(
+    return Location(
         path or binhost_name(name, group),
         f"{top}/{pointer(channel)}/{view}",
         group,
@@ -86,24 +86,26 @@ def binhost(chroot: str, group: str, path: str = "", channel: str = "") -> Door:
     )
 
 
-def doors(access: Access, chroots: Sequence[str], channels: Sequence[str] = ()) -> list[Door]:
-    """List all doors of a site: binhosts for each chroot, channel and group, and the mirrors."""
+def locations(
+    access: Access, chroots: Sequence[str], channels: Sequence[str] = ()
+) -> list[Location]:
+    """List all locations of a site: a binhost per chroot, channel and group, and the mirrors."""
     binhosts = []
     for chroot, channel in itertools.product(chroots, ("", *channels)):
-        for_all = whole(access, chroot)
-        path = path_of(access, chroot, for_all, channel)
-        binhosts.append(binhost(chroot, for_all, path, channel))
-        binhosts += [binhost(chroot, group, channel=channel) for group in access.groups]
-    return binhosts + [mirror(group) for group in (PUBLIC, *access.groups)]
+        for_all = default_group(access, chroot)
+        path = binhost_path(access, chroot, for_all, channel)
+        binhosts.append(binhost_location(chroot, for_all, path, channel))
+        binhosts += [binhost_location(chroot, group, channel=channel) for group in access.groups]
+    return binhosts + [mirror_location(group) for group in (PUBLIC, *access.groups)]
 
 
-def mirror(group: str) -> Door:
-    """The door to a group's distfiles."""
-    path = f"mirror/{as_path(group)}"
-    return Door(path, path, group, MIRROR_FILES)
+def mirror_location(group: str) -> Location:
+    """The location of a group's distfiles."""
+    path = f"mirror/{path_segment(group)}"
+    return Location(path, path, group, MIRROR_FILES)
 
 
-def group_of(metadata: Mapping[str, str], access: Access) -> str | None:
+def package_group(metadata: Mapping[str, str], access: Access) -> str | None:
     """The group that a package belongs to; None for a package that must not be published.
 
     `metadata` has CATEGORY, PN, RESTRICT and LICENSE of a binary package, evaluated for its USE
@@ -130,7 +132,7 @@ def views(
     """
     if access == Access():
         return {PUBLIC: sorted(packages)}, []
-    owners = {name: group_of(metadata, access) for name, metadata in sorted(packages.items())}
+    owners = {name: package_group(metadata, access) for name, metadata in sorted(packages.items())}
     only = access.binhosts.get(chroot)
     groups = [only] if only else [PUBLIC, *access.groups]
     found = {
@@ -142,17 +144,19 @@ def views(
 
 
 def metadata(stanza: Mapping[str, str]) -> dict[str, str]:
-    """The metadata for `group_of` from a package's stanza in an index."""
+    """The metadata for `package_group` from a package's stanza in an index."""
     category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
     terms = {key: stanza[key] for key in ("LICENSE", "RESTRICT") if key in stanza}
     return {**terms, "CATEGORY": category, "PN": name}
 
 
-def misplaced(stanzas: Iterable[Mapping[str, str]], group: str, access: Access) -> list[str]:
+def forbidden_packages(
+    stanzas: Iterable[Mapping[str, str]], group: str, access: Access
+) -> list[str]:
     """List the packages (CPV) of an index that `group` may not fetch."""
     found = []
     for stanza in stanzas:
-        owner = group_of(metadata(stanza), access)
+        owner = package_group(metadata(stanza), access)
         if owner not in (PUBLIC, group):
             found.append(stanza.get("CPV", "?"))
     return sorted(found)

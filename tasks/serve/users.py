@@ -17,7 +17,7 @@ from typing import NotRequired, TypedDict
 
 from tasks.errors import BinmillError
 from tasks.serve import certificates
-from tasks.serve.policy import as_path
+from tasks.serve.policy import path_segment
 from tasks.system.command import run
 from tasks.system.files import closed_folder, write_atomic
 
@@ -50,7 +50,7 @@ def read(file: Path) -> dict[str, User]:
     return users
 
 
-def add(
+def add_with_password(
     file: Path,
     name: str,
     groups: Sequence[str],
@@ -66,17 +66,17 @@ def add(
     if folder:
         certificates.delete(folder, name)
     password = secrets.token_urlsafe(32)
-    _put(file, name, {"hash": hashed(password), "groups": sorted(set(groups))})
+    _put(file, name, {"hash": hash_password(password), "groups": sorted(set(groups))})
     return password
 
 
-def add_certificate(
+def add_with_certificate(
     file: Path, name: str, groups: Sequence[str], known: Sequence[str], *, folder: Path, days: int
 ) -> str:
-    """Like `add`, with a certificate and its key in `folder`; returns its last day."""
+    """Like `add_with_password`, with a certificate and key in `folder`; returns its last day."""
     _check(name, groups, known)
-    if not 1 <= days <= certificates.MOST_DAYS:
-        raise BinmillError("certificate-days-invalid", days=days, most=certificates.MOST_DAYS)
+    if not 1 <= days <= certificates.MAX_DAYS:
+        raise BinmillError("certificate-days-invalid", days=days, most=certificates.MAX_DAYS)
     issued = certificates.issue(folder, name, days)
     entry: User = {
         "serial": issued.serial,
@@ -97,7 +97,7 @@ def remove(file: Path, name: str, folder: Path | None = None) -> None:
         certificates.delete(folder, name)
 
 
-def serials(users: dict[str, User], groups: Sequence[str]) -> dict[str, list[str]]:
+def serials_by_group(users: dict[str, User], groups: Sequence[str]) -> dict[str, list[str]]:
     """The serial numbers of the certificates in each group; {} if there are no certificates."""
     holders = [user for _, user in sorted(users.items()) if "serial" in user]
     if not holders:
@@ -105,7 +105,7 @@ def serials(users: dict[str, User], groups: Sequence[str]) -> dict[str, list[str
     return {group: [u["serial"] for u in holders if group in u["groups"]] for group in groups}
 
 
-def hashed(password: str) -> str:
+def hash_password(password: str) -> str:
     """Hash a password as crypt(5), and therefore nginx, reads it: SHA-512 with a salt.
 
     The password goes through a pipe, since every user can see a command line.
@@ -134,7 +134,7 @@ def write_password_files(
     closed_folder(folder)
     if os.geteuid() == 0:
         os.chown(folder, owner, -1)
-    wanted = {as_path(group): password_file(users, group) for group in groups}
+    wanted = {path_segment(group): password_file(users, group) for group in groups}
     for stray in folder.iterdir():
         if stray.name not in wanted:
             stray.unlink()

@@ -124,7 +124,7 @@ def mirror(site: Site, group: str, seen: Seen) -> Iterator[tuple[str, str]]:
     from tasks.serve import distfiles
 
     folder = site.layout.mirror(group)
-    held = distfiles.held(folder)
+    held = distfiles.names(folder)
     if not held:
         return
     keys: list[Key[Any]] = [TREE(), *(OVERLAY(name) for name in site.config.overlays)]
@@ -132,7 +132,7 @@ def mirror(site: Site, group: str, seen: Seen) -> Iterator[tuple[str, str]]:
         trees = [site.layout.export(records.load(site.layout, key).commit) for key in keys]
     except BinmillError:
         return
-    wanted = distfiles.wanted(trees)
+    wanted = distfiles.listed_distfiles(trees)
     for name in sorted(held & wanted.keys()):
         try:
             seen(distfiles.check(folder / name, name, wanted[name]).size)

@@ -300,7 +300,7 @@ def _mirror(site: Site, progress: Progress) -> Iterator[Damage]:
                 "`doit distfile sync` lets it in again"
                 if group == "public"
                 else f"`doit distfile add {name} --group {group}` with a whole one",
-                partial(distfiles.drop, folder, name),
+                partial(distfiles.delete, folder, name),
                 lock="distfile",
             )
 

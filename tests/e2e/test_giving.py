@@ -52,7 +52,7 @@ def test_a_site_with_groups(lab_site: LabSite) -> None:
     raw["chroots"] = {"base": base, "java": {**stack, "groups": [ROLE]}, "outside": stack}
     raw["mirrors"].pop("local", None)
     raw["access"] = {"groups": [ROLE, "site:acme"], "restricted": ROLE, "free": FREE}
-    tls = certificates.throwaway(lab_site.layout.site / "secrets/tls")
+    tls = certificates.self_signed(lab_site.layout.site / "secrets/tls")
     raw["serve"] = {"certificate": str(tls.certificate), "certificate_key": str(tls.key)}
     lab_site.layout.config.write_text(tomli_w.dumps(raw))
     lab_site.doit("binpkgs:base", "overlay:java")
@@ -140,7 +140,7 @@ def test_the_gate_knows_what_a_group_may_have(
 def test_a_generation_that_is_open_to_all_is_noticed(
     lab_site: LabSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proof can fail: an nginx without the guard of its doors lets a stranger in."""
+    """The proof can fail: an nginx without the guard of its locations lets a stranger in."""
     monkeypatch.setattr(os, "environ", {**os.environ, CONFIG_VARIABLE: str(lab_site.layout.config)})
     monkeypatch.setattr(nginx, "PUBLIC", ROLE)
     made = site.load(PROJECT)

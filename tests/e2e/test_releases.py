@@ -74,7 +74,9 @@ class Client:
 def portage(site: Site) -> Iterator[Client]:
     with (
         chroots.workspace(site, "client-releases") as space,
-        serving([policy.binhost("base", policy.PUBLIC)], site.layout.state, space / "nginx") as url,
+        serving(
+            [policy.binhost_location("base", policy.PUBLIC)], site.layout.state, space / "nginx"
+        ) as url,
     ):
         yield Client(site, url, space)
 
@@ -132,9 +134,9 @@ def test_a_channel_moves_only_when_told(site: Site, lab_site: LabSite) -> None:
     assert generation.current(binhost, "stable") == 5
     assert generation.current(binhost, "stable", previous=True) == 2
     assert current(site) == 4
-    for door in policy.doors(site.config.access, ["base"], site.config.binhost.channels):
-        if door.path.startswith("base"):
-            assert (site.layout.state / door.folder / "Packages").is_file(), door
+    for location in policy.locations(site.config.access, ["base"], site.config.binhost.channels):
+        if location.path.startswith("base"):
+            assert (site.layout.state / location.folder / "Packages").is_file(), location
 
 
 @pytest.fixture

@@ -200,13 +200,13 @@ class ServedSite:
 
 
 def clients(folder: Path) -> Clients:
-    serials = users.serials(users.read(folder / "secrets/users.json"), ACCESS.groups)
-    return Clients(folder / "clients" / certificates.AUTHORITY, serials)
+    serials = users.serials_by_group(users.read(folder / "secrets/users.json"), ACCESS.groups)
+    return Clients(folder / "clients" / certificates.CA_FILE, serials)
 
 
 def add_certificate(folder: Path, name: str, groups: list[str]) -> None:
     register, issued = folder / "secrets/users.json", folder / "clients"
-    users.add_certificate(register, name, groups, ACCESS.groups, folder=issued, days=9)
+    users.add_with_certificate(register, name, groups, ACCESS.groups, folder=issued, days=9)
 
 
 def write_bad_certificates(folder: Path) -> None:
@@ -224,7 +224,7 @@ def write_bad_certificates(folder: Path) -> None:
         valid = int(entries["each"]["serial"], 16)
         patch.setattr(secrets, "randbits", lambda _bits: valid & ~(1 << 126))
         certificates.issue(folder / "other-ca", "foreign", 9)
-    tls = certificates.throwaway(folder / "self")
+    tls = certificates.self_signed(folder / "self")
     (folder / "self/self.pem").write_text(tls.key.read_text() + tls.certificate.read_text())
 
 
@@ -234,7 +234,8 @@ def served_site(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     files = write_site(folder / "state")
     register = folder / "secrets/users.json"
     passwords = {
-        name: users.add(register, name, groups, ACCESS.groups) for name, groups in USERS.items()
+        name: users.add_with_password(register, name, groups, ACCESS.groups)
+        for name, groups in USERS.items()
     }
     for name, groups in HOLDERS.items():
         add_certificate(folder, name, groups)
@@ -242,7 +243,7 @@ def served_site(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     password_files = folder / "state/serve/users"
     write_passwords(register, password_files)
     with running(
-        policy.doors(ACCESS, ["base", "java"]),
+        policy.locations(ACCESS, ["base", "java"]),
         folder / "state",
         folder / "nginx",
         tls=tls,
@@ -550,11 +551,11 @@ def test_headers_tell_caches_and_browsers_what_to_do(served_site: ServedSite) ->
 def test_changed_password_file_counts_at_once(served_site: ServedSite) -> None:
     register, path = served_site.register, "/java/Packages"
     folder = served_site.folder / "state/serve/users"
-    password = users.add(register, "late", ["role:java"], ACCESS.groups)
+    password = users.add_with_password(register, "late", ["role:java"], ACCESS.groups)
     assert served_site.status(path, "late", password) == 401
     write_passwords(register, folder)
     assert served_site.status(path, "late", password) == 200
-    newer = users.add(register, "late", ["role:java"], ACCESS.groups)
+    newer = users.add_with_password(register, "late", ["role:java"], ACCESS.groups)
     write_passwords(register, folder)
     assert served_site.status(path, "late", password) == 401
     assert served_site.status(path, "late", newer) == 200
@@ -684,7 +685,7 @@ def test_worker_that_cannot_be_used_is_refused(
 
 
 def test_restricted_location_without_password_files_is_a_bug(tmp_path: Path) -> None:
-    restricted = policy.mirror("role:java")
+    restricted = policy.mirror_location("role:java")
     with pytest.raises(ValueError), serving([restricted], tmp_path / "state", tmp_path / "nginx"):
         pytest.fail("nginx started")
 
@@ -704,11 +705,11 @@ def test_missing_nginx_is_reported(
 
 def test_printed_block_can_be_included_in_other_configuration(tmp_path: Path, tls: Tls) -> None:
     """nginx accepts the output of `doit serve --print` of two sites inside of http { }."""
-    locations = policy.doors(ACCESS, ["base", "java"])
+    locations = policy.locations(ACCESS, ["base", "java"])
     holders = Clients(tls.certificate, {"role:java": ["1F", "2F"], "site:acme": []})
     passwords = str(tmp_path / "users")
-    block = nginx.server(locations, str(tmp_path), passwords, "127.0.0.1:8443", tls)
-    second = nginx.server(
+    block = nginx.server_block(locations, str(tmp_path), passwords, "127.0.0.1:8443", tls)
+    second = nginx.server_block(
         locations, str(tmp_path / "b"), passwords, "127.0.0.1:8444", tls, clients=holders
     )
     assert second.count('"1F" off; "2F" off;') == 1

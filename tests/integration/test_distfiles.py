@@ -73,8 +73,8 @@ def test_sync_imports_public_files_that_builds_fetched(
     assert hashed.read_bytes() == CONTENT
     assert hashed.samefile(public / "free.tar")
     assert not hashed.samefile(inside / "free.tar")  # a chroot can still write to that one
-    assert distfiles.held(public) == {"free.tar"}
-    assert (public / "layout.conf").read_text() == distfiles.LAYOUT
+    assert distfiles.names(public) == {"free.tar"}
+    assert (public / "layout.conf").read_text() == distfiles.LAYOUT_CONF
     assert "1 new, 0 refused, 0 deleted" in capsys.readouterr().out
     run_command(Distfile, site, "sync")
     assert "0 new, 0 refused" in capsys.readouterr().out
@@ -91,7 +91,7 @@ def test_mirror_task_imports_public_files_of_every_chroot(site: Site) -> None:
     inputs = records.reading(site.layout, mirror.tree_keys(site))
     record = mirror.fill(site, inputs)
     assert record.files == {"public": 1, "site:acme": 0, "role:java": 0}
-    assert distfiles.held(site.layout.mirror("public")) == {"free.tar"}
+    assert distfiles.names(site.layout.mirror("public")) == {"free.tar"}
     assert mirror.fill(site, inputs) == record
 
 
@@ -158,7 +158,7 @@ def test_add_refuses_a_file_that_no_manifest_matches(site: Site, tmp_path: Path)
         run_command(Distfile, site, "add", "x", "--group", "site:none")
     with pytest.raises(InvalidCommand, match="FILE"):
         run_command(Distfile, site, "add")
-    assert distfiles.held(site.layout.mirror("role:java")) == set()
+    assert distfiles.names(site.layout.mirror("role:java")) == set()
 
 
 def test_sync_without_an_overlay_names_its_task(site: Site) -> None:
@@ -178,7 +178,7 @@ def test_unlisted_file_is_deleted_after_keep_days(
     assert list(json.loads((public / ".unnamed.json").read_text())) == ["free.tar"]
     monkeypatch.setattr(time, "time", lambda: now + 89 * DAY)
     run_command(Distfile, site, "sync")
-    assert distfiles.held(public) == {"free.tar"}
+    assert distfiles.names(public) == {"free.tar"}
     with (public / "free.tar").open("rb") as slow:  # a download that has begun
         monkeypatch.setattr(time, "time", lambda: now + 91 * DAY)
         run_command(Distfile, site, "sync")
@@ -251,7 +251,7 @@ def test_ca_that_cannot_sign_is_reported(site: Site) -> None:
     with refused(BinmillError, "client-ca-without-key", path=key):
         run_command(User, site, "add", "jan", *words)
     key.with_name("aside").rename(key)
-    certificate = site.layout.certificates / certificates.AUTHORITY
+    certificate = site.layout.certificates / certificates.CA_FILE
     certificate.write_text("damaged")
     with refused(BinmillError, "client-ca-unusable", path=certificate):
         run_command(User, site, "add", "jan", *words)

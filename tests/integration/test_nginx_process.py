@@ -17,15 +17,14 @@ import pytest
 from tasks.errors import BinmillError, HostLacks
 from tasks.publish import generation
 from tasks.serve.nginx_process import serving
-from tasks.serve.policy import PUBLIC
-from tasks.serve.policy import binhost as door_to
+from tasks.serve.policy import PUBLIC, binhost_location
 from tests.kit.processes import alive
 from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 from tests.programs import serve_nothing
 
-BASE = [door_to("base", PUBLIC)]
+BASE = [binhost_location("base", PUBLIC)]
 
 
 def ask(

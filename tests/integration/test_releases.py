@@ -30,9 +30,9 @@ def site(tmp_path: Path) -> SampleBinhost:
 
 @pytest.fixture
 def url(site: SampleBinhost) -> Iterator[str]:
-    doors = policy.doors(Access(), ["base"], ["stable"])
+    locations = policy.locations(Access(), ["base"], ["stable"])
     site.place.chmod(0o755)
-    with serving(doors, site.place, site.place / "nginx") as address:
+    with serving(locations, site.place, site.place / "nginx") as address:
         yield address
 
 

@@ -18,7 +18,7 @@ from tasks.errors import DownloadFailed, NotTrusted
 from tasks.lock import SeedPin
 from tasks.seed.download import StageSource, fetch
 from tasks.serve.nginx_process import serving
-from tasks.serve.policy import PUBLIC, Door
+from tasks.serve.policy import PUBLIC, Location
 from tasks.system import http as downloads
 from tasks.system.files import sha512
 from tasks.system.http import Got, Missing, download, use_proxy
@@ -329,8 +329,8 @@ def nginx(tmp_path: Path, server: ScriptedServer) -> Iterator[tuple[str, Path]]:
         os.utime(root / name / "gen/file", (MADE, MADE))
         (root / name / "current").symlink_to("gen")
     server.answers["*"] = relay(3000)
-    doors = [Door(name, f"{name}/current", PUBLIC, (r"\w+",)) for name in ("one", "two")]
-    with serving(doors, root, tmp_path / "nginx") as url:
+    locations = [Location(name, f"{name}/current", PUBLIC, (r"\w+",)) for name in ("one", "two")]
+    with serving(locations, root, tmp_path / "nginx") as url:
         use_proxy(server.url(""))
         yield url, root
 

@@ -50,7 +50,7 @@ class ServedSite:
         self.folder, self.state = folder, folder / "state"
         self.config = folder / "config.toml"
         self.config.write_text(CONFIG + ACCESS.format(port=port))
-        self.tls = certificates.throwaway(folder)
+        self.tls = certificates.self_signed(folder)
         self.url = f"https://127.0.0.1:{port}"
 
     def publish(self, name: str, number: int, licence: str = "MIT") -> None:
@@ -145,7 +145,7 @@ def test_running_server_follows_changes(tmp_path: Path) -> None:
 
         # a certificate that does not match its key is not loaded until the key arrives
         old = site.tls.certificate.read_text()
-        renewed = certificates.throwaway(tmp_path / "renewed")
+        renewed = certificates.self_signed(tmp_path / "renewed")
         shutil.copy(renewed.certificate, site.tls.certificate)
         deadline = time.monotonic() + 30
         while "nginx rejects its new configuration" not in output.read_text():

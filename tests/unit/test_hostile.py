@@ -197,9 +197,9 @@ def made_of(site: Site) -> dict[str, Any]:
     found["proxies"] = site.proxies
     table = config.serve
     tls = nginx.Tls(*cast(Any, (str(table.certificate), str(table.certificate_key))))
-    doors = policy.doors(config.access, list(config.chroots))
-    found["nginx"] = nginx.server(doors, "/state", "/users", config.binhost.listen, tls)
-    found["nginx.conf"] = nginx.main("", Path("/scratch"), f"{table.worker} x")
+    locations = policy.locations(config.access, list(config.chroots))
+    found["nginx"] = nginx.server_block(locations, "/state", "/users", config.binhost.listen, tls)
+    found["nginx.conf"] = nginx.main_config("", Path("/scratch"), f"{table.worker} x")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The group of a package, the views of groups, and the doors."""
+"""The group of a package, the views of groups, and the locations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACCESS = Access(
 
 def group(cp: str, licence: str = "MIT", restrict: str = "", access: Access = ACCESS) -> str | None:
     category, _, name = cp.partition("/")
-    return policy.group_of(
+    return policy.package_group(
         {"CATEGORY": category, "PN": name, "LICENSE": licence, "RESTRICT": restrict}, access
     )
 
@@ -79,7 +79,7 @@ def test_restricted_package_without_restricted_group_has_no_group() -> None:
 
 
 def test_package_without_metadata_is_restricted() -> None:
-    assert policy.group_of({}, ACCESS) == "role:java"
+    assert policy.package_group({}, ACCESS) == "role:java"
 
 
 PACKAGES = {
@@ -122,12 +122,12 @@ def test_no_view_has_a_package_of_another_group(chroot: str) -> None:
     }
     groups, _ = policy.views(PACKAGES, ACCESS, chroot)
     for group, names in groups.items():
-        assert policy.misplaced([stanzas[name] for name in names], group, ACCESS) == []
+        assert policy.forbidden_packages([stanzas[name] for name in names], group, ACCESS) == []
 
 
-def test_doors_are_binhosts_and_mirrors_of_each_group() -> None:
-    doors = {(d.path, d.folder, d.group) for d in policy.doors(ACCESS, ["base", "java"])}
-    assert doors == {
+def test_locations_are_binhosts_and_mirrors_of_each_group() -> None:
+    locations = {(d.path, d.folder, d.group) for d in policy.locations(ACCESS, ["base", "java"])}
+    assert locations == {
         ("base", "binhost/base/current/public", "public"),
         ("base@site.acme", "binhost/base/current/site.acme", "site:acme"),
         ("base@role.java", "binhost/base/current/role.java", "role:java"),
@@ -140,7 +140,7 @@ def test_doors_are_binhosts_and_mirrors_of_each_group() -> None:
     }
     channels = {
         (d.path, d.folder, d.earlier)
-        for d in policy.doors(ACCESS, ["java"], ["stable"])
+        for d in policy.locations(ACCESS, ["java"], ["stable"])
         if ".stable" in d.path
     }
     top = "binhost/java/channel.stable"
@@ -149,7 +149,7 @@ def test_doors_are_binhosts_and_mirrors_of_each_group() -> None:
         ("java.stable@role.java", f"{top}/role.java", f"{top}.previous/role.java"),
         ("java.stable@site.acme", f"{top}/site.acme", f"{top}.previous/site.acme"),
     }
-    earlier = {d.earlier for d in policy.doors(ACCESS, ["base"])}
+    earlier = {d.earlier for d in policy.locations(ACCESS, ["base"])}
     assert earlier == {
         "",
         *(f"binhost/base/previous/{view}" for view in ("public", "site.acme", "role.java")),
@@ -204,12 +204,12 @@ def test_packages_of_other_groups_in_an_index_are_listed() -> None:
         {"CPV": "broken"},
     ]
     restricted = ["a-b/bound-1", "a-b/closed-1", "a-b/unlicensed-1", "broken"]
-    assert policy.misplaced(stanzas, "public", ACCESS) == restricted
-    assert policy.misplaced(stanzas, "site:acme", ACCESS) == restricted
-    assert policy.misplaced(stanzas, "role:java", ACCESS) == []
-    assert policy.misplaced(stanzas[:1], "public", ACCESS) == []
+    assert policy.forbidden_packages(stanzas, "public", ACCESS) == restricted
+    assert policy.forbidden_packages(stanzas, "site:acme", ACCESS) == restricted
+    assert policy.forbidden_packages(stanzas, "role:java", ACCESS) == []
+    assert policy.forbidden_packages(stanzas[:1], "public", ACCESS) == []
     without_restricted = Access(groups=["role:java"], free=["MIT"])
-    assert policy.misplaced(stanzas, "role:java", without_restricted) == restricted
+    assert policy.forbidden_packages(stanzas, "role:java", without_restricted) == restricted
     ours = {"PATH": "app-misc/ours/ours-1-1.gpkg.tar", "CPV": "app-misc/ours-1", "LICENSE": "MIT"}
-    assert policy.misplaced([ours], "public", ACCESS) == ["app-misc/ours-1"]
-    assert policy.misplaced([ours], "site:acme", ACCESS) == []
+    assert policy.forbidden_packages([ours], "public", ACCESS) == ["app-misc/ours-1"]
+    assert policy.forbidden_packages([ours], "site:acme", ACCESS) == []
