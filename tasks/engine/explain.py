@@ -68,7 +68,11 @@ def _cause(
     status = memory.get_status(task, tasks, get_log=True)
     if status.status == "up-to-date" and not changing:
         return None
-    return next(_causes(task, tasks, status.reasons, changing, memory.get_values(task.name)))
+    reasons = dict(status.reasons)
+    # a record that the task reads for the first time counts as changed for doit
+    known = set(memory._get(task.name, "deps:") or ())
+    reasons["changed_file_dep"] = [p for p in reasons.get("changed_file_dep", ()) if p in known]
+    return next(_causes(task, tasks, reasons, changing, memory.get_values(task.name)))
 
 
 def _causes(
