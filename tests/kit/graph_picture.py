@@ -1,0 +1,81 @@
+"""The picture of the graph in docs/architecture.md, as Mermaid text, made from the graph itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tasks import graph
+from tasks.config.load import Config
+from tasks.engine.step import Step
+from tasks.layout import Layout
+from tasks.site import Site
+
+# Everything that a site can have: a base, a stack, an overlay, groups, a mirror.
+TABLES: dict[str, Any] = {
+    "keys": {"k": {"file": "k.asc", "fingerprints": ["A" * 40]}},
+    "mirrors": {"gentoo": ["https://mirror.example"]},
+    "tree": {"key": "k"},
+    "overlays": {"java": {"url": "https://git.example/java.git"}},
+    "seeds": {"openrc": {"flavour": "openrc", "key": "k"}},
+    "chroots": {
+        "base": {"seed": "openrc", "profile": "default"},
+        "stack": {"base": "base", "overlays": ["java"]},
+    },
+    "access": {"groups": ["site:acme"]},
+    "serve": {"certificate": "c.pem", "certificate_key": "k.pem"},
+    "mirror": {},
+}
+Edge = tuple[str, str]
+
+
+def mermaid() -> str:
+    """The graph of one stack: arrows are records that are read, without those that follow."""
+    place = Path("/site")
+    site = Site(Layout(place, place / "state"), Config.model_validate(TABLES))
+    steps = graph.steps(site)
+    edges = dict.fromkeys(edge for step in steps for edge in _edges(step, site))
+    reduced = [edge for edge in edges if edge in _reduced(set(edges))]
+    later = [(each, step.task) for step in steps for each in step.after]
+    names = dict.fromkeys(name for edge in (*later, *reduced) for name in edge)
+    nodes = [f'  {_id(name)}["{name}"]' for name in names if ":" in name]
+    arrows = [f"  {_id(a)} -. only if nothing is frozen yet .-> {_id(b)}" for a, b in later]
+    arrows += [f"  {_id(a)} --> {_id(b)}" for a, b in reduced]
+    return "\n".join(["flowchart LR", *nodes, *arrows, ""])
+
+
+def _edges(step: Step[Any], site: Site) -> Iterable[Edge]:
+    """What a step reads; its own chroot is NAME, the one below BASE."""
+    below = site.config.chroots[step.chroot].base if step.chroot else None
+
+    def label(task: str) -> str:
+        kind, colon, name = task.partition(":")
+        return f"{kind}{colon}{'BASE' if name and name == below else 'NAME' if name else ''}"
+
+    for key in step.reads:
+        yield label(key.task), label(step.task)
+    if site.layout.lock in step.files:
+        yield "lock", label(step.task)
+
+
+def _reduced(edges: set[Edge]) -> set[Edge]:
+    """The edges that no longer way replaces."""
+
+    def reaches(start: str, end: str, without: Edge) -> bool:
+        seen, waiting = {start}, [start]
+        while waiting:
+            here = waiting.pop()
+            for a, b in edges - {without}:
+                if a == here and b not in seen:
+                    if b == end:
+                        return True
+                    seen.add(b)
+                    waiting.append(b)
+        return False
+
+    return {edge for edge in edges if not reaches(*edge, edge)}
+
+
+def _id(name: str) -> str:
+    return name.replace(":", "_")
