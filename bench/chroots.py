@@ -197,7 +197,7 @@ def _exporting(place: Path, rounds: int, scale: float) -> list[Row]:
         shutil.rmtree(place / "clone")
         settle(repository)
         start = time.perf_counter()
-        export.export(repository, commit, place / "exported", place / "trash")
+        export.export_commit(repository, commit, place / "exported", place / "trash")
         cold.append(time.perf_counter() - start)
         mounted += [_mounted(place, place / "exported") for _ in range(9)]
         shutil.rmtree(place / "exported")

@@ -13,8 +13,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.snapshot.freeze import freeze, newest
-from tasks.snapshot.mirror import Tarball
+from tasks.snapshot.download import VerifiedArchive
+from tasks.snapshot.freeze import freeze_archive
+from tasks.snapshot.frozen_days import newest
 from tasks.system.gpgv import Signature
 
 if __name__ == "__main__":
@@ -22,9 +23,11 @@ if __name__ == "__main__":
     found = re.search("[0-9]{8}", archive.name)
     day = datetime.strptime(found[0] if found else "", "%Y%m%d").replace(tzinfo=UTC).date()
     with archive.open("rb") as stream:
-        tarball = Tarball(archive, stream, "http://mirror.example/", digest, Signature("A" * 40, 0))
+        verified = VerifiedArchive(
+            archive, stream, "http://mirror.example/", digest, Signature("A" * 40, 0)
+        )
         newest(repository)
         start = time.perf_counter()
-        done = freeze(repository, tarball, day, "gentoo")
+        done = freeze_archive(repository, verified, day, "gentoo")
         took = time.perf_counter() - start
     print(done.frozen.commit, done.changed, f"{took:.3f}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench import portage_tree
 from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, rested, row, seconds, settle
 from tasks.snapshot.archive import tree_files
-from tasks.snapshot.freeze import tidy
+from tasks.snapshot.repository import repack
 from tasks.system.files import digests_of
 
 FIRST = date(2026, 11, 19)
@@ -123,7 +123,7 @@ def _thirty_days(place: Path) -> dict[str, str]:
         subprocess.run(freezing(repository, archive), check=True, stdout=subprocess.DEVNULL)
         archive.unlink()
         start = time.perf_counter()
-        tidy(repository)
+        repack(repository)
         spent += time.perf_counter() - start
         tree = portage_tree.next_day(tree, seed=number)
     kept, packs = _megabytes(repository), len(list(repository.glob("objects/pack/*.pack")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -31,16 +30,17 @@ class Log(SiteCommand):
         parser.add_argument("--json", action="store_true", help="as JSON, for a program")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
-        from tasks.snapshot import changes, freeze
+        from tasks.snapshot import changes, changes_report, frozen_days
 
         repository = site.layout.tree
-        days = changes.pick(freeze.tags(repository), arguments.days)
-        difference = changes.changes(repository, *days)
+        days = changes.choose_days(frozen_days.tags(repository), arguments.days)
+        difference = changes.compare(repository, *days)
         if arguments.json:
-            say(json.dumps(changes.as_json(difference), indent=1))
+            say(changes_report.as_json(difference))
         else:
             width, rows = shutil.get_terminal_size().columns, _ROWS if sys.stdout.isatty() else None
-            say(changes.text(difference, name=site.config.tree.name, width=width, rows=rows))
+            name = site.config.tree.name
+            say(changes_report.as_text(difference, name=name, width=width, rows=rows))
 
 
 class Show(SiteCommand):

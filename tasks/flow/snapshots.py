@@ -1,4 +1,4 @@
-"""snapshot: from the mirrors to a frozen day; and what changed between two of them."""
+"""snapshot: freeze the newest day from the mirrors, and push it to the remote."""
 
 from __future__ import annotations
 
@@ -7,111 +7,114 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks import lock as lock_file
 from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.flow import upstream_updates
+from tasks.messages import Field
 from tasks.records import Inputs, SnapshotRecord
 from tasks.site import Site
 from tasks.system.files import locked
-from tasks.system.terminal import say
+from tasks.system.notes import Note, note
 
 if TYPE_CHECKING:
-    from tasks.snapshot.freeze import Freeze, Frozen
-    from tasks.snapshot.mirror import Source, Tarball
+    from tasks.snapshot.download import Source, VerifiedArchive
+    from tasks.snapshot.freeze import FreezeResult
+    from tasks.snapshot.frozen_days import FrozenDay
 
 _HOUR = 3600
-_PART_SECONDS = 7 * 24 * _HOUR  # half a download that nobody went on with
+_PARTIAL_SECONDS = 7 * 24 * _HOUR  # a partial download that no run resumed is deleted after this
 
 
 def freeze_newest(site: Site, inputs: Inputs) -> SnapshotRecord:
     """Freeze the newest snapshot if it is newer than all that is frozen, or that of option `day`.
 
-    Pushes what the remote lacks, and says what else upstream has beyond the pins. The record is
-    about the newest frozen day, whatever `day` was.
+    Pushes what the remote lacks, and notes what upstream has beyond the pins. The record is about
+    the newest frozen day, whatever `day` was.
     """
-    from tasks.snapshot import freeze
+    from tasks.snapshot import frozen_days, repository
 
     day = inputs.request.options.get("day", "")
-
-    done = _picked(site, day_of(day, "--date")) if day else _newest(site)
-    newest = freeze.newest(site.layout.tree)
+    outcome = _freeze_requested(site, day_of(day, "--date")) if day else _freeze_newer(site)
+    note(outcome.code, **outcome.fields)
+    newest = frozen_days.newest(site.layout.tree)
     assert newest is not None  # noqa: S101 - else one of the two has raised
-    _push(site, newest, done)
+    _push(site, newest)
     upstream_updates.look(site)
     try:
-        freeze.tidy(site.layout.tree)
-    except BinmillError as failed:  # all that was wanted is done
-        say(f"  {failed.message}")
+        repository.repack(site.layout.tree)
+    except BinmillError as error:  # the day is frozen and pushed
+        note("not-repacked", cause=error.message)
     return SnapshotRecord(newest.tag, newest.commit, newest.timestamp, newest.sha512, newest.signer)
 
 
-def frozen_day(site: Site, day: date) -> Freeze:
-    """That day's snapshot from the mirrors, frozen on purpose; raises when nobody has it."""
-    return _take(site, day, exact=True)
+def freeze_day(site: Site, day: date) -> FreezeResult:
+    """Freeze that day's snapshot from the mirrors; raises DownloadFailed when none has it."""
+    return _freeze(site, day, exact=True)
 
 
-def day_of(tag: str, where: str) -> date:
-    """The day that a tag stands for; raises BinmillError saying `where` it is none."""
+def day_of(tag: str, source: str) -> date:
+    """Parse a tag; raises BinmillError that names the source of a text that is no day."""
     try:
         if re.fullmatch(r"[0-9]{8}", tag):  # strptime takes 2026315 for one, too
             return datetime.strptime(tag, "%Y%m%d").replace(tzinfo=UTC).date()
     except ValueError:
         pass
-    raise BinmillError(f"{where}: {tag!r} is not a day", "write it as the tags are, as 20260315")
+    raise BinmillError("not-a-day", source=source, text=tag)
 
 
-def _newest(site: Site) -> str:
-    """Freeze what is newer than all that is frozen or locked; returns what to say of it."""
-    from tasks.snapshot import freeze
+def _freeze_newer(site: Site) -> Note:
+    """Freeze the newest day that is newer than all that is frozen or locked, if there is one."""
+    from tasks.snapshot import frozen_days
     from tasks.system.http import Missing
 
-    tree = site.config.tree
-    held = freeze.newest(site.layout.tree)
-    pinned = _locked(site)  # a lost state must not make us fall behind
+    newest = frozen_days.newest(site.layout.tree)
+    pinned = _locked_day(site)  # a lost state must not lead back behind the lock
     days = [
         day
-        for day in _days(tree.lookback_days)
-        if f"{day:%Y%m%d}" >= pinned and (held is None or f"{day:%Y%m%d}" > held.tag)
+        for day in _possible_days(site.config.tree.lookback_days)
+        if f"{day:%Y%m%d}" >= pinned and (newest is None or f"{day:%Y%m%d}" > newest.tag)
     ]
     least = _earliest(day_of(pinned, site.layout.lock.name)) - 1 if pinned else 0
-    floor = max(held.timestamp if held else 0, least)
-    refused: list[BinmillError] = []
+    floor = max(newest.timestamp if newest else 0, least)
+    refusal: BinmillError | None = None
     for day in days:
         try:
-            done = _take(site, day, floor=floor)
-            _warn_if_old(site, done.frozen)
-            return _told(site, done)
+            result = _freeze(site, day, floor=floor)
+            _warn_if_old(site, result.frozen)
+            return _frozen_note(site, result)
         except Missing:
             continue
-        except NotTrusted as bad:  # an older day that is new to us is better than none
-            refused.append(bad)
-            say(f"  {day:%Y%m%d} was refused: {bad.message}")
-    if refused:
-        raise NotTrusted("nothing newer was accepted: " + refused[0].message, refused[0].hint)
-    if held is None:
-        limit = f" that is not older than {pinned}, which is locked" if pinned else ""
-        raise BinmillError(
-            f"no mirror has a snapshot of the last {tree.lookback_days} days{limit}",
-            "check [mirrors], or raise [tree] lookback_days in config.toml",
-        )
-    _not_too_old(site, held)
-    return _nothing_newer(site, held, asked=bool(days))
+        except NotTrusted as error:  # an older day that is new here is better than none
+            refusal = refusal or error
+            note("day-refused", day=f"{day:%Y%m%d}", cause=error.message)
+    if refusal:
+        raise NotTrusted("nothing-newer-accepted", cause=refusal.message, advice=refusal.hint)
+    if newest is None:
+        raise _no_snapshot(site.config.tree.lookback_days, pinned)
+    _check_age(site, newest)
+    return _nothing_newer(site, newest, looked=bool(days))
 
 
-def _picked(site: Site, day: date) -> str:
-    from tasks.snapshot import freeze
-
-    name, tag = site.config.tree.name, f"{day:%Y%m%d}"
-    held = freeze.read(site.layout.tree, tag)
-    if held is not None:
-        return f"{name} {tag} is frozen already, as {held.commit[:7]}"
-    newest = freeze.newest(site.layout.tree)
-    said = _told(site, frozen_day(site, day))
-    older = newest is not None and newest.tag > tag
-    return f"{said}; it was asked for, {newest.tag} stays the newest" if older and newest else said
+def _no_snapshot(lookback: int, pinned: str) -> BinmillError:
+    if pinned:
+        return BinmillError("no-snapshot-since-lock", lookback=lookback, pinned=pinned)
+    return BinmillError("no-snapshot", lookback=lookback)
 
 
-def _take(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Freeze:
-    from tasks.snapshot import freeze, manifests, mirror
+def _freeze_requested(site: Site, day: date) -> Note:
+    from tasks.snapshot import frozen_days
+
+    tag = f"{day:%Y%m%d}"
+    frozen = frozen_days.read(site.layout.tree, tag)
+    if frozen is None:
+        return _frozen_note(site, freeze_day(site, day))
+    return Note(
+        "frozen-already", {"name": site.config.tree.name, "tag": tag, "commit": frozen.commit}
+    )
+
+
+def _freeze(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> FreezeResult:
+    from tasks.snapshot import download, freeze, manifests
 
     tree = site.config.tree
     with (
@@ -119,34 +122,36 @@ def _take(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Free
         site.scratch("snapshot") as scratch,
     ):
 
-        def check(place: Path, commit: str) -> None:
-            wanted = tree.manifests == "always"
-            if wanted or (tree.manifests == "when-signed" and manifests.signed(place, commit)):
-                manifests.check(place, commit, site.role(tree.key), scratch, site.layout.trash)
+        def check(quarantined: Path, commit: str) -> None:
+            if tree.manifests == "always" or (
+                tree.manifests == "when-signed" and manifests.is_signed(quarantined, commit)
+            ):
+                role = site.role(tree.key)
+                manifests.verify(quarantined, commit, role, scratch, site.layout.trash)
 
-        def accept(tarball: Tarball) -> Freeze:
-            _follow(site)
-            return freeze.freeze(
-                site.layout.tree, tarball, day, tree.name, exact=exact, floor=floor, check=check
+        def accept(archive: VerifiedArchive) -> FreezeResult:
+            _fast_forward(site)
+            return freeze.freeze_archive(
+                site.layout.tree, archive, day, tree.name, exact=exact, floor=floor, check=check
             )
 
-        return mirror.take(_source(site), day, accept)
+        return download.fetch(_source(site), day, accept)
 
 
 def _source(site: Site) -> Source:
-    from tasks.snapshot.mirror import Source
+    from tasks.snapshot.download import Source
     from tasks.system.files import closed_folder
     from tasks.system.resumable import discard
 
     tree = site.config.tree
     closed_folder(site.layout.downloads)
-    for part in site.layout.downloads.glob(f"{tree.name}-*.tar.xz*"):
-        if part.stat().st_mtime < _now().timestamp() - _PART_SECONDS:
-            discard(part)
+    for file in site.layout.downloads.glob(f"{tree.name}-*.tar.xz*"):
+        if file.stat().st_mtime < _now().timestamp() - _PARTIAL_SECONDS:
+            discard(file)
     return Source(site.mirrors, tree.name, site.role(tree.key), site.layout.downloads)
 
 
-def _days(count: int) -> list[date]:
+def _possible_days(count: int) -> list[date]:
     """The days whose snapshots can exist, newest first: that of day D is made on D+1."""
     last = _now().date() - timedelta(days=1)
     return [last - timedelta(days=back) for back in range(count)]
@@ -157,87 +162,77 @@ def _now() -> datetime:
 
 
 def _earliest(day: date) -> int:
-    """The earliest time that the snapshot of a day can have in it, in epoch seconds."""
+    """The earliest time that the snapshot of a day can have inside, in epoch seconds."""
     return int(datetime.combine(day, datetime.min.time(), UTC).timestamp()) + 24 * _HOUR
 
 
-def _locked(site: Site) -> str:
+def _locked_day(site: Site) -> str:
     """The locked day, or ""."""
-    from tasks import lock
-
-    held = lock.load(site.layout)
-    return held.tree.tag if held else ""
+    lock = lock_file.load(site.layout)
+    return lock.tree.tag if lock else ""
 
 
-def _told(site: Site, done: Freeze) -> str:
-    frozen = done.frozen
-    count = f"{done.changed:,} file{'s' * (done.changed != 1)}"
-    if done.since:
-        count += f" {'changed since' if done.since < frozen.tag else 'unlike'} {done.since}"
-    return (
-        f"frozen {site.config.tree.name} {frozen.tag} as {frozen.commit[:7]} "
-        f"(tag {frozen.tag}, {count})"
-    )
+def _frozen_note(site: Site, result: FreezeResult) -> Note:
+    frozen = result.frozen
+    fields: dict[str, Field] = {
+        "name": site.config.tree.name,
+        "tag": frozen.tag,
+        "commit": frozen.commit,
+        "files": result.changed,
+    }
+    if result.since is None:
+        return Note("frozen-first", fields)
+    code = "frozen-newer" if result.since < frozen.tag else "frozen-older"
+    return Note(code, {**fields, "since": result.since})
 
 
-def _nothing_newer(site: Site, held: Frozen, *, asked: bool) -> str:
-    from tasks.snapshot import mirror
+def _nothing_newer(site: Site, newest: FrozenDay, *, looked: bool) -> Note:
+    """The note that no day was frozen; `looked` tells whether a newer one was possible."""
+    from tasks.snapshot import download
 
-    if not asked:
-        return f"no newer snapshot than {held.tag} (there can be none before tomorrow)"
-    count = len(site.mirrors)
-    told = mirror.seen(_source(site), day_of(held.tag, "tag"))
-    says = f"mirror says {told:%Y-%m-%dT%H:%MZ}, " if told else ""
-    return f"no newer snapshot than {held.tag} ({says}{count} mirror{'s' * (count > 1)} asked)"
+    if not looked:
+        return Note("nothing-newer-possible", {"tag": newest.tag})
+    fields: dict[str, Field] = {"tag": newest.tag, "mirrors": len(site.mirrors)}
+    time = download.received_at(_source(site), day_of(newest.tag, "tag"))
+    if time is None:
+        return Note("nothing-newer", fields)
+    return Note("nothing-newer-since", {**fields, "time": f"{time:%Y-%m-%d %H:%M} UTC"})
 
 
-def _not_too_old(site: Site, held: Frozen) -> None:
-    """Raise Stale when there was nothing newer for too long: somebody may hold it back."""
-    hours, limit = _hours_old(held), site.config.tree.fail_hours
+def _check_age(site: Site, newest: FrozenDay) -> None:
+    """Raise Stale where there was nothing newer for too long: mirrors may be withholding it."""
+    hours, limit = _hours_old(newest), site.config.tree.fail_hours
     if limit and hours > limit:
-        raise Stale(
-            f"nothing newer than {held.tag} for {hours} h (more than {limit} h): the mirrors are "
-            "out of date, or somebody holds the newer ones back",
-            "ask another mirror ([mirrors] in config.toml), or raise [tree] fail_hours",
-        )
-    _warn_if_old(site, held)
+        raise Stale("snapshots-too-old", tag=newest.tag, hours=hours, limit=limit)
+    _warn_if_old(site, newest)
 
 
-def _warn_if_old(site: Site, frozen: Frozen) -> None:
+def _warn_if_old(site: Site, frozen: FrozenDay) -> None:
     hours, limit = _hours_old(frozen), site.config.tree.warn_hours
     if limit and hours > limit:
-        say(f"  {frozen.tag} is {hours} h old (more than {limit} h): are the mirrors behind?")
+        note("snapshot-old", tag=frozen.tag, hours=hours, limit=limit)
 
 
-def _hours_old(frozen: Frozen) -> int:
+def _hours_old(frozen: FrozenDay) -> int:
     return int(_now().timestamp() - frozen.timestamp) // _HOUR
 
 
-def _follow(site: Site) -> None:
+def _fast_forward(site: Site) -> None:
     from tasks.snapshot import remote
 
-    where = site.config.tree.remote
-    if where:
+    url = site.config.tree.remote
+    if url:
         try:
-            remote.follow(site.layout.tree, where)
-        except BinmillError as failed:  # freezing needs no remote; the push will say it again
-            say(f"  {failed.message}")
+            remote.fast_forward(site.layout.tree, url)
+        except BinmillError as error:  # freezing needs no remote; the push reports it again
+            note("remote-not-read", cause=error.message)
 
 
-def _push(site: Site, newest: Frozen, done: str) -> None:
-    """Say what was done, and where it went; what was done is said also when nothing goes there."""
+def _push(site: Site, newest: FrozenDay) -> None:
     from tasks.snapshot import remote
     from tasks.system.http import public
 
-    where = site.config.tree.remote
-    pushed: list[str] = []
-    try:
-        if where:
-            pushed = remote.push(site.layout.tree, where, newest)
-    except BinmillError:
-        say(f"  {done}")
-        raise
-    if where and pushed:
-        told = all(f"(tag {tag}," in done for tag in pushed)
-        done += f", pushed {'' if told else ', '.join(pushed) + ' '}to {public(where)}"
-    say(f"  {done}")
+    url = site.config.tree.remote
+    tags = remote.push(site.layout.tree, url, newest) if url else []
+    if url and tags:
+        note("days-pushed", tags=tags, remote=public(url))

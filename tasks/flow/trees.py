@@ -1,17 +1,14 @@
-"""lock, tree, overlay: from frozen days and branches to pinned repositories as plain files."""
+"""lock, tree, overlay: pin days, branches and stages; export pinned commits as plain files."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from tasks import lock as lock_file
 from tasks.errors import BinmillError, Stale
 from tasks.flow import upstream_updates
-from tasks.lock import Lock, SeedPin, TreePin
+from tasks.lock import Gap, Lock, SeedPin, TreePin
 from tasks.records import Inputs, LockRecord, OverlayRecord, TreeRecord
 from tasks.site import Site
-from tasks.system.terminal import say
+from tasks.system.notes import note
 
 
 def resolve(site: Site, inputs: Inputs) -> LockRecord:
@@ -21,117 +18,114 @@ def resolve(site: Site, inputs: Inputs) -> LockRecord:
     """
     from tasks.snapshot import overlays
 
-    tree = inputs.request.options.get("tree", "")
-    held = lock_file.load(site.layout)
-    gaps = held.missing(site.config) if held else []
-    old = None if inputs.request.named and not tree else held
-
-    def keep(kind: str, name: str, resolve: Callable[[], Any]) -> Any:
-        pins = getattr(old, f"{kind}s") if old else {}
-        return pins[name] if name in pins and f"{kind} {name}" not in gaps else resolve()
-
-    made = Lock(
-        tree=old.tree if old and not tree else _frozen(site, tree),
+    day = inputs.request.options.get("tree", "")
+    previous = lock_file.load(site.layout)
+    kept = None if inputs.request.named and not day else previous
+    gaps = kept.gaps(site.config) if kept else []
+    lock = Lock(
+        tree=kept.tree if kept and not day else _tree_pin(site, day),
         overlays={
-            name: keep(
-                "overlay",
-                name,
-                lambda n=name, o=entry: overlays.head(  # type: ignore[misc]
-                    site.layout.overlay(n), o
-                ),
-            )
-            for name, entry in site.config.overlays.items()
+            name: kept.overlays[name]
+            if kept and Gap("overlay", name) not in gaps
+            else overlays.branch_head(site.layout.overlay(name), overlay)
+            for name, overlay in site.config.overlays.items()
         },
         seeds={
-            name: keep("seed", name, lambda n=name: _stage(site, n, held))  # type: ignore[misc]
+            name: kept.seeds[name]
+            if kept and Gap("seed", name) not in gaps
+            else _seed_pin(site, name, previous)
             for name in site.config.seeds
         },
     )
-    if made == held:
-        say(f"  {site.layout.lock.name} is unchanged (tree {made.tree.tag})")
+    if lock == previous:
+        note("lock-unchanged", name=site.layout.lock.name, tag=lock.tree.tag)
     else:
-        lock_file.write(site.layout, made)
-        say(f"  wrote {site.layout.lock}: tree {made.tree.tag} at {made.tree.commit[:12]}")
-        for line in _moves(held, made):
-            say(f"  {line}")
+        lock_file.write(site.layout, lock)
+        note("lock-written", path=site.layout.lock, tag=lock.tree.tag, commit=lock.tree.commit)
+        if previous:
+            _note_moved_pins(previous, lock)
     return LockRecord()
 
 
-def _frozen(site: Site, tag: str) -> TreePin:
-    """The frozen day of that tag, or the newest."""
-    from tasks.snapshot import freeze
+def _tree_pin(site: Site, tag: str) -> TreePin:
+    """The pin of a frozen day, or of the newest where `tag` is empty."""
+    from tasks.snapshot import frozen_days
 
-    days = freeze.tags(site.layout.tree)
-    if not days:
+    tags = frozen_days.tags(site.layout.tree)
+    if not tags:
         raise Stale("nothing-frozen")
-    found = freeze.read(site.layout.tree, freeze.known(tag, days) if tag else days[-1])
-    assert found is not None  # noqa: S101 - it is one of the tags
-    return TreePin(tag=found.tag, commit=found.commit)
+    day = frozen_days.read(site.layout.tree, frozen_days.require(tag, tags) if tag else tags[-1])
+    assert day is not None  # noqa: S101 - it is one of the tags
+    return TreePin(tag=day.tag, commit=day.commit)
 
 
-def _stage(site: Site, name: str, held: Lock | None) -> SeedPin:
-    """A seed's pin: of a mirror's build, never an older one than before, or of one's own file."""
+def _seed_pin(site: Site, name: str, previous: Lock | None) -> SeedPin:
+    """The pin of a seed: of a mirror's build, never older than the previous one, or of a file."""
     from tasks.seed import download
 
     entry = site.config.seeds[name]
     if entry.file is not None:
         return SeedPin(path=entry.file, sha512=str(entry.sha512))
-    pin = held.seeds.get(name) if held else None
-    before = pin.build if pin and pin.serves(entry) else ""
+    pin = previous.seeds.get(name) if previous else None
+    oldest = pin.build if pin and pin.serves(entry) else ""
     source = download.StageSource(entry, site.mirrors, site.layout.downloads)
-    return download.resolve(source, site.role(str(entry.key)), before)
+    return download.resolve(source, site.role(str(entry.key)), oldest)
 
 
-def _moves(old: Lock | None, new: Lock) -> Iterator[str]:
-    """What a new lock pins otherwise than the old one, beside the tree; a line for each."""
-    if old is None:
-        return
+def _note_moved_pins(old: Lock, new: Lock) -> None:
+    """Note every overlay and seed that the new lock pins elsewhere."""
     for name, overlay in new.overlays.items():
-        if (was := old.overlays.get(name)) and was.commit != overlay.commit:
-            yield f"overlay {name}: {was.commit[:7]} -> {overlay.commit[:7]} ({overlay.branch})"
+        before = old.overlays.get(name)
+        if before and before.commit != overlay.commit:
+            note(
+                "overlay-pin-moved",
+                overlay=name,
+                old=before.commit,
+                new=overlay.commit,
+                branch=overlay.branch,
+            )
     for name, seed in new.seeds.items():
-        if (before := old.seeds.get(name)) and before.sha512 != seed.sha512:
-            yield f"seed {name}: {before.path} -> {seed.path}"
+        pin = old.seeds.get(name)
+        if pin and pin.sha512 != seed.sha512:
+            note("seed-pin-moved", seed=name, old=pin.path, new=seed.path)
 
 
 def export_tree(site: Site, inputs: Inputs) -> TreeRecord:
-    """Check out the locked commit of the tree: from here, the remote, or the mirrors."""
-    from tasks.snapshot import export, freeze, overlays, remote
+    """Export the locked commit of the tree, which is here, on the remote or on the mirrors."""
+    from tasks.snapshot import export, frozen_days, remote
+    from tasks.snapshot.repository import has_commit
 
     pin = inputs.lock().tree
     layout = site.layout
-    if not overlays.has(layout.tree, pin.commit) and site.config.tree.remote:
+    if not has_commit(layout.tree, pin.commit) and site.config.tree.remote:
         try:
-            remote.fetch(layout.tree, site.config.tree.remote, pin.tag)
-        except BinmillError as failed:  # the mirrors may have that day, and give the same commit
-            say(f"  {failed.message}")
-    if not overlays.has(layout.tree, pin.commit):
+            remote.fetch_day(layout.tree, site.config.tree.remote, pin.tag)
+        except BinmillError as error:  # the mirrors may have that day, and give the same commit
+            note("remote-not-read", cause=error.message)
+    if not has_commit(layout.tree, pin.commit):
         _freeze_again(site, pin)
-    frozen = freeze.read(layout.tree, pin.tag)
-    if frozen is None or frozen.commit != pin.commit:
-        raise BinmillError(
-            f"the tree repository's tag {pin.tag} is not the locked commit {pin.commit[:12]}",
-            "was config.lock edited by hand? take it back, or run `doit lock`",
-        )
-    export.export(layout.tree, pin.commit, layout.export(pin.commit), layout.trash)
-    return TreeRecord(pin.tag, pin.commit, frozen.timestamp)
+    day = frozen_days.read(layout.tree, pin.tag)
+    if day is None or day.commit != pin.commit:
+        raise BinmillError("tag-not-locked-commit", tag=pin.tag, commit=pin.commit)
+    export.export_commit(layout.tree, pin.commit, layout.export(pin.commit), layout.trash)
+    return TreeRecord(pin.tag, pin.commit, day.timestamp)
 
 
 def _freeze_again(site: Site, pin: TreePin) -> None:
-    """A lock from elsewhere: the same day, frozen here, is the same commit."""
-    from tasks.flow.snapshots import day_of, frozen_day
+    """Freeze the day of a lock from another machine: it becomes the same commit here."""
+    from tasks.flow.snapshots import day_of, freeze_day
 
-    frozen_day(site, day_of(pin.tag, site.layout.lock.name))
+    freeze_day(site, day_of(pin.tag, site.layout.lock.name))
 
 
 def export_overlay(site: Site, name: str, inputs: Inputs) -> OverlayRecord:
-    """Check out an overlay's pinned commit; say where its branch is by now."""
+    """Export an overlay's pinned commit; note where its branch is by now."""
     from tasks.snapshot import export, overlays
 
     pin = lock_file.pinned(inputs.lock().overlays, "overlay", name)
     pin = upstream_updates.with_password(site, name, pin)
     repository = site.layout.overlay(name)
-    overlays.obtain(repository, pin)
+    overlays.fetch_pinned(repository, pin)
     upstream_updates.of_overlay(site, name, pin)
-    export.export(repository, pin.commit, site.layout.export(pin.commit), site.layout.trash)
+    export.export_commit(repository, pin.commit, site.layout.export(pin.commit), site.layout.trash)
     return OverlayRecord(pin.commit)

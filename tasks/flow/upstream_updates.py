@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks import lock as lock_file
 from tasks import updates
 from tasks.errors import BinmillError
-from tasks.lock import OverlayPin, SeedPin
+from tasks.lock import Gap, OverlayPin, SeedPin
 from tasks.site import Site
 from tasks.system.notes import Note, note
 
@@ -15,25 +15,25 @@ def look(site: Site) -> None:
 
     A server that does not answer is a note: the pins do not depend on it.
     """
-    from tasks.snapshot import overlays
+    from tasks.snapshot.repository import has_commit
 
     lock = lock_file.load(site.layout)
     if lock is None:
         return
-    gaps = lock.missing(site.config)  # there is no update of another address or flavour
+    gaps = lock.gaps(site.config)  # there is no update of another address or flavour
     for name in site.config.overlays:
         repository = site.layout.overlay(name)
-        if f"overlay {name}" not in gaps and repository.is_dir():
+        if Gap("overlay", name) not in gaps and repository.is_dir():
             pin = lock.overlays[name]
             try:
-                here = overlays.has(repository, pin.commit)
-            except BinmillError as failed:
-                note("update-unknown", cause=failed.message)
+                present = has_commit(repository, pin.commit)
+            except BinmillError as error:
+                note("update-unknown", cause=error.message)
                 continue
-            if here:
+            if present:
                 of_overlay(site, name, with_password(site, name, pin))
     for name in site.config.seeds:
-        if f"seed {name}" not in gaps:
+        if Gap("seed", name) not in gaps:
             of_seed(site, name, lock.seeds[name])
 
 
@@ -43,35 +43,30 @@ def with_password(site: Site, name: str, pin: OverlayPin) -> OverlayPin:
 
 
 def of_overlay(site: Site, name: str, pin: OverlayPin) -> None:
-    """Say where an overlay's branch is, when that is not where it is pinned."""
+    """Note where an overlay's branch is, where that is not the pinned commit."""
     from tasks.snapshot import overlays
 
     try:
-        update = overlays.moved(site.layout.overlay(name), pin)
-    except BinmillError as failed:  # the pinned commit is here
-        note("update-unknown", cause=failed.message)
+        update = overlays.branch_update(site.layout.overlay(name), pin)
+    except BinmillError as error:  # the pinned commit is here
+        note("update-unknown", cause=error.message)
         return
-    _keep(
-        site,
-        f"overlay:{name}",
-        pin.commit,
-        Note("overlay-moved", {"update": update}) if update else None,
-    )
+    _keep(site, f"overlay:{name}", pin.commit, update)
 
 
 def of_seed(site: Site, name: str, pin: SeedPin) -> None:
-    """Say which build of a stage is the newest by its signed pointer, when that is not the pin."""
+    """Note the newest build of a stage by its signed pointer, where that is not the pin."""
     from tasks.seed import download
 
     entry = site.config.seeds[name]
     if entry.file is not None or entry.build is not None:
         return
-    place = site.layout.news(f"seed:{name}").parent  # `doit lock` may use downloads/ now
+    folder = site.layout.news(f"seed:{name}").parent  # `doit lock` may use downloads/ now
     try:
-        source = download.StageSource(entry, site.mirrors, place)
+        source = download.StageSource(entry, site.mirrors, folder)
         path = download.newest_build(source, site.role(str(entry.key)), pin.build).path
-    except BinmillError as failed:
-        note("update-unknown", cause=failed.message)
+    except BinmillError as error:
+        note("update-unknown", cause=error.message)
         return
     build = path.partition("/")[0]
     newer = Note("seed-newer", {"seed": name, "build": build, "pinned": pin.build})

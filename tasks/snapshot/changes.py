@@ -1,4 +1,4 @@
-"""Changes between two frozen days, by package, and their rendering as text and JSON.
+"""Changes between two frozen days, by package.
 
 One `git diff-tree` lists the files that differ, one listing of the older day the versions that
 existed; the rest is sorting. File names are hostile: what is no package by the rules of the
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import text as words
 from tasks.errors import BinmillError, Stale
-from tasks.snapshot import freeze
+from tasks.snapshot import frozen_days
 from tasks.system.git import bare, explained
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -40,12 +39,10 @@ _PLACES = {
     "other": r"(?s)(.+)",
 }
 _HOW = {"A": "new", "D": "gone"}  # git's letters; any other is a change
-_MARKS = {"new": "+", "gone": "-", "changed": ""}
 # A package is new or gone as a whole; bumped: a version was added, whatever else happened;
 # trimmed: versions were removed, none added; changed: the same versions, other ebuilds; touched:
 # files/, Manifest or metadata.xml only.
 KINDS = ("new", "gone", "bumped", "trimmed", "changed", "touched")
-_SINGULAR = {"eclasses": "eclass", "profiles": "profile", "licenses": "license"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Changes:
         return [package for package in self.packages if package.kind == kind]
 
 
-def pick(tags: list[str], days: list[str]) -> tuple[str, str]:
+def choose_days(tags: list[str], days: list[str]) -> tuple[str, str]:
     """Choose the two days to compare: the last two, one and the newest, or the two given.
 
     Raises Stale when too few are frozen, BinmillError for a day that is not.
@@ -112,7 +109,7 @@ def pick(tags: list[str], days: list[str]) -> tuple[str, str]:
         raise Stale("nothing-frozen")
     if len(tags) < 2:
         raise Stale("one-day-frozen", day=tags[0])
-    days = [freeze.known(day, tags) for day in days]
+    days = [frozen_days.require(day, tags) for day in days]
     if len(days) > 2:
         raise BinmillError("too-many-days", number=len(days))
     if days == tags[-1:]:
@@ -121,21 +118,21 @@ def pick(tags: list[str], days: list[str]) -> tuple[str, str]:
     return old, new
 
 
-def changes(repository: Path, old: str, new: str) -> Changes:
+def compare(repository: Path, old: str, new: str) -> Changes:
     """Compare two days, or two commits by their full ids.
 
     Raises Stale when there is no repository yet, BinmillError for a day that is not in it.
     """
     listing = _output(repository, "ls-tree -r --name-only", old)
     fields = iter(_output(repository, "diff-tree -r --no-renames --name-status", old, new))
-    return compared(old, new, list(zip(fields, fields, strict=True)), listing)
+    return sort_changes(old, new, list(zip(fields, fields, strict=True)), listing)
 
 
 def _output(repository: Path, command: str, *commits: str) -> list[str]:
     """Run a git command on these commits, each of which may be a day; returns its fields (-z)."""
     if not (repository / "HEAD").exists():
         raise Stale("nothing-frozen")
-    tags = freeze.tags(repository)
+    tags = frozen_days.tags(repository)
     for name in commits:  # only these get onto git's command line
         if name not in tags and not _COMMIT.fullmatch(name):
             raise BinmillError("day-not-frozen", day=name, newest=tags[-5:])
@@ -145,7 +142,9 @@ def _output(repository: Path, command: str, *commits: str) -> list[str]:
     return str(out).split("\0")[:-1]
 
 
-def compared(old: str, new: str, differing: list[tuple[str, str]], listing: list[str]) -> Changes:
+def sort_changes(
+    old: str, new: str, differing: list[tuple[str, str]], listing: list[str]
+) -> Changes:
     """Sort git's output: `differing` is (letter, path), `listing` every path of the older day."""
     ebuilds: dict[str, dict[str, str]] = {}  # package -> version -> letter
     places: dict[str, dict[str, str]] = {place: {} for place in _PLACES}
@@ -176,7 +175,7 @@ def _packages(
     for name, letters in sorted(ebuilds.items()):
         added, removed = ({v for v in letters if letters[v] == letter} for letter in "AD")
         after, changed = (before[name] - removed) | added, set(letters) - added - removed
-        versions = (tuple(sorted(each, key=order)) for each in (before[name], after, changed))
+        versions = (tuple(sorted(each, key=version_key)) for each in (before[name], after, changed))
         packages.append(PackageChange(name, *versions))
     return tuple(packages)
 
@@ -195,7 +194,7 @@ def _placed(path: str) -> tuple[str, str]:
     return place, name if name.isascii() and name.isprintable() else ascii(name)
 
 
-def order(version: str) -> tuple[Any, ...]:
+def version_key(version: str) -> tuple[Any, ...]:
     """Return the key by which versions sort as in PMS 3.3."""
 
     def number(digits: str) -> tuple[int, str]:  # of any length; int() has a limit
@@ -214,73 +213,3 @@ def order(version: str) -> tuple[Any, ...]:
         number(revision),
         version,
     )
-
-
-def text(changes: Changes, *, name: str = "gentoo", width: int = 100, rows: int | None = 9) -> str:
-    """Render for people: a headline, then each list in at most `rows` lines of `width` columns.
-
-    With `rows` None everything, one item to a line. `1.0 -> 1.1` is the newest version before and
-    after, live ones (9999) aside; `+` was added, `-` removed.
-    """
-    lists = {kind: list(map(_package_text, changes.of_kind(kind))) for kind in KINDS}
-    for place, names in changes.others.items():
-        lists[place] = [f"{_MARKS[how]}{path}" for path, how in names.items()]
-    lists = {kind: items for kind, items in lists.items() if items}
-    counts = _counts(changes, lists)
-    counts[0] = f"{name} {changes.since} -> {changes.until}: {counts[0]}"
-    head = _rows(counts, width, len(counts)).strip()
-    parts = [
-        f"{kind} ({len(items):,})\n{_rows(items, width, rows)}" for kind, items in lists.items()
-    ]
-    return "\n\n".join([head, *parts])
-
-
-def as_json(changes: Changes) -> dict[str, Any]:
-    """Render for programs: dicts, lists, strings and numbers."""
-    return {
-        "since": changes.since,
-        "until": changes.until,
-        "files": changes.files,
-        "derived": changes.derived,
-        **{kind: list(map(asdict, changes.of_kind(kind))) for kind in KINDS},
-        **changes.others,
-    }
-
-
-def _counts(changes: Changes, lists: Mapping[str, list[str]]) -> list[str]:
-    counts = [f"{words.count(changes.files, 'file')} ({changes.derived:,} derived)"]
-    for kind, items in lists.items():
-        noun = _SINGULAR.get(kind, kind) if len(items) == 1 else kind
-        if kind in KINDS and len(counts) == 1:  # only the first one says that these are packages
-            counts.append(f"{words.count(len(items), 'package')} {kind}")
-        else:
-            counts.append(f"{len(items):,} {noun}")
-    return counts
-
-
-def _package_text(package: PackageChange) -> str:
-    if not package.before or not package.after:
-        return "-".join([package.name, *package.after[-1:]])
-    old, new = (
-        [v for v in versions if "9999" not in v][-1:]  # the newest, if any is a release
-        for versions in (package.before, package.after)
-    )
-    arrow = old and new and old != new
-    parts = [f"{old[0]} -> {new[0]}"] if arrow else []
-    parts += [f"+{version}" for version in package.added if not (arrow and [version] == new)]
-    parts += [f"-{version}" for version in package.removed if not (arrow and [version] == old)]
-    if package.changed:
-        parts += [f"({' '.join(package.changed)} changed)"] if parts else package.changed
-    return " ".join([package.name, *parts])
-
-
-def _rows(items: list[str], width: int, rows: int | None) -> str:
-    """Fill lines with items; what exceeds `rows` is only counted."""
-    lines: list[list[str]] = []
-    for item in items:
-        if rows is None or not lines or len(", ".join([*lines[-1], item])) + 3 > width:
-            lines.append([])
-        lines[-1].append(item)
-    left = sum(map(len, lines[rows:])) if rows is not None else 0
-    shown = ("\n  " if rows is None else ",\n  ").join(map(", ".join, lines[:rows]))
-    return f"  {shown}\n  and {left:,} more" if left else f"  {shown}"

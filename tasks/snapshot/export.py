@@ -17,7 +17,7 @@ from tasks.system.git import bare, explained
 _ALLOWED_MODES = {"100644", "100755", "120000", "040000"}
 
 
-def export(repository: Path, commit: str, target: Path, trash: Path) -> None:
+def export_commit(repository: Path, commit: str, target: Path, trash: Path) -> None:
     """Write a commit's files to `target`; does nothing if it exists.
 
     Times are the commit's, the owner is the caller. Raises NotTrusted for submodules and other

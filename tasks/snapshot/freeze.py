@@ -3,14 +3,12 @@
 The tagged commit has no parent and every date in it is the snapshot's own, so its id is a
 function of the snapshot: each machine that freezes the same day gets the same commit and tag.
 The branch `main` links the days for `git log`; its commits are this repository's own and name the
-mirror of each day. The tags also record what later snapshots are compared with: the latest time,
-the digest and the signer.
+mirror of each day. frozen_days.py reads the tags.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gc
 import re
 from collections.abc import Callable, Iterator
@@ -20,80 +18,67 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.errors import BinmillError, NotTrusted
-from tasks.snapshot import incoming
+from tasks.errors import NotTrusted
+from tasks.snapshot import fast_import, frozen_days
 from tasks.snapshot.archive import TreeFile, tree_files
-from tasks.snapshot.incoming import WHO, Import, Importer
-from tasks.system.files import locked
-from tasks.system.git import bare, explained
+from tasks.snapshot.fast_import import WHO, ImportedCommit, Importer
+from tasks.snapshot.frozen_days import FrozenDay
+from tasks.snapshot.repository import exclusive
+from tasks.system.git import explained
 from tasks.system.http import public
 
 if TYPE_CHECKING:
     from git import Repo
 
-    from tasks.snapshot.mirror import Tarball
+    from tasks.snapshot.download import VerifiedArchive
 
-_DAY_SECONDS = 86400
 _NO_COMMIT = "0" * 40
 _TIMESTAMP = "metadata/timestamp.x"
-_TAG = re.compile(r"[0-9]{8}")
-_FIELDS = "%(objecttype) %(*objecttype) %(*objectname)%0a%(contents)"  # git-for-each-ref(1)
-_COMMIT = re.compile("tag commit ([0-9a-f]{40})")
 
 # a further check of a commit in quarantine, by its repository and id; raises NotTrusted
 Check = Callable[[Path, str], None]
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A frozen day: its commit, the time inside (epoch), digest and signer of the archive."""
-
-    tag: str
-    commit: str
-    timestamp: int
-    sha512: str
-    signer: str
-
-
-@dataclass(frozen=True)
-class Freeze:
+class FreezeResult:
     """Result of freezing: `changed` counts the files that differ from the day `since`, if any."""
 
-    frozen: Frozen
+    frozen: FrozenDay
     changed: int
     since: str | None
 
 
-def freeze(
+def freeze_archive(
     repository: Path,
-    tarball: Tarball,
+    archive: VerifiedArchive,
     day: date,
     name: str,
     *,
     exact: bool = False,
     floor: int = 0,
     check: Check = lambda _place, _commit: None,
-) -> Freeze:
+) -> FreezeResult:
     """Commit and tag an archive; freezing the same archive again changes nothing.
 
     The time inside must belong to `day`, exactly to that day where `exact`, and be later than
     `floor` (epoch seconds). Raises NotTrusted where it does not, where that day is already frozen
     with other content, or where `check` refuses the commit.
     """
-    archive = tarball.path.name
+    filename = archive.path.name
     with (
-        tree_files(tarball.stream, archive) as files,  # first: xz takes longest
-        alone(repository) as repo,
-        incoming.quarantine(repository) as quarantined,
+        tree_files(archive.stream, filename) as files,  # first: xz takes longest
+        exclusive(repository) as repo,
+        fast_import.quarantine(repository) as quarantined,
         _no_garbage_collection(),
     ):
-        last = newest(repository)
-        commit, timestamp = _imported(quarantined, tarball, files, last, day=day, name=name)
-        tag = tag_of(timestamp)
+        last = frozen_days.newest(repository)
+        commit, timestamp = _imported(quarantined, archive, files, last, day=day, name=name)
+        tag = frozen_days.tag_of(timestamp)
         if exact and tag != f"{day:%Y%m%d}":
-            raise NotTrusted("snapshot-of-other-day", archive=archive, tag=tag)
-        frozen = Frozen(tag, commit.commit, timestamp, tarball.sha512, tarball.signature.signer)
-        existing = read(repository, tag)
+            raise NotTrusted("snapshot-of-other-day", archive=filename, tag=tag)
+        signer = archive.signature.signer
+        frozen = FrozenDay(tag, commit.commit, timestamp, archive.sha512, signer)
+        existing = frozen_days.read(repository, tag)
         if existing is not None and existing != frozen:
             raise NotTrusted(
                 "frozen-with-other-content",
@@ -103,12 +88,12 @@ def freeze(
                 commit=frozen.commit,
             )
         if timestamp <= floor:
-            raise NotTrusted("snapshot-too-old", archive=archive, time=_utc(timestamp))
+            raise NotTrusted("snapshot-too-old", archive=filename, time=_utc(timestamp))
         if existing is None:
             check(quarantined, frozen.commit)
-            incoming.release(quarantined, repository)
-            _reference(repo, frozen, name, public(tarball.url), last)
-        return Freeze(frozen, commit.changed, last.tag if last else None)
+            fast_import.release(quarantined, repository)
+            _reference(repo, frozen, name, public(archive.url), last)
+        return FreezeResult(frozen, commit.changed, last.tag if last else None)
 
 
 @contextlib.contextmanager
@@ -123,134 +108,45 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@contextlib.contextmanager
-def alone(repository: Path) -> Iterator[Repo]:
-    """Lock a repository and delete what killed imports left in it; raises Busy."""
-
-    def sweep() -> None:
-        # git's own locks are files, and outlive it; no reference's name can end like this
-        for pattern in (
-            "objects/pack/tmp_*",
-            "objects/pack/.tmp-*",
-            "fast_import_*",
-            "*.lock",
-            "refs/**/*.lock",
-        ):
-            for leftover in repository.glob(pattern):
-                leftover.unlink(missing_ok=True)
-
-    repo = bare(repository)
-    with locked(repository / "binmill.busy", f"the repository {repository.name}"):
-        sweep()
-        try:
-            yield repo
-        finally:
-            sweep()
-
-
-def tidy(repository: Path) -> None:
-    """Combine small packs, so that a year of days stays a few packs (git-repack(1)).
-
-    Only packs that are small beside the next larger one are rewritten, which takes a fraction of a
-    second after a day. What fast-import packed in the archive's order, versions side by side, is
-    as small as after a full repack.
-    """
-    with (
-        alone(repository) as repo,
-        explained("repository-not-packed", repository, name=repository.name),
-    ):
-        repo.git.repack("--geometric=2", "-d", "-q")
-
-
-def tag_of(timestamp: int) -> str:
-    """The tag of a snapshot made at `timestamp`: the day before, as it is made at 00:45 UTC."""
-    return datetime.fromtimestamp(timestamp - _DAY_SECONDS, UTC).strftime("%Y%m%d")
-
-
-def tags(repository: Path) -> list[str]:
-    """List the frozen days, oldest first."""
-    if not (repository / "HEAD").exists():
-        return []
-    with explained("tags-unreadable", repository, path=repository):
-        return sorted(t.name for t in bare(repository).tags if _TAG.fullmatch(t.name))
-
-
-def known(tag: str, days: list[str]) -> str:
-    """Return `tag` if it is one of the frozen `days`; raises BinmillError that suggests one."""
-    if tag in days:
-        return tag
-    newest_days = days[-5:]
-    near = difflib.get_close_matches(tag, days, n=1, cutoff=0.6)
-    if near:
-        raise BinmillError("day-misspelt", day=tag, suggestion=near[0], newest=newest_days)
-    raise BinmillError("day-not-frozen", day=tag, newest=newest_days)
-
-
-def newest(repository: Path) -> Frozen | None:
-    """Read the newest frozen day; None where no day is frozen."""
-    days = tags(repository)
-    return read(repository, days[-1]) if days else None
-
-
-def read(repository: Path, tag: str) -> Frozen | None:
-    """Read a frozen day from its tag; None where there is no such tag."""
-    if not (repository / "HEAD").exists() or not _TAG.fullmatch(tag):
-        return None
-    with explained("tag-unreadable", repository, path=repository, tag=tag):
-        printed = str(bare(repository).git.for_each_ref(f"refs/tags/{tag}", format=_FIELDS))
-    if not printed:
-        if tag in tags(repository):  # git skips a reference whose content is damaged
-            raise BinmillError("tag-damaged", path=repository, tag=tag)
-        return None
-    target, _, message = printed.partition("\n")
-    fields = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)
-    commit = _COMMIT.fullmatch(target)
-    with contextlib.suppress(KeyError, ValueError):
-        if commit:
-            time = int(fields["timestamp"])
-            return Frozen(tag, commit[1], time, fields["sha512"], fields["signer"])
-    raise BinmillError("tag-foreign", path=repository, tag=tag)
-
-
 def _imported(
     quarantined: Path,
-    tarball: Tarball,
+    archive: VerifiedArchive,
     files: Iterator[TreeFile],
-    last: Frozen | None,
+    last: FrozenDay | None,
     *,
     day: date,
     name: str,
-) -> tuple[Import, int]:
+) -> tuple[ImportedCommit, int]:
     """Import the archive's files as a commit in quarantine; also returns the time inside."""
-    archive = tarball.path.name
+    filename = archive.path.name
     timestamp: int | None = None
     with (
-        explained("snapshot-not-stored", archive=archive),
-        Importer(quarantined, archive, last.commit if last else None) as importer,
+        explained("snapshot-not-stored", archive=filename),
+        Importer(quarantined, filename, last.commit if last else None) as importer,
     ):
         for file in files:
             if file.path == _TIMESTAMP:
-                timestamp = _checked_time(file.data, day, archive)
+                timestamp = _checked_time(file.data, day, filename)
             importer.add(file)
         if timestamp is None:
-            raise NotTrusted("snapshot-without-time", archive=archive, path=_TIMESTAMP)
+            raise NotTrusted("snapshot-without-time", archive=filename, path=_TIMESTAMP)
         with ThreadPoolExecutor(1) as pool:  # git does not need this process to commit
-            digest = pool.submit(tarball.digest)
-            commit = importer.commit(f"{name} {tag_of(timestamp)}\n", timestamp)
-    if digest.result() != tarball.sha512:
-        raise NotTrusted("snapshot-modified", archive=archive)
+            digest = pool.submit(archive.digest)
+            commit = importer.commit(f"{name} {frozen_days.tag_of(timestamp)}\n", timestamp)
+    if digest.result() != archive.sha512:
+        raise NotTrusted("snapshot-modified", archive=filename)
     return commit, timestamp
 
 
-def _checked_time(data: bytes, day: date, archive: str) -> int:
+def _checked_time(data: bytes, day: date, filename: str) -> int:
     """Parse the time inside, which must fit the requested day (as emerge-webrsync has it)."""
     first = data.split(maxsplit=1)[:1]
     if not first or not re.fullmatch(rb"[0-9]{9,11}", first[0]):
-        raise NotTrusted("snapshot-time-unreadable", archive=archive, path=_TIMESTAMP)
+        raise NotTrusted("snapshot-time-unreadable", archive=filename, path=_TIMESTAMP)
     timestamp = int(first[0])
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     if not start <= datetime.fromtimestamp(timestamp, UTC) <= start + timedelta(days=2):
-        raise NotTrusted("snapshot-time-wrong", archive=archive, time=_utc(timestamp))
+        raise NotTrusted("snapshot-time-wrong", archive=filename, time=_utc(timestamp))
     return timestamp
 
 
@@ -258,7 +154,7 @@ def _utc(timestamp: int) -> str:
     return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _reference(repo: Repo, frozen: Frozen, name: str, url: str, last: Frozen | None) -> None:
+def _reference(repo: Repo, frozen: FrozenDay, name: str, url: str, last: FrozenDay | None) -> None:
     """Update the branch and create the tag, in one transaction.
 
     A day older than the newest gets a tag only: the branch never moves back.
@@ -279,7 +175,7 @@ def _reference(repo: Repo, frozen: Frozen, name: str, url: str, last: Frozen | N
         _fed(repo, "\n".join(["start", *changes, "prepare", "commit", ""]), "update-ref", "--stdin")
 
 
-def _branch_commit(repo: Repo, frozen: Frozen, head: str | None, message: str) -> str:
+def _branch_commit(repo: Repo, frozen: FrozenDay, head: str | None, message: str) -> str:
     """Make the branch's next commit: the day's tree, with the branch and the day as parents."""
     if head and frozen.commit in [p.hexsha for p in repo.commit(head).parents]:
         return head  # a kill came between the two references

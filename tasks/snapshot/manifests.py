@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import NotTrusted
-from tasks.snapshot.export import export
+from tasks.snapshot.export import export_commit
 from tasks.system.files import remove_tree, write_atomic
 from tasks.system.git import bare, explained
 from tasks.system.gpgv import Role, verify_clearsigned
@@ -25,7 +25,7 @@ _UNLISTED = {"metadata/.checksum-test-marker"}
 _SLACK_SECONDS = 86400
 
 
-def signed(repository: Path, commit: str) -> bool:
+def is_signed(repository: Path, commit: str) -> bool:
     """Return True if a commit has a top Manifest with an OpenPGP signature in it, good or bad.
 
     A Manifest with something before the signed part counts as signed.
@@ -37,7 +37,7 @@ def signed(repository: Path, commit: str) -> bool:
         return _CLEARSIGNED in git.cat_file("-p", f"{commit}:{_TOP}", stdout_as_string=False)
 
 
-def check(repository: Path, commit: str, role: Role, scratch: Path, trash: Path) -> None:
+def verify(repository: Path, commit: str, role: Role, scratch: Path, trash: Path) -> None:
     """Compare every file of a commit with its Manifests, whose top `role` must have signed.
 
     The commit is exported below `scratch` and deleted again in any case; `trash` is on the same
@@ -50,7 +50,7 @@ def check(repository: Path, commit: str, role: Role, scratch: Path, trash: Path)
         committed = int(bare(repository).git.log("-1", "--format=%ct", commit))
     remove_tree(folder, trash)
     try:
-        export(repository, commit, folder / "tree", trash)
+        export_commit(repository, commit, folder / "tree", trash)
         top = folder / "tree" / _TOP
         if not top.is_file():
             raise NotTrusted("manifest-missing", commit=commit)

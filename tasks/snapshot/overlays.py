@@ -1,7 +1,7 @@
 """Overlays: git repositories of ebuilds, pinned to a commit, fetched into bare repositories.
 
 A commit is fetched by its id, so it is available for as long as its remote has it, even after the
-branch was rewritten. `moved` reports such changes of the branch.
+branch was rewritten. `branch_update` reports such changes of the branch.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from tasks.config.load import Overlay
 from tasks.errors import BinmillError
 from tasks.lock import OverlayPin
-from tasks.snapshot.freeze import alone
+from tasks.snapshot.repository import exclusive, has_commit
 from tasks.system.git import bare, explained, listed, remotely
 from tasks.system.http import public
+from tasks.system.notes import Note
 
 if TYPE_CHECKING:
     from git import Repo
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _CHECKED_FETCH = ("-c", "transfer.fsckObjects=true", "fetch", "--no-tags", "--force", "--")
 
 
-def head(repository: Path, overlay: Overlay) -> OverlayPin:
+def branch_head(repository: Path, overlay: Overlay) -> OverlayPin:
     """Look up the commit that the overlay's branch is at now, on its remote."""
     url = public(overlay.url)
     tip = _tip(repository, overlay.url, overlay.branch)
@@ -31,12 +32,12 @@ def head(repository: Path, overlay: Overlay) -> OverlayPin:
     return OverlayPin(url=url, branch=overlay.branch, commit=tip)
 
 
-def obtain(repository: Path, pin: OverlayPin) -> None:
+def fetch_pinned(repository: Path, pin: OverlayPin) -> None:
     """Fetch the pinned commit if it is not here, and keep it; raises BinmillError if it is gone."""
-    with alone(repository) as repo, explained("overlay-not-fetched", repository, url=pin.url):
-        if not has(repository, pin.commit):
+    with exclusive(repository) as repo, explained("overlay-not-fetched", repository, url=pin.url):
+        if not has_commit(repository, pin.commit):
             _fetch(repo, pin)
-        if not has(repository, pin.commit):
+        if not has_commit(repository, pin.commit):
             raise BinmillError(
                 "pinned-commit-gone", url=public(pin.url), commit=pin.commit, branch=pin.branch
             )
@@ -44,52 +45,31 @@ def obtain(repository: Path, pin: OverlayPin) -> None:
         repo.git.update_ref(f"refs/pins/{pin.commit}", pin.commit)
 
 
-def has(repository: Path, commit: str) -> bool:
-    """Return True if a repository has a commit; raises BinmillError where it is damaged there."""
-    from git.exc import GitCommandError
-
-    repo = bare(repository)
-    with explained("commit-unreadable", repository, commit=commit):
-        try:
-            repo.git.cat_file("-e", f"{commit}^{{commit}}")
-        except GitCommandError as error:
-            if "Not a valid object name" in error.stderr:
-                return False
-            raise
-    return True
-
-
-def moved(repository: Path, pin: OverlayPin) -> str | None:
-    """Describe where the overlay's branch is now, in a sentence; None while it is at the pin.
+def branch_update(repository: Path, pin: OverlayPin) -> Note | None:
+    """Describe how the overlay's branch differs from the pin; None where it is at the pin.
 
     The branch's commit is fetched for the comparison; the pin stays. Raises BinmillError where the
     remote cannot be read.
     """
-    name, old = repository.stem, pin.commit[:7]
+    fields = {"overlay": repository.stem, "branch": pin.branch, "pinned": pin.commit}
     tip = _tip(repository, pin.url, pin.branch)
     if tip is None:
-        return f"{name}: branch {pin.branch} is gone (pinned: {old})"
+        return Note("overlay-branch-gone", fields)
     if tip == pin.commit:
         return None
-    with alone(repository) as repo, explained("overlay-not-fetched", repository, url=pin.url):
+    with exclusive(repository) as repo, explained("overlay-not-fetched", repository, url=pin.url):
         tip = _fetch_branch(repo, pin)
-    if between(repository, pin.commit, tip) is None:
-        return f"{name}: {pin.branch} was rewritten: {tip[:7]} does not go back to {old} (pinned)"
-    return f"{name}: {pin.branch} has moved on to {tip[:7]} (pinned: {old})"
+    code = "overlay-moved" if _descends(repository, tip, pin.commit) else "overlay-rewritten"
+    return Note(code, {**fields, "head": tip})
 
 
-def between(repository: Path, old: str, new: str) -> int | None:
-    """Count the commits from `old` to `new`; None where `new` does not descend from `old`.
-
-    Both must have been fetched, by `obtain` or `moved`.
-    """
-    if not (has(repository, old) and has(repository, new)):
-        return None
+def _descends(repository: Path, commit: str, ancestor: str) -> bool:
+    """Return True if a fetched commit descends from another, which may be missing here."""
+    if not has_commit(repository, ancestor):
+        return False
     repo = bare(repository)
     with explained("history-unreadable", repository, name=repository.stem):
-        if not repo.is_ancestor(repo.commit(old), repo.commit(new)):
-            return None
-        return int(str(repo.git.rev_list("--count", f"{old}..{new}")))
+        return repo.is_ancestor(repo.commit(ancestor), repo.commit(commit))
 
 
 def _tip(repository: Path, url: str, branch: str) -> str | None:

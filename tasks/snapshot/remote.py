@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import BinmillError, NotTrusted
-from tasks.snapshot.freeze import Frozen, alone
+from tasks.snapshot.frozen_days import FrozenDay
+from tasks.snapshot.repository import exclusive
 from tasks.system.git import bare, explained, listed, remotely
 from tasks.system.http import public
 
@@ -20,7 +21,7 @@ _TRACKING = "refs/remotes/origin/main"
 _DAY = re.compile(_TAGS + r"[0-9]{8}")
 
 
-def push(repository: Path, remote: str, frozen: Frozen) -> list[str]:
+def push(repository: Path, remote: str, frozen: FrozenDay) -> list[str]:
     """Push every day that the remote lacks, and the branch; returns the tags that were pushed.
 
     Days of earlier failed pushes are pushed together with `frozen`, all or none. Raises NotTrusted
@@ -52,12 +53,12 @@ def push(repository: Path, remote: str, frozen: Frozen) -> list[str]:
     return [name.removeprefix(_TAGS) for name in missing if name != _MAIN]
 
 
-def follow(repository: Path, remote: str) -> None:
+def fast_forward(repository: Path, remote: str) -> None:
     """Fast-forward our branch to the remote's, or create it; never moves it back.
 
     So a second machine, or one that lost its state, continues where the others are.
     """
-    with alone(repository) as repo, explained("remote-unreadable", repository, remote=remote):
+    with exclusive(repository) as repo, explained("remote-unreadable", repository, remote=remote):
         theirs = listed(repo, remote, _MAIN).get(_MAIN)
         ours = _references(repo).get(_MAIN)
         if theirs is None or theirs == ours:
@@ -67,9 +68,9 @@ def follow(repository: Path, remote: str) -> None:
             repo.git.update_ref(_MAIN, theirs, ours or "0" * len(theirs))
 
 
-def fetch(repository: Path, remote: str, tag: str) -> None:
+def fetch_day(repository: Path, remote: str, tag: str) -> None:
     """Fetch one day from the remote, if it has it; never changes an existing tag."""
-    with alone(repository) as repo, explained("remote-unreadable", repository, remote=remote):
+    with exclusive(repository) as repo, explained("remote-unreadable", repository, remote=remote):
         reference = f"{_TAGS}{tag}"
         if listed(repo, remote, reference):
             remotely(repo, "fetch", "--no-tags", "--", remote, f"{reference}:{reference}")

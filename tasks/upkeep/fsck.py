@@ -268,21 +268,21 @@ def _repositories(site: Site, progress: Progress) -> Iterator[Damage]:
 
 def _salvage(site: Site) -> None:
     """Begin the tree repository anew with every day that can be read in the damaged one."""
-    from tasks.snapshot import freeze, remote
+    from tasks.snapshot import frozen_days, remote
 
     with locked(site.layout.busy("tree"), "tree"):
         aside = _aside(site.layout.tree)
         try:
-            days = freeze.tags(aside)
+            days = frozen_days.tags(aside)
         except BinmillError:
             days = []
         for day in days:
             try:
-                remote.fetch(site.layout.tree, str(aside), day)
+                remote.fetch_day(site.layout.tree, str(aside), day)
             except BinmillError:
                 say(f"  {day} cannot be read any more")
         try:
-            remote.follow(site.layout.tree, str(aside))
+            remote.fast_forward(site.layout.tree, str(aside))
         except BinmillError:
             say("  the branch cannot be read any more; the next day begins it anew")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, Stale
-from tasks.snapshot.changes import KINDS, Changes, changes, pick, text
-from tasks.snapshot.freeze import tags
+from tasks.snapshot.changes import KINDS, Changes, choose_days, compare
+from tasks.snapshot.changes_report import as_text
+from tasks.snapshot.frozen_days import tags
 from tasks.system.git import bare
 from tests.kit.refused import refused
 
@@ -88,7 +89,7 @@ def names(changes: Changes) -> list[list[str]]:
 
 
 def test_changes_of_a_day(two_days: Path) -> None:
-    found = changes(two_days, "20260115", "20260116")
+    found = compare(two_days, "20260115", "20260116")
     assert names(found) == [
         ["dev-util/gone"],
         ["dev-libs/gone"],
@@ -106,11 +107,11 @@ def test_changes_of_a_day(two_days: Path) -> None:
     assert found.others["other"] == {"run.sh": "changed"}  # its mode alone
     assert found.derived == 3  # two md5-cache entries and the snapshot's time
     assert found.files == 13
-    assert "\nbumped (1)\n  dev-lang/two 1.10 -> 1.11 -1.9\n" in text(found)
+    assert "\nbumped (1)\n  dev-lang/two 1.10 -> 1.11 -1.9\n" in as_text(found)
 
 
 def test_changes_backwards_and_of_one_day(two_days: Path) -> None:
-    found = changes(two_days, "20260116", "20260115")
+    found = compare(two_days, "20260116", "20260115")
     assert names(found) == [
         ["dev-libs/gone"],
         ["dev-util/gone"],
@@ -121,7 +122,7 @@ def test_changes_backwards_and_of_one_day(two_days: Path) -> None:
     ]
     assert found.of_kind("bumped")[0].added == ["1.9"]
     assert found.others["licenses"] == {"MIT": "gone"}
-    same = changes(two_days, "20260115", "20260115")
+    same = compare(two_days, "20260115", "20260115")
     assert (same.files, names(same)) == (0, [[]] * 6)
 
 
@@ -132,22 +133,22 @@ def test_tags_are_the_frozen_days_alone(two_days: Path) -> None:
     git(two_days, "pack-refs", "--all")
     put(two_days, "20260214", BEFORE)
     assert tags(two_days) == ["20260115", "20260116", "20260214"]
-    assert pick(tags(two_days), []) == ("20260116", "20260214")
+    assert choose_days(tags(two_days), []) == ("20260116", "20260214")
 
 
 def test_changes_of_commits(two_days: Path) -> None:
     commits = [git(two_days, "rev-parse", f"{day}^{{commit}}") for day in tags(two_days)]
-    assert changes(two_days, *commits).files == 13
+    assert compare(two_days, *commits).files == 13
 
 
 def test_branch_named_like_a_day_is_ignored(two_days: Path) -> None:
     git(two_days, "branch", "20260115", "20260116")
-    assert changes(two_days, "20260115", "20260116").files == 13
+    assert compare(two_days, "20260115", "20260116").files == 13
 
 
 def test_changes_without_a_repository(repository: Path) -> None:
     with refused(Stale, "nothing-frozen"):
-        changes(repository, "20260115", "20260116")
+        compare(repository, "20260115", "20260116")
     assert tags(repository) == []
     assert not repository.exists()
     bare(repository)
@@ -158,7 +159,7 @@ def test_changes_without_a_repository(repository: Path) -> None:
 def test_changes_of_a_missing_commit(two_days: Path, name: str) -> None:
     for pair in ((name, "20260115"), ("20260115", name)):
         with refused(BinmillError, "days-unreadable", path=two_days) as error:
-            changes(two_days, *pair)
+            compare(two_days, *pair)
         assert str(error.value.fields["cause"]).startswith("fatal: ")
 
 
@@ -169,14 +170,14 @@ def test_only_days_and_commits_reach_git(two_days: Path, name: str, tmp_path: Pa
     git(two_days, "tag", "release-1", "main")
     for pair in ((name, "20260115"), ("20260115", name)):
         with refused(BinmillError, "day-not-frozen", day=name):
-            changes(two_days, *pair)
+            compare(two_days, *pair)
     assert not (tmp_path / "x").exists()
 
 
 def test_changes_of_a_tag_of_a_file(two_days: Path) -> None:
     git(two_days, "tag", "20260117", "20260115:run.sh")
     with refused(BinmillError, "days-unreadable", days=("20260117",)):
-        changes(two_days, "20260117", "20260115")
+        compare(two_days, "20260117", "20260115")
 
 
 def test_changes_in_a_damaged_repository(two_days: Path) -> None:
@@ -185,7 +186,7 @@ def test_changes_in_a_damaged_repository(two_days: Path) -> None:
             pack.chmod(0o600)
             pack.write_bytes(pack.read_bytes()[:40])
     with refused(BinmillError, "days-unreadable", path=two_days) as error:
-        changes(two_days, "20260115", "20260116")
+        compare(two_days, "20260115", "20260116")
     assert f"git -C {two_days} fsck" in error.value.hint
 
 
@@ -202,7 +203,7 @@ def test_odd_names_are_escaped(two_days: Path) -> None:
         "ü/b/b-1.ebuild",
     ]
     put(two_days, "20260117", dict.fromkeys(odd, b"x"))
-    found = changes(two_days, "20260116", "20260117")
+    found = compare(two_days, "20260116", "20260117")
     assert found.others["eclasses"] == {"cmake": "gone", r"'\x1b[2J'": "new"}
     assert found.others["licenses"] == {"MIT": "gone", r"'a\nb'": "new"}
     assert found.others["profiles"].keys() == {" ", "package.mask", "repo_name"}
@@ -213,8 +214,8 @@ def test_odd_names_are_escaped(two_days: Path) -> None:
         r"'\xfc/b/b-1.ebuild'": "new",
     }
     assert [package.name for package in found.of_kind("touched")] == ["a/b"]
-    assert text(found).isascii()
-    assert all(line.isprintable() for line in text(found, rows=None).splitlines())
-    back = changes(two_days, "20260117", "20260116")  # the listing has odd names, too
+    assert as_text(found).isascii()
+    assert all(line.isprintable() for line in as_text(found, rows=None).splitlines())
+    back = compare(two_days, "20260117", "20260116")  # the listing has odd names, too
     assert back.files == found.files
     assert names(back)[:2] == names(found)[1::-1]

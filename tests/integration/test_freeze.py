@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, Busy, NotTrusted
-from tasks.snapshot.export import export
-from tasks.snapshot.freeze import Frozen, alone, freeze, newest, read, tag_of
+from tasks.snapshot.export import export_commit
+from tasks.snapshot.freeze import freeze_archive
+from tasks.snapshot.frozen_days import FrozenDay, newest, read, tag_of
+from tasks.snapshot.repository import exclusive
 from tasks.system.files import sha512
 from tasks.system.git import bare
 from tests.kit.programs import python
@@ -48,15 +50,15 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "tree.git"
 
 
-def put(repository: Path, archive: Path, day: date = DAY) -> Frozen:
+def put(repository: Path, archive: Path, day: date = DAY) -> FrozenDay:
     with verified_tarball(archive) as tarball:
-        return freeze(repository, tarball, day, "gentoo").frozen
+        return freeze_archive(repository, tarball, day, "gentoo").frozen
 
 
 def test_frozen_day_has_files_and_dates_of_the_snapshot(repository: Path, tmp_path: Path) -> None:
     archive = snapshot(tmp_path, scripts=("profiles/repo_name",))
     frozen = put(repository, archive)
-    assert frozen == Frozen(
+    assert frozen == FrozenDay(
         "20260115",
         git(repository, "rev-parse", "20260115^{commit}"),
         made_at(DAY),
@@ -187,7 +189,7 @@ HOSTILE = {
 def test_export_has_the_bytes_of_the_archive(repository: Path, tmp_path: Path) -> None:
     """Ignore rules and attributes inside the tree have no effect."""
     frozen = put(repository, snapshot(tmp_path, files=HOSTILE, scripts=("secret",)))
-    export(repository, frozen.commit, tmp_path / "out", tmp_path / "trash")
+    export_commit(repository, frozen.commit, tmp_path / "out", tmp_path / "trash")
     exported = {
         str(path.relative_to(tmp_path / "out")): path.read_bytes()
         for path in (tmp_path / "out").rglob("*")
@@ -212,7 +214,7 @@ def test_git_settings_of_the_host_have_no_effect(
     plain = put(tmp_path / "plain.git", snapshot(tmp_path, files=HOSTILE))
     monkeypatch.setenv("HOME", str(home))
     assert put(repository, snapshot(tmp_path, files=HOSTILE)) == plain
-    export(repository, plain.commit, tmp_path / "out", tmp_path / "trash")
+    export_commit(repository, plain.commit, tmp_path / "out", tmp_path / "trash")
     assert (tmp_path / "out" / "crlf.txt").read_bytes() == CRLF
 
 
@@ -358,7 +360,7 @@ def test_missing_tag_of_a_killed_run_is_made_again(repository: Path, tmp_path: P
 
 
 def test_freeze_of_a_locked_repository_is_refused(repository: Path, tmp_path: Path) -> None:
-    with alone(repository), pytest.raises(Busy, match=f"process {os.getpid()}"):
+    with exclusive(repository), pytest.raises(Busy, match=f"process {os.getpid()}"):
         put(repository, snapshot(tmp_path))
 
 
@@ -482,11 +484,11 @@ def test_ids_do_not_depend_on_the_day_before(tmp_path: Path, seed: int) -> None:
 
 def test_freeze_counts_changed_files(repository: Path, tmp_path: Path) -> None:
     with verified_tarball(snapshot(tmp_path)) as tarball:
-        first = freeze(repository, tarball, DAY, "gentoo")
+        first = freeze_archive(repository, tarball, DAY, "gentoo")
     assert (first.changed, first.since) == (len(FILES) + 1, None)
     changed = {"profiles/repo_name": b"gentoo\n", "new": b"x"}  # one gone, one new, the time
     with verified_tarball(snapshot(tmp_path, NEXT, changed)) as tarball:
-        second = freeze(repository, tarball, NEXT, "gentoo")
+        second = freeze_archive(repository, tarball, NEXT, "gentoo")
     assert (second.changed, second.since) == (3, "20260115")
 
 
@@ -509,7 +511,7 @@ def test_exact_day_refuses_the_next(repository: Path, tmp_path: Path) -> None:
         verified_tarball(late) as tarball,
         refused(NotTrusted, "snapshot-of-other-day", tag="20260116"),
     ):
-        freeze(repository, tarball, DAY, "gentoo", exact=True)
+        freeze_archive(repository, tarball, DAY, "gentoo", exact=True)
     assert refs(repository) == {}
     assert put(repository, late).tag == "20260116"
 
@@ -518,9 +520,12 @@ def test_snapshot_not_later_than_the_floor_is_refused(repository: Path, tmp_path
     floor = made_at(DAY)
     with verified_tarball(snapshot(tmp_path)) as tarball:
         with refused(NotTrusted, "snapshot-too-old", time="2026-01-16 00:45 UTC"):
-            freeze(repository, tarball, DAY, "gentoo", floor=floor)
+            freeze_archive(repository, tarball, DAY, "gentoo", floor=floor)
         assert refs(repository) == {}
-        assert freeze(repository, tarball, DAY, "gentoo", floor=floor - 1).frozen.tag == "20260115"
+        assert (
+            freeze_archive(repository, tarball, DAY, "gentoo", floor=floor - 1).frozen.tag
+            == "20260115"
+        )
 
 
 def test_failing_check_keeps_the_commit_in_quarantine(repository: Path, tmp_path: Path) -> None:
@@ -537,7 +542,7 @@ def test_failing_check_keeps_the_commit_in_quarantine(repository: Path, tmp_path
         verified_tarball(snapshot(tmp_path, NEXT, {**FILES, "new": b"content"})) as tarball,
         pytest.raises(NotTrusted, match="no"),
     ):
-        freeze(repository, tarball, NEXT, "gentoo", check=refuse)
+        freeze_archive(repository, tarball, NEXT, "gentoo", check=refuse)
     assert seen == ["content"]
     assert (refs(repository), object_count(repository)) == (before, stored)
     assert leftovers(repository) == []
@@ -549,14 +554,14 @@ def test_archive_swapped_after_verification(repository: Path, tmp_path: Path) ->
     good = snapshot(tmp_path)
     with verified_tarball(good) as tarball:
         Path(shutil.copy(evil, good.with_name("copy"))).rename(good)
-        frozen = freeze(repository, tarball, DAY, "gentoo").frozen
+        frozen = freeze_archive(repository, tarball, DAY, "gentoo").frozen
     assert "evil" not in git(repository, "ls-tree", "-r", "--name-only", frozen.commit)
     before = refs(repository)
     archive = snapshot(tmp_path, NEXT)
     with verified_tarball(archive) as tarball:
         archive.write_bytes(evil.read_bytes())  # in place
         with refused(NotTrusted, "snapshot-modified"):
-            freeze(repository, tarball, NEXT, "gentoo")
+            freeze_archive(repository, tarball, NEXT, "gentoo")
     assert refs(repository) == before
 
 

@@ -14,7 +14,9 @@ from tasks.config import types
 from tasks.config.load import Overlay
 from tasks.errors import HostLacks
 from tasks.publish import sign
-from tasks.snapshot import freeze, overlays, remote
+from tasks.snapshot import overlays, remote
+from tasks.snapshot.frozen_days import FrozenDay
+from tasks.snapshot.repository import has_commit
 from tasks.system.git import bare
 from tests.kit.overlays import commit, pin
 from tests.kit.refused import refused
@@ -75,9 +77,9 @@ def test_an_overlay_at_an_odd_place(tmp_path: Path, started: list[list[str]], na
     url = TypeAdapter(types.Remote).validate_python(str(there))
     started.clear()
     overlay = Overlay(url=url)
-    assert overlays.head(ours, overlay).commit == made
-    overlays.obtain(ours, pin(there, made))
-    assert overlays.has(ours, made)
+    assert overlays.branch_head(ours, overlay).commit == made
+    overlays.fetch_pinned(ours, pin(there, made))
+    assert has_commit(ours, made)
     told = [words for words in started if any(str(there) in word for word in words)]
     assert told
     for words in told:
@@ -94,9 +96,9 @@ def test_a_remote_at_an_odd_place(tmp_path: Path, started: list[list[str]], name
     assert Path(repo.git_dir) == ours
     made = upstream(tmp_path / "upstream")
     repo.git.fetch(tmp_path / "upstream", "main:main", "main:refs/tags/20260310")
-    frozen = freeze.Frozen(tag="20260310", commit=made, timestamp=1, sha512="", signer="")
+    frozen = FrozenDay(tag="20260310", commit=made, timestamp=1, sha512="", signer="")
     assert remote.push(ours, str(there), frozen) == ["20260310"]
-    remote.follow(ours, str(there))
+    remote.fast_forward(ours, str(there))
     assert str(bare(there).git.rev_parse("main")) == made
     assert started
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, NotTrusted
-from tasks.snapshot.manifests import check, signed
+from tasks.snapshot.manifests import is_signed, verify
 from tasks.system.git import bare
 from tasks.system.gpgv import Role
 from tests.kit.files import names
@@ -70,14 +70,14 @@ def committed(repository: Path, files: Files, link: str = "") -> str:
 
 
 @pytest.fixture
-def verify(repository: Path, role: Role, tmp_path: Path) -> Callable[[str], None]:
+def check(repository: Path, role: Role, tmp_path: Path) -> Callable[[str], None]:
     """Check a commit; nothing may be left behind, however the check ends."""
     scratch, trash = tmp_path / "scratch", tmp_path / "trash"
     scratch.mkdir()
 
     def run(commit: str) -> None:
         try:
-            check(repository, commit, role, scratch, trash)
+            verify(repository, commit, role, scratch, trash)
         finally:
             assert names(scratch) == []
             assert not trash.exists() or names(trash) == []
@@ -85,14 +85,14 @@ def verify(repository: Path, role: Role, tmp_path: Path) -> Callable[[str], None
     return run
 
 
-Verify = Callable[[str], None]
+Check = Callable[[str], None]
 
 
-def test_complete_tree_is_accepted(gpg: Gpg, repository: Path, verify: Verify) -> None:
+def test_complete_tree_is_accepted(gpg: Gpg, repository: Path, check: Check) -> None:
     files, top = tree_files()
     commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
-    verify(commit)
-    assert signed(repository, commit)
+    check(commit)
+    assert is_signed(repository, commit)
 
 
 def without(files: Files, *gone: str) -> Files:
@@ -179,26 +179,26 @@ def without(files: Files, *gone: str) -> Files:
 def test_changed_tree_is_refused(
     gpg: Gpg,
     repository: Path,
-    verify: Verify,
+    check: Check,
     change: Callable[[Files], Files],
     mismatches: list[str],
 ) -> None:
     files, top = tree_files()
     commit = committed(repository, {**change(files), "Manifest": signed_manifest(gpg, top)})
     with refused(NotTrusted, "manifest-mismatch", commit=commit) as error:
-        verify(commit)
+        check(commit)
     reported = error.value.fields["mismatches"]
     assert isinstance(reported, list) and len(reported) >= len(mismatches)
     assert all(map(re.fullmatch, mismatches, reported))
     assert "\n" not in error.value.message
 
 
-def test_file_in_place_of_a_folder_is_refused(gpg: Gpg, repository: Path, verify: Verify) -> None:
+def test_file_in_place_of_a_folder_is_refused(gpg: Gpg, repository: Path, check: Check) -> None:
     files, top = tree_files()
     files = {name: data for name, data in files.items() if not name.startswith(PACKAGE_DIR)}
     files |= {PACKAGE_DIR: b"a file", "Manifest": signed_manifest(gpg, top)}
     with refused(NotTrusted, "manifest-unusable") as error:
-        verify(committed(repository, files))
+        check(committed(repository, files))
     assert str(error.value.fields["cause"]).endswith("Not a directory: 'app-misc/one/Manifest'")
 
 
@@ -232,25 +232,25 @@ def test_file_in_place_of_a_folder_is_refused(gpg: Gpg, repository: Path, verify
     ],
 )
 def test_untrusted_top_manifest_is_refused(
-    gpg: Gpg, repository: Path, verify: Verify, sign: Callable[[Gpg, bytes], bytes], code: str
+    gpg: Gpg, repository: Path, check: Check, sign: Callable[[Gpg, bytes], bytes], code: str
 ) -> None:
     files, top = tree_files()
     commit = committed(repository, {**files, "Manifest": sign(gpg, top)})
     with refused(NotTrusted, code):
-        verify(commit)
+        check(commit)
 
 
 @pytest.mark.parametrize("around", [b"IGNORE app-misc\n", b"caf\xe9\n", b"DATA\n"], ids=repr)
 def test_only_the_signed_part_counts(
-    gpg: Gpg, repository: Path, verify: Verify, around: bytes
+    gpg: Gpg, repository: Path, check: Check, around: bytes
 ) -> None:
     files, top = tree_files()
     files["Manifest"] = around + signed_manifest(gpg, top) + around
-    verify(committed(repository, files))
+    check(committed(repository, files))
     with refused(
         NotTrusted, "manifest-mismatch", mismatches=["'app-misc/one/x' is in no Manifest"]
     ):
-        verify(committed(repository, {**files, f"{PACKAGE_DIR}/x": b"evil"}))
+        check(committed(repository, {**files, f"{PACKAGE_DIR}/x": b"evil"}))
 
 
 @pytest.mark.parametrize(
@@ -262,13 +262,11 @@ def test_only_the_signed_part_counts(
     ],
     ids=["weak", "unknown", "none"],
 )
-def test_weak_digests_are_refused(
-    gpg: Gpg, repository: Path, verify: Verify, package: bytes
-) -> None:
+def test_weak_digests_are_refused(gpg: Gpg, repository: Path, check: Check, package: bytes) -> None:
     files, top = tree_files(package)
     commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     with refused(NotTrusted, "manifest-unusable") as error:
-        verify(commit)
+        check(commit)
     assert re.search("insecure|No hashes", str(error.value.fields["cause"]))
     assert str(repository.parent) not in error.value.message
 
@@ -286,75 +284,75 @@ HIDDEN = {"eclass/.kept": b"kept\n", "eclass/.d/kept": b"kept too\n"}
     ids=["listed", "ignored", "folder ignored"],
 )
 def test_hidden_files_in_a_manifest_are_accepted(
-    gpg: Gpg, repository: Path, verify: Verify, more: Files, ignored: bytes
+    gpg: Gpg, repository: Path, check: Check, more: Files, ignored: bytes
 ) -> None:
     files, top = tree_files(more=more, ignored=ignored)
     files["Manifest"] = signed_manifest(gpg, top)
-    verify(committed(repository, {**files, **HIDDEN}))
+    check(committed(repository, {**files, **HIDDEN}))
 
 
-def test_changed_hidden_file_is_refused(gpg: Gpg, repository: Path, verify: Verify) -> None:
+def test_changed_hidden_file_is_refused(gpg: Gpg, repository: Path, check: Check) -> None:
     files, top = tree_files(more={"DATA eclass/.kept": b"kept\n"})
     files |= {"Manifest": signed_manifest(gpg, top), "eclass/.kept": b"evil\n"}
     with refused(NotTrusted, "manifest-mismatch") as error:
-        verify(committed(repository, files))
+        check(committed(repository, files))
     assert "'eclass/.kept' has the BLAKE2B" in error.value.message
 
 
-def test_tree_without_a_manifest_is_refused(repository: Path, verify: Verify) -> None:
+def test_tree_without_a_manifest_is_refused(repository: Path, check: Check) -> None:
     commit = committed(repository, without(tree_files()[0], "Manifest"))
-    assert not signed(repository, commit)
+    assert not is_signed(repository, commit)
     with refused(NotTrusted, "manifest-missing", commit=commit):
-        verify(commit)
+        check(commit)
 
 
 def test_signed_is_true_with_lines_before_the_signed_part(gpg: Gpg, repository: Path) -> None:
     """Else a line before the signed part would turn the check off."""
     files, top = tree_files()
-    assert not signed(repository, committed(repository, {**files, "Manifest": top}))
-    assert not signed(
+    assert not is_signed(repository, committed(repository, {**files, "Manifest": top}))
+    assert not is_signed(
         repository, committed(repository, {**files, "Manifest/x": signed_manifest(gpg, top)})
     )
     before = b"x\n" + signed_manifest(gpg, top)
-    assert signed(repository, committed(repository, {**files, "Manifest": before}))
+    assert is_signed(repository, committed(repository, {**files, "Manifest": before}))
 
 
-def test_missing_commit_is_reported(repository: Path, verify: Verify) -> None:
+def test_missing_commit_is_reported(repository: Path, check: Check) -> None:
     committed(repository, {"x": b"x"})
     with refused(BinmillError, "commit-unreadable", commit="0123" * 10):
-        signed(repository, "0123" * 10)
+        is_signed(repository, "0123" * 10)
     with refused(BinmillError, "commit-unreadable", commit="0123" * 10):
-        verify("0123" * 10)
+        check("0123" * 10)
 
 
 @pytest.mark.parametrize("name", ["Manifest", "profiles/repo_name", "eclass"])
-def test_link_is_refused(gpg: Gpg, repository: Path, verify: Verify, name: str) -> None:
+def test_link_is_refused(gpg: Gpg, repository: Path, check: Check, name: str) -> None:
     """Links cannot be frozen, but a commit may come from a remote."""
     files, top = tree_files()
     files |= {"Manifest": signed_manifest(gpg, top), name: b"../elsewhere"}
     with refused(NotTrusted, "commit-entry-not-plain", path=name):
-        verify(committed(repository, files, link=name))
+        check(committed(repository, files, link=name))
 
 
 def test_leftovers_of_a_killed_check_are_deleted(
-    gpg: Gpg, repository: Path, verify: Verify, tmp_path: Path
+    gpg: Gpg, repository: Path, check: Check, tmp_path: Path
 ) -> None:
     files, top = tree_files()
     commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     leftover = tmp_path / "scratch" / f"manifests-{commit[:12]}" / "tree"
     leftover.mkdir(parents=True)
     (leftover / "half").write_bytes(b"")
-    verify(commit)
+    check(commit)
     assert names(tmp_path / "scratch") == []
 
 
 def test_check_forks_no_process(
-    gpg: Gpg, repository: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    gpg: Gpg, repository: Path, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pool of gemato's would outlive a killed parent; git and gpgv start in another way."""
     files, top = tree_files()
     commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     forks: list[None] = []
     monkeypatch.setattr(os, "fork", lambda: forks.append(None))
-    verify(commit)
+    check(commit)
     assert forks == []

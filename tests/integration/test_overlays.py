@@ -11,10 +11,12 @@ import pytest
 from tasks.config.load import Overlay
 from tasks.errors import BinmillError, NotTrusted
 from tasks.lock import OverlayPin
-from tasks.snapshot.export import export
-from tasks.snapshot.overlays import between, has, head, moved, obtain
+from tasks.snapshot.export import export_commit
+from tasks.snapshot.overlays import branch_head, branch_update, fetch_pinned
+from tasks.snapshot.repository import has_commit
 from tasks.system import git as git_module
 from tasks.system.git import bare
+from tasks.system.notes import Note
 from tests.kit.files import names
 from tests.kit.overlays import commit, git, pin, rewrite_branch
 from tests.kit.programs import python
@@ -41,27 +43,29 @@ def ours(tmp_path: Path) -> Path:
     return tmp_path / "java.git"
 
 
-def test_head_is_the_commit_of_the_branch(upstream: Path, ours: Path) -> None:
+def test_branch_head_is_the_commit_of_the_branch(upstream: Path, ours: Path) -> None:
     at = git(upstream, "rev-parse", "HEAD")
-    assert head(ours, Overlay(url=str(upstream))) == pin(upstream, at)
+    assert branch_head(ours, Overlay(url=str(upstream))) == pin(upstream, at)
     git(upstream, "branch", "other/branch")
     commit(upstream, {"x": "y"})
-    assert head(ours, Overlay(url=str(upstream), branch="other/branch")).commit == at
+    assert branch_head(ours, Overlay(url=str(upstream), branch="other/branch")).commit == at
 
 
 @pytest.mark.parametrize("branch", ["gone", "mai", "ain"])
-def test_head_of_a_missing_branch_is_refused(upstream: Path, ours: Path, branch: str) -> None:
+def test_branch_head_of_a_missing_branch_is_refused(
+    upstream: Path, ours: Path, branch: str
+) -> None:
     with refused(BinmillError, "branch-missing", branch=branch):
-        head(ours, Overlay(url=str(upstream), branch=branch))
+        branch_head(ours, Overlay(url=str(upstream), branch=branch))
 
 
 def test_missing_remote_is_reported(tmp_path: Path, ours: Path) -> None:
     gone = str(tmp_path / "gone")
     with refused(BinmillError, "overlay-unreachable", url=gone) as error:
-        head(ours, Overlay(url=gone))
+        branch_head(ours, Overlay(url=gone))
     assert "\n" not in error.value.message
     with refused(BinmillError, "overlay-not-fetched", url=gone):
-        obtain(ours, pin(Path(gone), "a" * 40))
+        fetch_pinned(ours, pin(Path(gone), "a" * 40))
 
 
 def by_branch_only(ours: Path) -> None:
@@ -76,40 +80,44 @@ def forget(upstream: Path) -> None:
 
 
 @pytest.mark.parametrize("by_branch", [False, True])
-def test_obtain_does_not_follow_the_branch(
+def test_fetch_pinned_does_not_follow_the_branch(
     upstream: Path, ours: Path, tmp_path: Path, by_branch: bool
 ) -> None:
     at = git(upstream, "rev-parse", "HEAD")
     later = commit(upstream, {"evil": "x"})
     if by_branch:
         by_branch_only(ours)
-    obtain(ours, pin(upstream, at))
-    assert has(ours, later) is by_branch  # only the requested commit is fetched
-    export(ours, at, tmp_path / "out", tmp_path / "trash")
+    fetch_pinned(ours, pin(upstream, at))
+    assert has_commit(ours, later) is by_branch  # only the requested commit is fetched
+    export_commit(ours, at, tmp_path / "out", tmp_path / "trash")
     assert names(tmp_path / "out") == ["metadata", "profiles"]
 
 
-def test_obtained_commit_stays(upstream: Path, ours: Path, tmp_path: Path) -> None:
+def test_fetch_pinneded_commit_stays(upstream: Path, ours: Path, tmp_path: Path) -> None:
     """Even when upstream is gone, and after git gc."""
     at = git(upstream, "rev-parse", "HEAD")
-    obtain(ours, pin(upstream, at))
-    obtain(ours, pin(upstream, rewrite_branch(upstream, {"x": "y"})))
+    fetch_pinned(ours, pin(upstream, at))
+    fetch_pinned(ours, pin(upstream, rewrite_branch(upstream, {"x": "y"})))
     git(ours, "-c", "gc.pruneExpire=now", "gc", "-q")
     upstream.rename(tmp_path / "gone")
-    obtain(ours, pin(upstream, at))
-    assert has(ours, at)
+    fetch_pinned(ours, pin(upstream, at))
+    assert has_commit(ours, at)
 
 
-def test_obtain_of_a_commit_that_no_branch_has(upstream: Path, ours: Path, tmp_path: Path) -> None:
+def test_fetch_pinned_of_a_commit_that_no_branch_has(
+    upstream: Path, ours: Path, tmp_path: Path
+) -> None:
     at = git(upstream, "rev-parse", "HEAD")
     rewrite_branch(upstream, {"x": "y"})
-    obtain(ours, pin(upstream, at))
-    export(ours, at, tmp_path / "out", tmp_path / "trash")
+    fetch_pinned(ours, pin(upstream, at))
+    export_commit(ours, at, tmp_path / "out", tmp_path / "trash")
     assert names(tmp_path / "out") == ["metadata", "profiles"]
 
 
 @pytest.mark.parametrize("by_branch", [False, True])
-def test_obtain_of_a_deleted_commit_is_refused(upstream: Path, ours: Path, by_branch: bool) -> None:
+def test_fetch_pinned_of_a_deleted_commit_is_refused(
+    upstream: Path, ours: Path, by_branch: bool
+) -> None:
     gone = commit(upstream, {"x": "y"})
     git(upstream, "reset", "-q", "--hard", "HEAD~")
     if by_branch:
@@ -117,27 +125,27 @@ def test_obtain_of_a_deleted_commit_is_refused(upstream: Path, ours: Path, by_br
     else:
         forget(upstream)
     with refused(BinmillError, "pinned-commit-gone", commit=gone, branch="main"):
-        obtain(ours, pin(upstream, gone))
-    assert not has(ours, gone)
+        fetch_pinned(ours, pin(upstream, gone))
+    assert not has_commit(ours, gone)
 
 
 def test_leftovers_of_a_killed_fetch_are_deleted(upstream: Path, ours: Path) -> None:
     half = Path(bare(ours).git_dir) / "objects" / "pack" / "tmp_pack_x"
     half.write_bytes(b"half")
-    obtain(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))
+    fetch_pinned(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))
     assert not half.exists()
 
 
-def test_obtain_in_a_damaged_repository(upstream: Path, ours: Path, tmp_path: Path) -> None:
+def test_fetch_pinned_in_a_damaged_repository(upstream: Path, ours: Path, tmp_path: Path) -> None:
     """The error is not that upstream has lost the commit."""
     at = git(upstream, "rev-parse", "HEAD")
-    obtain(ours, pin(upstream, at))
+    fetch_pinned(ours, pin(upstream, at))
     corrupt_object(ours, at, packed=False)
     with refused(BinmillError, "repository-damaged", repository=ours):
-        obtain(ours, pin(upstream, at))
+        fetch_pinned(ours, pin(upstream, at))
     ours.rename(tmp_path / "damaged.git")
-    obtain(ours, pin(upstream, at))
-    assert has(ours, at)
+    fetch_pinned(ours, pin(upstream, at))
+    assert has_commit(ours, at)
 
 
 def test_hanging_server_is_tried_once(
@@ -150,66 +158,62 @@ def test_hanging_server_is_tried_once(
     monkeypatch.setattr(git_module, "REMOTE_SECONDS", 2)
     there = OverlayPin(url="ssh://host.example/java.git", branch="main", commit="a" * 40)
     with refused(BinmillError, "overlay-not-fetched", cause="timeout: it did not end within 2 s"):
-        obtain(ours, there)
+        fetch_pinned(ours, there)
     assert (tmp_path / "asked").read_text() == "x\n"
 
 
-def test_moved_tells_a_new_commit(upstream: Path, ours: Path) -> None:
+def update(code: str, at: str, branch: str = "main", **more: str) -> Note:
+    return Note(code, {"overlay": "java", "branch": branch, "pinned": at, **more})
+
+
+def test_branch_update_tells_a_new_commit(upstream: Path, ours: Path) -> None:
     at = git(upstream, "rev-parse", "HEAD")
-    obtain(ours, pin(upstream, at))
-    assert moved(ours, pin(upstream, at)) is None
+    fetch_pinned(ours, pin(upstream, at))
+    assert branch_update(ours, pin(upstream, at)) is None
     commit(upstream, {"x": "y"})
     later = commit(upstream, {"x": "z"})
-    said = f"java: main has moved on to {later[:7]} (pinned: {at[:7]})"
-    assert moved(ours, pin(upstream, at)) == said
+    assert branch_update(ours, pin(upstream, at)) == update("overlay-moved", at, head=later)
     assert git(ours, "for-each-ref", "--format=%(refname) %(objectname)").splitlines() == [
         f"refs/pins/{at} {at}",
         f"refs/remotes/origin/main {later}",
     ]
-    assert between(ours, at, later) == 2
-    assert between(ours, at, at) == 0
-    assert between(ours, later, at) is None
 
 
-@pytest.mark.parametrize("obtained", [True, False])
-def test_moved_tells_a_rewritten_branch(upstream: Path, ours: Path, obtained: bool) -> None:
+@pytest.mark.parametrize("fetched", [True, False])
+def test_branch_update_tells_a_rewritten_branch(upstream: Path, ours: Path, fetched: bool) -> None:
     first = git(upstream, "rev-parse", "HEAD")
     at = commit(upstream, {"x": "y"})
-    if obtained:
-        obtain(ours, pin(upstream, at))
+    if fetched:
+        fetch_pinned(ours, pin(upstream, at))
     git(upstream, "reset", "-q", "--hard", first)
-    said = f"java: main was rewritten: {first[:7]} does not go back to {at[:7]} (pinned)"
-    assert moved(ours, pin(upstream, at)) == said
+    assert branch_update(ours, pin(upstream, at)) == update("overlay-rewritten", at, head=first)
     new = rewrite_branch(upstream, {"x": "z"})
-    said = f"java: main was rewritten: {new[:7]} does not go back to {at[:7]} (pinned)"
-    assert moved(ours, pin(upstream, at)) == said
-    assert between(ours, at, new) is None
-    assert has(ours, at) is obtained
+    assert branch_update(ours, pin(upstream, at)) == update("overlay-rewritten", at, head=new)
+    assert has_commit(ours, at) is fetched
 
 
-def test_moved_tells_a_missing_branch(upstream: Path, ours: Path, tmp_path: Path) -> None:
+def test_branch_update_tells_a_missing_branch(upstream: Path, ours: Path, tmp_path: Path) -> None:
     at = git(upstream, "rev-parse", "HEAD")
-    git(upstream, "branch", "feature/main")  # not it, though it ends alike
-    gone = pin(upstream, at, "java/main")
-    assert moved(ours, gone) == f"java: branch java/main is gone (pinned: {at[:7]})"
+    git(upstream, "branch", "feature/main")  # another one, though its name ends alike
+    gone = update("overlay-branch-gone", at, branch="java/main")
+    assert branch_update(ours, pin(upstream, at, "java/main")) == gone
     upstream.rename(tmp_path / "gone")
     with refused(BinmillError, "overlay-unreachable") as error:
-        moved(ours, pin(upstream, at))
+        branch_update(ours, pin(upstream, at))
     assert "\n" not in error.value.message
-    assert between(ours, at, "a" * 40) is None
 
 
-def test_moved_refuses_a_hostile_commit(upstream: Path, ours: Path) -> None:
+def test_branch_update_refuses_a_hostile_commit(upstream: Path, ours: Path) -> None:
     at = git(upstream, "rev-parse", "HEAD")
     tree_with(upstream, f"120000 blob {blob(upstream, '../../elsewhere')}\t.gitmodules")
     with refused(BinmillError, "overlay-not-fetched"):
-        moved(ours, pin(upstream, at))
+        branch_update(ours, pin(upstream, at))
     assert git(ours, "for-each-ref") == ""
 
 
-def test_has_is_false_for_a_tree(upstream: Path, ours: Path) -> None:
-    obtain(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))
-    assert not has(ours, git(upstream, "rev-parse", "HEAD^{tree}"))
+def test_has_commit_is_false_for_a_tree(upstream: Path, ours: Path) -> None:
+    fetch_pinned(ours, pin(upstream, git(upstream, "rev-parse", "HEAD")))
+    assert not has_commit(ours, git(upstream, "rev-parse", "HEAD^{tree}"))
 
 
 def test_hooks_and_config_of_upstream_do_not_run(
@@ -218,7 +222,7 @@ def test_hooks_and_config_of_upstream_do_not_run(
     at = commit(upstream, {"x": "y"})
     git(upstream, "config", "core.fsmonitor", f"touch {tmp_path}/hacked")
     git(upstream, "config", "uploadpack.packObjectsHook", f"touch {tmp_path}/hacked")
-    obtain(ours, pin(upstream, at))
+    fetch_pinned(ours, pin(upstream, at))
     assert not (tmp_path / "hacked").exists()
 
 
@@ -236,9 +240,9 @@ def blob(upstream: Path, text: str) -> str:
 
 def test_submodule_is_refused(upstream: Path, ours: Path, tmp_path: Path) -> None:
     at = tree_with(upstream, f"160000 commit {'1' * 40}\tvendor")
-    obtain(ours, pin(upstream, at))
+    fetch_pinned(ours, pin(upstream, at))
     with refused(NotTrusted, "commit-entry-odd", commit=at, path="vendor"):
-        export(ours, at, tmp_path / "out", tmp_path / "trash")
+        export_commit(ours, at, tmp_path / "out", tmp_path / "trash")
     assert not (tmp_path / "out").exists()
 
 
@@ -249,8 +253,8 @@ def test_git_directory_inside_is_refused(
     below = git(upstream, "mktree", stdin=f"100644 blob {blob(upstream, 'x')}\tconfig\n".encode())
     at = tree_with(upstream, f"040000 tree {below}\t{name}")
     with pytest.raises(BinmillError):
-        obtain(ours, pin(upstream, at))
-        export(ours, at, tmp_path / "out", tmp_path / "trash")
+        fetch_pinned(ours, pin(upstream, at))
+        export_commit(ours, at, tmp_path / "out", tmp_path / "trash")
     assert not (tmp_path / "out").exists()
 
 
@@ -266,8 +270,8 @@ def test_git_directory_inside_is_refused(
 def test_hostile_gitmodules_are_refused(upstream: Path, ours: Path, mode: str, text: str) -> None:
     at = tree_with(upstream, f"{mode} blob {blob(upstream, text)}\t.gitmodules")
     with refused(BinmillError, "overlay-not-fetched"):
-        obtain(ours, pin(upstream, at))
-    assert not has(ours, at)
+        fetch_pinned(ours, pin(upstream, at))
+    assert not has_commit(ours, at)
 
 
 def test_two_entries_of_one_name_are_refused(upstream: Path, ours: Path) -> None:
@@ -281,7 +285,7 @@ def test_two_entries_of_one_name_are_refused(upstream: Path, ours: Path) -> None
     at = git(upstream, "commit-tree", "-m", "x", tree)
     git(upstream, "update-ref", "refs/heads/main", at)
     with refused(BinmillError, "overlay-not-fetched"):
-        obtain(ours, pin(upstream, at))
+        fetch_pinned(ours, pin(upstream, at))
 
 
 def test_links_are_exported_as_links(upstream: Path, ours: Path, tmp_path: Path) -> None:
@@ -289,8 +293,8 @@ def test_links_are_exported_as_links(upstream: Path, ours: Path, tmp_path: Path)
     (upstream / "out").symlink_to("/etc/shadow")
     (upstream / "up").symlink_to("../../..")
     at = commit(upstream, {"x": "y"})
-    obtain(ours, pin(upstream, at))
-    export(ours, at, tmp_path / "files", tmp_path / "trash")
+    fetch_pinned(ours, pin(upstream, at))
+    export_commit(ours, at, tmp_path / "files", tmp_path / "trash")
     assert str((tmp_path / "files" / "out").readlink()) == "/etc/shadow"
     assert str((tmp_path / "files" / "up").readlink()) == "../../.."
 
@@ -299,25 +303,25 @@ def test_export_is_made_once(upstream: Path, ours: Path, tmp_path: Path) -> None
     at = commit(upstream, {"x": "y"})
     (upstream / "x").chmod(0o777)
     at = commit(upstream, {})
-    obtain(ours, pin(upstream, at))
+    fetch_pinned(ours, pin(upstream, at))
     out = tmp_path / "exports" / at
     half = out.with_name(f".{at}.tmp")  # what a killed run leaves
     half.mkdir(parents=True)
     (half / "junk").write_text("x")
-    export(ours, at, out, tmp_path / "trash")
+    export_commit(ours, at, out, tmp_path / "trash")
     assert names(out) == ["metadata", "profiles", "x"]
     assert (out / "x").stat().st_mode & 0o777 == 0o755
     assert (out / "x").stat().st_mtime == int(git(upstream, "log", "-1", "--format=%ct"))
     assert names(out.parent) == [at]
     (out / "x").unlink()
-    export(ours, at, out, tmp_path / "trash")
+    export_commit(ours, at, out, tmp_path / "trash")
     assert not (out / "x").exists()
 
 
 def test_failing_tar_ends_the_export(upstream: Path, ours: Path, tmp_path: Path) -> None:
     """A full disk ends tar while git still writes; neither waits for the other."""
     at = commit(upstream, {"big": "x" * 2_000_000})
-    obtain(ours, pin(upstream, at))
+    fetch_pinned(ours, pin(upstream, at))
     fake = tmp_path / "bin" / "tar"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\nexit 2\n")

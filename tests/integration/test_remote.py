@@ -17,9 +17,10 @@ import pytest
 
 from tasks.errors import BinmillError, NotTrusted
 from tasks.snapshot import remote as remotes
-from tasks.snapshot.export import export
-from tasks.snapshot.freeze import Frozen, freeze, newest
-from tasks.snapshot.remote import fetch, follow, push
+from tasks.snapshot.export import export_commit
+from tasks.snapshot.freeze import freeze_archive
+from tasks.snapshot.frozen_days import FrozenDay, newest
+from tasks.snapshot.remote import fast_forward, fetch_day, push
 from tasks.system import git as git_module
 from tasks.system.git import bare, explained, remotely
 from tests.kit.processes import eventually
@@ -41,15 +42,15 @@ def repository(tmp_path: Path) -> Path:
 
 def put(
     repository: Path, folder: Path, day: date = DAY, more: Mapping[str, bytes] | None = None
-) -> Frozen:
+) -> FrozenDay:
     """Freeze a day, with `more` files than it has elsewhere."""
     archive = snapshot(folder, day, {**FILES, **(more or {})})
     with verified_tarball(archive) as tarball:
-        return freeze(repository, tarball, day, "gentoo").frozen
+        return freeze_archive(repository, tarball, day, "gentoo").frozen
 
 
 @pytest.fixture
-def frozen(repository: Path, tmp_path: Path) -> Frozen:
+def frozen(repository: Path, tmp_path: Path) -> FrozenDay:
     return put(repository, tmp_path)
 
 
@@ -105,7 +106,7 @@ def all_gone(pids: set[int], below: Path) -> bool:
     return False
 
 
-def test_push_sends_branch_and_tag(repository: Path, remote: Path, frozen: Frozen) -> None:
+def test_push_sends_branch_and_tag(repository: Path, remote: Path, frozen: FrozenDay) -> None:
     assert push(repository, str(remote), frozen) == ["20260115"]
     assert refs(remote) == refs(repository)
     assert push(repository, str(remote), frozen) == []
@@ -113,7 +114,7 @@ def test_push_sends_branch_and_tag(repository: Path, remote: Path, frozen: Froze
 
 
 def test_push_sends_the_next_day(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     push(repository, str(remote), frozen)
     assert push(repository, str(remote), put(repository, tmp_path, NEXT)) == ["20260116"]
@@ -121,7 +122,7 @@ def test_push_sends_the_next_day(
 
 
 def test_push_connects_once_where_nothing_is_missing(
-    repository: Path, remote: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+    repository: Path, remote: Path, frozen: FrozenDay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[str] = []
 
@@ -154,7 +155,7 @@ def test_missing_remote_keeps_the_days_for_a_later_push(
 
 
 def test_day_that_is_not_on_the_branch_is_pushed(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     """Days frozen by --date have a tag only, and there may be no branch at all."""
     git(repository, "update-ref", "-d", MAIN)
@@ -171,7 +172,7 @@ def test_day_that_is_not_on_the_branch_is_pushed(
 
 
 def test_same_day_from_two_machines_is_a_success(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     """The same tag with the same content: nothing is pushed."""
     another_machine(tmp_path, remote)
@@ -185,7 +186,7 @@ def test_same_day_from_two_machines_is_a_success(
 
 
 def test_diverged_remote_is_not_forced(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     """And no tag is pushed without its branch."""
     another_machine(tmp_path, remote, NEXT)
@@ -200,7 +201,11 @@ def test_diverged_remote_is_not_forced(
 
 
 def test_remote_that_diverges_during_the_push_is_not_forced(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
+    remote: Path,
+    frozen: FrozenDay,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Between listing and push: still not forced, and no tag without the branch."""
     another_machine(tmp_path, remote, NEXT)
@@ -212,7 +217,7 @@ def test_remote_that_diverges_during_the_push_is_not_forced(
 
 
 def test_other_tag_of_the_same_name_is_refused(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     """Even an older day's, and before anything is pushed."""
     another_machine(tmp_path, remote, more={"evil": b"x"})
@@ -228,12 +233,12 @@ def test_references_with_the_same_end_are_ignored(remote: Path, tmp_path: Path) 
     for name in (MAIN, FIRST):
         git(remote, "update-ref", f"refs/heads/{name}", SECOND + "^{commit}")
     git(remote, "update-ref", "-d", MAIN)
-    fetch(tmp_path / "fresh.git", str(remote), "20260115")
-    follow(tmp_path / "fresh.git", str(remote))
+    fetch_day(tmp_path / "fresh.git", str(remote), "20260115")
+    fast_forward(tmp_path / "fresh.git", str(remote))
     assert refs(tmp_path / "fresh.git") == {}
 
 
-def test_push_rejected_by_a_hook(repository: Path, remote: Path, frozen: Frozen) -> None:
+def test_push_rejected_by_a_hook(repository: Path, remote: Path, frozen: FrozenDay) -> None:
     """The hook's output is made printable."""
     before = refs(repository)
     hook(remote, "printf 'not on\\033[31m my watch\\n' >&2; exit 1")
@@ -246,7 +251,11 @@ def test_push_rejected_by_a_hook(repository: Path, remote: Path, frozen: Frozen)
 
 
 def test_hanging_hook_ends_at_the_time_limit(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
+    remote: Path,
+    frozen: FrozenDay,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The time limit ends the push, a hook that ignores signals, and the hook's children."""
     before, running = refs(repository), processes(tmp_path)
@@ -263,7 +272,7 @@ def test_hanging_hook_ends_at_the_time_limit(
 
 
 def test_killed_push_is_repeated_by_the_next(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     """No process is left, the remote is unchanged, and the next run pushes."""
     before = refs(repository)
@@ -289,7 +298,11 @@ def silent() -> Iterator[str]:
 
 
 def test_ssh_and_http_end_with_git(
-    repository: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+    repository: Path,
+    frozen: FrozenDay,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    silent: str,
 ) -> None:
     ssh = tmp_path / "ssh"
     ssh.write_text("#!/bin/sh\ntrap '' TERM HUP\nsleep 600\n")
@@ -318,7 +331,7 @@ class _Closed(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("who", ["", "user:s3cret@", "s3cret@"])
 def test_password_is_neither_requested_nor_shown(
-    repository: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+    repository: Path, frozen: FrozenDay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
     window = tmp_path / "window"
     window.write_text(f"#!/bin/sh\ntouch {tmp_path}/opened\n")
@@ -337,7 +350,7 @@ def test_password_is_neither_requested_nor_shown(
 
 
 @pytest.fixture(params=[True, False], ids=["in a pack", "loose"])
-def damaged(request: pytest.FixtureRequest, repository: Path, frozen: Frozen) -> Frozen:
+def damaged(request: pytest.FixtureRequest, repository: Path, frozen: FrozenDay) -> FrozenDay:
     """A frozen day with a damaged object."""
     corrupt_object(repository, f"{frozen.tag}^{{tree}}", packed=request.param)
     return frozen
@@ -345,12 +358,14 @@ def damaged(request: pytest.FixtureRequest, repository: Path, frozen: Frozen) ->
 
 @pytest.mark.parametrize("act", ["push", "export"])
 def test_damaged_object_is_reported_and_can_be_frozen_again(
-    repository: Path, remote: Path, damaged: Frozen, tmp_path: Path, act: str
+    repository: Path, remote: Path, damaged: FrozenDay, tmp_path: Path, act: str
 ) -> None:
     """The error names the repository; with a new one in its place the same ids come back."""
     acts: dict[str, Callable[[], object]] = {
         "push": lambda: push(repository, str(remote), damaged),
-        "export": lambda: export(repository, damaged.commit, tmp_path / "out", tmp_path / "trash"),
+        "export": lambda: export_commit(
+            repository, damaged.commit, tmp_path / "out", tmp_path / "trash"
+        ),
     }
     before = refs(repository)
     with (
@@ -370,7 +385,7 @@ def test_damaged_object_is_reported_and_can_be_frozen_again(
 
 @pytest.mark.parametrize("part", ["HEAD", "config", "packed-refs", FIRST, "the tag's object"])
 def test_damaged_file_of_the_repository_is_reported(
-    repository: Path, frozen: Frozen, part: str
+    repository: Path, frozen: FrozenDay, part: str
 ) -> None:
     """GitPython reads these itself, and raises another exception for each."""
     tag = git(repository, "rev-parse", frozen.tag)
@@ -392,12 +407,12 @@ def test_damaged_file_of_the_repository_is_reported(
 
 
 def test_damage_of_the_remote_is_not_reported_as_ours(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     push(repository, str(remote), frozen)
     corrupt_object(remote, "20260115^{tree}", packed=False)
     with refused(BinmillError, "remote-unreadable", remote=str(remote)):
-        fetch(tmp_path / "fresh.git", str(remote), "20260115")
+        fetch_day(tmp_path / "fresh.git", str(remote), "20260115")
     assert refs(tmp_path / "fresh.git") == {}
     assert leftovers(tmp_path / "fresh.git") == []
 
@@ -437,13 +452,13 @@ def test_other_exception_passes_unchanged(repository: Path) -> None:
 
 @pytest.mark.parametrize("where", ["gone.git", "file", "dir"])
 def test_remote_that_is_no_repository_is_reported(
-    repository: Path, tmp_path: Path, frozen: Frozen, where: str
+    repository: Path, tmp_path: Path, frozen: FrozenDay, where: str
 ) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "dir").mkdir()
     for act in (
         lambda: push(repository, str(tmp_path / where), frozen),
-        lambda: fetch(repository, str(tmp_path / where), "20260115"),
+        lambda: fetch_day(repository, str(tmp_path / where), "20260115"),
     ):
         with pytest.raises(BinmillError) as error:
             act()
@@ -454,13 +469,13 @@ def test_remote_that_is_no_repository_is_reported(
 
 @pytest.mark.parametrize("where", ["--upload-pack=touch hacked", "ext::sh -c 'touch hacked'", "-x"])
 def test_remote_is_never_a_command(
-    repository: Path, tmp_path: Path, frozen: Frozen, where: str, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, frozen: FrozenDay, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The config refuses such names; here they would still be harmless."""
     monkeypatch.chdir(tmp_path)
     for act in (
         lambda: push(repository, where, frozen),
-        lambda: fetch(repository, where, "20260115"),
+        lambda: fetch_day(repository, where, "20260115"),
     ):
         with pytest.raises(BinmillError):
             act()
@@ -468,30 +483,30 @@ def test_remote_is_never_a_command(
 
 
 def test_new_repository_fetches_one_day_and_continues_from_the_remote(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     push(repository, str(remote), frozen)
     planted = ["git", "--git-dir", str(remote), "tag", "99990101", frozen.commit]
     subprocess.run(planted, check=True)
     fresh = tmp_path / "fresh.git"
-    fetch(fresh, str(remote), frozen.tag)
+    fetch_day(fresh, str(remote), frozen.tag)
     assert newest(fresh) == frozen  # other tags of the remote are not fetched
-    follow(fresh, str(remote))
+    fast_forward(fresh, str(remote))
     assert git(fresh, "rev-parse", "main") == git(repository, "rev-parse", "main")
     later = put(fresh, tmp_path, NEXT)
     assert push(fresh, str(remote), later) == ["20260116"]
-    follow(repository, str(remote))  # and the first machine continues from the second
+    fast_forward(repository, str(remote))  # and the first machine continues from the second
     after = NEXT + timedelta(days=1)
     third = put(repository, tmp_path, after)
     assert push(repository, str(remote), third) == ["20260117"]
 
 
-def test_follow_does_not_move_a_diverged_branch(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+def test_fast_forward_does_not_move_a_diverged_branch(
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     another_machine(tmp_path, remote, NEXT)
     before = git(repository, "rev-parse", "main")
-    follow(repository, str(remote))
+    fast_forward(repository, str(remote))
     assert git(repository, "rev-parse", "main") == before
     with refused(BinmillError, "remote-diverged"):
         push(repository, str(remote), frozen)
@@ -499,24 +514,28 @@ def test_follow_does_not_move_a_diverged_branch(
 
 def test_fetch_from_an_empty_remote(tmp_path: Path, remote: Path) -> None:
     """The remote of a first run is empty."""
-    fetch(tmp_path / "fresh.git", str(remote), "20260115")
+    fetch_day(tmp_path / "fresh.git", str(remote), "20260115")
     assert refs(tmp_path / "fresh.git") == {}
 
 
 def test_fetch_does_not_change_an_existing_tag(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path
+    repository: Path, remote: Path, frozen: FrozenDay, tmp_path: Path
 ) -> None:
     another_machine(tmp_path, remote, more={"evil": b"x"})
     before = refs(repository)
     with refused(BinmillError, "remote-unreadable") as error:
-        fetch(repository, str(remote), frozen.tag)
+        fetch_day(repository, str(remote), frozen.tag)
     assert "rejected" in str(error.value.fields["cause"])
     assert refs(repository) == before
     assert newest(repository) == frozen
 
 
 def test_environment_of_the_caller_has_no_effect(
-    repository: Path, remote: Path, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
+    remote: Path,
+    frozen: FrozenDay,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tasks.errors import NotTrusted
-from tasks.snapshot import mirror as mirrors
-from tasks.snapshot.freeze import newest, read
+from tasks.snapshot import download
+from tasks.snapshot.frozen_days import newest, read
 from tasks.system.gpgv import verify_detached
 from tests.kit.fake_upstream import (
     NEXT,
@@ -296,7 +296,7 @@ def swapping(monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], object]) ->
             swap(signature.with_name(name))
         return accepted
 
-    monkeypatch.setattr(mirrors, "verify_detached", verify)
+    monkeypatch.setattr(download, "verify_detached", verify)
 
 
 def test_22_another_file_takes_the_name(

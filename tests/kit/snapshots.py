@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from tasks.snapshot.mirror import Tarball
+from tasks.snapshot.download import VerifiedArchive
 from tasks.system.files import sha512
 from tasks.system.gpgv import Signature
 
@@ -72,10 +72,10 @@ def snapshot(
 
 
 @contextlib.contextmanager
-def verified_tarball(archive: Path) -> Iterator[Tarball]:
+def verified_tarball(archive: Path) -> Iterator[VerifiedArchive]:
     """The archive as if its signature had been verified."""
     with archive.open("rb") as stream:
-        yield Tarball(
+        yield VerifiedArchive(
             archive,
             stream,
             f"http://mirror.example/{archive.name}",

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from tasks.errors import BinmillError
-from tasks.snapshot.export import export
+from tasks.snapshot.export import export_commit
 
 if __name__ == "__main__":
     repository, commit, target, trash = sys.argv[1:]
     try:
-        export(Path(repository), commit, Path(target), Path(trash))
+        export_commit(Path(repository), commit, Path(target), Path(trash))
     except BinmillError as error:
         print(error.message)

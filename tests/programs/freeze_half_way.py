@@ -35,4 +35,4 @@ def half_way(files: Iterator[TreeFile]) -> Iterator[TreeFile]:
 if __name__ == "__main__":
     patch = mock.patch.object(freeze, "tree_files", slow_tree_files)
     with patch, verified_tarball(Path(sys.argv[2])) as tarball:
-        freeze.freeze(Path(sys.argv[1]), tarball, date(2026, 1, 15), "gentoo")
+        freeze.freeze_archive(Path(sys.argv[1]), tarball, date(2026, 1, 15), "gentoo")

@@ -13,12 +13,11 @@ from tasks.snapshot.changes import (
     KINDS,
     Changes,
     PackageChange,
-    as_json,
-    compared,
-    order,
-    pick,
-    text,
+    choose_days,
+    sort_changes,
+    version_key,
 )
+from tasks.snapshot.changes_report import as_json, as_text
 from tests.kit.refused import refused
 
 DAYS = ["20261117", "20261119", "20261120"]
@@ -70,7 +69,7 @@ IN_ORDER = [  # 1.001.1: what begins with a zero loses its last zeros, and then 
 def differences(*lines: str, listed: str = "") -> Changes:
     """Lines as `A path`; `listed` are the paths of the older day."""
     letters = [(line[0], line[2:]) for line in lines]
-    return compared("20261119", "20261120", letters, listed.split())
+    return sort_changes("20261119", "20261120", letters, listed.split())
 
 
 def lists(changes: Changes) -> dict[str, object]:
@@ -81,8 +80,8 @@ def lists(changes: Changes) -> dict[str, object]:
 
 
 def test_versions_sort_as_pms_says() -> None:
-    assert all(order(one) < order(other) for one, other in pairwise(IN_ORDER))
-    assert sorted(sorted(IN_ORDER), key=order) == IN_ORDER
+    assert all(version_key(one) < version_key(other) for one, other in pairwise(IN_ORDER))
+    assert sorted(sorted(IN_ORDER), key=version_key) == IN_ORDER
 
 
 @pytest.mark.parametrize(
@@ -229,19 +228,18 @@ def test_other_file_is_no_ebuild(path: str) -> None:
 def test_odd_names_cannot_write_on_the_terminal(path: str) -> None:
     changes = differences(f"A {path}")
     for rows in (None, 9):
-        rendered = text(changes, rows=rows)
+        rendered = as_text(changes, rows=rows)
         assert rendered.isascii()
         assert all(line.isprintable() for line in rendered.splitlines())
         assert len(rendered.splitlines()) == 4
-    rendered = json.dumps(as_json(changes), ensure_ascii=False)
-    assert json.loads(rendered.encode()) == json.loads(json.dumps(as_json(changes)))
+    assert as_json(changes).isascii()
 
 
 def package_text(listed: str, *lines: str) -> str:
     """The text for a/p, whose versions were `listed`."""
     paths = " ".join(f"a/p/p-{version}.ebuild" for version in listed.split())
     edits = [f"{line[0]} a/p/p-{line[1:]}.ebuild" for line in lines]
-    return text(differences(*edits, listed=paths)).splitlines()[-1].strip()
+    return as_text(differences(*edits, listed=paths)).splitlines()[-1].strip()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +283,7 @@ def test_text_of_a_day() -> None:
         "A metadata/md5-cache/a/p-2",
         listed="a/gone/gone-1.ebuild a/p/p-1.ebuild a/q/q-1.ebuild",
     )
-    assert text(changes) == (
+    assert as_text(changes) == (
         "gentoo 20261119 -> 20261120: 8 files (1 derived), 1 package new, 1 gone, 2 bumped, "
         "2 eclasses,\n  1 profile\n"
         "\nnew (1)\n  a/new-1\n"
@@ -294,13 +292,13 @@ def test_text_of_a_day() -> None:
         "\neclasses (2)\n  cmake, -old\n"
         "\nprofiles (1)\n  package.mask"
     )
-    assert "\n  a/p 1 -> 2\n  a/q 1 -> 3\n" in text(changes, rows=None)
-    assert text(changes, name="guru").startswith("guru 20261119 -> ")
+    assert "\n  a/p 1 -> 2\n  a/q 1 -> 3\n" in as_text(changes, rows=None)
+    assert as_text(changes, name="guru").startswith("guru 20261119 -> ")
 
 
 def test_text_without_changes() -> None:
-    assert text(differences()) == "gentoo 20261119 -> 20261120: 0 files (0 derived)"
-    assert as_json(differences())["bumped"] == []
+    assert as_text(differences()) == "gentoo 20261119 -> 20261120: 0 files (0 derived)"
+    assert json.loads(as_json(differences()))["bumped"] == []
 
 
 def test_text_counts_what_does_not_fit() -> None:
@@ -308,7 +306,7 @@ def test_text_counts_what_does_not_fit() -> None:
         *(f"M a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)),
         listed=" ".join(f"a/p{n:04}/p{n:04}-1.ebuild" for n in range(1500)),
     )
-    head, blank, title, *body, rest = text(changes, width=80, rows=9).splitlines()
+    head, blank, title, *body, rest = as_text(changes, width=80, rows=9).splitlines()
     assert head == ("gentoo 20261119 -> 20261120: 1,500 files (0 derived), 1,500 packages changed")
     assert (blank, title) == ("", "changed (1,500)")
     assert len(body) == 9
@@ -316,19 +314,20 @@ def test_text_counts_what_does_not_fit() -> None:
     shown = " ".join(line.strip() for line in body).split(", ")
     assert shown == [f"a/p{n:04} 1" for n in range(len(shown))]
     assert rest == f"  and {1500 - len(shown):,} more"
-    assert len(text(changes, rows=None).splitlines()) == 1503
+    assert len(as_text(changes, rows=None).splitlines()) == 1503
 
 
 def test_text_does_not_cut_an_item_wider_than_the_screen() -> None:
     name = "a/" + "long" * 40
     assert (
-        f"  {name}-1" in text(differences(f"A {name}/{name[2:]}-1.ebuild"), width=40).splitlines()
+        f"  {name}-1"
+        in as_text(differences(f"A {name}/{name[2:]}-1.ebuild"), width=40).splitlines()
     )
 
 
 def test_json_has_everything() -> None:
     changes = differences("A a/p/p-2.ebuild", "M profiles/x", listed="a/p/p-1.ebuild")
-    plain = json.loads(json.dumps(as_json(changes)))
+    plain = json.loads(as_json(changes))
     assert (plain["since"], plain["until"]) == ("20261119", "20261120")
     assert plain["bumped"] == [{"name": "a/p", "before": ["1"], "after": ["1", "2"], "changed": []}]
     assert plain["profiles"] == {"x": "changed"}
@@ -345,9 +344,9 @@ def test_json_has_everything() -> None:
         (["20261120", "20261120"], ("20261120", "20261120")),
     ],
 )
-def test_pick_of_days(days: list[str], wanted: tuple[str, str]) -> None:
-    assert pick(DAYS, days) == wanted
-    assert pick(DAYS[::-1], days) == wanted
+def test_choice_of_days(days: list[str], wanted: tuple[str, str]) -> None:
+    assert choose_days(DAYS, days) == wanted
+    assert choose_days(DAYS[::-1], days) == wanted
 
 
 @pytest.mark.parametrize(
@@ -364,17 +363,17 @@ def test_pick_of_days(days: list[str], wanted: tuple[str, str]) -> None:
         (["20261120"], "day-is-newest", {"day": "20261120"}),
     ],
 )
-def test_pick_of_other_words_is_refused(
+def test_choice_of_other_words_is_refused(
     days: list[str], code: str, fields: dict[str, Field]
 ) -> None:
     with refused(BinmillError, code, **fields) as error:
-        pick(DAYS, days)
+        choose_days(DAYS, days)
     assert error.value.message.isprintable()
 
 
 @pytest.mark.parametrize("days", [[], ["20261119"], ["20261119", "20261120"]])
-def test_pick_of_too_few_days_is_refused(days: list[str]) -> None:
+def test_choice_of_too_few_days_is_refused(days: list[str]) -> None:
     with refused(Stale, "nothing-frozen"):
-        pick([], days)
+        choose_days([], days)
     with refused(Stale, "one-day-frozen", day="20261119"):
-        pick(["20261119"], days)
+        choose_days(["20261119"], days)

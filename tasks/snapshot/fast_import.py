@@ -40,7 +40,7 @@ _WAITING_LIMIT = 16 << 20  # bytes of files that wait for the listing of the day
 
 
 @dataclass(frozen=True)
-class Import:
+class ImportedCommit:
     """A commit in quarantine: the number of its `files`, and of those that `changed` in it."""
 
     commit: str
@@ -153,7 +153,7 @@ class Importer:
         if self._before:
             self._stored_paths.add(path)
 
-    def commit(self, message: str, timestamp: int) -> Import:
+    def commit(self, message: str, timestamp: int) -> ImportedCommit:
         """Make a commit without a parent, with every date at `timestamp` (epoch seconds).
 
         Raises NotTrusted where a path occurs twice, or below a file.
@@ -180,7 +180,7 @@ class Importer:
         self._process.wait()
         return self._counted(commit)
 
-    def _counted(self, commit: str) -> Import:
+    def _counted(self, commit: str) -> ImportedCommit:
         if self._before:
             fields = self._lines(
                 "diff-tree", "-r", "--no-renames", "--name-status", self._before, commit
@@ -192,7 +192,7 @@ class Importer:
             files = changed = sum(1 for _ in self._lines("ls-tree", "-r", "--name-only", commit))
         if files != self._count:
             raise NotTrusted("archive-path-twice", archive=self._archive)
-        return Import(commit, files, changed)
+        return ImportedCommit(commit, files, changed)
 
     def _lines(self, command: str, *arguments: str) -> Iterator[bytes]:
         """Run a git command with -z and yield the fields of its output as they arrive."""

@@ -1,4 +1,4 @@
-"""take() and seen(): the mirror whose archive is accepted, and the files of the others."""
+"""fetch() and received_at(): the mirror whose archive is accepted, and the files of the others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BinmillError, Busy, DownloadFailed, NotTrusted
-from tasks.snapshot import mirror as mirrors
-from tasks.snapshot.mirror import Source, Tarball, seen, take
+from tasks.snapshot import download
+from tasks.snapshot.download import Source, VerifiedArchive, fetch, received_at
 from tasks.system.gpgv import Role
 from tasks.system.http import Missing
 from tests.kit.fake_upstream import (
@@ -39,7 +39,7 @@ def source(fake_upstream: FakeUpstream, *mirrors: str) -> Source:
     return Source(urls, "gentoo", role, fake_upstream.folder / "downloads")
 
 
-def content(tarball: Tarball) -> bytes:
+def content(tarball: VerifiedArchive) -> bytes:
     tarball.stream.seek(0)
     return tarball.stream.read()
 
@@ -49,10 +49,10 @@ def downloads(fake_upstream: FakeUpstream) -> list[str]:
     return names(folder) if folder.exists() else []
 
 
-def test_take_passes_the_verified_archive(fake_upstream: FakeUpstream) -> None:
+def test_fetch_passes_the_verified_archive(fake_upstream: FakeUpstream) -> None:
     right = fake_upstream.publish("one", fake_upstream.signed())
 
-    def accept(tarball: Tarball) -> str:
+    def accept(tarball: VerifiedArchive) -> str:
         assert content(tarball) == right.archive
         assert tarball.path == fake_upstream.folder / "downloads" / ARCHIVE
         assert tarball.url == fake_upstream.server.url(fake_upstream.path("one"))
@@ -63,7 +63,7 @@ def test_take_passes_the_verified_archive(fake_upstream: FakeUpstream) -> None:
         assert tarball.path.parent.stat().st_mode & 0o777 == 0o700
         return "result"
 
-    assert take(source(fake_upstream, "one/"), NEXT, accept) == "result"
+    assert fetch(source(fake_upstream, "one/"), NEXT, accept) == "result"
     assert downloads(fake_upstream) == []
 
 
@@ -82,10 +82,10 @@ def test_bad_archive_of_the_first_mirror_is_skipped(
 ) -> None:
     right = fake_upstream.publish("two", fake_upstream.signed())
     fake_upstream.publish("one", bad(right))
-    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     assert downloads(fake_upstream) == []
     with pytest.raises(BinmillError) as error:
-        take(source(fake_upstream, "one"), NEXT, content)
+        fetch(source(fake_upstream, "one"), NEXT, content)
     assert error.value.code == "no-mirror-accepted"
     assert "\n" not in error.value.message
     assert fake_upstream.url("one") in error.value.message
@@ -99,9 +99,9 @@ def test_mirror_with_a_signature_only_is_skipped(
     right = fake_upstream.publish("two", fake_upstream.signed())
     fake_upstream.publish("one", right)
     fake_upstream.answer(answer, "one")
-    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     with pytest.raises(DownloadFailed, match=r"gentoo-20260116\.tar\.xz: .* HTTP [45]"):
-        take(source(fake_upstream, "one"), NEXT, content)
+        fetch(source(fake_upstream, "one"), NEXT, content)
     assert downloads(fake_upstream) == []
 
 
@@ -110,7 +110,7 @@ def test_mirror_without_the_day_is_skipped_silently(
     fake_upstream: FakeUpstream, first: str
 ) -> None:
     right = fake_upstream.publish("two", fake_upstream.signed())
-    assert take(source(fake_upstream, first, "two"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, first, "two"), NEXT, content) == right.archive
     assert fake_upstream.output() == ""  # it may just be behind
     assert fake_upstream.server.paths[-2:] == [
         fake_upstream.path("two"),
@@ -145,7 +145,7 @@ def test_error_tells_missing_from_refused(
         for each in (DEAD, fake_upstream.url("one"), fake_upstream.url("two"))
     ]
     with pytest.raises(BinmillError) as failed:
-        take(source(fake_upstream, *urls), NEXT, content)
+        fetch(source(fake_upstream, *urls), NEXT, content)
     assert type(failed.value) is kind
     assert "\n" not in failed.value.message
     assert failed.value.hint
@@ -159,19 +159,19 @@ def test_archive_that_accept_refuses_is_refused(fake_upstream: FakeUpstream) -> 
     for each in ("one", "two"):
         fake_upstream.publish(each, fake_upstream.signed())
 
-    def accept(tarball: Tarball) -> str:
+    def accept(tarball: VerifiedArchive) -> str:
         if tarball.url.startswith(fake_upstream.url("one")):
             raise NotTrusted("snapshot-modified", archive="x")
         return tarball.url
 
-    assert take(source(fake_upstream, "one", "two"), NEXT, accept) == fake_upstream.server.url(
+    assert fetch(source(fake_upstream, "one", "two"), NEXT, accept) == fake_upstream.server.url(
         fake_upstream.path("two")
     )
     reason = f"{fake_upstream.url('one')}: x was modified while it was read"
     assert fake_upstream.output() == f"  refused: {reason}\n"
     advice = "find out which process writes to it"
     with refused(NotTrusted, "no-mirror-accepted", causes=[reason], advice=advice):
-        take(source(fake_upstream, "one"), NEXT, accept)
+        fetch(source(fake_upstream, "one"), NEXT, accept)
     assert downloads(fake_upstream) == []
 
 
@@ -180,12 +180,12 @@ def test_other_error_of_accept_ends_the_search(fake_upstream: FakeUpstream) -> N
         fake_upstream.publish(each, fake_upstream.signed())
     tried: list[str] = []
 
-    def accept(tarball: Tarball) -> None:
+    def accept(tarball: VerifiedArchive) -> None:
         tried.append(tarball.url)
         raise Busy("x is locked", "wait")
 
     with pytest.raises(Busy):
-        take(source(fake_upstream, "one", "two"), NEXT, accept)
+        fetch(source(fake_upstream, "one", "two"), NEXT, accept)
     assert len(tried) == 1
     assert downloads(fake_upstream) == []
 
@@ -202,9 +202,9 @@ def test_mirror_with_a_wrong_md5sum_is_tried_last(fake_upstream: FakeUpstream, t
     right = fake_upstream.signed()
     fake_upstream.publish("one", right._replace(md5sum=text))
     fake_upstream.publish("two", right)
-    where = take(source(fake_upstream, "one", "two"), NEXT, lambda tarball: tarball.url)
+    where = fetch(source(fake_upstream, "one", "two"), NEXT, lambda tarball: tarball.url)
     assert where == fake_upstream.server.url(fake_upstream.path("two"))
-    assert take(source(fake_upstream, "one"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, "one"), NEXT, content) == right.archive
     assert downloads(fake_upstream) == []
 
 
@@ -213,7 +213,7 @@ def test_mirrors_with_wrong_md5sums_are_tried_again_in_order(fake_upstream: Fake
     right = fake_upstream.signed()
     for each in ("one", "two"):
         fake_upstream.publish(each, wrong_md5(right))
-    where = take(source(fake_upstream, "one", "two", "three"), NEXT, lambda tarball: tarball.url)
+    where = fetch(source(fake_upstream, "one", "two", "three"), NEXT, lambda tarball: tarball.url)
     assert where == fake_upstream.server.url(fake_upstream.path("one"))
     assert fake_upstream.requested_archives() == [
         f"{each}/{tag(NEXT)}" for each in ("one", "two", "one")
@@ -229,7 +229,7 @@ def test_right_or_missing_md5sum_changes_nothing(fake_upstream: FakeUpstream, wh
     )
     if "fails" in what:
         fake_upstream.answer(status(503), "one", NEXT, ".md5sum")
-    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     assert fake_upstream.output() == ""
     assert fake_upstream.requested_archives() == [f"one/{tag(NEXT)}"]
 
@@ -245,11 +245,11 @@ def test_partial_archive_is_resumed_by_a_later_run(fake_upstream: FakeUpstream) 
     right = fake_upstream.publish("one", fake_upstream.signed())
     half(fake_upstream, "one", right.archive)
     with pytest.raises(DownloadFailed):
-        take(source(fake_upstream, "one"), NEXT, content)
+        fetch(source(fake_upstream, "one"), NEXT, content)
     assert downloads(fake_upstream) == [f".{ARCHIVE}.partial", ARCHIVE]
     fake_upstream.publish("one", right)
     fake_upstream.server.ranges.clear()
-    assert take(source(fake_upstream, "one"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, "one"), NEXT, content) == right.archive
     assert fake_upstream.server.ranges[1][0] == f"bytes={len(right.archive) // 2}-"
     assert downloads(fake_upstream) == []
 
@@ -261,7 +261,7 @@ def test_partial_bad_archive_does_not_discredit_the_next_mirror(
     right = fake_upstream.publish("two", fake_upstream.signed())
     fake_upstream.publish("one", right)
     half(fake_upstream, "one", flip_bit(right.archive, 9))
-    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     assert fake_upstream.output() == ""
     middle = f"bytes={len(right.archive) // 2}-"
     asked = [wanted for wanted, _ in fake_upstream.server.ranges if wanted]
@@ -273,7 +273,7 @@ def test_partial_archive_is_resumed_at_another_mirror(fake_upstream: FakeUpstrea
     right = fake_upstream.publish("two", fake_upstream.signed())
     fake_upstream.publish("one", right)
     half(fake_upstream, "one", right.archive)
-    assert take(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
+    assert fetch(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     assert fake_upstream.requested_archives()[-1] == f"two/{tag(NEXT)}"
     assert [wanted for wanted, _ in fake_upstream.server.ranges if wanted] != []
 
@@ -282,27 +282,29 @@ def test_too_large_archive_is_refused(
     fake_upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = fake_upstream.publish("one", fake_upstream.signed())
-    monkeypatch.setattr(mirrors, "_TARBALL_LIMIT", len(right.archive) - 1)
+    monkeypatch.setattr(download, "_ARCHIVE_LIMIT", len(right.archive) - 1)
     with pytest.raises(DownloadFailed, match="too large"):
-        take(source(fake_upstream, "one"), NEXT, content)
+        fetch(source(fake_upstream, "one"), NEXT, content)
     assert downloads(fake_upstream) == []
 
 
-def test_seen_is_the_time_of_the_first_mirror_that_has_the_day(fake_upstream: FakeUpstream) -> None:
+def test_received_at_is_the_time_of_the_first_mirror_that_has_the_day(
+    fake_upstream: FakeUpstream,
+) -> None:
     fake_upstream.publish("two", fake_upstream.signed())
     asked = source(fake_upstream, DEAD, "one", "two")
-    assert seen(asked, NEXT) == datetime(2026, 1, 17, 0, 45, tzinfo=UTC)
-    assert seen(asked, DAY) is None
+    assert received_at(asked, NEXT) == datetime(2026, 1, 17, 0, 45, tzinfo=UTC)
+    assert received_at(asked, DAY) is None
     assert fake_upstream.requested_archives() == []
     assert downloads(fake_upstream) == []
 
 
 @pytest.mark.parametrize("header", ["Last-Modified: yesterday", "X: y"])
-def test_seen_is_none_without_a_date(fake_upstream: FakeUpstream, header: str) -> None:
+def test_received_at_is_none_without_a_date(fake_upstream: FakeUpstream, header: str) -> None:
     fake_upstream.answer(
         lambda handler: handler.head(200, "Content-Length: 0", header), "one", NEXT, ".gpgsig"
     )
-    assert seen(source(fake_upstream, "one"), NEXT) is None
+    assert received_at(source(fake_upstream, "one"), NEXT) is None
 
 
 def test_missing_key_file_ends_the_search(fake_upstream: FakeUpstream, tmp_path: Path) -> None:
@@ -312,7 +314,7 @@ def test_missing_key_file_ends_the_search(fake_upstream: FakeUpstream, tmp_path:
     role = Role("snapshots", tmp_path / "gone.asc", ("A" * 40,))
     mirrors_ = (fake_upstream.url("one"), fake_upstream.url("two"))
     with pytest.raises(BinmillError, match="key file of snapshots cannot be read") as failed:
-        take(Source(mirrors_, "gentoo", role, fake_upstream.folder / "downloads"), NEXT, content)
+        fetch(Source(mirrors_, "gentoo", role, fake_upstream.folder / "downloads"), NEXT, content)
     assert not isinstance(failed.value, NotTrusted)
     assert fake_upstream.requested_archives() == [f"one/{tag(NEXT)}"]
     assert downloads(fake_upstream) == []

@@ -23,7 +23,7 @@ from tasks.system.notes import note
 from tasks.system.resumable import discard
 
 _SMALL_LIMIT = 1 << 16
-_TARBALL_LIMIT = 4 << 30
+_ARCHIVE_LIMIT = 4 << 30
 
 Accepted = TypeVar("Accepted")
 
@@ -42,7 +42,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Tarball:
+class VerifiedArchive:
     """The open archive of a snapshot whose signature was accepted: the bytes that were verified.
 
     `url` is its source; the file at `path` may have been replaced since.
@@ -59,7 +59,7 @@ class Tarball:
         return digests_of(self.stream, "sha512")["sha512"]
 
 
-def take(source: Source, day: date, accept: Callable[[Tarball], Accepted]) -> Accepted:
+def fetch(source: Source, day: date, accept: Callable[[VerifiedArchive], Accepted]) -> Accepted:
     """Pass each mirror's archive of a day to `accept`; returns its first result.
 
     Where a mirror has no archive, or `accept` or the signature refuses it (NotTrusted), the next
@@ -71,14 +71,14 @@ def take(source: Source, day: date, accept: Callable[[Tarball], Accepted]) -> Ac
     doubtful: list[str] = []
     for mirror in itertools.chain(source.mirrors, doubtful):  # `doubtful` grows meanwhile
         try:
-            with _downloaded(source, mirror, day) as tarball:
-                if mirror in doubtful or _md5_matches(source, mirror, day, tarball):
-                    result = accept(tarball)
+            with _downloaded(source, mirror, day) as verified:
+                if mirror in doubtful or _md5_matches(source, mirror, day, verified):
+                    result = accept(verified)
                     for failure in failures:
                         if isinstance(failure, NotTrusted):
                             note("archive-refused", cause=failure.message)
                     return result
-                note("md5sum-differs", mirror=public(mirror), archive=tarball.path.name)
+                note("md5sum-differs", mirror=public(mirror), archive=verified.path.name)
                 doubtful.append(mirror)
         except (NotTrusted, DownloadFailed) as failure:
             failures.append(failure)
@@ -93,7 +93,7 @@ def take(source: Source, day: date, accept: Callable[[Tarball], Accepted]) -> Ac
     )
 
 
-def seen(source: Source, day: date) -> datetime | None:
+def received_at(source: Source, day: date) -> datetime | None:
     """Return the time at which a mirror received a day's snapshot (UTC); None where none has it.
 
     The time is not signed: it only tells a person how far behind a mirror is.
@@ -105,23 +105,23 @@ def seen(source: Source, day: date) -> datetime | None:
 
 
 @contextlib.contextmanager
-def _downloaded(source: Source, mirror: str, day: date) -> Iterator[Tarball]:
+def _downloaded(source: Source, mirror: str, day: date) -> Iterator[VerifiedArchive]:
     """One mirror's archive, with an accepted signature; deleted after the block."""
     archive = source.downloads / f"{_stem(source, day)}.tar.xz"
     url = _url(source, mirror, day)
     with _small_files_deleted(source, day):
         # the signature first: it is small, and most mirrors lack the day
         signature, _ = _download_beside(source, mirror, day, ".gpgsig")
-        got = download([url], archive, limit=_TARBALL_LIMIT)
+        got = download([url], archive, limit=_ARCHIVE_LIMIT)
         if got.mixed and not _signature_accepted(source, archive, signature):
             discard(archive)  # the first part came from elsewhere: this mirror is not to blame yet
-            got = download([url], archive, limit=_TARBALL_LIMIT)
+            got = download([url], archive, limit=_ARCHIVE_LIMIT)
         try:
             with archive.open("rb") as stream:
                 digest = digests_of(stream, "sha512")["sha512"]
                 try:
                     signed = verify_detached(source.role, stream, archive.name, signature)
-                    yield Tarball(archive, stream, got.url, digest, signed)
+                    yield VerifiedArchive(archive, stream, got.url, digest, signed)
                 except NotTrusted as bad:
                     raise NotTrusted(
                         "mirror-not-trusted",
@@ -152,14 +152,14 @@ def _signature_accepted(source: Source, archive: Path, signature: Path) -> bool:
     return True
 
 
-def _md5_matches(source: Source, mirror: str, day: date, tarball: Tarball) -> bool:
+def _md5_matches(source: Source, mirror: str, day: date, verified: VerifiedArchive) -> bool:
     """Compare the archive with the mirror's .md5sum; True where the mirror has none."""
     try:
         path, _ = _download_beside(source, mirror, day, ".md5sum")
     except DownloadFailed:
         return True
     digest = path.read_bytes().split()[:1]
-    return digest == [digests_of(tarball.stream, "md5")["md5"].encode()]
+    return digest == [digests_of(verified.stream, "md5")["md5"].encode()]
 
 
 def _download_beside(
