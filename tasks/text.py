@@ -3,6 +3,7 @@ counts and sizes are written."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 _FEW = 5  # names of a list that a sentence shows
@@ -20,6 +21,11 @@ def printable(text: str, limit: int | None = None) -> str:
 def one_line(text: str, limit: int | None = None) -> str:
     """Like `printable`, with newlines and tabs as blanks."""
     return printable(" ".join(text.split("\n")).replace("\t", " "), limit)
+
+
+def without_password(text: str) -> str:
+    """Remove user and password from a URL, or from the URLs in a text."""
+    return re.sub(r"//[^/]*@", "//", text)
 
 
 def count(number: int, noun: str) -> str:

@@ -1,57 +1,86 @@
-"""A time limit for a call that waits: what time limits of sockets do not bound.
+"""A time limit for waiting on sockets, in any thread.
 
-Those are for each read. A server that sends one byte a minute never runs into them.
+The time limits of sockets are for each read: a server that sends one byte a minute never exceeds
+them. A deadline ends the connection instead, from a thread of its own.
 """
 
 from __future__ import annotations
 
-import signal
+import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
 
-Result = TypeVar("Result")
-
-# What the alarm raises may be lost: in a __del__, or where the next address of a name is tried.
-_AGAIN_SECONDS = 1.0
+_LOOK_SECONDS = 1.0  # at most; a deadline that was moved forward is noticed after that
+_NEVER = float("inf")
 
 
-def within(seconds: float, act: Callable[[], Result], late: Exception) -> Result:
-    """What `act` returns; raises `late` when it is not done after `seconds`.
+class DeadlinePassed(TimeoutError):
+    """A block took longer than its deadline allowed."""
 
-    Only in the main thread, since that is where Python runs signal handlers; elsewhere there is
-    no limit. Nor does it end a call that is inside the C library, as a look-up of a name may be:
-    that has time limits of its own (resolv.conf(5)). Handler and timer are put back.
+
+class Deadline:
+    """Shuts watched sockets down when it passes, so that nothing waits on them any longer.
+
+    A look-up of a name is not ended: it happens inside the C library, which has time limits of
+    its own (resolv.conf(5)).
     """
-    if threading.current_thread() is not threading.main_thread():
-        return act()
-    rang = False
 
-    def ring(*_: object) -> None:
-        nonlocal rang
-        rang = True
-        raise TimeoutError  # as a socket would: libraries close what they have opened
+    def __init__(self) -> None:
+        self.passed = False
+        self._moment = _NEVER
+        self._left = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
 
-    began = time.monotonic()
-    delay, interval = signal.setitimer(signal.ITIMER_REAL, 0)
-    before = signal.signal(signal.SIGALRM, ring)
-    try:
-        return _timed(seconds, act)
-    except Exception as error:
-        if rang:
-            raise late from error
-        raise
-    finally:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
-        if delay:
-            left = max(delay - (time.monotonic() - began), 0.001)
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
+    def __enter__(self) -> Deadline:
+        threading.Thread(target=self._wait, name="deadline", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        with self._lock:
+            for each in self._sockets:
+                each.close()
+            self._sockets.clear()
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Raise DeadlinePassed when the block takes longer, whatever it has raised itself."""
+        self._moment = time.monotonic() + seconds
+        try:
+            yield
+        except Exception as error:
+            if self.passed:
+                raise DeadlinePassed from error
+            raise
+        finally:
+            self._moment = _NEVER
+        if self.passed:  # the end of a connection may have looked like the end of the data
+            raise DeadlinePassed
+
+    def watch(self, connection: socket.socket) -> None:
+        """Shut this connection, too, when the deadline passes."""
+        # A descriptor of its own: TLS takes the original away from its socket object, and the
+        # number of a closed one may be another file's by then.
+        own = connection.dup()
+        with self._lock:
+            self._sockets.append(own)
+            if self.passed:
+                _shut(own)
+
+    def _wait(self) -> None:
+        while not self._left.wait(min(self._moment - time.monotonic(), _LOOK_SECONDS)):
+            if time.monotonic() < self._moment:
+                continue
+            with self._lock:
+                self.passed = True
+                for each in self._sockets:
+                    _shut(each)
+            return
 
 
-def _timed(seconds: float, act: Callable[[], Result]) -> Result:
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
-        return act()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the other side may have closed it
+        connection.shutdown(socket.SHUT_RDWR)

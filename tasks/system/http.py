@@ -5,24 +5,30 @@ Nothing that arrives here is trusted yet; the caller verifies it before it gets 
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial as call
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from tasks.errors import DownloadFailed
 from tasks.system import resumable
-from tasks.system.deadline import within
-from tasks.system.network_errors import explained
+from tasks.system.deadline import DeadlinePassed
+from tasks.system.network_errors import explain
+from tasks.system.notes import note
+from tasks.system.proxy import proxies, use_proxy
 from tasks.system.resumable import Partial, date_of
-from tasks.system.terminal import Progress, say
+from tasks.system.terminal import Progress
+from tasks.text import without_password as public
+
+if TYPE_CHECKING:
+    from tasks.system.http_session import Session
+
+__all__ = ["Got", "Missing", "download", "public", "use_proxy"]
 
 _CONNECT_SECONDS = 20
 _HEADER_SECONDS = 60  # from the request to the end of the answer's headers, whatever drips
@@ -39,23 +45,23 @@ _SILENT_PAUSE = 3.0
 
 
 class Missing(DownloadFailed):
-    """The mirrors were reached, and none of them has the file."""
+    """The mirrors answered, and none of them has the file."""
 
 
-class _Again(DownloadFailed):
-    """The same URL may give it in a moment: after `pause` seconds, if it said how many."""
+class _TryAgain(Exception):
+    """A failure that may pass: after `pause` seconds, if the server said how many."""
 
-    def __init__(self, message: str, pause: float | None = None) -> None:
-        super().__init__(message)
-        self.pause = pause
+    def __init__(self, failure: DownloadFailed, pause: float | None = None) -> None:
+        super().__init__(failure)
+        self.failure, self.pause = failure, pause
 
 
 @dataclass(frozen=True)
 class Got:
-    """Which of the URLs gave the file, and its Last-Modified (UTC; None: absent or no date).
+    """The URL that delivered the file, and its Last-Modified (UTC; None: absent or no date).
 
-    `mixed`: the file began at another URL. If it is refused then, any of them may have lied;
-    this one, asked alone and from the start, may still have the right bytes.
+    `mixed`: the file began at another URL. If it is refused then, either of them may have sent
+    wrong bytes; this one alone, from the start, may still deliver the right ones.
     """
 
     url: str
@@ -64,199 +70,183 @@ class Got:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What one URL is asked for: at most `limit` bytes, until `deadline` (time.monotonic)."""
+class _Request:
+    """A file to fetch from one URL: at most `limit` bytes, until `end` (time.monotonic)."""
 
     url: str
     target: Path
     limit: int
-    deadline: float
+    end: float
 
 
 def download(urls: Sequence[str], target: Path, *, limit: int) -> Got:
-    """Fetch a file of at most `limit` bytes from the first of `urls` that gives it whole.
+    """Fetch a file of at most `limit` bytes from the first of `urls` that delivers all of it.
 
-    The file at `target` is private to the caller and may be anything at all; a caller who
-    refuses it deletes it. What broke off is continued at the next URL, or by the next call for
-    the same `target`, in this process or a later one: see partial.py for what is left behind
-    until then. A missing directory is made, for its owner only. Raises Missing when every
-    mirror says 404 or 410, DownloadFailed otherwise.
+    The file at `target` is private to the caller and may have any content; a caller who refuses
+    it deletes it. An interrupted download is continued at the next URL, or by the next call for
+    the same `target`, in this process or a later one: see resumable.py for what is left until
+    then. A missing directory is created, for its owner only. Raises Missing when every mirror
+    says 404 or 410, DownloadFailed otherwise.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     reasons: list[str] = []
-    absent = 0
+    codes: list[str] = []
     for url in urls:
         try:
-            return _insist(_Wanted(url, target, limit, time.monotonic() + _TOTAL_SECONDS))
+            return _fetch(_Request(url, target, limit, time.monotonic() + _TOTAL_SECONDS))
         except DownloadFailed as failed:
-            absent += isinstance(failed, Missing)
+            codes.append(failed.code)
             reasons.append(f"{public(url)}: {failed.message}")
         if resumable.find(target, limit) is None:
             resumable.discard(target)
-    kind = Missing if absent == len(urls) else DownloadFailed
     name = public(urls[0]).rsplit("/", 1)[-1] if urls else target.name
-    raise kind(
-        f"no mirror gave {name}: " + "; ".join(reasons),
-        "check the network and config.toml [mirrors], then run the same command again",
-    )
+    fields = {"file": name, "reasons": "; ".join(reasons), "codes": codes}
+    if set(codes) <= {"mirror-lacks-file"}:
+        raise Missing("not-on-mirrors", **fields)
+    raise DownloadFailed("download-failed", **fields)
 
 
-def public(url: str) -> str:
-    """A URL, or a text with one, without the user and password that may stand in it."""
-    return re.sub(r"//[^/]*@", "//", url)
-
-
-def use_proxy(proxy: str | None, no_proxy: Sequence[str] = ()) -> None:
-    """Let downloads, git and every program started here use `proxy`, except for `no_proxy`.
-
-    None leaves the caller's environment as it is, and that counts.
-    """
-    if proxy is None:
-        return
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        os.environ.pop(name, None)
-        os.environ.pop(name.upper(), None)
-    os.environ["http_proxy"] = os.environ["https_proxy"] = proxy
-    if no_proxy:
-        os.environ["no_proxy"] = ",".join(no_proxy)
-
-
-def _insist(wanted: _Wanted) -> Got:
-    """One URL, asked again a little later where that may help."""
+def _fetch(request: _Request) -> Got:
+    """Fetch from one URL, with pauses and further attempts where these may help."""
     for own_pause in _PAUSES:
         try:
-            return _attempt(wanted)
-        except _Again as failed:
-            asked = own_pause if failed.pause is None else failed.pause
-        pause = min(max(asked, 0.0), _LONGEST_PAUSE)
+            return _attempt(request)
+        except _TryAgain as failed:
+            wanted = own_pause if failed.pause is None else failed.pause
+        pause = min(max(wanted, 0.0), _LONGEST_PAUSE)
         if pause > _SILENT_PAUSE:
-            say(f"  {urlsplit(wanted.url).hostname} asks to wait {pause:.0f} s")
+            note("mirror-busy", host=urlsplit(request.url).hostname, seconds=pause)
         time.sleep(pause)
-    return _attempt(wanted)
+    try:
+        return _attempt(request)
+    except _TryAgain as failed:
+        raise failed.failure from failed
 
 
-def _attempt(wanted: _Wanted) -> Got:
-    import requests
+def _attempt(request: _Request) -> Got:
+    from tasks.system.http_session import Session
 
-    class Session(requests.Session):
-        def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-            return None  # requests would read a redirect's body into memory, without a limit
-
-    url, part = wanted.url, resumable.find(wanted.target, wanted.limit)
+    url, part = request.url, resumable.find(request.target, request.limit)
     with Session() as session:
         for _ in range(_REDIRECTS + 1):
             rest = part.asking(public(url)) if part else {}
-            with _ask(session, url, rest) as answer:
+            with _get(session, url, rest) as answer:
                 if answer.is_redirect:
-                    url = _onward(url, answer.headers["Location"])
-                elif got := _take(wanted, answer, public(url), part if rest else None):
+                    url = _redirected(url, answer.headers["Location"])
+                elif got := _receive(request, session, answer, public(url), part if rest else None):
                     return got
                 else:
                     part = None
-    raise DownloadFailed(f"it redirects more than {_REDIRECTS} times")
+    raise DownloadFailed("mirror-redirects", most=_REDIRECTS)
 
 
-def _ask(session: Any, url: str, headers: dict[str, str]) -> Any:
+def _get(session: Session, url: str, headers: dict[str, str]) -> Any:
     from urllib3.exceptions import HTTPError
 
     around = sys.exc_info()[1]
-    late = DownloadFailed(f"too slow (no answer within {_HEADER_SECONDS} s)")
-    ask = call(
-        session.get,
-        url,
-        stream=True,
-        timeout=(_CONNECT_SECONDS, _IDLE_SECONDS),
-        headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **headers},
-    )
     try:
-        return within(_HEADER_SECONDS, ask, late)
+        with session.deadline.within(_HEADER_SECONDS):
+            return session.get(
+                url,
+                stream=True,
+                timeout=(_CONNECT_SECONDS, _IDLE_SECONDS),
+                proxies=proxies(url),
+                headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **headers},
+            )
+    except DeadlinePassed as late:
+        raise DownloadFailed("mirror-silent", seconds=_HEADER_SECONDS) from late
     # not all that a hostile server can provoke is a RequestException, which is an OSError
     except (OSError, HTTPError, ValueError) as error:
-        raise DownloadFailed(public(explained(error, around))) from error
+        raise explain(error, around) from error
 
 
-def _onward(url: str, location: str) -> str:
+def _redirected(url: str, location: str) -> str:
     try:
         there = urljoin(url, location)
         leaves = urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https"
     except ValueError as error:
-        raise DownloadFailed("it redirects to what is no URL") from error
+        raise DownloadFailed("mirror-redirect-invalid") from error
     if leaves:
-        raise DownloadFailed("it redirects from https to http")
+        raise DownloadFailed("mirror-redirect-insecure")
     return there
 
 
-def _take(wanted: _Wanted, answer: Any, url: str, part: Partial | None) -> Got | None:
-    """Save the body, behind `part` if it continues that; None: the whole file must be asked for."""
+def _receive(
+    request: _Request, session: Session, answer: Any, url: str, part: Partial | None
+) -> Got | None:
+    """Save the body, behind `part` if it continues that; None: request the whole file again."""
     status, headers = answer.status_code, answer.headers
     if status in (404, 410):
-        raise Missing(f"HTTP {status}")
+        raise DownloadFailed("mirror-lacks-file", status=status)
     if status in _BUSY:
-        raise _Again(f"HTTP {status}", _pause(headers))
+        raise _TryAgain(DownloadFailed("mirror-status", status=status), _pause(headers))
     modified = date_of(headers, "Last-Modified")
     if part and part.continued_by(status, headers):
-        _save(wanted, answer, part.size, part.total)
-        return Got(wanted.url, modified or part.modified, mixed=url != part.url)
+        _save(request, _chunks(request, session, answer), part.size, part.total)
+        return Got(request.url, modified or part.modified, mixed=url != part.url)
     if part and status in (206, 416):
         return None
     if status != 200:
-        raise DownloadFailed(f"HTTP {status}")
+        raise DownloadFailed("mirror-status", status=status)
     length = headers.get("Content-Length", "")
     total = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
-    if total is not None and total > wanted.limit:
-        raise DownloadFailed(f"too large ({total} bytes, at most {wanted.limit} are taken)")
-    resumable.begin(wanted.target, url, headers, total)
-    _save(wanted, answer, 0, total)
-    return Got(wanted.url, modified)
+    if total is not None and total > request.limit:
+        raise DownloadFailed("mirror-file-too-large", size=total, limit=request.limit)
+    resumable.begin(request.target, url, headers, total)
+    _save(request, _chunks(request, session, answer), 0, total)
+    return Got(request.url, modified)
 
 
 def _pause(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds: a number, or a date (RFC 9110, 10.2.3)."""
+    """Read Retry-After in seconds: a number, or a date (RFC 9110, 10.2.3)."""
     if re.fullmatch(r"[0-9]{1,9}", headers.get("Retry-After", "")):
         return float(headers["Retry-After"])
     until = date_of(headers, "Retry-After")
     return (until - datetime.now(UTC)).total_seconds() if until else None
 
 
-def _save(wanted: _Wanted, answer: Any, start: int, total: int | None) -> None:
+def _save(request: _Request, body: Iterator[bytes], start: int, total: int | None) -> None:
     """Write the body behind the first `start` bytes; the whole file has `total`, if known."""
-    most = wanted.limit if total is None else total
+    most = request.limit if total is None else total
     received = start
-    with wanted.target.open("ab") as stream, Progress(wanted.target.name, total, start) as bar:
-        for chunk in _chunks(answer, wanted.deadline):
+    with request.target.open("ab") as stream, Progress(request.target.name, total, start) as bar:
+        for chunk in body:
             received += len(chunk)
             if received > most:
-                resumable.discard(wanted.target)
-                raise DownloadFailed(f"too large (more than {most} bytes)")
+                resumable.discard(request.target)
+                raise DownloadFailed("mirror-file-endless", limit=most)
             stream.write(chunk)
             bar.advance(len(chunk))
         if total is not None and received != total:
-            raise _Again(f"ended after {received} of {total} bytes")
-    resumable.complete(wanted.target)
+            raise _TryAgain(DownloadFailed("mirror-truncated", received=received, total=total))
+    resumable.complete(request.target)
 
 
-def _chunks(answer: Any, deadline: float) -> Iterator[bytes]:
-    """The body as it comes, if it does not come too slowly."""
+def _chunks(request: _Request, session: Session, answer: Any) -> Iterator[bytes]:
+    """Yield the body as it arrives; raises DownloadFailed when it arrives too slowly."""
     from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
     around = sys.exc_info()[1]
     start, count = time.monotonic(), 0
     while True:
         try:
-            # read1 returns what has come; read would wait for a whole chunk, however slow it drips
-            read = call(answer.raw.read1, _CHUNK)
-            chunk = within(_IDLE_SECONDS, read, DownloadFailed("too slow"))
+            with session.deadline.within(_IDLE_SECONDS):
+                # read1 returns what has come; read would wait for a whole chunk, however slow
+                chunk = answer.raw.read1(_CHUNK)
+        except DeadlinePassed as late:
+            raise DownloadFailed("mirror-slow") from late
         except HTTPError as error:
-            broken = isinstance(error, ProtocolError | SSLError)
-            kind = _Again if broken else DownloadFailed
-            raise kind(public(explained(error, around))) from error
+            failure = explain(error, around)
+            if isinstance(error, ProtocolError | SSLError):
+                raise _TryAgain(failure) from error
+            raise failure from error
         if not chunk:
             return
         yield chunk
         now, count = time.monotonic(), count + len(chunk)
-        if now > deadline:
-            raise DownloadFailed(f"too slow (it took more than {_TOTAL_SECONDS // 3600} hours)")
+        if now > request.end:
+            raise DownloadFailed("mirror-takes-too-long", hours=_TOTAL_SECONDS // 3600)
         if now - start > _IDLE_SECONDS:
             if count / (now - start) < _MINIMUM_RATE:
-                raise DownloadFailed("too slow")
+                raise DownloadFailed("mirror-slow")
             start, count = now, 0

@@ -1,13 +1,16 @@
-"""Why a request came to nothing, in words: the libraries below wrap and rename the cause."""
+"""The reason why a request failed: the libraries below wrap and rename the cause."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from tasks.errors import DownloadFailed
+from tasks.text import one_line, without_password
 
-def explained(error: BaseException, around: BaseException | None = None) -> str:
-    """The innermost cause of an error of requests or urllib3, on one line for a person.
+
+def explain(error: BaseException, around: BaseException | None = None) -> DownloadFailed:
+    """Find the innermost cause of an error of requests or urllib3.
 
     `around` is the exception that the caller was handling, if any: no cause of this one.
     """
@@ -15,15 +18,15 @@ def explained(error: BaseException, around: BaseException | None = None) -> str:
     import ssl
 
     chain = list(_causes(error, around))
-    said = _said(chain[-1])
-    if isinstance(chain[-1], ssl.SSLCertVerificationError):
-        return f"its TLS certificate is not trusted: {chain[-1].verify_message}"
+    cause, reason = chain[-1], _reason(chain[-1])
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return DownloadFailed("certificate-not-trusted", reason=cause.verify_message)
     for host, port in map(_peer, chain):
-        if host and isinstance(chain[-1], socket.gaierror):
-            return f"the name {host} is not known ({said})"
+        if host and isinstance(cause, socket.gaierror):
+            return DownloadFailed("host-unknown", host=host, reason=reason)
         if host:  # the mirror's, or the proxy's
-            return f"nobody answers at {host}:{port} ({said})"
-    return said
+            return DownloadFailed("host-unreachable", host=host, port=port, reason=reason)
+    return DownloadFailed("request-failed", reason=reason)
 
 
 def _causes(error: BaseException, around: BaseException | None) -> Iterator[BaseException]:
@@ -35,12 +38,12 @@ def _causes(error: BaseException, around: BaseException | None) -> Iterator[Base
         yield cause
         seen.append(cause)
         if isinstance(cause, HTTPException):
-            return  # what lies below is how http.client found out: int() of a chunk's length
+            return  # what lies below is how http.client noticed: int() of a chunk's length
         cause = cause.__cause__ or cause.__context__
 
 
 def _peer(error: BaseException) -> tuple[str, int | None]:
-    """To whom a connection could not be made, where that is what the error is about."""
+    """Host and port of a connection that could not be made, where the error is about that."""
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
     if isinstance(error, NewConnectionError):
@@ -51,8 +54,8 @@ def _peer(error: BaseException) -> tuple[str, int | None]:
     return "", None
 
 
-def _said(cause: BaseException) -> str:
-    """An exception's words, without object addresses, passwords, and what a terminal obeys."""
+def _reason(cause: BaseException) -> str:
+    """The text of an exception, without object addresses and passwords."""
     words = " ".join(str(getattr(cause, "strerror", None) or cause).split(">: ")[-1].split())
-    plain = "".join(sign if sign.isprintable() else "?" for sign in words)
-    return re.sub(r"[^\s/'\"]*@", "", plain)[:300] or type(cause).__name__
+    plain = re.sub(r"[^\s/'\"]*@", "", without_password(one_line(words)))
+    return plain[:300] or type(cause).__name__

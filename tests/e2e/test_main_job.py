@@ -278,7 +278,7 @@ def test_mirror_down_is_one_clear_answer(lab_site: LabSite, tmp_path: Path) -> N
     other = LabSite(type(lab_site.layout)(site=tmp_path, state=tmp_path / "state"), lab_site.lab)
     other.change(mirrors={"gentoo": ["http://127.0.0.1:9"]})
     printed = other.doit(code=1)
-    assert "snapshot: FAILED: no mirror gave" in printed
+    assert "snapshot: FAILED: no mirror delivered" in printed
     assert "next: check the network" in printed
     assert "Traceback" not in printed
     assert not other.layout.lock.exists()

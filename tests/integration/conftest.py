@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.flow import snapshots
-from tasks.system import http
+from tasks.system import http, proxy
 from tests.kit.fake_upstream import REMOTE, FakeUpstream
 from tests.kit.gpg import Keys, keys_of_every_kind
 from tests.kit.sample_site import SampleSite, SampleUpstream, sample_site
@@ -28,13 +27,18 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
         yield made
 
 
+def without_proxy(patch: pytest.MonkeyPatch) -> None:
+    """Reach everything directly, and forget at the end what a test has configured."""
+    patch.setattr(proxy, "_configured", None)
+    for name in (*proxy.VARIABLES, *(name.upper() for name in proxy.VARIABLES)):
+        patch.delenv(name, raising=False)
+
+
 @contextlib.contextmanager
 def upstream(
     folder: Path, keys: Keys, patch: pytest.MonkeyPatch, printed: Callable[[], str]
 ) -> Iterator[FakeUpstream]:
-    patch.setattr(os, "environ", os.environ.copy())
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        patch.delenv(name, raising=False)
+    without_proxy(patch)
     patch.setattr(http, "_PAUSES", (0.0, 0.0))
     with scripted_server() as server:
         server.answers["*"] = status(404)
@@ -82,9 +86,7 @@ def frozen_upstream(fake_upstream: FakeUpstream, frozen_day: Path) -> FakeUpstre
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        os.environ.pop(name, None)
+    without_proxy(monkeypatch)
     with scripted_server() as server:
         yield server
 

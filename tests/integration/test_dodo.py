@@ -57,7 +57,7 @@ def test_no_config(tmp_path: Path) -> None:
 
 def test_all_mirrors_down(config: Path) -> None:
     printed = doit(config, "snapshot", code=1)
-    assert "snapshot: FAILED: no mirror gave gentoo-" in printed
+    assert "snapshot: FAILED: no mirror delivered gentoo-" in printed
     assert "Connection refused" in printed
     assert "Traceback" not in printed
     assert not (config.parent / "state" / "tree.git").exists()
@@ -126,7 +126,7 @@ def test_what_failed_is_remembered(config: Path) -> None:
     shown = doit(config, "status")
     assert "last run  failed: snapshot" in shown
     latest = config.parent / "state" / "logs" / "latest"
-    assert "no mirror gave" in (latest / "snapshot.log").read_text()
+    assert "no mirror delivered" in (latest / "snapshot.log").read_text()
     assert json.loads((latest / "journal").read_text().splitlines()[-1])["outcome"] == "failed"
 
 

@@ -204,14 +204,14 @@ def test_a_part_that_goes_on_and_on(server: ScriptedServer, target: Path) -> Non
             handler.wfile.write(b"1000\r\n" + bytes(4096) + b"\r\n")
 
     server.answers["/first"] = answer
-    with pytest.raises(DownloadFailed, match=r"too large .more than 10240 bytes"):
+    with pytest.raises(DownloadFailed, match=r"too large .more than 10,240 bytes"):
         download([url], target, limit=LIMIT)
     assert names(target.parent) == []
 
 
 def test_a_part_of_what_is_too_large_now(server: ScriptedServer, target: Path) -> None:
     url = broken_off(server, target, *DATED)
-    with pytest.raises(DownloadFailed, match=r"too large .10240 bytes, at most 10000"):
+    with pytest.raises(DownloadFailed, match=r"too large .10,240 bytes, the limit is 10,000"):
         download([url], target, limit=10_000)
     assert server.ranges == [(None, None)]
     assert names(target.parent) == []

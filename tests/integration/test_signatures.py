@@ -196,7 +196,7 @@ def test_an_older_day_that_is_new_is_better_than_none(fake_upstream: FakeUpstrea
     assert refused.startswith(
         f"  20260116 was refused: {fake_upstream.url('one')}: gentoo-20260116.tar.xz"
     )
-    assert "there is no signature in it; no mirror gave " in refused  # the other one lacks it
+    assert "there is no signature in it; no mirror has " in refused  # the other one lacks it
     assert frozen.startswith("  frozen gentoo 20260115 as ")
     error = fake_upstream.refused(site, NotTrusted)
     assert error.message.startswith(

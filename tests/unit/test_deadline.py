@@ -1,93 +1,90 @@
-"""A time limit for a call: what is raised, and what is put back."""
+"""A deadline ends reads of a socket, in whatever thread they are."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tasks.errors import DownloadFailed
 from tasks.system import deadline
-from tasks.system.deadline import within
-
-LATE = DownloadFailed("too slow")
+from tasks.system.deadline import Deadline, DeadlinePassed
 
 
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGALRM)
-    yield
-    assert signal.getsignal(signal.SIGALRM) is before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection; nothing is sent."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
 
 
-def test_in_time() -> None:
-    assert within(60, lambda: 3, LATE) == 3
+def test_block_that_ends_in_time_is_left_alone(ends: tuple[socket.socket, socket.socket]) -> None:
+    with Deadline() as limit:
+        limit.watch(ends[0])
+        for _ in range(3):
+            ends[1].send(b"x")
+            with limit.within(60):
+                assert ends[0].recv(1) == b"x"
+        assert not limit.passed
 
 
-def test_too_late() -> None:
-    with pytest.raises(DownloadFailed, match="too slow"):
-        within(0.01, lambda: time.sleep(30), LATE)
+def test_deadline_ends_a_read(ends: tuple[socket.socket, socket.socket]) -> None:
+    with Deadline() as limit:
+        limit.watch(ends[0])
+        with pytest.raises(DeadlinePassed), limit.within(0.01):
+            ends[0].recv(1)
+        assert limit.passed
+
+
+def test_deadline_ends_a_read_of_a_socket_that_lost_its_descriptor(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    with Deadline() as limit:
+        limit.watch(ends[0])
+        with (
+            socket.socket(fileno=ends[0].detach()) as wrapped,  # as ssl does
+            pytest.raises(DeadlinePassed),
+            limit.within(0.01),
+        ):
+            wrapped.recv(1)
+
+
+def test_deadline_ends_a_connection_made_after_it(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    with Deadline() as limit, pytest.raises(DeadlinePassed), limit.within(0.01):
+        while not limit.passed:
+            time.sleep(0.01)
+        limit.watch(ends[0])
+        assert ends[0].recv(1) == b""
+
+
+def test_deadline_replaces_what_a_library_makes_of_it(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    with Deadline() as limit:
+        limit.watch(ends[0])
+        with pytest.raises(DeadlinePassed) as late, limit.within(0.01):
+            raise ValueError(ends[0].recv(1))
+        assert isinstance(late.value.__cause__, ValueError)
 
 
 @pytest.mark.parametrize("error", [ValueError, TimeoutError, SystemExit, KeyboardInterrupt])
-def test_what_the_call_raises_itself(error: type[BaseException]) -> None:
-    def fail() -> None:
+def test_error_of_the_block_is_raised_where_there_is_time(error: type[BaseException]) -> None:
+    with Deadline() as limit, pytest.raises(error), limit.within(60):
         raise error
 
-    with pytest.raises(error):
-        within(60, fail, LATE)
 
-
-def test_whatever_a_library_makes_of_it() -> None:
-    def wrapped() -> None:
-        try:
-            time.sleep(30)
-        except OSError as error:
-            raise RuntimeError("connection lost") from error
-
-    with pytest.raises(DownloadFailed, match="too slow"):
-        within(0.01, wrapped, LATE)
-
-
-def test_it_rings_again_where_it_was_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline, "_AGAIN_SECONDS", 0.01)
-    heard = []
-
-    def deaf() -> None:
-        with contextlib.suppress(OSError):
-            time.sleep(30)
-        heard.append(1)
-        time.sleep(30)
-
-    with pytest.raises(DownloadFailed, match="too slow"):
-        within(0.01, deaf, LATE)
-    assert heard == [1]
-
-
-def test_somebody_elses_timer_goes_on() -> None:
-    rang: list[int] = []
-    before = signal.signal(signal.SIGALRM, lambda number, _: rang.append(number))
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 60, 7)
-        with pytest.raises(DownloadFailed):
-            within(0.01, lambda: time.sleep(30), LATE)
-        left, interval = signal.getitimer(signal.ITIMER_REAL)
-        assert 0 < left < 60
-        assert interval == pytest.approx(7)
-        assert rang == []
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_no_limit_outside_of_the_main_thread() -> None:
-    got: list[int] = []
-    thread = threading.Thread(target=lambda: got.append(within(0.001, lambda: 3, LATE)))
-    thread.start()
-    thread.join()
-    assert got == [3]
+def test_thread_ends_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "_LOOK_SECONDS", 60.0)
+    before = threading.active_count()
+    with Deadline():
+        assert threading.active_count() == before + 1
+    for _ in range(100):
+        if threading.active_count() == before:
+            return
+        time.sleep(0.02)
+    pytest.fail("the thread of a deadline did not end")
