@@ -31,8 +31,8 @@ from tests.kit.scripted_server import (
     endless,
     file,
     good,
-    scripted_server,
     in_turn,
+    scripted_server,
     stalling,
     status,
 )
@@ -163,7 +163,9 @@ def dripping_chunks(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("answer", [good, chunked, until_closed, compressed])
-def test_download_keeps_the_body_as_sent(server: ScriptedServer, target: Path, answer: Answer) -> None:
+def test_download_keeps_the_body_as_sent(
+    server: ScriptedServer, target: Path, answer: Answer
+) -> None:
     url = server.url("/file", answer)
     assert download([url], target, limit=LIMIT) == Got(url, None)
     assert target.read_bytes() == b"hello"
@@ -242,7 +244,7 @@ def test_download_skips_a_mirror_that_is_too_slow(
     # the time limit of a single read may be the first to notice
     assert failed.value.fields["codes"] in (["mirror-slow"], ["request-failed"])
     assert names(target.parent) == []
-    assert server.asked == ["/it"]
+    assert server.paths == ["/it"]
     assert fetch([bad, second], target, limit=LIMIT).url == second
 
 
@@ -267,7 +269,9 @@ def test_download_ignores_an_invalid_length(server: ScriptedServer, target: Path
     assert target.read_bytes() == b"hello"
 
 
-def test_download_does_not_read_the_body_of_a_redirect(server: ScriptedServer, target: Path) -> None:
+def test_download_does_not_read_the_body_of_a_redirect(
+    server: ScriptedServer, target: Path
+) -> None:
     server.url("/good", good)
     download([server.url("/it", endless_redirect)], target, limit=LIMIT)
     assert target.read_bytes() == b"hello"
@@ -281,12 +285,14 @@ def test_download_follows_redirects(server: ScriptedServer, target: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [404, 410])
-def test_file_that_no_mirror_has_is_missing(server: ScriptedServer, target: Path, number: int) -> None:
+def test_file_that_no_mirror_has_is_missing(
+    server: ScriptedServer, target: Path, number: int
+) -> None:
     urls = [server.url("/a", status(404)), server.url("/b", status(number))]
     with refused(Missing, "not-on-mirrors", file="a") as missing:
         download(urls, target, limit=LIMIT)
     assert re.search(f"HTTP 404.*HTTP {number}", missing.value.message)
-    assert server.asked == ["/a", "/b"]
+    assert server.paths == ["/a", "/b"]
 
 
 def test_file_is_not_missing_where_a_mirror_is_broken(server: ScriptedServer, target: Path) -> None:
@@ -312,7 +318,7 @@ def test_download_tries_a_busy_mirror_three_times(
 ) -> None:
     urls = [server.url("/busy", status(number)), server.url("/good", good)]
     assert download(urls, target, limit=LIMIT).url == urls[1]
-    assert server.asked == ["/busy"] * 3 + ["/good"]
+    assert server.paths == ["/busy"] * 3 + ["/good"]
     assert pauses == [1.0, 2.0]
 
 
@@ -344,7 +350,7 @@ def test_download_tries_once_where_waiting_does_not_help(
 ) -> None:
     with pytest.raises(DownloadFailed):
         download([server.url("/it", answer)], target, limit=LIMIT)
-    assert len(server.asked) == (11 if answer is loop else 1)
+    assert len(server.paths) == (11 if answer is loop else 1)
     assert pauses == []
 
 
@@ -436,7 +442,7 @@ def test_deadline_ends_the_attempts_at_a_host_of_many_addresses(
     with failing("mirror-silent"):
         fetch(["http://mirror.test/it"], target, limit=LIMIT)
     assert len(tried) < 10
-    assert server.asked == []
+    assert server.paths == []
 
 
 def test_download_just_above_the_minimum_rate_has_a_limit_in_all(
@@ -526,7 +532,7 @@ def test_download_refuses_a_certificate_that_is_not_trusted(  # noqa: PLR0917
             download([url], target, limit=LIMIT)
         assert "self-signed" in failed.value.message
         assert pauses == []
-        assert secure.asked == []
+        assert secure.paths == []
         assert download([url, plain], target, limit=LIMIT).url == plain
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))  # now its signer is trusted
         if name.startswith("IP"):
@@ -541,10 +547,10 @@ def test_download_goes_through_the_configured_proxy(server: ScriptedServer, targ
     use_proxy(server.url("").replace("//", "//user:sesame@"), ["other.test"])
     server.answers["*"] = good
     assert download(["http://mirror.test/x"], target, limit=LIMIT).url == "http://mirror.test/x"
-    assert server.asked == ["http://mirror.test/x"]
+    assert server.paths == ["http://mirror.test/x"]
     with failing("host-unknown"):
         download(["http://no.other.test/x"], target, limit=LIMIT)
-    assert len(server.asked) == 1
+    assert len(server.paths) == 1
 
 
 @pytest.mark.parametrize("configured", [True, False])
@@ -560,7 +566,7 @@ def test_proxy_of_the_caller_counts_where_none_is_configured(
         if configured:
             use_proxy(server.url(""))
         download(["http://mirror.test/x"], target, limit=LIMIT)
-        assert (len(server.asked), len(other.asked)) == ((1, 0) if configured else (0, 1))
+        assert (len(server.paths), len(other.paths)) == ((1, 0) if configured else (0, 1))
 
 
 def test_download_says_that_the_proxy_is_down(server: ScriptedServer, target: Path) -> None:
@@ -572,7 +578,7 @@ def test_download_says_that_the_proxy_is_down(server: ScriptedServer, target: Pa
             download([f"{scheme}://mirror.test/x"], target, limit=LIMIT)
         assert f"no answer from {place}" in failed.value.message
         assert "sesame" not in str(failed.value)
-    assert server.asked == []
+    assert server.paths == []
 
 
 def test_reason_is_not_the_error_that_the_caller_was_handling(
@@ -586,7 +592,7 @@ def test_reason_is_not_the_error_that_the_caller_was_handling(
         with failing("host-unreachable") as failed:
             download([closed], target, limit=LIMIT)
     assert "Connection refused" in failed.value.message
-    assert server.asked == []
+    assert server.paths == []
 
 
 @pytest.mark.parametrize("answer", [status(503), onward("http://user:sesame@[::1/"), hang_up])
@@ -631,7 +637,9 @@ def test_long_download_is_reported_where_there_is_no_terminal(
     assert capsys.readouterr().out == ""
 
 
-def test_download_creates_a_directory_for_its_owner_only(server: ScriptedServer, target: Path) -> None:
+def test_download_creates_a_directory_for_its_owner_only(
+    server: ScriptedServer, target: Path
+) -> None:
     download([server.url("/good", good)], target, limit=LIMIT)
     assert target.parent.stat().st_mode & 0o777 == 0o700
     assert names(target.parent) == ["file"]
