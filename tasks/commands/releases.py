@@ -8,6 +8,7 @@ import json
 from tasks.commands.site_command import Parser, SiteCommand
 from tasks.site import Site
 from tasks.system.terminal import say
+from tasks.text import count
 
 
 class Rollback(SiteCommand):
@@ -52,12 +53,11 @@ class Promote(SiteCommand):
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.flow import releases
-        from tasks.publish import published
 
         chroot = site.chroot(arguments.name)
-        channel, number = releases.promote(chroot, arguments.number, arguments.to)
-        packages = published.facts(chroot.binhost, number)["packages"]
-        say(f"{chroot.name}: {channel} has generation {number}, {packages} packages")
+        channel, promoted = releases.promote(chroot, arguments.number, arguments.to)
+        packages = count(promoted.issue.packages, "package")
+        say(f"{chroot.name}: {channel} has generation {promoted.number}, {packages}")
 
 
 class Generations(SiteCommand):
@@ -74,7 +74,7 @@ class Generations(SiteCommand):
         from tasks.publish import generation, retention
 
         chroots = [site.chroot(arguments.name)] if arguments.name else site.chroots
-        kept = {chroot.name: generation.kept(chroot.binhost) for chroot in chroots}
+        kept = {chroot.name: generation.load_all(chroot.binhost) for chroot in chroots}
         if arguments.json:
             rows = [row for name, each in kept.items() for row in retention.as_json(name, each)]
             say(json.dumps(rows, indent=1))

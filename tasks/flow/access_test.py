@@ -45,7 +45,7 @@ def prove_access(chroot: Chroot, inputs: Inputs) -> AccessTestRecord:
         refused = ("stranger", *(user for user in users if user != "member"))
         for user in refused:
             with _client(chroot, inputs, location, server, user) as sandbox:
-                clients.refused(sandbox, user, wanted, log)
+                clients.expect_refusal(sandbox, user, wanted, log)
         with _client(chroot, inputs, location, server, "member") as sandbox:
             installed = clients.install(sandbox, wanted, log)
     note(

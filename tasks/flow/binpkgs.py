@@ -82,7 +82,7 @@ def _start_pkgdir(chroot: Chroot, inputs: Inputs, pkgdir: Path) -> None:
     """
     from tasks.publish import published
 
-    before = published.published(chroot.binhost)
+    before = published.read_paths(chroot.binhost)
     scratch = pkgdir.with_name(f".{pkgdir.name}.tmp")
     scratch.mkdir(parents=True)
     if chroot.base:

@@ -1,4 +1,4 @@
-"""The clients' bundles of a candidate: this site's part of them."""
+"""The client bundles of a candidate: the part of them that this site decides."""
 
 from __future__ import annotations
 
@@ -74,13 +74,15 @@ def pack(chroot: Chroot, inputs: Inputs, views: Iterable[str]) -> dict[str, byte
     packed = {}
     for view in views:
         group = policy.group_of_segment(view)
-        place = bundle.Place(
+        client_view = bundle.ClientView(
             chroot.name,
             group,
             policy.binhost_path(config.access, chroot.name, group),
             address(group),
             {channel: address(group, channel) for channel in config.binhost.channels},
         )
-        files = bundle.files(place, repos, str(chroot.config.profile), key.armored, key.fingerprint)
-        packed[view] = bundle.packed(files, tree.timestamp)
+        files = bundle.files(
+            client_view, repos, str(chroot.config.profile), key.armored, key.fingerprint
+        )
+        packed[view] = bundle.pack(files, tree.timestamp)
     return packed

@@ -1,4 +1,4 @@
-"""candidate: from a set to a signed generation that no client sees yet."""
+"""candidate: a package set becomes a signed generation that no client sees yet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.chroot import sandboxes
 from tasks.flow import bundles, signing
@@ -17,44 +17,52 @@ from tasks.system.notes import note
 
 if TYPE_CHECKING:
     from tasks.portage.index import Stanza
-    from tasks.publish.generation import Content
-    from tasks.publish.published import File
+    from tasks.publish.candidate import Content
+    from tasks.publish.pins import Pins
+    from tasks.publish.published import SignedPackage
 
 
 def prepare(chroot: Chroot, inputs: Inputs) -> CandidateRecord:
-    """Sign what is new in a set, verify it as a client would, index it; no client sees it yet."""
-    from tasks.publish import generation, published
+    """Sign the new packages of a set, verify them as a client would, and index them all."""
+    from tasks.publish import candidate, generation
 
     record = inputs[BINPKGS(chroot.name)]
     binhost = chroot.binhost
-    asked = _asked(chroot, inputs, record)
-    number = generation.current(binhost)
-    if number is None or published.facts(binhost, number).get("asked") != asked:
+    digest = _digest(chroot, inputs, record)
+    ready = generation.load_current(binhost)
+    if ready is None or ready.source.inputs != digest:
         with chroot.workspace("sign") as space:
-            content = _content(chroot, inputs, record, asked, space)
-            sign = partial(signing.sign_beside, chroot, inputs, space)
-            number = generation.prepare(
-                binhost, content, sign, chroot.layout.trash, number=_made_before(binhost, asked)
+            content = _content(chroot, inputs, record, digest, space)
+            number = candidate.prepare(
+                binhost,
+                content,
+                partial(signing.sign_beside, chroot, inputs, space),
+                chroot.layout.trash,
+                valid_days=chroot.site.config.binhost.valid_days,
+                number=_earlier_number(binhost, digest),
             )
+        ready = generation.load(binhost, number)
     folder = chroot.layout.binpkgs(chroot.name)
     sweep(folder, keep={chroot.collected(record)}, trash=chroot.layout.trash)
-    views: dict[str, int] = published.facts(binhost, number)["views"]
+    views = ready.issue.views
     counts = [f"{count} for {view}" for view, count in sorted(views.items())]
-    note("candidate-ready", chroot=chroot.name, number=number, views=counts)
-    return CandidateRecord(number, record.set, views)
+    note("candidate-ready", chroot=chroot.name, number=ready.number, views=counts)
+    return CandidateRecord(ready.number, record.set, views)
 
 
-def _made_before(binhost: Path, asked: str) -> int | None:
+def _earlier_number(binhost: Path, digest: str) -> int | None:
     """The number of a candidate of the same content, which a killed run may have left."""
-    from tasks.publish import published
+    from tasks.publish import generation
 
-    newest = max(published.numbers(binhost), default=0)
-    numbers = (n for n in published.numbers(binhost, published.CANDIDATES) if n > newest)
-    return next((n for n in numbers if published.facts(binhost, n).get("asked") == asked), None)
+    newest = max(generation.numbers(binhost), default=0)
+    for number in generation.numbers(binhost, generation.CANDIDATES):
+        if number > newest and generation.load(binhost, number).source.inputs == digest:
+            return number
+    return None
 
 
-def _asked(chroot: Chroot, inputs: Inputs, record: BinpkgsRecord) -> str:
-    """A digest of all that a generation is a function of, except the time."""
+def _digest(chroot: Chroot, inputs: Inputs, record: BinpkgsRecord) -> str:
+    """A digest of everything that a generation is a function of, except the time."""
     from tasks.publish.release_manifest import FORMAT
 
     binhost, access = chroot.site.config.binhost, chroot.site.config.access
@@ -64,93 +72,108 @@ def _asked(chroot: Chroot, inputs: Inputs, record: BinpkgsRecord) -> str:
             binhost.signing_key,
             binhost.valid_days,
             access.model_dump(),
-            {**_pins(chroot, inputs), **_modified(record)},
+            _pins(chroot, inputs).plain(),
+            list(record.modified),
             FORMAT,
             asdict(bundles.settings(chroot)),
         ]
     )
 
 
-def _pins(chroot: Chroot, inputs: Inputs) -> dict[str, Any]:
-    """The locked commits and the seed that a chroot is made of."""
+def _pins(chroot: Chroot, inputs: Inputs) -> Pins:
+    """The locked sources of a chroot."""
+    from tasks.publish.pins import PinnedSeed, PinnedTree, Pins
+
     commits = sandboxes.repositories(chroot, inputs).commits
     tree, seed = inputs[TREE()], inputs[SEED(chroot.seed)]
     main = chroot.site.config.tree.name
-    return {
-        "tree": {"name": main, "tag": tree.tag, "commit": tree.commit},
-        "overlays": {name: commit for name, commit in commits.items() if name != main},
-        "seed": {"name": chroot.seed, **asdict(seed)},
-    }
+    return Pins(
+        PinnedTree(main, tree.tag, tree.commit),
+        {name: commit for name, commit in commits.items() if name != main},
+        PinnedSeed(chroot.seed, seed.path, seed.sha512),
+    )
 
 
 def _content(
-    chroot: Chroot, inputs: Inputs, record: BinpkgsRecord, asked: str, space: Path
+    chroot: Chroot, inputs: Inputs, record: BinpkgsRecord, digest: str, space: Path
 ) -> Content:
     """The content of the next generation, with its packages signed."""
     from tasks.portage import index
     from tasks.portage.index import INDEX
-    from tasks.publish import published
-    from tasks.publish.generation import Content
+    from tasks.publish.candidate import Content
+    from tasks.publish.generation import Source
+    from tasks.publish.release_manifest import Release
     from tasks.serve import policy
 
-    site = chroot.site
-    key = str(site.config.binhost.signing_key)
-    folder = chroot.collected(record)
-    written = index.read(folder / INDEX)
+    key = str(chroot.site.config.binhost.signing_key)
+    written = index.read(chroot.collected(record) / INDEX)
     header = next(written, {})
-    of_set = index.of_set(written, record.packages)
-    groups, nobodys = _views(chroot, of_set)
-    given = {path for paths in groups.values() for path in paths}
-    packages = [package for package in record.packages if package.path in given]
-    held = published.held(chroot.binhost, packages, key)
-    new = [package for package in packages if package.path not in held]
-    signed = signing.sign_packages(chroot, inputs, folder, [p.path for p in new], space)
-    files = held | {p.path: published.file_of(signed / p.path, p.sha512) for p in new}
-    files |= _described(chroot, inputs, files, of_set)
+    stanzas = index.of_set(written, record.packages)
+    groups, withheld = _views(chroot, stanzas)
+    for path in withheld:
+        del stanzas[path]
     return Content(
         header=header,
-        stanzas={path: of_set[path] for path in given},
-        files=files,
+        stanzas=stanzas,
+        packages=_signed_packages(chroot, inputs, record, stanzas, space),
         views={policy.path_segment(group): paths for group, paths in groups.items()},
-        revisions=sandboxes.repositories(chroot, inputs).commits,
-        release={
-            "name": chroot.name,
-            "set": record.set,
-            "lock": _pins(chroot, inputs),
-            "config": identity([inputs[ETC(chroot.name)].path, chroot.own.packages]),
-        },
-        valid_days=site.config.binhost.valid_days,
+        source=Source(
+            set=record.set,
+            signer=key,
+            revisions=sandboxes.repositories(chroot, inputs).commits,
+            inputs=digest,
+            withheld=len(withheld),
+            modified=record.modified,
+        ),
+        release=Release(
+            name=chroot.name,
+            set=record.set,
+            lock=_pins(chroot, inputs),
+            config=identity([inputs[ETC(chroot.name)].path, chroot.own.packages]),
+        ),
         bundles=bundles.pack(chroot, inputs, map(policy.path_segment, groups)),
-        about={
-            "set": record.set,
-            "signer": key,
-            "withheld": len(nobodys),
-            "asked": asked,
-            **_modified(record),
-        },
     )
 
 
-def _modified(record: BinpkgsRecord) -> dict[str, Any]:
-    """The chroots with manual changes that a set was built in; {} of a clean one."""
-    return {"touched": list(record.modified)} if record.modified else {}
+def _signed_packages(
+    chroot: Chroot,
+    inputs: Inputs,
+    record: BinpkgsRecord,
+    stanzas: Mapping[str, Stanza],
+    space: Path,
+) -> dict[str, SignedPackage]:
+    """The signed packages of a set that have a stanza: reused, or signed now; by path."""
+    from tasks.publish import published
+    from tasks.publish.published import SignedPackage
+
+    packages = [package for package in record.packages if package.path in stanzas]
+    key = str(chroot.site.config.binhost.signing_key)
+    signed = published.reusable(chroot.binhost, packages, key)
+    new = [package for package in packages if package.path not in signed]
+    paths = [package.path for package in new]
+    folder = signing.sign_packages(chroot, inputs, chroot.collected(record), paths, space)
+    signed |= {each.path: SignedPackage.read(folder / each.path, each.sha512) for each in new}
+    return signed | _described(chroot, inputs, signed, stanzas)
 
 
 def _described(
-    chroot: Chroot, inputs: Inputs, files: Mapping[str, File], stanzas: Mapping[str, Stanza]
-) -> dict[str, File]:
-    """Attach provenance and SBOM data to the files that lack them; returns these files."""
+    chroot: Chroot,
+    inputs: Inputs,
+    packages: Mapping[str, SignedPackage],
+    stanzas: Mapping[str, Stanza],
+) -> dict[str, SignedPackage]:
+    """Attach provenance and SBOM data to the packages that lack them; returns only these."""
     from tasks.publish import sbom
 
-    new = {path: file for path, file in files.items() if not (file.origin and file.component)}
+    new = {path: each for path, each in packages.items() if not (each.origin and each.component)}
     if not new:
         return {}
     origins = _origins(chroot, inputs)
-    digests = {path: file.sums["sha512"] for path, file in new.items()}
+    digests = {path: package.sums.sha512 for path, package in new.items()}
     components = sbom.components({path: stanzas[path] for path in new}, digests)
     return {
-        path: replace(file, origin=origins[path, file.collected], component=components[path])
-        for path, file in new.items()
+        path: replace(each, origin=origins[path, each.collected], component=components[path])
+        for path, each in new.items()
     }
 
 
@@ -183,11 +206,11 @@ def _views(chroot: Chroot, stanzas: Mapping[str, Stanza]) -> tuple[dict[str, lis
     from tasks.serve import policy
 
     metadata = {path: policy.metadata(stanza) for path, stanza in stanzas.items()}
-    groups, nobodys = policy.views(metadata, chroot.site.config.access, chroot.name)
-    if nobodys:
-        cpvs = [stanzas[path]["CPV"] for path in nobodys]
+    groups, withheld = policy.views(metadata, chroot.site.config.access, chroot.name)
+    if withheld:
+        cpvs = [stanzas[path]["CPV"] for path in withheld]
         note("packages-withheld", chroot=chroot.name, packages=cpvs)
-    return groups, nobodys
+    return groups, withheld
 
 
 def withheld(chroot: Chroot, record: BinpkgsRecord) -> list[str]:

@@ -24,7 +24,7 @@ def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
 
     It uses the view with most packages.
     """
-    from tasks.publish import bundle, client, published
+    from tasks.publish import bundle, client, generation
     from tasks.serve import policy
     from tasks.serve.nginx_process import serving
 
@@ -33,8 +33,8 @@ def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
     view = fullest(current.views)
     group = policy.group_of_segment(view)
     path = policy.binhost_path(chroot.site.config.access, name, group)
-    folder = published.place(chroot.binhost, current.generation) / view
-    files = bundle.unpacked((folder / bundle.NAME).read_bytes())
+    folder = generation.folder_of(chroot.binhost, current.generation) / view
+    files = bundle.unpack((folder / bundle.NAME).read_bytes())
     # on loopback, for the length of this block, and for this client: without a password
     location = replace(policy.binhost_location(name, group, path), group=policy.PUBLIC)
     worker = chroot.site.config.serve.worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tasks.system.notes import note
 
 if TYPE_CHECKING:
     from tasks.portage.index import Stanza
+    from tasks.publish.gate import Violation
     from tasks.system.sandbox import Sandbox
 
 
@@ -22,22 +24,23 @@ def check_candidate(chroot: Chroot, inputs: Inputs) -> GateRecord:
 
     Raises BinmillError that lists every violation.
     """
-    from tasks.publish import gate, published
+    from tasks.publish import gate, generation
 
     number = inputs[CANDIDATE(chroot.name)].generation
-    folder = published.place(chroot.binhost, number)
+    folder = generation.folder_of(chroot.binhost, number)
     log = chroot.log("gate")
     views = stanzas_of(folder)
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
-    wrong = [*licences(chroot.site, views), *_holes(chroot, inputs, list(every.values()))]
+    violations = forbidden_packages(chroot.site, views)
+    violations += _missing_packages(chroot, inputs, list(every.values()))
     with chroot.workspace("gate") as space:
         client = _client(chroot, inputs, folder, list(views), space)
-        wrong += _clashes(chroot, inputs, folder, views, client)
-        if not wrong:
+        violations += _clashes(chroot, inputs, folder, views, client)
+        if not violations:
             cpvs = [stanza["CPV"] for stanza in every.values()]
-            wrong = gate.install(client, chroot.own.packages, cpvs, log)
-    if wrong:
-        raise gate.refusal(chroot.name, number, wrong, log)
+            violations = gate.install(client, chroot.own.packages, cpvs, log)
+    if violations:
+        raise gate.refusal(chroot.name, number, violations, log)
     note("gate-passed", chroot=chroot.name, packages=len(every), number=number)
     return GateRecord(number, len(every))
 
@@ -46,36 +49,36 @@ def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:
     """The index of each view of a generation, by the view's folder name."""
     from tasks.portage import index
     from tasks.portage.index import INDEX
-    from tasks.publish import published
+    from tasks.publish import generation
 
-    return {
-        view: list(index.read(folder / view / INDEX))[1:]
-        for view in published.facts_in(folder)["views"]
-    }
+    views = generation.load_folder(folder).issue.views
+    return {view: list(index.read(folder / view / INDEX))[1:] for view in views}
 
 
-def licences(site: Site, views: dict[str, list[Stanza]]) -> list[str]:
-    """The packages in a view that [access] does not allow its group."""
+def forbidden_packages(site: Site, views: dict[str, list[Stanza]]) -> list[Violation]:
+    """List the packages in a view that [access] does not allow its group."""
     from tasks.config.access import Access
+    from tasks.publish.gate import ForbiddenPackage
     from tasks.serve import policy
 
     access = site.config.access
     if access == Access():
         return []
     return [
-        f"licence: {cpv} may not be given to {policy.group_of_segment(view)}"
+        ForbiddenPackage(cpv, policy.group_of_segment(view))
         for view, stanzas in views.items()
         for cpv in policy.forbidden_packages(stanzas, policy.group_of_segment(view), access)
     ]
 
 
-def _holes(chroot: Chroot, inputs: Inputs, stanzas: list[Stanza]) -> list[str]:
-    """The packages of the set that are in no view, except those withheld from all groups."""
+def _missing_packages(chroot: Chroot, inputs: Inputs, stanzas: list[Stanza]) -> list[Violation]:
+    """List the packages of the set that are in no view, except those withheld from all groups."""
     from tasks.publish import gate
 
     record = inputs[BINPKGS(chroot.name)]
     withheld = set(candidate.withheld(chroot, record))
-    return gate.holes([each for each in record.packages if each.path not in withheld], stanzas)
+    expected = [package for package in record.packages if package.path not in withheld]
+    return gate.missing_packages(expected, stanzas)
 
 
 def _clashes(
@@ -84,8 +87,8 @@ def _clashes(
     folder: Path,
     views: dict[str, list[Stanza]],
     client: Sandbox,
-) -> list[str]:
-    """Sonames that nothing provides, and files that two packages install."""
+) -> list[Violation]:
+    """List sonames that nothing provides, and files that two packages install."""
     from tasks.portage import gpkg
     from tasks.publish import gate
 
@@ -93,13 +96,12 @@ def _clashes(
     where = {stanza["PATH"]: view for view, stanzas in views.items() for stanza in stanzas}
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
     stanzas = list(every.values())
-    wrong = gate.unmet(stanzas, gate.of_seed(seed, stanzas))
+    missing = gate.missing_sonames(stanzas, gate.seed_libraries(seed, stanzas))
     collisions = gate.collisions(
         {stanza["CPV"]: gpkg.files(folder / where[path] / path) for path, stanza in every.items()}
     )
-    asked = client.workspace / "asked"
-    left = gate.not_blocked(collisions, stanzas, lambda words: gate.blockers(client, asked, words))
-    return wrong + [gate.worded(each) for each in left]
+    ask = partial(gate.match_blockers, client, client.workspace / "blockers")
+    return [*missing, *gate.without_blockers(collisions, stanzas, ask)]
 
 
 def _client(chroot: Chroot, inputs: Inputs, folder: Path, views: list[str], space: Path) -> Sandbox:
@@ -107,8 +109,8 @@ def _client(chroot: Chroot, inputs: Inputs, folder: Path, views: list[str], spac
     from tasks.publish import client, gate
     from tasks.system.sandbox import Bind
 
-    (space / "asked").mkdir()
-    shutil.copy(gate.PROGRAM, space / "asked")
+    (space / "blockers").mkdir()
+    shutil.copy(gate.PROGRAM, space / "blockers")
     return sandboxes.from_seed(
         chroot,
         inputs,
@@ -122,6 +124,6 @@ def _client(chroot: Chroot, inputs: Inputs, folder: Path, views: list[str], spac
         trusted=signing.signing_key(chroot.site),
         binds=(
             Bind(str(folder), gate.CANDIDATE),
-            Bind(str(space / "asked"), gate.INSIDE),
+            Bind(str(space / "blockers"), gate.INSIDE),
         ),
     )

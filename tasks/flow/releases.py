@@ -13,42 +13,45 @@ from tasks.site import Chroot
 from tasks.system.files import locked
 
 if TYPE_CHECKING:
-    from tasks.publish.diff import Difference, Released
+    from tasks.publish.diff import Difference, Side
+    from tasks.publish.generation import Generation
 
 
 def roll_back(chroot: Chroot, to: str = "") -> tuple[int, int]:
     """Publish an earlier generation's packages as a new generation; returns (new, earlier).
 
-    A client must not meet anything older than it has read, so an old generation does not come back
-    as it was. The new one is held: see publish.publish_candidate. Raises BinmillError where there
-    is no such generation, or [access] does not allow it now.
+    Clients refuse an index older than theirs, so an old generation is not shown again. The new one
+    is held: see publish.publish_candidate. Raises BinmillError if there is no such generation, or
+    [access] does not allow it now.
     """
-    from tasks.publish import generation, published, retention
+    from tasks.publish import generation, retention
+    from tasks.publish.generation import Rollback
 
-    binhost = chroot.binhost
-    task = f"publish:{chroot.name}"
+    binhost, task = chroot.binhost, f"publish:{chroot.name}"
     with locked(chroot.layout.busy(task), task):
-        kept, current = generation.kept(binhost), generation.current(binhost)
-        target = retention.before(kept, current, to)
-        wrong = gate.licences(chroot.site, gate.stanzas_of(published.place(binhost, target)))
-        if wrong:
+        current = generation.load_current(binhost)
+        number = current.number if current else None
+        target = retention.rollback_target(generation.load_all(binhost), number, to)
+        forbidden = gate.forbidden_packages(
+            chroot.site, gate.stanzas_of(generation.folder_of(binhost, target))
+        )
+        if forbidden:
             raise BinmillError(
-                "rollback-not-allowed", number=target, chroot=chroot.name, reason=wrong[0]
+                "rollback-not-allowed", number=target, chroot=chroot.name, reason=str(forbidden[0])
             )
         new = publish.reissue(
             chroot,
             _inputs(chroot),
-            target,
-            rollback=target,
-            instead_of=_newest_set(chroot, current),
+            generation.load(binhost, target),
+            rollback=Rollback(target, _newest_set(chroot, current)),
         )
     return new, target
 
 
-def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, int]:
+def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, Generation]:
     """Give a channel a tested generation, unchanged; returns the channel and the generation.
 
-    Without `to` the first channel, without `number` what the channel before it has.
+    Without `to` it is the first channel, without `number` the generation of the channel before it.
     """
     from tasks.publish import generation
 
@@ -59,62 +62,59 @@ def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, int]:
     binhost, task = chroot.binhost, f"publish:{chroot.name}"
     below = ["", *channels][channels.index(channel)]
     with locked(chroot.layout.busy(task), task):
-        chosen = _number(chroot, number, generation.current(binhost, below))
-        before = generation.current(binhost, channel)
-        if before == chosen:
-            raise BinmillError("channel-has-generation", channel=channel, number=chosen)
-        if before is not None and _stamp(chroot, before) > _stamp(chroot, chosen):
-            chosen = publish.reissue(chroot, _inputs(chroot), chosen, channel)
-        else:
-            generation.switch(binhost, chosen, channel)
+        chosen = _choose(chroot, number, generation.current(binhost, below))
+        before = generation.load_current(binhost, channel)
+        if before and before.number == chosen.number:
+            raise BinmillError("channel-has-generation", channel=channel, number=chosen.number)
+        if before and before.issue.timestamp > chosen.issue.timestamp:
+            new = publish.reissue(chroot, _inputs(chroot), chosen, channel)
+            return channel, generation.load(binhost, new)
+        generation.switch(binhost, chosen.number, channel)
     return channel, chosen
 
 
 def difference(chroot: Chroot, first: str = "", second: str = "") -> Difference:
-    """Compare two generations as a client of the first meets the second.
+    """Compare two generations: the changes for a client that goes from the first to the second.
 
-    Without `first` the one that was current before, without `second` the current one.
+    Without `first` it is the previous one, without `second` the current one.
     """
     from tasks.publish import diff, generation
 
-    old = _number(chroot, first, generation.current(chroot.binhost, previous=True))
-    new = _number(chroot, second, generation.current(chroot.binhost))
-    return diff.compare(_released(chroot, old), _released(chroot, new))
+    old = _choose(chroot, first, generation.current(chroot.binhost, previous=True))
+    new = _choose(chroot, second, generation.current(chroot.binhost))
+    return diff.compare(_side(chroot, old), _side(chroot, new))
 
 
 def _inputs(chroot: Chroot) -> Inputs:
-    """What signing a generation again reads."""
+    """The inputs of signing a generation again."""
     return records.reading(chroot.layout, sandboxes.seed_keys(chroot))
 
 
-def _released(chroot: Chroot, number: int) -> Released:
-    """All packages of a generation, whatever their group, and what each was built from."""
-    from tasks.publish import provenance, published
-    from tasks.publish.diff import Released
+def _side(chroot: Chroot, each: Generation) -> Side:
+    """All packages of a generation, whatever their group, and the origin of each."""
+    from tasks.publish import generation, provenance, published
+    from tasks.publish.diff import Side
 
-    folder = published.place(chroot.binhost, number)
-    files = published.files(folder)
+    folder = generation.folder_of(chroot.binhost, each.number)
+    packages = published.read_ledger(folder)
     stanzas = {s["PATH"]: s for listed in gate.stanzas_of(folder).values() for s in listed}
-    return Released(
-        number,
-        [
-            {**stanza, **provenance.built_from(files[path].origin, stanza.get("REPO", ""))}
-            for path, stanza in stanzas.items()
-        ],
-        published.facts_in(folder)["revisions"],
-    )
+    described = [
+        {**stanza, **provenance.built_from(packages[path].origin, stanza.get("REPO", ""))}
+        for path, stanza in stanzas.items()
+    ]
+    return Side(each.number, described, each.source.revisions)
 
 
-def _number(chroot: Chroot, word: str, otherwise: int | None) -> int:
+def _choose(chroot: Chroot, word: str, default: int | None) -> Generation:
     """The generation or candidate of that number; raises BinmillError if there is none."""
-    from tasks.publish import published
+    from tasks.publish import generation
 
     binhost = chroot.binhost
-    known = [*published.numbers(binhost), *published.numbers(binhost, published.CANDIDATES)]
+    known = [*generation.numbers(binhost), *generation.numbers(binhost, generation.CANDIDATES)]
     if word and word.isdecimal() and int(word) in known:
-        return int(word)
-    if not word and otherwise is not None:
-        return otherwise
+        return generation.load(binhost, int(word))
+    if not word and default is not None:
+        return generation.load(binhost, default)
     numbers = list(map(str, known)) or ["none"]
     if word:
         raise BinmillError(
@@ -123,16 +123,8 @@ def _number(chroot: Chroot, word: str, otherwise: int | None) -> int:
     raise BinmillError("generation-no-other", chroot=chroot.name, known=numbers)
 
 
-def _stamp(chroot: Chroot, number: int) -> int:
-    from tasks.publish import published
-
-    return int(published.facts(chroot.binhost, number)["timestamp"])
-
-
-def _newest_set(chroot: Chroot, current: int | None) -> str:
-    """The set that a rollback leaves: the newest one that was built."""
-    from tasks.publish import published
-
+def _newest_set(chroot: Chroot, current: Generation | None) -> str:
+    """The set that a rollback replaces: the newest one that was built."""
     if chroot.layout.record(f"binpkgs:{chroot.name}").exists():
         return records.load(chroot.layout, BINPKGS(chroot.name)).set
-    return str(published.facts(chroot.binhost, current)["set"]) if current is not None else ""
+    return current.source.set if current else ""

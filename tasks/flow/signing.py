@@ -42,8 +42,8 @@ def sign_packages(
         shutil.copy2(folder / path, copy / path)
     if paths:
         sandbox = _sandbox(chroot, inputs, copy, space)
-        sign.sign(sandbox, copy, paths, chroot.log("candidate"))
-    sign.verify([copy / path for path in paths], role)
+        sign.sign_packages(sandbox, copy, paths, chroot.log("candidate"))
+    sign.verify_packages([copy / path for path in paths], role)
     return copy
 
 
@@ -61,7 +61,7 @@ def sign_beside(chroot: Chroot, inputs: Inputs, space: Path, files: Sequence[Pat
         shutil.copy2(file, copy)
     sandbox = _sandbox(chroot, inputs, folder, space)
     names = [copy.name for copy in copies.values()]
-    sign.detached(sandbox, folder, names, role.fingerprints[0], chroot.log("candidate"))
+    sign.sign_files(sandbox, folder, names, role.fingerprints[0], chroot.log("candidate"))
     for file, copy in copies.items():
         signature = copy.with_name(copy.name + SIGNATURE)
         with file.open("rb") as stream:

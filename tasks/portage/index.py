@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
@@ -30,7 +30,8 @@ _HEADER = re.compile(
 _NOT_OURS = frozenset({"BASE_URI", "PKGINDEX_URI", "FETCHCOMMAND", "RESUMECOMMAND"})
 
 
-class Sums(TypedDict):
+@dataclass(frozen=True)
+class Sums:
     """A published file: bytes, digests in hex, and its modification time (epoch seconds).
 
     Portage verifies SIZE, MD5 and SHA1 (bintree._pkgindex_hashes) and ignores SHA512, with which
@@ -109,11 +110,11 @@ def complete(stanza: Stanza, sums: Sums) -> Stanza:
     """Add the sums of the signed file, which differ from those that the build's Portage wrote."""
     return {
         **stanza,
-        "SIZE": str(sums["size"]),
-        "MD5": sums["md5"],
-        "SHA1": sums["sha1"],
-        "SHA512": sums["sha512"],
-        "MTIME": str(sums["mtime"]),
+        "SIZE": str(sums.size),
+        "MD5": sums.md5,
+        "SHA1": sums.sha1,
+        "SHA512": sums.sha512,
+        "MTIME": str(sums.mtime),
     }
 
 

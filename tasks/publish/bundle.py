@@ -42,7 +42,7 @@ class Repo:
 
 
 @dataclass(frozen=True)
-class Place:
+class ClientView:
     """A view as its clients see it: its URL, and its name (`label`) in binrepos.conf.
 
     `channels` maps the name of each channel to the URL of this view there.
@@ -56,23 +56,23 @@ class Place:
 
 
 def files(
-    place: Place, repos: Sequence[Repo], profile: str, key: bytes, fingerprint: str
+    view: ClientView, repos: Sequence[Repo], profile: str, key: bytes, fingerprint: str
 ) -> dict[str, bytes]:
     """The bundle's files by path; `key` is armored, the main repository is the first of `repos`."""
     texts = {
-        "README": _readme(place, repos, profile, fingerprint),
-        f"{PORTAGE}binrepos.conf/{place.label}.conf": _binrepos(place),
-        f"{PORTAGE}repos.conf/{place.label}.conf": _repos_conf(repos),
+        "README": _readme(view, repos, profile, fingerprint),
+        f"{PORTAGE}binrepos.conf/{view.label}.conf": _binrepos(view),
+        f"{PORTAGE}repos.conf/{view.label}.conf": _repos_conf(repos),
         "fingerprint": f"{fingerprint}\n",
         "check": _CHECK.read_text(encoding="utf-8"),
     }
     return {path: text.encode() for path, text in texts.items()} | {
         "key.asc": key,
-        "key.gpg": dearmored(key),
+        "key.gpg": dearmor(key),
     }
 
 
-def packed(contents: Mapping[str, bytes], mtime: int) -> bytes:
+def pack(contents: Mapping[str, bytes], mtime: int) -> bytes:
     """Pack files into a tar, below one folder and with one mtime (epoch seconds)."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:", format=tarfile.USTAR_FORMAT) as archive:
@@ -84,7 +84,7 @@ def packed(contents: Mapping[str, bytes], mtime: int) -> bytes:
     return out.getvalue()
 
 
-def unpacked(data: bytes) -> dict[str, bytes]:
+def unpack(data: bytes) -> dict[str, bytes]:
     """The files of a bundle by path; raises NotTrusted for anything else."""
     contents = {}
     try:
@@ -100,7 +100,7 @@ def unpacked(data: bytes) -> dict[str, bytes]:
     return contents
 
 
-def dearmored(armored: bytes) -> bytes:
+def dearmor(armored: bytes) -> bytes:
     """Decode an armored key (RFC 4880, 6.2): gpgv reads only the binary form."""
     match = re.search(
         rb"(?s)-----BEGIN [^\n]+-----\r?\n(?:[^\r\n]+\r?\n)*\r?\n(.+?)\r?\n=", armored
@@ -110,13 +110,13 @@ def dearmored(armored: bytes) -> bytes:
     return base64.b64decode(match[1])
 
 
-def _binrepos(place: Place) -> str:
+def _binrepos(view: ClientView) -> str:
     """binrepos.conf; for a group, wget(1) reads a .netrc below HOME, which Portage does not."""
     text = (
-        f"# packages of {place.binhost} for {place.group}\n[{place.label}]\npriority = 9999\n"
-        f"sync-uri = {place.url}\nverify-signature = true\n"
+        f"# packages of {view.binhost} for {view.group}\n[{view.label}]\npriority = 9999\n"
+        f"sync-uri = {view.url}\nverify-signature = true\n"
     )
-    if place.group != _PUBLIC:
+    if view.group != _PUBLIC:
         command = f"env HOME={_ACCESS} wget{{}} -t 3 -T 60 --passive-ftp"
         command += ' -O "${{DISTDIR}}/${{FILE}}" "${{URI}}"\n'
         text += "fetchcommand = " + command.format("") + "resumecommand = " + command.format(" -c")
@@ -136,7 +136,7 @@ def _repos_conf(repos: Sequence[Repo]) -> str:
     return "\n".join(parts)
 
 
-def _readme(place: Place, repos: Sequence[Repo], profile: str, fingerprint: str) -> str:
+def _readme(view: ClientView, repos: Sequence[Repo], profile: str, fingerprint: str) -> str:
     trees = []
     for repo in repos:
         folder, revision = f"{_REPOS}/{repo.name}", repo.tag or repo.commit
@@ -147,7 +147,7 @@ def _readme(place: Place, repos: Sequence[Repo], profile: str, fingerprint: str)
             f"   git -C {folder} checkout --detach {revision}\n"
         )
     return f"""\
-Packages of {place.binhost} for {place.group}, at {place.url}
+Packages of {view.binhost} for {view.group}, at {view.url}
 Profile: {profile}
 Signed by: {fingerprint}
 
@@ -163,42 +163,42 @@ Run these commands as root, in this folder.
    gpg --homedir /etc/portage/gnupg --import key.asc
    echo '{fingerprint}:6:' | gpg --homedir /etc/portage/gnupg --import-ownertrust
    gpg --homedir /etc/portage/gnupg --check-trustdb
-{_password(place)}{_channels(place)}
+{_password(view)}{_channels(view)}
 2. Check out the repositories that the packages were built from. Packages and repositories belong
    together: repeat this step with each new bundle.
 
 {"".join(trees)}
 3. Before each update, check that the index is signed, complete and not an old one.
 
-   {_home(place)}./check {place.url} {place.binhost} {place.group} \\
+   {_home(view)}./check {view.url} {view.binhost} {view.group} \\
        {fingerprint} key.gpg &&
    emerge --getbinpkg --usepkg --update --deep --newuse @world
 """
 
 
-def _home(place: Place) -> str:
-    return "" if place.group == _PUBLIC else f"HOME={_ACCESS} "
+def _home(view: ClientView) -> str:
+    return "" if view.group == _PUBLIC else f"HOME={_ACCESS} "
 
 
-def _password(place: Place) -> str:
+def _password(view: ClientView) -> str:
     """Instructions for the password; "" for the public view."""
-    if place.group == _PUBLIC:
+    if view.group == _PUBLIC:
         return ""
     return f"""
-   These packages are for members of {place.group}. The operator gives you a user name and a
+   These packages are for members of {view.group}. The operator gives you a user name and a
    password.
 
    install -d -o root -g portage -m 750 {_ACCESS}
    install -o root -g portage -m 640 /dev/stdin {_ACCESS}/.netrc <<'END'
-   machine {urlsplit(place.url).hostname} login NAME password PASSWORD
+   machine {urlsplit(view.url).hostname} login NAME password PASSWORD
    END
 """
 
 
-def _channels(place: Place) -> str:
-    if not place.channels:
+def _channels(view: ClientView) -> str:
+    if not view.channels:
         return ""
-    lines = "".join(f"   {name}: {url}\n" for name, url in place.channels.items())
+    lines = "".join(f"   {name}: {url}\n" for name, url in view.channels.items())
     return f"""
    There are channels, too: a channel gets packages only after they were tested elsewhere. To use
    one, put its URL into sync-uri and give it to the check.

@@ -28,7 +28,7 @@ Stanza = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Released:
+class Side:
     """One side of a comparison: the number of a generation, its packages, and its repositories.
 
     Packages are stanzas of its indexes, with two more keys where they are known: COMMIT (of the
@@ -82,7 +82,7 @@ class Difference:
     resigned: tuple[PackageChange, ...]  # same build, other signature
 
 
-def compare(old: Released, new: Released) -> Difference:
+def compare(old: Side, new: Side) -> Difference:
     """List the changes for a client that goes from `old` to `new`."""
     revisions = {
         repo: (old.revisions.get(repo, ""), new.revisions.get(repo, ""))
@@ -110,24 +110,29 @@ def compare(old: Released, new: Released) -> Difference:
     )
 
 
-def _paired(old: Released, new: Released) -> list[tuple[Stanza, Stanza]]:
+def _paired(old: Side, new: Side) -> list[tuple[Stanza, Stanza]]:
     """Pair the stanzas of both sides by package and slot; {} on a side without it.
 
     If one stanza of a package is left on each side, the package has changed its slot.
     """
-    sides: list[dict[str, dict[str, Stanza]]] = [{}, {}]
-    for side, released in zip(sides, (old, new), strict=True):
-        for stanza in released.stanzas:
-            side.setdefault(_split(stanza)[0], {})[_slot(stanza)] = stanza
+    olds, news = _by_name(old.stanzas), _by_name(new.stanzas)
     pairs: list[tuple[Stanza, Stanza]] = []
-    for name in {*sides[0], *sides[1]}:
-        before, after = (dict(side.get(name, {})) for side in sides)
+    for name in {*olds, *news}:
+        before, after = olds.get(name, {}), news.get(name, {})
         pairs += [(before.pop(slot), after.pop(slot)) for slot in {*before} & {*after}]
         if len(before) == len(after) == 1:
             pairs.append((before.popitem()[1], after.popitem()[1]))
         pairs += [(stanza, {}) for stanza in before.values()]
         pairs += [({}, stanza) for stanza in after.values()]
     return pairs
+
+
+def _by_name(stanzas: Iterable[Stanza]) -> dict[str, dict[str, Stanza]]:
+    """Stanzas by CATEGORY/PN, then by slot."""
+    packages: dict[str, dict[str, Stanza]] = {}
+    for stanza in stanzas:
+        packages.setdefault(_split(stanza)[0], {})[_slot(stanza)] = stanza
+    return packages
 
 
 def _kind(before: Stanza, after: Stanza) -> str:

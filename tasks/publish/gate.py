@@ -14,7 +14,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from tasks import messages
 from tasks.domain import Package
 from tasks.errors import BinmillError, CommandFailed
 from tasks.portage import gpkg, inside
@@ -44,19 +46,74 @@ class Library:
 
 
 @dataclass(frozen=True)
-class Collision:
-    """Two packages (CPV) that install the same paths."""
+class Violation:
+    """A reason to refuse a candidate; subclasses have the fields, `code` names the sentence."""
 
+    code: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return messages.sentence(self.code, vars(self))
+
+
+@dataclass(frozen=True)
+class MissingPackage(Violation):
+    """A package of the set is in no index."""
+
+    code: ClassVar[str] = "gate-missing-package"
+    cpv: str
+    build_id: int
+
+
+@dataclass(frozen=True)
+class ForbiddenPackage(Violation):
+    """A package is in the view of a group that may not have it."""
+
+    code: ClassVar[str] = "gate-forbidden-package"
+    cpv: str
+    group: str
+
+
+@dataclass(frozen=True)
+class MissingSoname(Violation):
+    """A package needs a soname that neither a package nor the seed provides."""
+
+    code: ClassVar[str] = "gate-missing-soname"
+    cpv: str
+    soname: str
+    category: str
+
+
+@dataclass(frozen=True)
+class Collision(Violation):
+    """Two packages (CPV) install the same paths."""
+
+    code: ClassVar[str] = "gate-collision"
     one: str
     other: str
     paths: tuple[str, ...]
 
 
-def holes(planned: Iterable[Package], stanzas: Sequence[Stanza]) -> list[str]:
+@dataclass(frozen=True)
+class InstallFailed(Violation):
+    """Portage failed to install the set; `cause` is its own explanation."""
+
+    code: ClassVar[str] = "gate-install-failed"
+    cause: str
+
+
+@dataclass(frozen=True)
+class NotInstalled(Violation):
+    """Portage succeeded without installing this package of the set."""
+
+    code: ClassVar[str] = "gate-not-installed"
+    cpv: str
+
+
+def missing_packages(planned: Iterable[Package], stanzas: Sequence[Stanza]) -> list[Violation]:
     """List the packages of a set that are in no index, so that clients would miss them."""
     indexed = {(stanza["CPV"], stanza.get("BUILD_ID", "")) for stanza in stanzas}
     return [
-        f"missing: {package.cpv} (build {package.build_id}) is in no index"
+        MissingPackage(package.cpv, package.build_id)
         for package in planned
         if (package.cpv, str(package.build_id)) not in indexed
     ]
@@ -72,22 +129,21 @@ def libraries(sonames: str) -> Iterator[Library]:
             yield Library(category, word)
 
 
-def unmet(stanzas: Iterable[Stanza], seed: Iterable[Library]) -> list[str]:
+def missing_sonames(stanzas: Iterable[Stanza], seed: Iterable[Library]) -> list[Violation]:
     """List the sonames in REQUIRES that neither a package nor the seed provides."""
     stanzas = list(stanzas)
     provided = set(seed)
     for stanza in stanzas:
         provided.update(libraries(stanza.get("PROVIDES", "")))
     return [
-        f"soname: {stanza['CPV']} needs {library.soname} ({library.category}), "
-        "which nothing provides"
+        MissingSoname(stanza["CPV"], library.soname, library.category)
         for stanza in stanzas
         for library in libraries(stanza.get("REQUIRES", ""))
         if not {library, Library("", library.soname)} & provided
     ]
 
 
-def of_seed(seed: Path, stanzas: Iterable[Stanza]) -> set[Library]:
+def seed_libraries(seed: Path, stanzas: Iterable[Stanza]) -> set[Library]:
     """The sonames that an extracted stage provides.
 
     They come from its package database, without the packages that the set replaces (same name and
@@ -121,7 +177,7 @@ def collisions(files: Mapping[str, Iterable[str]]) -> list[Collision]:
     return [Collision(*pair, tuple(sorted(paths))) for pair, paths in sorted(pairs.items())]
 
 
-def not_blocked(
+def without_blockers(
     candidates: Sequence[Collision],
     stanzas: Sequence[Stanza],
     ask: Callable[[list[dict[str, str]]], list[bool]],
@@ -144,14 +200,6 @@ def not_blocked(
     answers = ask(questions) if questions else []
     blocked = {collision for collision, yes in zip(about, answers, strict=True) if yes}
     return [collision for collision in candidates if collision not in blocked]
-
-
-def worded(collision: Collision) -> str:
-    """Describe a collision in one line."""
-    more = len(collision.paths) - 1
-    return f"collision: {collision.one} and {collision.other} both install {collision.paths[0]}" + (
-        f" and {more} more" if more else ""
-    )
 
 
 def binrepos(views: Iterable[str]) -> str:
@@ -184,8 +232,10 @@ def command(packages: Sequence[str], cpvs: Iterable[str]) -> list[str]:
     ]
 
 
-def install(chroot: Sandbox, packages: Sequence[str], cpvs: Sequence[str], log: Path) -> list[str]:
-    """Install the whole set in a fresh chroot; returns the violations, one line each.
+def install(
+    chroot: Sandbox, packages: Sequence[str], cpvs: Sequence[str], log: Path
+) -> list[Violation]:
+    """Install the whole set in a fresh chroot; returns the violations.
 
     `packages` are those that a client would name, `cpvs` the whole set.
     """
@@ -193,12 +243,12 @@ def install(chroot: Sandbox, packages: Sequence[str], cpvs: Sequence[str], log: 
     try:
         sandbox.run(chroot, command(packages, cpvs), log=log, timeout=4 * 3600)
     except CommandFailed as failed:
-        return [f"install: {reason(said_since(log, start)) or failed.message}"]
+        return [InstallFailed(reason(said_since(log, start)) or failed.message)]
     present = {f"{entry.parent.name}/{entry.name}" for entry in installed(chroot.upper)}
-    return [f"install: {cpv} was not installed" for cpv in sorted(set(cpvs) - present)]
+    return [NotInstalled(cpv) for cpv in sorted(set(cpvs) - present)]
 
 
-def blockers(chroot: Sandbox, folder: Path, questions: list[dict[str, str]]) -> list[bool]:
+def match_blockers(chroot: Sandbox, folder: Path, questions: list[dict[str, str]]) -> list[bool]:
     """Ask the chroot's own Portage which blockers match; it sees `folder` at INSIDE."""
     (folder / "request.json").write_text(json.dumps(questions))
     output = sandbox.run(chroot, ASK, timeout=600).stdout
@@ -211,21 +261,23 @@ def blockers(chroot: Sandbox, folder: Path, questions: list[dict[str, str]]) -> 
     return list(answers)
 
 
-def refusal(name: str, number: int, violations: Sequence[str], log: Path) -> BinmillError:
-    """One error that lists the violations of a candidate; the log gets all of them."""
+def refusal(name: str, number: int, violations: Sequence[Violation], log: Path) -> BinmillError:
+    """One error that shows some violations of each kind; the log gets all of them."""
     with log.open("a", encoding="utf-8") as out:
-        out.writelines(f"gate: {line}\n" for line in violations)
+        out.writelines(f"gate: {violation}\n" for violation in violations)
+    kinds: dict[str, list[str]] = {}
+    for violation in violations:
+        kinds.setdefault(violation.code, []).append(str(violation))
     shown: list[str] = []
-    for kind in dict.fromkeys(line.partition(":")[0] for line in violations):
-        rows = [line for line in violations if line.startswith(f"{kind}:")]
-        shown += rows[:_ROWS]
-        if len(rows) > _ROWS:
-            shown.append(f"{kind}: and {len(rows) - _ROWS} more")
+    for lines in kinds.values():
+        shown += lines[:_ROWS]
+        if len(lines) > _ROWS:
+            shown.append(f"{lines[0].partition(':')[0]}: and {len(lines) - _ROWS} more")
     return BinmillError(
         "candidate-refused",
         candidate=number,
         chroot=name,
-        violations=list(violations),
+        violations=list(map(str, violations)),
         shown=shown,
         log=log,
     )

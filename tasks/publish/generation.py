@@ -1,218 +1,154 @@
-"""Generations: immutable directories of packages and their indexes; `current` points to one.
+"""Generations: immutable folders of packages and their indexes; `current` points to one.
 
-A generation has a view for every group, `gen/N/GROUP/`: hard links to the packages that members of
-the group may have, with an index of its own. One rename switches all groups at once, so a client
-sees either the old generation or the new one, complete.
+    gen/N/            a generation, candidate/N/ a candidate that no client sees
+    gen/N/GROUP/      a view: hard links to the packages of one group, with an index of its own
+    current           a link to a generation; previous, channel.NAME and so on are others
+
+One rename switches all groups at once, so a client sees either the old generation or the new one,
+complete. `generation.json` describes a generation: a later one with the same packages repeats its
+source, and has an issue of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
-import os
-import time
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import BinmillError
 from tasks.layout import pointer
-from tasks.portage import index
-from tasks.portage.index import INDEX, Stanza
-from tasks.publish import bundle, provenance, published, release_manifest, retention, sbom
-from tasks.publish.published import FACTS, SignedPackage
-from tasks.publish.retention import Generation
-from tasks.system.command import run
-from tasks.system.disk_space import room_told
-from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic, write_parts
+from tasks.system.files import sync_folder, write_atomic
 
-_PACKED = f"{INDEX}.gz"
-# Portage asks for an index that changed since its TIMESTAMP plus five seconds (TIMESTAMP_TOLERANCE,
-# portage/util/_urlopen.py): the server treats one that is five seconds younger as the same.
-_APART = 6
-# Keys that each generation sets for itself, even with the packages of an earlier one.
-_OWN_KEYS = frozenset(
-    {
-        "timestamp",
-        "created",
-        "packages",
-        "views",
-        "revisions",
-        "rollback",
-        "instead_of",
-        "group",
-        "generation",
-        "format",
-        "valid_until",
-        "files",
-    }
-)
+FACTS = "generation.json"
+CANDIDATES = "candidate"  # beside gen/: not published yet
 
 
 @dataclass(frozen=True)
-class Content:
-    """The content of a generation. Paths are those of packages, below a view.
+class Source:
+    """The content of a generation; every later generation with the same packages repeats it.
 
-    `views` has the paths of each view by its folder's name; `stanzas` and `files` have an entry
-    for every path of a view. `header` is that of the build's index. `release` are the keys of the
-    release manifests that all views share; `about` are further keys of generation.json, `signer`
-    among them. `bundles` has the client bundle of each view.
+    `set` is the id of the package set, `signer` the fingerprint of the key that signed the
+    packages, `revisions` has the commit of each repository. `inputs` is a digest of everything that
+    the candidate was made from; "" equals none. `withheld` counts the packages of the set that no
+    group may have. `modified` names the chroots with manual changes. `first` is the number of the
+    generation that had these packages first; None: this one.
     """
 
-    header: Stanza
-    stanzas: Mapping[str, Stanza]
-    files: Mapping[str, SignedPackage]
-    views: Mapping[str, Sequence[str]]
+    set: str
+    signer: str
     revisions: Mapping[str, str]
-    release: Mapping[str, Any]
-    about: Mapping[str, Any]
-    valid_days: int
-    bundles: Mapping[str, bytes] = field(default_factory=dict)
+    inputs: str = ""
+    withheld: int = 0
+    modified: tuple[str, ...] = ()
+    first: int | None = None
 
 
-# Writes a detached signature beside each of these files, and verifies it.
-Signing = Callable[[Sequence[Path]], None]
+@dataclass(frozen=True)
+class Rollback:
+    """A rollback to the packages of generation `number`, away from the set `instead_of`."""
+
+    number: int
+    instead_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Issue:
+    """The facts that each generation has of its own.
+
+    `timestamp` is that of its indexes, `created` the time on the clock (epoch seconds; 0: unknown).
+    `views` counts the packages of each view, `packages` all of
+    them. `damaged`: files were withdrawn from it.
+    """
+
+    timestamp: int
+    created: int
+    views: Mapping[str, int]
+    packages: int
+    rollback: Rollback | None = None
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generation that was published, or a candidate for one.
+
+    `names` are those that point to it: `current`, `previous`, a channel.
+    """
+
+    number: int
+    source: Source
+    issue: Issue
+    names: tuple[str, ...] = ()
+    candidate: bool = False
+
+    @property
+    def first(self) -> int:
+        """The number of the generation that had these packages first."""
+        return self.number if self.source.first is None else self.source.first
+
+
+def numbers(binhost: Path, where: str = "gen") -> list[int]:
+    """The numbers of the generations, or of the CANDIDATES; oldest first."""
+    folder = binhost / where
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def folder_of(binhost: Path, number: int) -> Path:
+    """The folder of a generation, or of the candidate that may become it."""
+    generation = binhost / "gen" / str(number)
+    candidate = binhost / CANDIDATES / str(number)
+    return candidate if candidate.is_dir() and not generation.is_dir() else generation
+
+
+def load(binhost: Path, number: int) -> Generation:
+    """A generation or candidate by its number; raises BinmillError if it is unreadable."""
+    return load_folder(folder_of(binhost, number))
+
+
+def load_folder(folder: Path) -> Generation:
+    """The generation or candidate in a folder; raises BinmillError if it is unreadable."""
+    facts = read_object(folder / FACTS)
+    try:
+        source, issue = _parse(facts)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BinmillError(
+            "binhost-file-unreadable", path=folder / FACTS, cause=repr(error)
+        ) from error
+    return Generation(int(folder.name), source, issue, candidate=folder.parent.name == CANDIDATES)
 
 
 def current(binhost: Path, channel: str = "", *, previous: bool = False) -> int | None:
     """The number of the generation that a channel serves, or served before; None without one."""
-    return _pointed(binhost / pointer(channel, previous=previous))
+    return _target(binhost / pointer(channel, previous=previous))
 
 
-def _pointed(link: Path) -> int | None:
-    if not link.is_symlink() or not link.is_dir():  # none yet, or its generation was deleted
-        return None
-    return int(link.readlink().name)
+def load_current(binhost: Path, channel: str = "") -> Generation | None:
+    """The generation that a channel serves; None without one."""
+    number = current(binhost, channel)
+    return None if number is None else load(binhost, number)
 
 
-def publish(binhost: Path, content: Content, sign: Signing, trash: Path) -> int:
-    """Publish content at once, without the gate; returns the number of the new generation."""
-    number = prepare(binhost, content, sign, trash)
-    let_out(binhost, number)
-    switch(binhost, number)
-    return number
-
-
-def prepare(
-    binhost: Path, content: Content, sign: Signing, trash: Path, number: int | None = None
-) -> int:
-    """Write content as a candidate, which no client sees; returns its number.
-
-    The packages are on the same file system. Earlier candidates are deleted; `number` is that of
-    the candidate to replace. Raises BinmillError if one of the paths was another package before,
-    and the errors of `sign`.
-    """
-    published.check(binhost, content.files)
-    earlier = published.numbers(binhost, published.CANDIDATES)
-    number = number or max((*published.numbers(binhost), *earlier), default=0) + 1
-    scratch = binhost / published.CANDIDATES / f".{number}.tmp"
-    target = scratch.with_name(str(number))
-    closed_folder(trash)  # now: on a full disk nothing could be moved there
-    remove_tree(scratch, trash)
-    scratch.mkdir(parents=True)
-    try:
-        with room_told(scratch):
-            _fill(scratch, number, binhost, content, sign)
-        remove_tree(target, trash)
-        scratch.rename(target)
-        # only now: the number in a record must not become free for other content
-        for other in [entry for entry in target.parent.iterdir() if entry != target]:
-            remove_tree(other, trash)
-    except BaseException:
-        remove_tree(scratch, trash)
-        raise
-    sync_folder(scratch.parent)
-    return number
-
-
-def is_next(binhost: Path, number: int) -> bool:
-    """True for a candidate that is newer than every generation, so that clients accept it."""
-    candidate = binhost / published.CANDIDATES / str(number)
-    return candidate.is_dir() and (
-        published.facts_in(candidate)["timestamp"] >= _next_timestamp(binhost, now=0)
-    )
-
-
-def let_out(binhost: Path, number: int) -> None:
-    """Make a candidate that `is_next` a generation; `switch` shows it to clients."""
-    candidate, target = binhost / published.CANDIDATES / str(number), binhost / "gen" / str(number)
-    published.add_published(binhost, published.files(candidate))
-    target.parent.mkdir(exist_ok=True)
-    candidate.rename(target)
-    sync_folder(target.parent)
-
-
-def content_of(folder: Path, valid_days: int, **about: Any) -> Content:
-    """Read the content of a generation or candidate, for a new one with the same packages.
-
-    Clients refuse an old index, so a rollback is a new generation. `about` are further keys of its
-    generation.json. Raises BinmillError if a package is missing.
-    """
-    facts, files = published.facts_in(folder), published.files(folder)
-    header: Stanza = {}
-    stanzas: dict[str, Stanza] = {}
-    views: dict[str, list[str]] = {}
-    manifest: dict[str, Any] = {}
-    bundles: dict[str, bytes] = {}
-    for view in facts["views"]:
-        read = index.read(folder / view / INDEX)
-        header = next(read)
-        listed = {stanza["PATH"]: stanza for stanza in read}
-        stanzas |= listed
-        views[view] = list(listed)
-        manifest = release_manifest.read(folder / view)
-        with contextlib.suppress(FileNotFoundError):
-            bundles[view] = (folder / view / bundle.NAME).read_bytes()
-    for path in stanzas:
-        file = files.get(path)
-        if file is None or not file.location.is_file():
-            raise BinmillError("generation-incomplete", folder=folder, path=path)
-    return Content(
-        header=header,
-        stanzas=stanzas,
-        files=files,
-        views=views,
-        revisions=facts["revisions"],
-        valid_days=valid_days,
-        release={key: value for key, value in manifest.items() if key not in _OWN_KEYS},
-        about={k: v for k, v in facts.items() if k not in _OWN_KEYS} | about,
-        bundles=bundles,
-    )
-
-
-def _fill(scratch: Path, number: int, binhost: Path, content: Content, sign: Signing) -> None:
-    """Write and sign a generation, and flush it to the disk."""
-    timestamp, created = _next_timestamp(binhost), int(time.time())
-    to_sign: list[Path] = []
-    for view, paths in content.views.items():
-        folder = scratch / view
-        names = _write_view(folder, content, paths, timestamp)
-        names += _write_documents(folder, content, paths, number, created)
-        if view in content.bundles:
-            write_atomic(folder / bundle.NAME, content.bundles[view])
-            names.append(bundle.NAME)
-        manifest = {
-            **content.release,
-            "group": view.replace(".", ":", 1),
-            "generation": number,
-            "timestamp": timestamp,
-            "packages": len(paths),
-        }
-        release_manifest.write(
-            folder, names, manifest, created=created, valid_days=content.valid_days
+def load_all(binhost: Path) -> list[Generation]:
+    """The generations with the names that point to them, then the candidates; oldest first."""
+    links = sorted(binhost.glob("*")) if binhost.is_dir() else []
+    targets = {link.name.removeprefix("channel."): _target(link) for link in links}
+    return [
+        replace(
+            load(binhost, number),
+            names=tuple(name for name, target in targets.items() if target == number),
         )
-        to_sign += [folder / name for name in (INDEX, _PACKED, release_manifest.NAME)]
-    _write_facts(scratch, content, timestamp, created)
-    sign(to_sign)
-    for file in to_sign:
-        if not file.with_name(file.name + release_manifest.SIGNATURE).is_file():
-            raise BinmillError("signature-missing", file=file)
-    for directory, _, _ in os.walk(scratch):
-        Path(directory).chmod(0o755)
-    run("sync", "-f", scratch, timeout=3600)  # once: fsync(2) of each folder would take minutes
+        for number in numbers(binhost)
+    ] + [load_folder(binhost / CANDIDATES / str(n)) for n in numbers(binhost, CANDIDATES)]
+
+
+def write(folder: Path, source: Source, issue: Issue) -> None:
+    """Write the generation.json of a folder."""
+    facts = _plain(source, issue)
+    write_atomic(folder / FACTS, json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
 
 def switch(binhost: Path, number: int, channel: str = "") -> None:
@@ -228,6 +164,23 @@ def switch(binhost: Path, number: int, channel: str = "") -> None:
     _point(binhost, pointer(channel), number)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises BinmillError if it is unreadable."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BinmillError("binhost-file-unreadable", path=path, cause=str(error)) from error
+    if not isinstance(loaded, dict):
+        raise BinmillError("binhost-file-unreadable", path=path, cause="not a JSON object")
+    return loaded
+
+
+def _target(link: Path) -> int | None:
+    if not link.is_symlink() or not link.is_dir():  # none yet, or its generation was deleted
+        return None
+    return int(link.readlink().name)
+
+
 def _point(binhost: Path, name: str, number: int) -> None:
     link = binhost / f".{name}.tmp"
     link.unlink(missing_ok=True)  # left by a killed run
@@ -236,112 +189,52 @@ def _point(binhost: Path, name: str, number: int) -> None:
     sync_folder(binhost)
 
 
-def kept(binhost: Path) -> list[Generation]:
-    """List the generations with the names that point to them, then the candidates; oldest first."""
-    links = {}
-    for link in sorted(binhost.glob("*")) if binhost.is_dir() else []:
-        if link.is_symlink() and (number := _pointed(link)) is not None:
-            links[link.name.removeprefix("channel.")] = number
-    found = []
-    for where in ("gen", published.CANDIDATES):
-        for number in published.numbers(binhost, where):
-            facts = published.facts_in(binhost / where / str(number))
-            found.append(
-                Generation(
-                    number,
-                    facts["timestamp"],
-                    facts["set"],
-                    facts["packages"],
-                    () if where != "gen" else retention.pointing(links, number),
-                    facts.get("rollback"),
-                    where != "gen",
-                )
-            )
-    return found
-
-
-def prune(
-    binhost: Path, pinned: Collection[int], *, keep: int, keep_days: int, trash: Path
-) -> list[int]:
-    """Delete the generations that are not needed (retention.expendable); returns their numbers.
-
-    A download in progress has its file open, and continues.
-    """
-    expendable = retention.expendable(
-        kept(binhost), pinned, keep=keep, keep_days=keep_days, now=time.time()
+def _parse(facts: Mapping[str, Any]) -> tuple[Source, Issue]:
+    """The content of a generation.json, in the keys of version 0.1."""
+    source = Source(
+        set=str(facts.get("set", "")),
+        signer=str(facts.get("signer", "")),
+        revisions=dict(facts.get("revisions", {})),
+        inputs=str(facts.get("asked", "")),
+        withheld=int(facts.get("withheld", 0)),
+        modified=tuple(facts.get("touched", ())),
+        first=_number(facts.get("of")),
     )
-    for number in expendable:
-        remove_tree(binhost / "gen" / str(number), trash)
-    return expendable
-
-
-def _next_timestamp(binhost: Path, now: float | None = None) -> int:
-    """A timestamp later than that of every generation, by as much as clients can tell apart."""
-    stamps: list[int] = [
-        published.facts(binhost, n)["timestamp"] for n in published.numbers(binhost)
-    ]
-    return max(int(time.time() if now is None else now), max(stamps, default=-_APART) + _APART)
-
-
-def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> list[str]:
-    """Link the packages, write the index, sorted by name and build number; returns its file names.
-
-    The mtime of Packages and Packages.gz is the header's TIMESTAMP (bintree).
-    """
-    folder.mkdir()
-    for parent in {Path(path).parent for path in paths}:
-        (folder / parent).mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        (folder / path).hardlink_to(content.files[path].location)
-    header = index.header(content.header, len(paths), timestamp, content.revisions)
-    ordered = sorted(paths, key=lambda p: _by_name(content.stanzas[p]))
-    stanzas = (index.complete(content.stanzas[p], content.files[p].sums) for p in ordered)
-    blocks = itertools.chain((header,), stanzas)
-    write_parts(folder / INDEX, (index.render(block).encode() for block in blocks))
-    write_parts(folder / _PACKED, _compressed(folder / INDEX))
-    for name in (INDEX, _PACKED):
-        os.utime(folder / name, (timestamp, timestamp))
-    return [INDEX, _PACKED]
-
-
-def _compressed(path: Path) -> Iterator[bytes]:
-    """Compress a file as gzip(1) does, without name and time: equal texts give equal bytes."""
-    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            yield compressor.compress(chunk)
-    yield compressor.flush()
-
-
-def _write_documents(
-    folder: Path, content: Content, paths: Sequence[str], number: int, created: int
-) -> list[str]:
-    """Write provenance and bill of materials of a view; returns their file names."""
-    ordered = sorted(paths)
-    provenance.write(folder, ordered, content.stanzas, content.files)
-    sbom.write(
-        folder,
-        (content.files[path].component for path in ordered),
-        name=f"{content.release['name']}/{folder.name}",
-        version=str(number),
-        created=created,
+    rollback = _number(facts.get("rollback"))
+    issue = Issue(
+        timestamp=int(facts["timestamp"]),
+        created=int(facts.get("created", 0)),
+        views=dict(facts.get("views", {})),
+        packages=int(facts.get("packages", 0)),
+        rollback=None if rollback is None else Rollback(rollback, facts.get("instead_of")),
+        damaged=bool(facts.get("damaged", False)),
     )
-    return [provenance.NAME, sbom.NAME]
+    return source, issue
 
 
-def _by_name(stanza: Stanza) -> tuple[str, int]:
-    return stanza["CPV"], int(stanza["BUILD_ID"])
-
-
-def _write_facts(folder: Path, content: Content, timestamp: int, created: int) -> None:
-    view_of = {path: view for view, paths in content.views.items() for path in paths}
-    published.write_packages(folder, content.files, view_of)
-    facts = {
-        **content.about,
-        "timestamp": timestamp,
-        "created": created,
-        "packages": len(content.files),
-        "views": {view: len(paths) for view, paths in content.views.items()},
-        "revisions": dict(content.revisions),
+def _plain(source: Source, issue: Issue) -> dict[str, Any]:
+    """The content of a generation.json; keys without a value are left out."""
+    rollback = issue.rollback
+    optional = {
+        "touched": list(source.modified) or None,
+        "of": source.first,
+        "created": issue.created or None,
+        "rollback": rollback and rollback.number,
+        "instead_of": rollback and rollback.instead_of,
+        "damaged": issue.damaged or None,
     }
-    write_atomic(folder / FACTS, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return {
+        "set": source.set,
+        "signer": source.signer,
+        "revisions": dict(source.revisions),
+        "asked": source.inputs,
+        "withheld": source.withheld,
+        "timestamp": issue.timestamp,
+        "views": dict(issue.views),
+        "packages": issue.packages,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.portage.index import Stanza
+from tasks.publish.pins import Pins
 from tasks.publish.published import SignedPackage
 from tasks.system.files import write_parts
 
@@ -24,24 +25,22 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:binmill:emerge:1"  # docs/publishing.md describes its parameters
 
 
-def origin(*, chroot: str, etc: str, builder: str, version: str, pins: Mapping[str, Any]) -> str:
+def origin(*, chroot: str, etc: str, builder: str, version: str, pins: Pins) -> str:
     """The origin of the packages of one build, as text: equal origins have equal texts.
 
-    `chroot` built them, `etc` is the id of its /etc/portage, `pins` are the lock's for that chroot:
-    tree (name, tag, commit), overlays (commit by name), seed (name, path, sha512).
+    `chroot` built them, `etc` is the id of its /etc/portage, `pins` are those of that chroot.
     """
-    tree, seed = pins["tree"], pins["seed"]
     sources = [
         {
-            "name": tree["name"],
-            "digest": {"gitCommit": tree["commit"]},
-            "annotations": {"tag": tree["tag"]},
+            "name": pins.tree.name,
+            "digest": {"gitCommit": pins.tree.commit},
+            "annotations": {"tag": pins.tree.tag},
         },
         *(
             {"name": name, "digest": {"gitCommit": commit}}
-            for name, commit in sorted(pins["overlays"].items())
+            for name, commit in sorted(pins.overlays.items())
         ),
-        {"name": seed["path"], "digest": {"sha512": seed["sha512"]}},
+        {"name": pins.seed.path, "digest": {"sha512": pins.seed.sha512}},
     ]
     return json.dumps(
         {
@@ -58,19 +57,19 @@ def write(
     folder: Path,
     paths: Sequence[str],
     stanzas: Mapping[str, Stanza],
-    files: Mapping[str, SignedPackage],
+    packages: Mapping[str, SignedPackage],
 ) -> None:
     """Write one statement for each package of a view, in the order of `paths`."""
-    lines = (json.dumps(statement(stanzas[path], files[path]), sort_keys=True) for path in paths)
+    lines = (json.dumps(statement(stanzas[path], packages[path]), sort_keys=True) for path in paths)
     write_parts(folder / NAME, (f"{line}\n".encode() for line in lines))
 
 
-def statement(stanza: Stanza, file: SignedPackage) -> dict[str, Any]:
+def statement(stanza: Stanza, package: SignedPackage) -> dict[str, Any]:
     """The statement of one package; its subject is the signed file, as it is published."""
-    origin = _parsed(file.origin)
+    origin = _parsed(package.origin)
     return {
         "_type": STATEMENT,
-        "subject": [{"name": stanza["PATH"], "digest": {"sha512": file.sums["sha512"]}}],
+        "subject": [{"name": stanza["PATH"], "digest": {"sha512": package.sums.sha512}}],
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -84,7 +83,7 @@ def statement(stanza: Stanza, file: SignedPackage) -> dict[str, Any]:
                 },
                 "internalParameters": {
                     "etc_portage": origin["etc"],
-                    "unsigned": {"sha512": file.collected},
+                    "unsigned": {"sha512": package.collected},
                 },
                 "resolvedDependencies": origin["sources"],
             },

@@ -9,46 +9,98 @@ keys, so that sed(1) can read it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.errors import BinmillError
+from tasks.publish.generation import read_object
+from tasks.publish.pins import Pins
 from tasks.system.files import digests, write_atomic
 
 NAME = "release.json"
 SIGNATURE = ".asc"  # suffix of a detached, armored signature
-FORMAT = 1
+FORMAT = 2
 _DAY = 86400
 
 
-def write(
-    folder: Path, files: Iterable[str], told: Mapping[str, Any], *, created: int, valid_days: int
-) -> None:
-    """Write a view's manifest over `files`, names in `folder`.
+@dataclass(frozen=True)
+class Release:
+    """The part of a manifest that all views share, and that later generations repeat.
 
-    `created` is in epoch seconds. `told` is plain data: `name` (of the chroot), `group`,
-    `generation`, `timestamp` (of the index), `packages` (their number), `set` (its id), `lock`
-    (its SHA-256, and the pins of tree, overlays and seed), `config` (the SHA-256 of config.toml).
+    `name` is the chroot's, `set` the id of its package set, `lock` its pins, `config` a digest of
+    its effective settings. In format 1, of version 0.1, `config` was the SHA-256 of config.toml,
+    and there was one of config.lock, `lock_sha256`.
     """
-    manifest = {
-        **told,
-        "format": FORMAT,
-        "created": created,
-        "valid_until": created + valid_days * _DAY,
-        "files": {name: _file(folder / name) for name in files},
-    }
-    write_atomic(folder / NAME, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+    name: str
+    set: str
+    lock: Pins
+    config: str
+    lock_sha256: str = ""
+    format: int = FORMAT
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a published view."""
-    loaded: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    return loaded
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of one view; `timestamp` is that of the index, times are in epoch seconds."""
+
+    release: Release
+    group: str
+    generation: int
+    timestamp: int
+    packages: int
+    created: int
+    valid_until: int
+
+
+def valid_until(created: int, valid_days: int) -> int:
+    """The end of a manifest's validity, in epoch seconds."""
+    return created + valid_days * _DAY
 
 
 def renewal(created: int, valid_days: int) -> int:
     """The time (epoch seconds) to renew a manifest: the middle of its validity."""
     return created + valid_days * _DAY // 2
+
+
+def write(folder: Path, manifest: Manifest, files: Iterable[str]) -> None:
+    """Write a view's manifest over `files`, names in `folder`."""
+    release = manifest.release
+    digest = {"sha256": release.lock_sha256} if release.lock_sha256 else {}
+    plain = {
+        "name": release.name,
+        "set": release.set,
+        "lock": {**release.lock.plain(), **digest},
+        "config": release.config,
+        "format": release.format,
+        "group": manifest.group,
+        "generation": manifest.generation,
+        "timestamp": manifest.timestamp,
+        "packages": manifest.packages,
+        "created": manifest.created,
+        "valid_until": manifest.valid_until,
+        "files": {name: _file(folder / name) for name in files},
+    }
+    write_atomic(folder / NAME, json.dumps(plain, indent=1, sort_keys=True) + "\n")
+
+
+def read_release(folder: Path) -> Release:
+    """Read the release of a published view, in either format; raises BinmillError."""
+    path = folder / NAME
+    plain = read_object(path)
+    try:
+        return Release(
+            name=plain["name"],
+            set=plain["set"],
+            lock=Pins.parse(plain["lock"]),
+            config=plain["config"],
+            lock_sha256=plain["lock"].get("sha256", ""),
+            format=plain["format"],
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BinmillError("binhost-file-unreadable", path=path, cause=repr(error)) from error
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The list of a binhost's generations, which of them may be deleted, and rollback targets. Pure.
+"""The generations of a binhost: which to delete, where a rollback goes, and how to list them.
 
 Numbers and TIMESTAMPs only grow: a client never reads an index that is older than the one before,
 not even after a rollback.
@@ -7,30 +7,16 @@ not even after a rollback.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from tasks.errors import BinmillError
+from tasks.publish import generation
+from tasks.publish.generation import Generation
+from tasks.system.files import remove_tree
 
 _DAY = 86400
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A generation that was published, or a candidate for one. `timestamp` in epoch seconds.
-
-    `names` says what points to it: `current`, `previous`, a channel. `rollback` is the number whose
-    packages it has again, if it came from a rollback.
-    """
-
-    number: int
-    timestamp: int
-    set: str
-    packages: int
-    names: tuple[str, ...] = ()
-    rollback: int | None = None
-    candidate: bool = False
 
 
 def expendable(
@@ -49,14 +35,14 @@ def expendable(
     ordered = sorted((each for each in kept if not each.candidate), key=lambda g: g.number)
     numbers = []
     for place, each in enumerate(ordered[:-keep]):
-        replaced = ordered[place + 1].timestamp
+        replaced = ordered[place + 1].issue.timestamp
         expired = keep_days == 0 or now - replaced >= keep_days * _DAY
         if expired and not each.names and each.number not in pinned:
             numbers.append(each.number)
     return numbers
 
 
-def before(kept: Sequence[Generation], current: int | None, target: str) -> int:
+def rollback_target(kept: Sequence[Generation], current: int | None, target: str) -> int:
     """The number that a rollback goes back to: `target` if given, else the one before `current`.
 
     If `current` is a rollback itself, the one before is counted from the generation whose packages
@@ -72,42 +58,63 @@ def before(kept: Sequence[Generation], current: int | None, target: str) -> int:
         return int(target)
     if current is None or current not in by_number:
         raise BinmillError("rollback-nothing-published")
-    start = by_number[current].rollback or current
+    rollback = by_number[current].issue.rollback
+    start = rollback.number if rollback else current
     earlier = [number for number in by_number if number < start]
     # the packages of a rollback are also there under their first number
-    earlier = [number for number in earlier if by_number[number].rollback is None] or earlier
+    earlier = [number for number in earlier if by_number[number].issue.rollback is None] or earlier
     if not earlier:
         raise BinmillError("rollback-nothing-earlier", generation=start, generations=listed)
     return max(earlier)
 
 
+def prune(
+    binhost: Path, pinned: Collection[int], *, keep: int, keep_days: int, trash: Path
+) -> list[int]:
+    """Delete the generations that are not needed (`expendable`); returns their numbers.
+
+    A download in progress has its file open, and continues.
+    """
+    every = generation.load_all(binhost)
+    numbers = expendable(every, pinned, keep=keep, keep_days=keep_days, now=time.time())
+    for number in numbers:
+        remove_tree(binhost / "gen" / str(number), trash)
+    return numbers
+
+
 def as_json(name: str, generations: Sequence[Generation]) -> list[dict[str, Any]]:
     """Plain data for programs: a dict for each generation, oldest first."""
-    return [{"binhost": name, **asdict(each), "names": list(each.names)} for each in generations]
+    return [
+        {
+            "binhost": name,
+            "number": each.number,
+            "timestamp": each.issue.timestamp,
+            "set": each.source.set,
+            "packages": each.issue.packages,
+            "names": list(each.names),
+            "rollback": each.issue.rollback.number if each.issue.rollback else None,
+            "candidate": each.candidate,
+        }
+        for each in generations
+    ]
 
 
 def text(name: str, generations: Sequence[Generation]) -> str:
     """A table for people: a line for each generation, oldest first."""
     lines = [name]
     for each in generations:
-        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each.timestamp))
-        lines.append(
-            f"  {each.number:>4}  {when}  {each.packages:>5} packages  set {each.set[:12]}  "
-            + ", ".join(_remarks(each))
-        )
-    return "\n".join(line.rstrip() for line in lines)
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each.issue.timestamp))
+        packages, set_id = f"{each.issue.packages:>5} packages", each.source.set[:12]
+        remarks = ", ".join(_remarks(each))
+        lines.append(f"  {each.number:>4}  {when}  {packages}  set {set_id}  {remarks}".rstrip())
+    return "\n".join(lines)
 
 
 def _remarks(each: Generation) -> list[str]:
     remarks = list(each.names)
-    if each.rollback is not None:
+    if each.issue.rollback:
         held = ", held" if "current" in each.names else ""
-        remarks.append(f"rollback to {each.rollback}{held}")
+        remarks.append(f"rollback to {each.issue.rollback.number}{held}")
     if each.candidate:
         remarks.append("candidate, not published")
     return remarks
-
-
-def pointing(links: Mapping[str, int | None], number: int) -> tuple[str, ...]:
-    """The names of the links that point to a generation."""
-    return tuple(name for name, target in links.items() if target == number)

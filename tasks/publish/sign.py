@@ -71,14 +71,14 @@ def signing_grips(listing: str) -> list[str]:
     return grips
 
 
-def sign(signing: Sandbox, folder: Path, packages: Sequence[str], log: Path) -> None:
+def sign_packages(signing: Sandbox, folder: Path, packages: Sequence[str], log: Path) -> None:
     """Sign packages in place: paths below `folder`, which the sandbox mounts at PACKAGES."""
     with _listed(folder, packages, log) as listing:
         command = ["python3", "-I", PROGRAM_INSIDE, listing]
         sandbox.run(signing, command, log=log, timeout=_TIMEOUT)
 
 
-def detached(signing: Sandbox, folder: Path, files: Sequence[str], key: str, log: Path) -> None:
+def sign_files(signing: Sandbox, folder: Path, files: Sequence[str], key: str, log: Path) -> None:
     """Write an armored signature FILE.asc beside each of `files`, names in `folder`.
 
     The sandbox mounts the folder at PACKAGES. The agent of gpg ends with the sandbox, however that
@@ -115,7 +115,7 @@ def _listed(folder: Path, files: Sequence[str], log: Path) -> Iterator[str]:
     listing.unlink()
 
 
-def verify(packages: Sequence[Path], role: Role) -> None:
+def verify_packages(packages: Sequence[Path], role: Role) -> None:
     """Verify the signature of each package, outside; raises NotTrusted."""
     for path in packages:
         gpkg.metadata(path, role)

@@ -11,18 +11,20 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tasks.errors import BinmillError
 from tasks.portage import index
 from tasks.portage.index import INDEX
-from tasks.publish import published, release_manifest
+from tasks.publish import generation, published, release_manifest
+from tasks.publish.generation import FACTS, Generation, Issue, Source
+from tasks.publish.published import LEDGER, SignedPackage
 from tasks.system.files import digests, put_away, write_atomic
 
 Seen = Callable[[int], None]  # gets the number of bytes that were read
-_DAMAGED = "damaged"  # a key of generation.json, after a withdrawal
 
 
 class Flaw(NamedTuple):
@@ -34,39 +36,36 @@ class Flaw(NamedTuple):
 
 def damaged(binhost: Path, number: int) -> bool:
     """True for a generation from which files were withdrawn."""
-    try:
-        return bool(published.facts(binhost, number).get(_DAMAGED))
-    except (BinmillError, OSError):
-        return False
+    facts = _facts(binhost / "gen" / str(number))
+    return facts is not None and facts.issue.damaged
 
 
 def flaws(binhost: Path, number: int, seen: Seen) -> Iterator[Flaw]:
     """Read everything in a generation, and yield what is wrong with it."""
     folder = binhost / "gen" / str(number)
-    timestamp = _timestamp(binhost, number)
-    if timestamp is None:
-        yield Flaw(folder / published.FACTS, f"{published.FACTS} cannot be read")
-    ledger = published.packages(folder)
+    facts, ledger = _facts(folder), _ledger(folder)
+    if facts is None:
+        yield Flaw(folder / FACTS, f"{FACTS} cannot be read")
     if ledger is None:
-        yield Flaw(folder / published.LEDGER, f"{published.LEDGER} cannot be read")
-    complete = not damaged(binhost, number)
+        yield Flaw(folder / LEDGER, f"{LEDGER} cannot be read")
     inodes: set[int] = set()  # views share the bytes of their packages
     for place in sorted(folder.rglob(INDEX)):
         name, text, unpacked = place.relative_to(folder), _text(place), _unpacked(_packed(place))
         yield from _index_flaws(place, str(name), text, unpacked)
         header, stanzas = index.parse(unpacked or text or "")
-        if timestamp is not None and header.get("TIMESTAMP") != str(timestamp):
+        if facts and header.get("TIMESTAMP") != str(facts.issue.timestamp):
             yield Flaw(place, f"{name} has the timestamp of another generation")
         for stanza in stanzas:
             path = stanza.get("PATH", "")
             if not path or path.startswith("/") or ".." in path.split("/"):
                 yield Flaw(place, f"{name} contains the path {path!r}")
-            elif ledger is None or path in ledger or complete:
-                entry = (ledger or {}).get(path, {})
-                yield from _package_flaws(place.parent / path, stanza, entry, inodes, seen)
+            elif ledger is None or path in ledger or not (facts and facts.issue.damaged):
+                package = (ledger or {}).get(path)
+                yield from _package_flaws(place.parent / path, stanza, package, inodes, seen)
     for place in sorted(folder.rglob(release_manifest.NAME)):
         yield from _manifest_flaws(place, seen)
-    yield from _missing_files(folder)
+    for view in sorted(facts.issue.views) if facts else ():
+        yield from _missing_files(folder / view)
 
 
 def _index_flaws(place: Path, name: str, text: str | None, unpacked: str | None) -> Iterator[Flaw]:
@@ -77,15 +76,14 @@ def _index_flaws(place: Path, name: str, text: str | None, unpacked: str | None)
         yield Flaw(place, f"{name} has changed")
 
 
-def _missing_files(folder: Path) -> Iterator[Flaw]:
-    """Look for the index and release manifest of each view."""
-    for view in published.views(folder):
-        if not (folder / view / INDEX).exists():
-            yield Flaw(folder / view / INDEX, f"{view}/{INDEX} is missing")
-        manifest = folder / view / release_manifest.NAME
-        signed = manifest.with_name(f"{INDEX}{release_manifest.SIGNATURE}").exists()
-        if signed and not manifest.exists():
-            yield Flaw(manifest, f"{view}/{release_manifest.NAME} is missing")
+def _missing_files(view: Path) -> Iterator[Flaw]:
+    """Look for the index and release manifest of a view."""
+    if not (view / INDEX).exists():
+        yield Flaw(view / INDEX, f"{view.name}/{INDEX} is missing")
+    manifest = view / release_manifest.NAME
+    signed = (view / f"{INDEX}{release_manifest.SIGNATURE}").exists()
+    if signed and not manifest.exists():
+        yield Flaw(manifest, f"{view.name}/{manifest.name} is missing")
 
 
 def _manifest_flaws(manifest: Path, seen: Seen) -> Iterator[Flaw]:
@@ -113,7 +111,11 @@ def _manifest_flaws(manifest: Path, seen: Seen) -> Iterator[Flaw]:
 
 
 def _package_flaws(
-    path: Path, stanza: Mapping[str, str], entry: Mapping[str, Any], inodes: set[int], seen: Seen
+    path: Path,
+    stanza: Mapping[str, str],
+    package: SignedPackage | None,
+    inodes: set[int],
+    seen: Seen,
 ) -> Iterator[Flaw]:
     """Compare a package with its stanza in an index and its ledger entry, once per inode."""
     try:
@@ -129,7 +131,8 @@ def _package_flaws(
         yield Flaw(path, f"{path.name}: {error.strerror}")
         return
     seen(status.st_size)
-    if (sums["sha1"], sums["sha512"]) != (stanza.get("SHA1"), entry.get("sha512", sums["sha512"])):
+    sha512 = package.sums.sha512 if package else sums["sha512"]
+    if (sums["sha1"], sums["sha512"]) != (stanza.get("SHA1"), sha512):
         yield Flaw(path, f"{path.name} has changed")
 
 
@@ -148,46 +151,67 @@ def withdraw(binhost: Path, number: int, damaged_files: Sequence[Path], trash: P
             os.utime(path, (mtime, mtime))
     # without an entry in the ledger, the next run signs the package again
     paths = {str(path.relative_to(folder)).partition("/")[2] for path in damaged_files}
-    published.forget(folder, paths)
-    try:
-        facts = published.facts(binhost, number)
-    except (BinmillError, OSError):
-        indexes = {p.parent.name: index.parse(_text(p) or "") for p in folder.glob(f"*/{INDEX}")}
-        stamps = [int(header.get("TIMESTAMP", "0")) for header, _ in indexes.values()]
-        facts = {
-            "set": "",
-            "signer": "",
-            "revisions": {},
-            "packages": 0,
-            "views": {view: len(stanzas) for view, (_, stanzas) in indexes.items()},
-            "timestamp": max(stamps, default=0),
-        }
-    write_atomic(
-        folder / published.FACTS,
-        json.dumps({**facts, "asked": "", _DAMAGED: True}, indent=1, sort_keys=True) + "\n",
+    _forget(folder, paths)
+    facts = _facts(folder) or _reconstruct(folder)
+    source, issue = replace(facts.source, inputs=""), replace(facts.issue, damaged=True)
+    generation.write(folder, source, issue)
+
+
+def _forget(folder: Path, paths: Collection[str]) -> None:
+    """Remove packages from the ledger of a generation; an unreadable ledger becomes empty."""
+    packages = _ledger(folder)
+    if packages is not None and not (folder / LEDGER).exists():
+        return  # of a version without ledgers
+    left = {path: each for path, each in (packages or {}).items() if path not in paths}
+    views = {path: each.location.relative_to(folder).parts[0] for path, each in left.items()}
+    published.write_ledger(folder, left, views)
+
+
+def _reconstruct(folder: Path) -> Generation:
+    """The facts of a generation, as far as its indexes show them."""
+    indexes = {
+        path.parent.name: index.parse(_text(path) or "") for path in folder.glob(f"*/{INDEX}")
+    }
+    issue = Issue(
+        timestamp=max(
+            (int(header.get("TIMESTAMP", "0")) for header, _ in indexes.values()), default=0
+        ),
+        created=0,
+        views={view: len(stanzas) for view, (_, stanzas) in indexes.items()},
+        packages=0,
     )
+    return Generation(int(folder.name), Source(set="", signer="", revisions={}), issue)
 
 
-def remember(binhost: Path) -> None:
+def restore_paths(binhost: Path) -> None:
     """Write `published.json` again, from the ledgers and indexes of all generations.
 
     The digest of a path that only an index has is "unknown": no build can have that path again.
     """
-    known: dict[str, str] = {}
-    for number in published.numbers(binhost):
+    paths: dict[str, str] = {}
+    for number in generation.numbers(binhost):
         folder = binhost / "gen" / str(number)
         for place in folder.rglob(INDEX):
             for stanza in index.parse(_text(place) or "")[1]:
-                known.setdefault(stanza.get("PATH", ""), "unknown")
-        known |= {p: str(e.get("collected")) for p, e in (published.packages(folder) or {}).items()}
-    write_atomic(binhost / published.PUBLISHED, json.dumps(known, indent=0, sort_keys=True) + "\n")
+                paths.setdefault(stanza.get("PATH", ""), "unknown")
+        paths |= {path: each.collected for path, each in (_ledger(folder) or {}).items()}
+    published.write_paths(binhost, paths)
 
 
-def _timestamp(binhost: Path, number: int) -> int | None:
+def _facts(folder: Path) -> Generation | None:
     try:
-        facts = published.facts(binhost, number)
-        return int(facts["timestamp"]) if isinstance(facts["revisions"], dict) else None
-    except (BinmillError, OSError, LookupError, TypeError, ValueError):
+        return generation.load_folder(folder)
+    except BinmillError:
+        return None
+
+
+def _ledger(folder: Path) -> dict[str, SignedPackage] | None:
+    """The ledger of a generation; None if it is unreadable, {} for a version without ledgers."""
+    if not (folder / LEDGER).exists() and (folder / INDEX).exists():
+        return {}
+    try:
+        return published.read_ledger(folder)
+    except BinmillError:
         return None
 
 

@@ -6,7 +6,6 @@ What cannot be read is a line in `problems`, never an error.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -21,6 +20,7 @@ from tasks.causes import Reason
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.lock import Lock
+from tasks.publish import generation
 from tasks.records import BINPKGS, CHROOT, SNAPSHOT, Key
 from tasks.report.model import (
     BinhostReport,
@@ -198,15 +198,16 @@ def _on_modified(layout: Layout, name: str) -> bool:
 
 def _binhost(layout: Layout, name: str) -> BinhostReport:
     binhost = layout.binhost(name)
-    current, kept, held = None, [], False
+    number, kept, held = None, list[int](), False
     with contextlib.suppress(OSError, ValueError):
-        current = int((binhost / "current").readlink().name)
-    with contextlib.suppress(OSError):
-        kept = sorted(int(p.name) for p in (binhost / "gen").iterdir() if p.name.isdigit())
-    with contextlib.suppress(BinmillError, OSError, ValueError, LookupError, TypeError):
-        facts = json.loads((binhost / "gen" / str(current) / "generation.json").read_bytes())
-        held = facts["instead_of"] == records.load(layout, BINPKGS(name)).set
-    return BinhostReport(current, tuple(kept), held)
+        kept = generation.numbers(binhost)
+        number = generation.current(binhost)
+    with contextlib.suppress(BinmillError, OSError, ValueError):
+        current = generation.load_current(binhost)
+        rollback = current.issue.rollback if current else None
+        set_id = records.load(layout, BINPKGS(name)).set
+        held = rollback is not None and rollback.instead_of == set_id
+    return BinhostReport(number, tuple(kept), held)
 
 
 def _damage(layout: Layout, key: Key[Any]) -> list[str]:

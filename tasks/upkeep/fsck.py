@@ -194,17 +194,17 @@ def _published(site: Site, progress: Progress) -> Iterator[Damage]:
     for name in site.config.chroots:
         binhost, task = site.layout.binhost(name), f"publish:{name}"
         try:
-            published.published(binhost)
+            published.read_paths(binhost)
         except BinmillError as error:
             yield Damage(
                 f"binhost {name}",
                 [error.message],
                 "written again from the kept generations",
-                partial(verify.remember, binhost),
+                partial(verify.restore_paths, binhost),
                 lock=task,
             )
         now = generation.current(binhost)
-        for number in published.numbers(binhost):
+        for number in generation.numbers(binhost):
             progress.at(f"binhost {name} generation {number}")
             found = list(verify.flaws(binhost, number, progress.seen))
             if number == now and not found and verify.damaged(binhost, number):

@@ -20,6 +20,7 @@ from tasks.site import Site
 
 if TYPE_CHECKING:
     from tasks.chroot.manual_changes import Mark
+    from tasks.publish.generation import Source
 
 
 class Artifact(Protocol):
@@ -46,13 +47,13 @@ Artifacts = Mapping[str, Artifact]  # by task
 class Known:
     """What names results: the lock, the text of records by task (earlier ones too), generations.
 
-    `generations` are the facts of every kept generation and candidate, by the name of its chroot;
+    `generations` are the sources of every generation and candidate, by the name of its chroot;
     `manual` are the layers of manual changes.
     """
 
     lock: Lock | None
     records: tuple[tuple[str, bytes], ...]
-    generations: tuple[tuple[str, Mapping[str, Any]], ...]
+    generations: tuple[tuple[str, Source], ...]
     manual: tuple[Mark, ...] = ()
 
 
@@ -70,9 +71,9 @@ def reachable(layout: Layout, known: Known, artifacts: Artifacts) -> frozenset[P
             raise BinmillError(
                 "unreadable-nothing-deleted", what=f"the record of {task}"
             ) from error
-    for name, facts in known.generations:
-        found.add(layout.binpkgs(name) / str(facts["set"]))
-        found |= {layout.export(commit) for commit in facts["revisions"].values()}
+    for name, source in known.generations:
+        found.add(layout.binpkgs(name) / source.set)
+        found |= {layout.export(commit) for commit in source.revisions.values()}
     for mark in known.manual:
         found |= {layout.state / layer for layer in (mark.layer, *mark.over)}
     seeds = layout.seeds
@@ -82,7 +83,7 @@ def reachable(layout: Layout, known: Known, artifacts: Artifacts) -> frozenset[P
 def gather(site: Site, artifacts: Artifacts) -> Known:
     """Read what names results on this site; raises BinmillError where something is damaged."""
     from tasks.chroot import manual_changes
-    from tasks.publish import published
+    from tasks.publish import generation
 
     layout = site.layout
     records: list[tuple[str, bytes]] = []
@@ -90,16 +91,16 @@ def gather(site: Site, artifacts: Artifacts) -> Known:
         for path in (layout.record(task), earlier(layout, task)):
             if path.exists():
                 records.append((task, path.read_bytes()))
-    facts = []
+    sources = []
     for name in site.config.chroots:
         binhost = layout.binhost(name)
-        candidates = published.numbers(binhost, published.CANDIDATES)
-        for number in (*published.numbers(binhost), *candidates):
+        candidates = generation.numbers(binhost, generation.CANDIDATES)
+        for number in (*generation.numbers(binhost), *candidates):
             try:
-                facts.append((name, published.facts(binhost, number)))
+                sources.append((name, generation.load(binhost, number).source))
             except (OSError, BinmillError) as error:
                 raise BinmillError(
                     "unreadable-nothing-deleted", what=f"generation {number} of {name}"
                 ) from error
     marks = (manual_changes.marked(layout, name) for name in site.config.chroots)
-    return Known(lock_file.load(layout), tuple(records), tuple(facts), tuple(filter(None, marks)))
+    return Known(lock_file.load(layout), tuple(records), tuple(sources), tuple(filter(None, marks)))

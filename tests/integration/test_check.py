@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from tasks.publish import release_manifest
+from tasks.publish.release_manifest import Manifest
+from tests.kit.binhost import RELEASE
 from tests.kit.gpg import YEAR, Gpg
 
 SCRIPT = Path(release_manifest.__file__).with_name("check.sh")
@@ -69,22 +72,14 @@ class Binhost:
         raw = (text or f"TIMESTAMP: {timestamp}\n\n").encode()
         (self.view / "Packages").write_bytes(raw)
         (self.view / "Packages.gz").write_bytes(gzip.compress(raw, mtime=0))
-        common = {
-            "name": "base",
-            "group": "public",
-            "generation": timestamp // 1000,
-            "timestamp": timestamp,
-            "lock": {"tree": {"name": "gentoo", "tag": "x"}},
-        }
-        release_manifest.write(
-            self.view,
-            ["Packages", "Packages.gz"],
-            {**common, **fields},
-            created=int(time.time()) - age * 86400,
-            valid_days=30,
-        )
-        manifest = (self.view / "release.json").read_bytes()
-        proof = self.keys.sign(*how, who=who, data=manifest, at=at)
+        now = int(time.time()) - age * 86400
+        until = now + 30 * 86400
+        manifest = Manifest(RELEASE, "public", timestamp // 1000, timestamp, 1, now, until)
+        release_manifest.write(self.view, manifest, ["Packages", "Packages.gz"])
+        path = self.view / "release.json"
+        forged = json.loads(path.read_text()) | fields
+        path.write_text(json.dumps(forged, indent=1, sort_keys=True) + "\n")
+        proof = self.keys.sign(*how, who=who, data=path.read_bytes(), at=at)
         (self.view / "release.json.asc").write_bytes(proof)
 
     def flip(self, name: str) -> None:

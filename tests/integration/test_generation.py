@@ -16,8 +16,17 @@ import pytest
 from tasks.errors import BinmillError
 from tasks.portage.index import parse
 from tasks.publish import generation, published
+from tasks.publish.generation import Issue, Source
 from tasks.system.files import digests
-from tests.kit.binhost import EXTRA_FILES, METADATA, SIGNED, SIGNER, SampleBinhost, sign
+from tests.kit.binhost import (
+    EXTRA_FILES,
+    METADATA,
+    RELEASE,
+    SIGNED,
+    SIGNER,
+    SampleBinhost,
+    sign,
+)
 from tests.kit.files import names
 from tests.kit.kills import killed_before
 from tests.kit.refused import refused
@@ -41,19 +50,19 @@ def test_first_generation_is_current_and_complete(site: SampleBinhost) -> None:
     assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
     header, stanzas = parse(seen["Packages"].decode())
     assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
-    facts = published.facts(site.binhost, 1)
-    assert facts.pop("created") <= time.time()
-    assert facts == {
-        "set": "set1",
-        "timestamp": int(header["TIMESTAMP"]),
-        "packages": 2,
-        "views": {"public": 2},
-        "signer": SIGNER,
-        "revisions": {"gentoo": "c" * 40},
-    }
+    (described,) = generation.load_all(site.binhost)
+    assert described.source == Source(set="set1", signer=SIGNER, revisions={"gentoo": "c" * 40})
+    assert described.issue.created <= time.time()
+    assert described.issue == Issue(
+        timestamp=int(header["TIMESTAMP"]),
+        created=described.issue.created,
+        views={"public": 2},
+        packages=2,
+    )
+    assert (described.names, described.candidate) == (("current",), False)
     top = site.binhost / "current/public"
     for name in ("Packages", "Packages.gz"):
-        assert (top / name).stat().st_mtime == facts["timestamp"]
+        assert (top / name).stat().st_mtime == described.issue.timestamp
     modes = {p.stat().st_mode & 0o7777 for p in (site.binhost / "gen/1").rglob("*") if p.is_dir()}
     assert modes == {0o755}
     assert names(site.binhost / "gen") == ["1"]
@@ -66,12 +75,12 @@ def test_timestamps_grow_even_if_the_clock_goes_back(
     stamps = []
     for number in range(1, 4):
         site.publish(site.build_set(("x", number, b"%d" % number)))
-        stamps.append(published.facts(site.binhost, number)["timestamp"])
+        stamps.append(generation.load(site.binhost, number).issue.timestamp)
     assert stamps == [1000, 1006, 1012], "Portage treats those within five seconds as equal"
     generation.switch(site.binhost, 1)
     monkeypatch.setattr("time.time", lambda: 5.0)
     site.publish(site.build_set(("x", 9, b"9")))
-    assert published.facts(site.binhost, 4)["timestamp"] == 1018
+    assert generation.load(site.binhost, 4).issue.timestamp == 1018
 
 
 def test_published_path_keeps_its_bytes(site: SampleBinhost) -> None:
@@ -102,13 +111,13 @@ def test_other_content_at_a_published_path_is_refused(site: SampleBinhost) -> No
 def test_new_key_signs_everything_again(site: SampleBinhost) -> None:
     first, folder = site.build_set(("x", 1, b"one"))
     site.publish((first, folder))
-    ((path, package),) = published.held(site.binhost, first["packages"], SIGNER).items()
+    ((path, package),) = published.reusable(site.binhost, first.packages, SIGNER).items()
     assert path == "a-b/x/x-1-1.gpkg.tar"
     assert package.location == site.binhost / "gen/1/public/a-b/x/x-1-1.gpkg.tar"
-    assert published.held(site.binhost, first["packages"], "B" * 40) == {}
+    assert published.reusable(site.binhost, first.packages, "B" * 40) == {}
     site.publish(site.build_set(("x", 1, b"one")), signer="B" * 40)
     assert b"signed 2" in site.client_files()["a-b/x/x-1-1.gpkg.tar"]
-    assert published.facts(site.binhost, 2)["signer"] == "B" * 40
+    assert generation.load(site.binhost, 2).source.signer == "B" * 40
 
 
 def test_reused_package_is_linked_and_not_read(
@@ -149,7 +158,7 @@ def test_generation_without_ledger_and_signer_is_not_reused(site: SampleBinhost)
     (site.binhost / "published.json").unlink()
     facts = site.binhost / "gen/1/generation.json"
     facts.write_text(json.dumps({"set": "x", "timestamp": 5}))
-    assert published.held(site.binhost, made["packages"], SIGNER) == {}
+    assert published.reusable(site.binhost, made.packages, SIGNER) == {}
     assert site.publish(site.build_set(("x", 1, b"one"))) == 2
 
 
@@ -178,7 +187,7 @@ def test_each_group_has_a_view(site: SampleBinhost) -> None:
         header, stanzas = parse(seen["Packages"].decode())
         assert {s["PATH"] for s in stanzas} == paths
         assert header["PACKAGES"] == str(len(wanted))
-    assert published.facts(site.binhost, 1)["views"] == {
+    assert generation.load(site.binhost, 1).issue.views == {
         "public": 1,
         "role.java": 2,
         "site.acme": 2,
@@ -213,8 +222,10 @@ def test_release_manifest_of_each_view(
         files = manifest.pop("files")
         assert manifest == {
             "name": "base",
-            "lock": {"sha256": "d" * 64},
-            "format": 1,
+            "set": RELEASE.set,
+            "lock": RELEASE.lock.plain(),
+            "config": RELEASE.config,
+            "format": 2,
             "generation": 2,
             "group": view.replace(".", ":"),
             "packages": len(wanted),
@@ -249,11 +260,11 @@ def test_content_that_cannot_be_signed_is_not_published(site: SampleBinhost) -> 
 
     for signing, code in ((fails, "signing-failed"), (half, "signature-missing")):
         with refused(BinmillError, code):
-            generation.publish(site.binhost, content, signing, site.trash)
+            site.publish_content(content, signing)
         assert site.client_files() == before
         assert generation.current(site.binhost) == 1
         assert names(site.binhost / "gen") == ["1"]
-        assert "a-b/y/y-1-1.gpkg.tar" not in published.published(site.binhost)
+        assert "a-b/y/y-1-1.gpkg.tar" not in published.read_paths(site.binhost)
     assert site.publish_content(content) == 2
 
 

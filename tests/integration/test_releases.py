@@ -14,7 +14,8 @@ import pytest
 
 from tasks.config.access import Access
 from tasks.portage.index import parse
-from tasks.publish import generation, published
+from tasks.publish import candidate, generation, published
+from tasks.publish.generation import Rollback
 from tasks.serve import policy
 from tasks.serve.nginx_process import serving
 from tests.kit.binhost import SIGNER, SampleBinhost, sign
@@ -36,13 +37,17 @@ def url(site: SampleBinhost) -> Iterator[str]:
         yield address
 
 
-def again(site: SampleBinhost, number: int, channel: str = "") -> int:
+def reissue(site: SampleBinhost, number: int, channel: str = "") -> int:
     """Roll back without real signatures."""
-    folder = published.place(site.binhost, number)
-    new = generation.prepare(
-        site.binhost, generation.content_of(folder, 30, rollback=number), sign, site.trash
+    new = candidate.prepare(
+        site.binhost,
+        candidate.read_content(generation.folder_of(site.binhost, number)),
+        sign,
+        site.trash,
+        valid_days=30,
+        rollback=Rollback(number),
     )
-    generation.let_out(site.binhost, new)
+    candidate.promote_candidate(site.binhost, new)
     generation.switch(site.binhost, new, channel)
     return new
 
@@ -77,7 +82,7 @@ def test_urls_of_the_previous_index_still_answer(site: SampleBinhost, url: str) 
     site.publish(site.build_set(("x", 1, b"one"), ("y", 1, b"old")))
     site.publish(site.build_set(("x", 1, b"one"), ("y", 2, b"new")))
     before = parse(get(f"{url}/base/Packages").decode())
-    assert again(site, 1) == 3
+    assert reissue(site, 1) == 3
     site.prune(1)
     header, stanzas = parse(get(f"{url}/base/Packages").decode())
     assert int(header["TIMESTAMP"]) > int(before[0]["TIMESTAMP"])
@@ -91,17 +96,18 @@ def test_rollback_has_the_same_packages_and_says_so(site: SampleBinhost) -> None
     site.publish(site.build_set(("x", 1, b"one")))
     first = site.client_files()
     site.publish(site.build_set(("x", 2, b"two")))
-    number = again(site, 1)
+    number = reissue(site, 1)
     second = site.client_files()
     path = "a-b/x/x-1-1.gpkg.tar"
     assert second[path] == first[path]
     assert second["provenance.jsonl"] == first["provenance.jsonl"]
     stanzas = [parse(seen["Packages"].decode())[1] for seen in (first, second)]
     assert stanzas[0] == stanzas[1]
-    facts = published.facts(site.binhost, number)
-    assert (facts["rollback"], facts["set"], facts["signer"]) == (1, "set1", SIGNER)
-    again_of = published.facts(site.binhost, again(site, number))
-    assert again_of["rollback"] == number
+    once = generation.load(site.binhost, number)
+    assert (once.source.set, once.source.signer, once.first) == ("set1", SIGNER, 1)
+    assert once.issue.rollback == Rollback(1)
+    twice = generation.load(site.binhost, reissue(site, number))
+    assert (twice.issue.rollback, twice.first) == (Rollback(number), 1)
 
 
 def test_channel_has_its_own_url_and_keeps_its_generation(site: SampleBinhost, url: str) -> None:
@@ -127,11 +133,15 @@ def site_text(site: SampleBinhost, number: int) -> bytes:
 def test_candidate_is_not_served(site: SampleBinhost, url: str) -> None:
     site.publish(site.build_set(("x", 1, b"one")))
     before = site.client_files()
-    number = generation.prepare(
-        site.binhost, site.content(site.build_set(("x", 2, b"two"))), sign, site.trash
+    number = candidate.prepare(
+        site.binhost,
+        site.content(site.build_set(("x", 2, b"two"))),
+        sign,
+        site.trash,
+        valid_days=30,
     )
     assert number == 2
-    assert generation.is_next(site.binhost, 2)
+    assert candidate.is_next(site.binhost, 2)
     assert site.client_files() == before
     assert parse(get(f"{url}/base/Packages").decode())[1][0]["BUILD_ID"] == "1"
     for path in (
@@ -142,8 +152,8 @@ def test_candidate_is_not_served(site: SampleBinhost, url: str) -> None:
     ):
         with pytest.raises(OSError, match=r"40[04]"):
             get(url + path)
-    assert published.published(site.binhost).keys() == {"a-b/x/x-1-1.gpkg.tar"}
+    assert published.read_paths(site.binhost).keys() == {"a-b/x/x-1-1.gpkg.tar"}
     # a newer generation came in between: the candidate would be older than what clients have
-    assert again(site, 1) == 3
-    assert not generation.is_next(site.binhost, 2)
+    assert reissue(site, 1) == 3
+    assert not candidate.is_next(site.binhost, 2)
     assert names(site.binhost / "candidate") == []

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import CommandFailed, HostLacks, NotTrusted
+from tasks.portage import keyring
 from tasks.portage.gpkg import metadata
+from tasks.portage.keyring import PublicKey
 from tasks.publish import client, sign
 from tasks.system.gpgv import Role, verify_detached
 from tasks.system.sandbox import Bind, Sandbox, workspace
@@ -135,7 +137,7 @@ def detached(needs_sandbox: None, keys: Gpg, tmp_path: Path) -> Iterator[Detache
                 {"PATH": "/usr/bin:/bin"},
             )
             log = tmp_path / "log"
-            sign.detached(room, folder, list(FILES), keys.fingerprint(who), log)
+            sign.sign_files(room, folder, list(FILES), keys.fingerprint(who), log)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     yield make
@@ -245,13 +247,13 @@ def test_signed_package_verifies(package: Package, role: Role) -> None:
     path = package("good")
     assert metadata(path, role) == VALUES
     assert metadata(path) == VALUES  # a Manifest's armor does not hide its lines
-    sign.verify([path, path], role)
+    sign.verify_packages([path, path], role)
 
 
 @pytest.mark.parametrize("who", ["", "other"])
 def test_package_signed_by_another_key_is_refused(package: Package, role: Role, who: str) -> None:
     with pytest.raises(NotTrusted, match="not trusted as binhost"):
-        sign.verify([package("good"), package(who)], role)
+        sign.verify_packages([package("good"), package(who)], role)
 
 
 def test_lines_outside_the_signature_are_refused(keys: Gpg, role: Role, tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_client_keyring_has_one_trusted_key(keys: Gpg, tmp_path: Path, length: i
     """Also below a path that is longer than a socket's may be."""
     home, key = tmp_path / ("x" * length) / "gnupg", keys.fingerprint("good")
     home.parent.mkdir()
-    client.keyring(sign.public_key(keys.home, key), key, home)
+    keyring.write(PublicKey(sign.public_key(keys.home, key), key), home)
     assert processes_naming(home) == []
     modes = {path.name: path.stat().st_mode & 0o7777 for path in [home, *home.rglob("*")]}
     assert modes.pop("gnupg") == 0o755

@@ -74,7 +74,11 @@ def test_damage_of_any_file_is_reported(
     if name == "generation.json" and harm is flip:
         pytest.skip("another digit in its timestamp is valid; the index shows it")
     harm(top(site) / name)
-    assert name in damage(site) or (name == "ledger.json" and harm is flip)
+    found = damage(site)
+    if harm is flip and name == "public/release.json":  # its digest of another file may be hit
+        assert found
+    else:
+        assert name in found or (name == "ledger.json" and harm is flip)
 
 
 def test_generation_without_views_is_verified_and_repaired(site: SampleBinhost) -> None:
@@ -85,7 +89,7 @@ def test_generation_without_views_is_verified_and_repaired(site: SampleBinhost) 
         (top(site) / "site.a" / name).rename(top(site) / name)
     for name in ("site.a/release.json", "public/release.json", "ledger.json"):
         (top(site) / name).unlink()
-    facts = published.facts(site.binhost, 1)
+    facts = json.loads((top(site) / "generation.json").read_text())
     del facts["views"]
     (top(site) / "generation.json").write_text(json.dumps(facts))
     assert damage(site) == {}
@@ -115,7 +119,7 @@ def test_damaged_package_is_withdrawn_and_signed_again(site: SampleBinhost) -> N
     assert (top(site) / "public" / X).read_bytes() == whole
     assert verify.damaged(site.binhost, 1)
     assert (
-        published.facts(site.binhost, 1)["asked"] == ""
+        generation.load(site.binhost, 1).source.inputs == ""
     )  # matches no inputs: the next run makes a candidate
     assert damage(site) == {}  # a withdrawal is no flaw
     again = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
@@ -138,26 +142,26 @@ def test_index_is_restored_from_its_packed_copy(site: SampleBinhost) -> None:
 def test_lost_ledger_or_facts_lead_to_new_signatures(site: SampleBinhost, name: str) -> None:
     """The generation is still served; all packages of the next one are signed again, later."""
     before = site.client_files("public")
-    stamp = published.facts(site.binhost, 1)["timestamp"]
+    stamp = generation.load(site.binhost, 1).issue.timestamp
     cut(top(site) / name)
     verify.withdraw(site.binhost, 1, [top(site) / name], site.trash)
     assert site.client_files("public") == before
     again = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
     assert site.publish_content(site.content(again, views=VIEWS)) == 2
-    assert published.facts(site.binhost, 2)["timestamp"] > stamp
+    assert generation.load(site.binhost, 2).issue.timestamp > stamp
     assert site.client_files("public")[X] == b"one signed 2"
     assert damage(site, 2) == {}
 
 
 def test_published_paths_are_restored_from_generations(site: SampleBinhost) -> None:
-    known = published.published(site.binhost)
-    cut(site.binhost / published.PUBLISHED)
-    verify.remember(site.binhost)
-    assert published.published(site.binhost) == known
+    known = published.read_paths(site.binhost)
+    cut(site.binhost / published.PATHS)
+    verify.restore_paths(site.binhost)
+    assert published.read_paths(site.binhost) == known
     cut(top(site) / "ledger.json")
-    cut(site.binhost / published.PUBLISHED)
-    verify.remember(site.binhost)
-    assert published.published(site.binhost) == dict.fromkeys((X, Y), "unknown")
+    cut(site.binhost / published.PATHS)
+    verify.restore_paths(site.binhost)
+    assert published.read_paths(site.binhost) == dict.fromkeys((X, Y), "unknown")
 
 
 def test_path_that_leads_out_of_the_generation_is_reported(

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from tasks.domain import Package
 from tasks.portage.index import of_set, parse
-from tasks.publish import generation, provenance, published, sbom
-from tasks.publish.generation import Content
+from tasks.publish import candidate, generation, provenance, published, retention, sbom
+from tasks.publish.candidate import Content
+from tasks.publish.generation import Source
+from tasks.publish.pins import PinnedSeed, PinnedTree, Pins
+from tasks.publish.published import SignedPackage
+from tasks.publish.release_manifest import Release
 from tasks.records import BinpkgsRecord
 from tasks.system.files import sha512
 
@@ -18,21 +22,19 @@ BuiltSet = tuple[BinpkgsRecord, Path]  # a set, and the folder with its signed f
 SIGNED = ("Packages", "Packages.gz", "release.json")
 METADATA = ("provenance.jsonl", "sbom.cdx.json")
 EXTRA_FILES = {*SIGNED, *METADATA, *(f"{name}.asc" for name in SIGNED)}
-ORIGIN = provenance.origin(
-    chroot="base",
-    etc="f" * 32,
-    builder="https://factory.example",
-    version="1",
-    pins={
-        "tree": {"name": "gentoo", "tag": "20260301", "commit": "c" * 40},
-        "overlays": {"java": "b" * 40},
-        "seed": {"name": "lab", "path": "x/stage3.tar.xz", "sha512": "d" * 128},
-    },
+PINS = Pins(
+    PinnedTree("gentoo", "20260301", "c" * 40),
+    {"java": "b" * 40},
+    PinnedSeed("lab", "x/stage3.tar.xz", "d" * 128),
 )
+ORIGIN = provenance.origin(
+    chroot="base", etc="f" * 32, builder="https://factory.example", version="1", pins=PINS
+)
+RELEASE = Release("base", "of the tests", PINS, "e" * 64)
 
 
 def sign(files: Sequence[Path]) -> None:
-    """A mark beside each file; real signatures are in test_sign.py."""
+    """Write a mark beside each file; real signatures are in test_sign.py."""
     for file in files:
         file.with_name(f"{file.name}.asc").write_bytes(b"signed: " + file.read_bytes())
 
@@ -60,45 +62,53 @@ class SampleBinhost:
 
     def content(
         self,
-        made: BuiltSet,
+        built: BuiltSet,
         signer: str = SIGNER,
         views: dict[str, list[str]] | None = None,
     ) -> Content:
-        """As flow.publishing makes it; `views` are names of packages, all in public without."""
-        record, folder = made
-        packages = record.packages
+        """The content of a generation; `views` are names of packages, else all are in public."""
+        record, folder = built
         text = "VERSION: 0\n\n" + "".join(
-            f"CPV: {p.cpv}\nBUILD_ID: {p.build_id}\nPATH: {p.path}\nSLOT: 0\n\n" for p in packages
+            f"CPV: {p.cpv}\nBUILD_ID: {p.build_id}\nPATH: {p.path}\nSLOT: 0\n\n"
+            for p in record.packages
         )
-        header, stanzas = parse(text)
-        paths = {p.path: p.sha512 for p in packages}
-        held = published.held(self.binhost, packages, signer)
-        new = {path: published.file_of(folder / path, paths[path]) for path in paths.keys() - held}
-        texts = sbom.components(of_set(stanzas, packages), dict.fromkeys(paths, "e" * 128))
-        files = {
-            path: file if file.origin else replace(file, origin=ORIGIN, component=texts[path])
-            for path, file in (held | new).items()
+        header, listed = parse(text)
+        stanzas = of_set(listed, record.packages)
+        packages = published.reusable(self.binhost, record.packages, signer)
+        packages |= {
+            each.path: SignedPackage.read(folder / each.path, each.sha512)
+            for each in record.packages
+            if each.path not in packages
         }
-        seen = views or {"public": [path.split("/")[1] for path in paths]}
+        texts = sbom.components(stanzas, dict.fromkeys(stanzas, "e" * 128))
+        names = views or {"public": [path.split("/")[1] for path in stanzas]}
         return Content(
-            header,
-            of_set(stanzas, packages),
-            files,
-            {view: [p for p in paths if p.split("/")[1] in names] for view, names in seen.items()},
-            {"gentoo": "c" * 40},
-            {"name": "base", "lock": {"sha256": "d" * 64}},
-            {"set": record.set, "signer": signer},
-            10,
+            header=header,
+            stanzas=stanzas,
+            packages={
+                path: each if each.origin else replace(each, origin=ORIGIN, component=texts[path])
+                for path, each in packages.items()
+            },
+            views={
+                view: [path for path in stanzas if path.split("/")[1] in chosen]
+                for view, chosen in names.items()
+            },
+            source=Source(set=record.set, signer=signer, revisions={"gentoo": "c" * 40}),
+            release=RELEASE,
         )
 
-    def publish(self, made: BuiltSet, signer: str = SIGNER) -> int:
-        return self.publish_content(self.content(made, signer))
+    def publish(self, built: BuiltSet, signer: str = SIGNER) -> int:
+        return self.publish_content(self.content(built, signer))
 
-    def publish_content(self, content: Content) -> int:
-        return generation.publish(self.binhost, content, sign, self.trash)
+    def publish_content(self, content: Content, signing: candidate.Signing = sign) -> int:
+        """Publish content without the gate; returns the number of the generation."""
+        number = candidate.prepare(self.binhost, content, signing, self.trash, valid_days=10)
+        candidate.promote_candidate(self.binhost, number)
+        generation.switch(self.binhost, number)
+        return number
 
     def prune(self, keep: int, *pinned: int, keep_days: int = 0) -> list[int]:
-        return generation.prune(
+        return retention.prune(
             self.binhost, pinned, keep=keep, keep_days=keep_days, trash=self.trash
         )
 

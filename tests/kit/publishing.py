@@ -9,7 +9,7 @@ from tasks import records
 from tasks.config.load import Config
 from tasks.flow import publish
 from tasks.layout import Layout
-from tasks.publish import generation
+from tasks.publish import candidate, generation
 from tasks.records import (
     BINPKGS,
     CANDIDATE,
@@ -55,18 +55,18 @@ class PublishingSite:
         return generation.current(self.layout.binhost("base"))
 
     def candidate(self, build: int, signer: str = SIGNER) -> int:
-        """What binpkgs and candidate leave, of a set with that build of its one package."""
-        made = self.sets.build_set(("x", build, b"%d" % build), identity=f"set of {build}")
-        records.save(self.layout, BINPKGS("base"), made[0])
-        content = self.sets.content(made, signer)
-        number = generation.prepare(self.sets.binhost, content, sign, self.sets.trash)
-        candidate = CandidateRecord(number, made[0].set, {"public": 1})
-        records.save(self.layout, CANDIDATE("base"), candidate)
+        """Leave the results of binpkgs, candidate and gate for a set of one package; its number."""
+        built = self.sets.build_set(("x", build, b"%d" % build), identity=f"set of {build}")
+        records.save(self.layout, BINPKGS("base"), built[0])
+        content = self.sets.content(built, signer)
+        number = candidate.prepare(self.sets.binhost, content, sign, self.sets.trash, valid_days=30)
+        record = CandidateRecord(number, built[0].set, {"public": 1})
+        records.save(self.layout, CANDIDATE("base"), record)
         records.save(self.layout, GATE("base"), GateRecord(number, 1))
         return number
 
     def publish(self, *, named: bool = False) -> PublishRecord:
-        """Run publish:base, which is named on the command line or not."""
+        """Run publish:base, named on the command line or not."""
         declared: frozenset[Key[Any]] = frozenset(
             [BINPKGS("base"), CANDIDATE("base"), GATE("base")]
         )
@@ -76,6 +76,6 @@ class PublishingSite:
         return record
 
     def build(self) -> int:
-        """Which build of the package clients get."""
+        """The build of the package that clients get."""
         (path,) = (self.layout.binhost("base") / "current/public/a-b/x").iterdir()
         return int(path.name.split("-")[2].split(".")[0])

@@ -21,7 +21,7 @@ def main(home: str, folder: Path, key: str) -> None:
         )
         sandbox = Sandbox("sign", (Path("/"),), space, binds, {"PATH": "/usr/bin:/bin"})
         names = sorted(path.name for path in folder.iterdir())
-        sign.detached(sandbox, folder, names, key, folder.parent / "log")
+        sign.sign_files(sandbox, folder, names, key, folder.parent / "log")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.errors import NotTrusted
 from tasks.flow.bundles import for_clients
-from tasks.publish.bundle import Place, Repo, dearmored, files, packed, unpacked
+from tasks.publish.bundle import ClientView, Repo, dearmor, files, pack, unpack
 from tests.kit.packages import tar
 from tests.kit.refused import refused
 
@@ -21,7 +21,7 @@ RAW = bytes(range(200))
 KEY = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n%b=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n" % (
     base64.encodebytes(RAW)
 )
-PLACE = Place("java", "role:java", "java@role.java", "https://b.example/java@role.java")
+PLACE = ClientView("java", "role:java", "java@role.java", "https://b.example/java@role.java")
 REPOS = (
     Repo("gentoo", "c" * 40, "20260310", "https://git.example/gentoo.git"),
     Repo("java", "d" * 40, "", "ssh://git@git.example/java.git"),
@@ -110,9 +110,9 @@ def test_tree_without_a_remote_has_a_placeholder() -> None:
 
 
 def test_equal_content_gives_equal_bytes() -> None:
-    once = packed(contents(), 1000)
-    assert once == packed(dict(reversed(contents().items())), 1000)
-    assert unpacked(once) == contents()
+    once = pack(contents(), 1000)
+    assert once == pack(dict(reversed(contents().items())), 1000)
+    assert unpack(once) == contents()
     with tarfile.open(fileobj=io.BytesIO(once)) as archive:
         modes = {m.name: (m.mode, m.mtime, m.uid) for m in archive}
     assert modes["client/check"] == (0o755, 1000, 0)
@@ -129,9 +129,9 @@ def test_equal_content_gives_equal_bytes() -> None:
 )
 def test_other_tar_or_no_tar_is_refused(data: bytes, code: str) -> None:
     with refused(NotTrusted, code):
-        unpacked(data)
+        unpack(data)
 
 
 def test_key_that_is_not_armored_is_refused() -> None:
     with refused(NotTrusted, "key-not-armored"):
-        dearmored(RAW)
+        dearmor(RAW)

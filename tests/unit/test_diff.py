@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from tasks.publish.diff import PackageChange, Released, as_json, compare, text
+from tasks.publish.diff import PackageChange, Side, as_json, compare, text
 from tests.kit.packages import stanza
 
 Stanza = dict[str, str]
 
 
-def released(number: int, *stanzas: Stanza, commit: str = "a" * 40) -> Released:
-    return Released(number, stanzas, {"gentoo": commit})
+def side(number: int, *stanzas: Stanza, commit: str = "a" * 40) -> Side:
+    return Side(number, stanzas, {"gentoo": commit})
 
 
 def only(*changes: PackageChange) -> PackageChange:
@@ -20,8 +20,8 @@ def only(*changes: PackageChange) -> PackageChange:
 
 
 def test_equal_generations_have_no_changes() -> None:
-    one = released(1, stanza("a-b/x-1"))
-    difference = compare(one, released(2, stanza("a-b/x-1")))
+    one = side(1, stanza("a-b/x-1"))
+    difference = compare(one, side(2, stanza("a-b/x-1")))
     assert (difference.packages, difference.same, difference.revisions) == (1, 1, {})
     assert not (
         difference.new
@@ -35,8 +35,8 @@ def test_equal_generations_have_no_changes() -> None:
 
 def test_added_removed_and_bumped_packages() -> None:
     difference = compare(
-        released(1, stanza("a-b/old-1"), stanza("a-b/x-1.2_p3-r1"), stanza("a-b/x-9-y-1")),
-        released(2, stanza("a-b/new-1"), stanza("a-b/x-1.10", SIZE="2500"), stanza("a-b/x-9-y-1")),
+        side(1, stanza("a-b/old-1"), stanza("a-b/x-1.2_p3-r1"), stanza("a-b/x-9-y-1")),
+        side(2, stanza("a-b/new-1"), stanza("a-b/x-1.10", SIZE="2500"), stanza("a-b/x-9-y-1")),
     )
     assert only(*difference.new).name == "a-b/new"
     assert only(*difference.gone).name == "a-b/old"
@@ -59,13 +59,13 @@ def test_added_removed_and_bumped_packages() -> None:
 
 def test_slots_are_compared_separately() -> None:
     two = stanza("d/py-3.11", SLOT="3.11"), stanza("d/py-3.12", SLOT="3.12/1")
-    difference = compare(released(1, *two), released(2, two[1], stanza("d/py-3.11.9", SLOT="3.11")))
+    difference = compare(side(1, *two), side(2, two[1], stanza("d/py-3.11.9", SLOT="3.11")))
     assert (only(*difference.bumped).slot, difference.same) == ("3.11", 1)
     assert "d/py:3.11 3.11 -> 3.11.9" in text(difference, "x")
     # one on each side has moved its slot; a third one beside it is new
-    difference = compare(released(1, two[0]), released(2, two[1]))
+    difference = compare(side(1, two[0]), side(2, two[1]))
     assert only(*difference.bumped).before == "3.11"
-    difference = compare(released(1, two[0]), released(2, two[1], stanza("d/py-3.13", SLOT="3.13")))
+    difference = compare(side(1, two[0]), side(2, two[1], stanza("d/py-3.13", SLOT="3.13")))
     assert (len(difference.new), len(difference.gone)) == (2, 1)
 
 
@@ -74,7 +74,7 @@ def test_causes_of_a_rebuild() -> None:
     needs = {"RDEPEND": ">=a-b/lib-1.0:0/1= || ( a-b/p a-b/q )"}
 
     def why(before: Stanza, after: Stanza) -> tuple[str, ...]:
-        difference = compare(released(1, before), released(2, after))
+        difference = compare(side(1, before), side(2, after))
         return only(*difference.rebuilt).why
 
     use = {"IUSE": "nls +ssl", "USE": "amd64 nls"}
@@ -88,8 +88,8 @@ def test_causes_of_a_rebuild() -> None:
     assert why(stanza(user), stanza(user, 2)) == ()
     assert why(stanza(user, ETC=""), stanza(user, 2, ETC="two")) == ()
     difference = compare(
-        released(1, stanza(lib), stanza(user, 1, needs)),
-        released(2, stanza(lib, 2, ETC="two"), stanza(user, 2, needs, ETC="two")),
+        side(1, stanza(lib), stanza(user, 1, needs)),
+        side(2, stanza(lib, 2, ETC="two"), stanza(user, 2, needs, ETC="two")),
     )
     assert [(p.name, p.why) for p in difference.rebuilt] == [
         ("a-b/lib", ("other /etc/portage",)),
@@ -97,20 +97,20 @@ def test_causes_of_a_rebuild() -> None:
     ]
     blocked = {"RDEPEND": "!<a-b/lib-1 !!a-b/lib"}
     difference = compare(
-        released(1, stanza(lib), stanza(user, 1, blocked)),
-        released(2, stanza("a-b/lib-2"), stanza(user, 2, blocked)),
+        side(1, stanza(lib), stanza(user, 1, blocked)),
+        side(2, stanza("a-b/lib-2"), stanza(user, 2, blocked)),
     )
     assert only(*difference.rebuilt).why == ()
 
 
 def test_changes_of_sonames_licences_and_signatures() -> None:
     difference = compare(
-        released(
+        side(
             1,
             stanza("a-b/x-1", PROVIDES="x86_64: libx.so.1 liby.so.1", LICENSE="MIT"),
             stanza("a-b/s-1"),
         ),
-        released(
+        side(
             2,
             stanza("a-b/x-2", PROVIDES="x86_64: libx.so.2 liby.so.1 x86_32: libx.so.2"),
             stanza("a-b/s-1", SIZE="1001", SHA1="other"),
@@ -126,8 +126,8 @@ def test_changes_of_sonames_licences_and_signatures() -> None:
 
 def test_difference_as_json() -> None:
     old, new = (
-        released(1, stanza("a-b/x-1")),
-        released(3, stanza("a-b/x-1", 2, COMMIT="b" * 40), commit="b" * 40),
+        side(1, stanza("a-b/x-1")),
+        side(3, stanza("a-b/x-1", 2, COMMIT="b" * 40), commit="b" * 40),
     )
     plain = as_json(compare(old, new))
     assert json.loads(json.dumps(plain)) == plain
@@ -151,7 +151,7 @@ def test_difference_as_json() -> None:
 
 def test_sizes_have_units() -> None:
     def shown(size: int) -> str:
-        difference = compare(released(1), released(2, stanza("a-b/x-1", SIZE=str(size))))
+        difference = compare(side(1), side(2, stanza("a-b/x-1", SIZE=str(size))))
         return text(difference, "b").splitlines()[0].rsplit("-> ", 1)[1]
 
     assert [shown(n) for n in (999, 1000, 999_999, 1_000_000, 71_250_000, 2 * 10**12)] == [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
 from tasks.portage.index import Sums, complete, header, of_set, parse, read, render
 from tests.kit.refused import refused
@@ -124,9 +124,9 @@ def test_header_has_the_keys_of_the_profile_and_ours() -> None:
     assert json.loads(header({}, 0, 1, {})["REPO_REVISIONS"]) == {}
 
 
-def package(build_id: int = 1) -> dict[str, Any]:
+def package(build_id: int = 1) -> Package:
     path = f"app-arch/bzip2/bzip2-1.0.8-{build_id}.gpkg.tar"
-    return {"cpv": "app-arch/bzip2-1.0.8", "build_id": build_id, "path": path, "size": 5}
+    return Package("app-arch/bzip2-1.0.8", build_id, "0", "", "gentoo", path, 5, "a" * 128)
 
 
 def test_stanza_is_completed_with_sums_of_the_signed_file() -> None:
@@ -142,8 +142,8 @@ def test_stanza_is_completed_with_sums_of_the_signed_file() -> None:
 
 
 def test_stanzas_are_those_of_the_set() -> None:
-    found = of_set(parse(SAMPLE)[1], [package(2)])
-    assert {path: stanza["BUILD_ID"] for path, stanza in found.items()} == {package(2)["path"]: "2"}
+    stanzas = of_set(parse(SAMPLE)[1], [package(2)])
+    assert {path: stanza["BUILD_ID"] for path, stanza in stanzas.items()} == {package(2).path: "2"}
     assert len(of_set(parse(SAMPLE)[1], [package(2), package(1)])) == 2
 
 
@@ -164,8 +164,8 @@ def test_package_that_the_index_lacks_is_an_error() -> None:
 
 def test_package_that_the_index_has_twice_is_refused() -> None:
     """The access policy might see one stanza, and the other be published."""
-    twice = SAMPLE + f"PATH: {package()['path']}\nLICENSE: GPL-2\n\n"
-    with refused(NotTrusted, "index-duplicate", path=package()["path"]):
+    twice = SAMPLE + f"PATH: {package().path}\nLICENSE: GPL-2\n\n"
+    with refused(NotTrusted, "index-duplicate", path=package().path):
         of_set(parse(twice)[1], [package()])
 
 
@@ -177,10 +177,10 @@ def test_stanza_with_a_path_outside_is_ignored(field: str) -> None:
     """Paths come from parsed names (portage.gpkg); an index can at most lack one."""
     climbing = SAMPLE + f"CPV: ../../evil-1\nBUILD_ID: ../1\n{field}\n\n"
     assert set(of_set(parse(climbing)[1], [package(), package(2)])) == {
-        package()["path"],
-        package(2)["path"],
+        package().path,
+        package(2).path,
     }
-    instead = SAMPLE.replace(f"PATH: {package()['path']}", field)
+    instead = SAMPLE.replace(f"PATH: {package().path}", field)
     with refused(BinmillError, "index-lacks-package"):
         of_set(parse(instead)[1], [package()])
 

@@ -12,13 +12,14 @@ import pytest
 
 from tasks.portage.index import Sums
 from tasks.publish import provenance
+from tasks.publish.pins import PinnedSeed, PinnedTree, Pins
 from tasks.publish.published import SignedPackage
 
-PINS = {
-    "tree": {"name": "gentoo", "tag": "20260301", "commit": "c" * 40},
-    "overlays": {"science": "b" * 40, "java": "a" * 40},
-    "seed": {"name": "lab", "path": "20260301T1/stage3.tar.xz", "sha512": "d" * 128},
-}
+PINS = Pins(
+    PinnedTree("gentoo", "20260301", "c" * 40),
+    {"science": "b" * 40, "java": "a" * 40},
+    PinnedSeed("lab", "20260301T1/stage3.tar.xz", "d" * 128),
+)
 ORIGIN: dict[str, Any] = {
     "chroot": "base",
     "etc": "f" * 32,
@@ -88,7 +89,7 @@ def test_statement_lists_the_sources() -> None:
 
 
 def test_equal_origins_have_equal_texts() -> None:
-    reordered = {**PINS, "overlays": dict(reversed(PINS["overlays"].items()))}
+    reordered = replace(PINS, overlays=dict(reversed(list(PINS.overlays.items()))))
     assert origin(pins=reordered) == origin()
     assert origin(etc="e" * 32) != origin()
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tasks.flow import candidate
-from tasks.publish import published
+from tasks.publish import generation
+from tasks.publish.generation import Issue, Source
 
 
 @pytest.mark.parametrize(
-    ("generations", "asked", "number"),
+    ("generations", "inputs", "number"),
     [([], "this", 2), ([1], "this", 2), ([2], "this", None), ([], "other", None)],
 )
 def test_number_of_a_candidate_after_a_killed_run(
-    tmp_path: Path, generations: list[int], asked: str, number: int | None
+    tmp_path: Path, generations: list[int], inputs: str, number: int | None
 ) -> None:
-    assert candidate._made_before(tmp_path, "this") is None
+    assert candidate._earlier_number(tmp_path, "this") is None
     for each in generations:
         (tmp_path / "gen" / str(each)).mkdir(parents=True)
-    folder = tmp_path / published.CANDIDATES / "2"
+    folder = tmp_path / generation.CANDIDATES / "2"
     folder.mkdir(parents=True)
-    (folder / published.FACTS).write_text(json.dumps({"asked": asked}))
-    assert candidate._made_before(tmp_path, "this") == number
+    generation.write(folder, Source("", "", {}, inputs), Issue(1, 1, {}, 0))
+    assert candidate._earlier_number(tmp_path, "this") == number

@@ -7,14 +7,24 @@ from typing import Any
 import pytest
 
 from tasks.errors import BinmillError
-from tasks.publish.retention import Generation, as_json, before, expendable, text
+from tasks.publish.generation import Generation, Issue, Rollback, Source
+from tasks.publish.retention import as_json, expendable, rollback_target, text
 from tests.kit.refused import refused
 
 DAY = 86400
 
 
-def generation(number: int, day: float, *names: str, **more: Any) -> Generation:
-    return Generation(number, int(day * DAY), f"{number:x}" * 32, 21, names, **more)
+def generation(
+    number: int, day: float, *names: str, rollback: int | None = None, candidate: bool = False
+) -> Generation:
+    issue = Issue(
+        timestamp=int(day * DAY),
+        created=0,
+        views={"public": 21},
+        packages=21,
+        rollback=None if rollback is None else Rollback(rollback),
+    )
+    return Generation(number, Source(f"{number:x}" * 32, "A" * 40, {}), issue, names, candidate)
 
 
 def test_old_generations_without_a_name_are_expendable() -> None:
@@ -43,16 +53,16 @@ def test_named_generations_stay_and_candidates_do_not_count() -> None:
     assert expendable(kept, (), keep=1, keep_days=0, now=100 * DAY) == [2]
 
 
-def test_rollback_goes_to_the_generation_before() -> None:
+def test_rollback_goes_to_the_generation_rollback_target() -> None:
     plain = [generation(1, 1), generation(2, 2), generation(3, 3, "current")]
-    assert before(plain, 3, "") == 2
-    assert before(plain, 3, "1") == 1
+    assert rollback_target(plain, 3, "") == 2
+    assert rollback_target(plain, 3, "1") == 1
     once = [*plain[:2], generation(3, 3), generation(4, 4, "current", rollback=2)]
-    assert before(once, 4, "") == 1  # one further back each time
-    assert before(once, 4, "3") == 3
+    assert rollback_target(once, 4, "") == 1  # one further back each time
+    assert rollback_target(once, 4, "3") == 3
     thrice = [*once, generation(5, 5, rollback=1), generation(6, 6, "current")]
-    assert before(thrice, 6, "") == 3
-    assert before([generation(4, 4, rollback=2), generation(6, 6, "current")], 6, "") == 4
+    assert rollback_target(thrice, 6, "") == 3
+    assert rollback_target([generation(4, 4, rollback=2), generation(6, 6, "current")], 6, "") == 4
 
 
 @pytest.mark.parametrize(
@@ -69,12 +79,12 @@ def test_rollback_goes_to_the_generation_before() -> None:
 def test_rollback_without_a_target_is_refused(target: str, code: str) -> None:
     kept = [generation(2, 2, "current"), generation(3, 3, candidate=True)]
     with refused(BinmillError, code, generations=["2"]):
-        before(kept, 2, target)
+        rollback_target(kept, 2, target)
 
 
 def test_rollback_with_nothing_published_is_refused() -> None:
     with refused(BinmillError, "rollback-nothing-published"):
-        before([], None, "")
+        rollback_target([], None, "")
 
 
 def test_list_as_text_and_json() -> None:
