@@ -1,4 +1,4 @@
-"""members: a group's packages are installed by its members and refused to all others."""
+"""members: test that members of a group can install its packages, and that others cannot."""
 
 from __future__ import annotations
 
@@ -7,47 +7,49 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tasks.chroot import sandboxes
-from tasks.flow import client, ephemeral, etc, signing
+from tasks.flow import client, etc, signing
+from tasks.portage.account import PORTAGE_ID
 from tasks.records import PUBLISH, AccessTestRecord, Inputs
 from tasks.site import Chroot
 from tasks.system.notes import note
 
 if TYPE_CHECKING:
-    from tasks.flow.ephemeral import Admission
+    from tasks.serve.ephemeral import EphemeralServer
     from tasks.serve.policy import Location
     from tasks.system.sandbox import Sandbox
 
-_PORTAGE = 250  # the gid of `portage` in every Gentoo stage
-
 
 def prove_access(chroot: Chroot, inputs: Inputs) -> AccessTestRecord:
-    """Install a chroot's packages over TLS as a member of the group that has all of them.
+    """Install a chroot's packages over TLS as a member of the group with the fullest view.
 
-    Before that, a client without a password and one of all other groups must be refused. Raises
-    BinmillError for a member that cannot install, or another client that can.
+    First a client without a password and a member of all other groups must be refused. Raises
+    BinmillError if the member cannot install, or another client can.
     """
     from tasks.publish import client as clients
     from tasks.serve import policy
+    from tasks.serve.ephemeral import ephemeral_server
 
+    site, packages, log = chroot.site, chroot.own.packages, chroot.log("members")
     current = inputs[PUBLISH(chroot.name)]
     group = policy.group_of_segment(client.fullest(current.views))
     if group == policy.PUBLIC:
         note("access-public", chroot=chroot.name)
         return AccessTestRecord(current.generation, group, (), ())
     location = policy.binhost_location(chroot.name, group)
-    others = [other for other in chroot.site.config.access.groups if other != group]
+    others = [other for other in site.config.access.groups if other != group]
     users = {"member": [group], **({"outsider": others} if others else {})}
-    wanted, log = chroot.own.packages, chroot.log("members")
+    refused = ("stranger", *(user for user in users if user != "member"))
     with (
         chroot.workspace("members") as space,
-        ephemeral.admitting(chroot.site, [location], users, space) as server,
+        ephemeral_server(
+            [location], users, site.layout.state, space, site.config.serve.worker
+        ) as server,
     ):
-        refused = ("stranger", *(user for user in users if user != "member"))
         for user in refused:
             with _client(chroot, inputs, location, server, user) as sandbox:
-                clients.expect_refusal(sandbox, user, wanted, log)
+                clients.expect_refusal(sandbox, user, packages, log)
         with _client(chroot, inputs, location, server, "member") as sandbox:
-            installed = clients.install(sandbox, wanted, log)
+            installed = clients.install(sandbox, packages, log)
     note(
         "access-proven",
         group=group,
@@ -60,14 +62,15 @@ def prove_access(chroot: Chroot, inputs: Inputs) -> AccessTestRecord:
 
 @contextmanager
 def _client(
-    chroot: Chroot, inputs: Inputs, location: Location, server: Admission, user: str
+    chroot: Chroot, inputs: Inputs, location: Location, server: EphemeralServer, user: str
 ) -> Iterator[Sandbox]:
-    """A fresh client from the seed, with the password of a user, or with none."""
+    """A fresh client from the seed, with the password of a user if there is such a user."""
     from tasks.publish import client as clients
+    from tasks.serve.ephemeral import CREDENTIALS, FETCH_COMMAND, RESUME_COMMAND
     from tasks.system.sandbox import Bind
 
     with chroot.workspace(f"members-{user}") as space:
-        server.hand_over(user, space / "access", _PORTAGE)
+        server.write_credentials(user, space / "access", PORTAGE_ID)
         url = f"{server.url}/{location.path}"
         yield sandboxes.from_seed(
             chroot,
@@ -77,9 +80,9 @@ def _client(
                 chroot,
                 features=(),
                 variables=clients.VARIABLES,
-                binrepos=clients.binrepos(chroot.name, url, ephemeral.FETCH, ephemeral.RESUME),
+                binrepos=clients.binrepos(chroot.name, url, FETCH_COMMAND, RESUME_COMMAND),
             ),
             trusted=signing.signing_key(chroot.site),
             network=True,
-            binds=(Bind(str(space / "access"), ephemeral.ACCESS),),
+            binds=(Bind(str(space / "access"), CREDENTIALS),),
         )

@@ -205,12 +205,11 @@ def _views(chroot: Chroot, stanzas: Mapping[str, Stanza]) -> tuple[dict[str, lis
     """The paths of each group's packages, and those of the packages that no group may have."""
     from tasks.serve import policy
 
-    metadata = {path: policy.metadata(stanza) for path, stanza in stanzas.items()}
-    groups, withheld = policy.views(metadata, chroot.site.config.access, chroot.name)
-    if withheld:
-        cpvs = [stanzas[path]["CPV"] for path in withheld]
+    views = policy.views(stanzas, chroot.site.config.access, chroot.name)
+    if views.withheld:
+        cpvs = [stanzas[path]["CPV"] for path in views.withheld]
         note("packages-withheld", chroot=chroot.name, packages=cpvs)
-    return groups, withheld
+    return views.packages, views.withheld
 
 
 def withheld(chroot: Chroot, record: BinpkgsRecord) -> list[str]:
@@ -221,5 +220,4 @@ def withheld(chroot: Chroot, record: BinpkgsRecord) -> list[str]:
 
     written = index.read(chroot.collected(record) / INDEX)
     stanzas = index.of_set(written, record.packages)
-    metadata = {path: policy.metadata(stanza) for path, stanza in stanzas.items()}
-    return policy.views(metadata, chroot.site.config.access, chroot.name)[1]
+    return policy.views(stanzas, chroot.site.config.access, chroot.name).withheld

@@ -40,10 +40,10 @@ def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
     worker = chroot.site.config.serve.worker
     with (
         chroot.workspace("client") as space,
-        serving([location], layout.state, space / "nginx", worker=worker) as url,
+        serving([location], layout.state, space / "nginx", worker=worker) as server,
     ):
-        sandbox = _sandbox(chroot, inputs, files, url, space)
-        client.check(sandbox, f"{url}/{path}", name, group, _key(files).fingerprint)
+        sandbox = _sandbox(chroot, inputs, files, server.url, space)
+        client.check(sandbox, f"{server.url}/{path}", name, group, _key(files).fingerprint)
         installed = client.install(sandbox, chroot.own.packages, chroot.log("client"))
     note(
         "client-installed",

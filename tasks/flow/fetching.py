@@ -1,8 +1,8 @@
-"""Fetching for a chroot of a group: restricted files, from the site's own mirror, by a password.
+"""Fetching for a chroot in groups: restricted files, from the site's own mirror, by a password.
 
-It happens before the build, in a sandbox of its own from the seed, where no phase of an ebuild runs
-as root. The password is made for it and ends with it: the build never has one. The files lie in a
-DISTDIR that no other chroot sees.
+It happens before the build, in a separate sandbox from the seed, where no phase of an ebuild runs
+as root. The password is temporary, and the build never has one. The files go to a DISTDIR that no
+other chroot sees.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.chroot import sandboxes
-from tasks.flow import ephemeral, etc
+from tasks.flow import etc
 from tasks.records import Inputs
 from tasks.site import Chroot
 from tasks.system.notes import note
@@ -45,23 +45,32 @@ def distdir(chroot: Chroot) -> Distdir:
 
 
 def fetch(chroot: Chroot, inputs: Inputs, binds: Sequence[Bind], log: Path) -> None:
-    """Fetch what the build of a chroot in groups needs, with its password; else do nothing.
+    """Fetch the distfiles for the build of a chroot in groups; without groups, do nothing.
 
     `binds` are those of the build. Raises BinmillError for files that no server has.
     """
     from tasks.portage import emerge
     from tasks.serve import policy
+    from tasks.serve.ephemeral import (
+        CREDENTIALS,
+        FETCH_COMMAND,
+        RESUME_COMMAND,
+        ephemeral_server,
+    )
 
     groups = chroot.config.groups
     if not groups:
         return
-    note("fetch-begins", chroot=chroot.name, groups=groups)
+    site, name = chroot.site, chroot.name
+    note("fetch-begins", chroot=name, groups=groups)
     locations = [policy.mirror_location(group) for group in groups]
     with (
         chroot.workspace("fetch") as space,
-        ephemeral.admitting(chroot.site, locations, {chroot.name: groups}, space) as server,
+        ephemeral_server(
+            locations, {name: groups}, site.layout.state, space, site.config.serve.worker
+        ) as server,
     ):
-        server.hand_over(chroot.name, space / "access")
+        server.write_credentials(name, space / "access")
         local = [f"{server.url}/{location.path}" for location in locations]
         inside = sandboxes.from_seed(
             chroot,
@@ -69,19 +78,19 @@ def fetch(chroot: Chroot, inputs: Inputs, binds: Sequence[Bind], log: Path) -> N
             space,
             files=etc.portage_files(chroot, local=local),
             network=True,
-            binds=(*binds, Bind(str(space / "access"), ephemeral.ACCESS)),
+            binds=(*binds, Bind(str(space / "access"), CREDENTIALS)),
             variables={
                 **distdir(chroot).variables,
-                # as root: what runs as `portage` cannot read the password
+                # root fetches, since `portage` cannot read the password
                 "FEATURES": "-userfetch",
-                "FETCHCOMMAND": ephemeral.FETCH,
-                "RESUMECOMMAND": ephemeral.RESUME,
+                "FETCHCOMMAND": FETCH_COMMAND,
+                "RESUMECOMMAND": RESUME_COMMAND,
             },
         )
         emerge.fetch(
             inside,
             chroot.own.packages,
-            chroot.site.config.build,
+            site.config.build,
             log,
-            f"a restricted file is given to it by: doit distfile add FILE --group {groups[0]}",
+            groups[0],
         )

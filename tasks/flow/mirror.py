@@ -1,4 +1,4 @@
-"""mirror: the distfiles that are served to others, and the groups that may have them."""
+"""mirror: the distfiles that this site serves, by group."""
 
 from __future__ import annotations
 
@@ -12,24 +12,35 @@ from tasks.errors import BinmillError, NotTrusted
 from tasks.records import OVERLAY, TREE, Inputs, Key, MirrorRecord
 from tasks.site import Site, identity
 from tasks.system.files import locked, write_atomic
+from tasks.system.notes import note
 from tasks.system.terminal import say
 
 
 def fill(site: Site, inputs: Inputs) -> MirrorRecord:
-    """Add distfiles fetched by builds to the mirror; the record says what it has."""
+    """Add distfiles fetched by builds to the mirror."""
     from tasks.serve import distfiles
 
     with locked(site.layout.busy("distfile"), "the mirror"):
         _sync(site, inputs)
-    groups = ("public", *site.config.access.groups)
-    names = {group: sorted(distfiles.names(site.layout.mirror(group))) for group in groups}
+    names = {group: sorted(distfiles.names(site.layout.mirror(group))) for group in _groups(site)}
     return MirrorRecord({group: len(each) for group, each in names.items()}, identity(names))
 
 
 def add(site: Site, files: Sequence[Path], group: str | None) -> None:
-    """Add an administrator's files to a group's distfiles."""
+    """Add an administrator's files to a group's distfiles; None: to [access] restricted."""
+    from tasks.serve import distfiles
+
+    chosen, groups = group or site.config.access.restricted, _groups(site)
+    if chosen is None:
+        raise BinmillError("distfile-needs-group", groups=groups)
+    if chosen not in groups:
+        raise BinmillError("distfile-group-unknown", group=chosen, groups=groups)
     with locked(site.layout.busy("distfile"), "the mirror"):
-        _add(site, files, group)
+        inputs = records.reading(site.layout, tree_keys(site))
+        listed = distfiles.listed_distfiles(_trees(site, inputs))
+        for file in files:
+            name = distfiles.add(file, listed, site.layout.mirror(chosen))
+            say(f"  {name}: matches its Manifest, for {chosen}")
 
 
 def sync(site: Site) -> None:
@@ -39,64 +50,49 @@ def sync(site: Site) -> None:
 
 
 def tree_keys(site: Site) -> list[Key[Any]]:
-    """The records of the locked tree and overlays, whose Manifests name the distfiles."""
+    """The records of the locked tree and overlays, whose Manifests list the distfiles."""
     return [TREE(), *(OVERLAY(name) for name in site.config.overlays)]
 
 
-def _add(site: Site, files: Sequence[Path], group: str | None) -> None:
-    from tasks.serve import distfiles
-
-    chosen = group or site.config.access.restricted
-    known = ["public", *site.config.access.groups]
-    if chosen not in known:
-        raise BinmillError(
-            f"there is no group {chosen!r}" if chosen else "which group may have it?",
-            f"say --group with one of: {', '.join(known)}",
-        )
-    inputs = records.reading(site.layout, tree_keys(site))
-    named = distfiles.listed_distfiles(_trees(site, inputs))
-    for file in files:
-        name = distfiles.add(file, named, site.layout.mirror(chosen))
-        say(f"  {name}: fits its Manifest, for {chosen}")
-
-
 def _sync(site: Site, inputs: Inputs) -> None:
-    """Let in what chroots have fetched and anybody may have; delete what has long been unnamed."""
+    """Import public files fetched by chroots; delete files that have long been unlisted."""
     from tasks.serve import distfiles
 
     layout = site.layout
-    named = distfiles.listed_distfiles(_trees(site, inputs))
+    listed = distfiles.listed_distfiles(_trees(site, inputs))
     public = layout.mirror("public")
-    there = distfiles.names(public)
+    existing = distfiles.names(public)
     new, refused = 0, []
     for name, source in _fetched(site):
-        known = {dist: True for dist, free in named.get(name, {}).items() if free}
-        if not known or name in there:
+        dists = {dist: True for dist, is_public in listed.get(name, {}).items() if is_public}
+        if not dists or name in existing:
             continue
         try:
-            distfiles.import_file(source, name, known, public)
+            distfiles.import_file(source, name, dists, public)
             new += 1
-        except (NotTrusted, FileNotFoundError):  # half a download, or worse; or just now gone
+        except (NotTrusted, FileNotFoundError):  # half a download, or worse; or just deleted
             refused.append(name)
         except BinmillError as error:
             refused.append(name)
-            say(f"  {error.message}")
+            note("distfile-not-imported", cause=error.message)
     write_atomic(public / "layout.conf", distfiles.LAYOUT_CONF)
-    gone = 0
-    for group in ("public", *site.config.access.groups):
+    now, keep_days, deleted = time.time(), site.config.mirror.keep_days, 0
+    for group in _groups(site):
         folder = layout.mirror(group)
-        gone += len(
-            distfiles.delete_outdated(folder, set(named), time.time(), site.config.mirror.keep_days)
-        )
-    say(f"  mirror: {new} new, {len(refused)} refused, {gone} deleted")
-    for name in refused[:5]:
-        say(f"  refused: {name!r} does not fit its Manifest")
+        deleted += len(distfiles.delete_outdated(folder, set(listed), now, keep_days))
+    note("mirror-synced", new=new, refused=len(refused), deleted=deleted)
+    if refused:
+        note("distfiles-refused", names=refused)
+
+
+def _groups(site: Site) -> list[str]:
+    return ["public", *site.config.access.groups]
 
 
 def _fetched(site: Site) -> Iterator[tuple[str, Path]]:
-    """What lies in every DISTDIR, by name; a chroot wrote it, so nothing is known of it.
+    """The entries of every DISTDIR, by name; chroots wrote them, so they may be anything.
 
-    In that of a chroot in groups, links lead to the one of all (PORTAGE_RO_DISTDIRS).
+    In the DISTDIR of a chroot in groups, links lead to the shared one (PORTAGE_RO_DISTDIRS).
     """
     layout = site.layout
     for entry in _entries(layout.distfiles):
@@ -112,5 +108,5 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _trees(site: Site, inputs: Inputs) -> list[Path]:
-    """The exported tree and overlays; raises Stale for one that is not there yet."""
+    """The exported tree and overlays; raises Stale if one is missing."""
     return [site.layout.export(inputs[key].commit) for key in tree_keys(site)]

@@ -98,9 +98,12 @@ def build(buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path
 
 
 def fetch(
-    buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path, hint: str
+    buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path, group: str
 ) -> None:
-    """Fetch the distfiles of a build, and build nothing; raises CommandFailed, with `hint`."""
+    """Fetch the distfiles of a build, and build nothing; raises CommandFailed.
+
+    `group` is one for which an administrator could add a restricted file.
+    """
     start = log.stat().st_size if log.exists() else 0
     arguments = [*command(options, packages), "--fetchonly"]
     try:
@@ -110,7 +113,7 @@ def fetch(
             "distfiles-not-fetched",
             chroot=buildroot.hostname,
             reason=reason(said_since(log, start)) or failed.message,
-            hint=hint,
+            group=group,
             log=log,
         ) from failed
 

@@ -65,9 +65,9 @@ def hashed_path(name: str) -> str:
     return f"{hashlib.blake2b(name.encode()).hexdigest()[:2]}/{name}"
 
 
-def check(path: Path, name: str, known: Mapping[Dist, bool]) -> Dist:
+def check(path: Path, name: str, dists: Mapping[Dist, bool]) -> Dist:
     """The DIST line that matches one of our files; raises NotTrusted if none does."""
-    candidates = _of_size(path.stat().st_size, name, known)
+    candidates = _of_size(path.stat().st_size, name, dists)
     sums = digests(path, *(name.lower() for name in _REQUIRED))
     for dist in candidates:
         if all(sums[algorithm] == digest for algorithm, digest in dist.digests):
@@ -78,7 +78,7 @@ def check(path: Path, name: str, known: Mapping[Dist, bool]) -> Dist:
 def import_file(
     source: Path,
     name: str,
-    known: Mapping[Dist, bool],
+    dists: Mapping[Dist, bool],
     folder: Path,
     copy: Callable[[Path, Path], object] = copy_plain,
 ) -> Dist:
@@ -87,12 +87,12 @@ def import_file(
     The copy is checked, not the original. Raises NotTrusted if no DIST line matches it,
     BinmillError if the source is not a plain file.
     """
-    _of_size(source.lstat().st_size, name, known)  # before a file of any size is copied
+    _of_size(source.lstat().st_size, name, dists)  # before a file of any size is copied
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{secrets.token_hex(8)}.new"
     try:
         copy(source, scratch)  # a chroot cannot change the copy after the check
-        dist = check(scratch, name, known)
+        dist = check(scratch, name, dists)
         hashed = folder / hashed_path(name)
         hashed.parent.mkdir(exist_ok=True)
         for target in (hashed, folder / name):
@@ -128,10 +128,10 @@ def delete(folder: Path, name: str) -> None:
 
 
 def unlisted_since(
-    names: Set[str], named: Set[str], since: Mapping[str, float], now: float
+    names: Set[str], listed: Set[str], since: Mapping[str, float], now: float
 ) -> dict[str, float]:
     """When each file that no Manifest lists was first seen unlisted (epoch seconds). Pure."""
-    return {name: min(now, since.get(name, now)) for name in sorted(names - named)}
+    return {name: min(now, since.get(name, now)) for name in sorted(names - listed)}
 
 
 def outdated(since: Mapping[str, float], now: float, keep_days: int) -> list[str]:
@@ -139,7 +139,7 @@ def outdated(since: Mapping[str, float], now: float, keep_days: int) -> list[str
     return sorted(name for name, first in since.items() if now - first >= keep_days * 86400)
 
 
-def delete_outdated(folder: Path, named: Set[str], now: float, keep_days: int) -> list[str]:
+def delete_outdated(folder: Path, listed: Set[str], now: float, keep_days: int) -> list[str]:
     """Delete a group's files that no Manifest has listed for `keep_days`; returns their names.
 
     `.unnamed.json` beside them says when each was first seen unlisted; without it, counting
@@ -151,7 +151,7 @@ def delete_outdated(folder: Path, named: Set[str], now: float, keep_days: int) -
     since: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         since = {str(name): float(first) for name, first in json.loads(file.read_text()).items()}
-    since = unlisted_since(names(folder), named, since, now)
+    since = unlisted_since(names(folder), listed, since, now)
     deleted = outdated(since, now, keep_days)
     for name in deleted:
         delete(folder, name)
@@ -162,25 +162,25 @@ def delete_outdated(folder: Path, named: Set[str], now: float, keep_days: int) -
     return deleted
 
 
-def add(source: Path, known: Mapping[str, Mapping[Dist, bool]], folder: Path) -> str:
+def add(source: Path, listed: Mapping[str, Mapping[Dist, bool]], folder: Path) -> str:
     """Import an administrator's file into a group's distfiles; returns its name."""
     name = source.name
-    if name not in known:
+    if name not in listed:
         raise BinmillError("distfile-not-listed", name=name[:100])
     if not source.exists():
         raise BinmillError("distfile-missing", path=source)
     if not source.is_file():
         raise BinmillError("distfile-not-a-file", path=source)
     # an administrator's file may be a link or have several names; its content is checked anyway
-    import_file(source.resolve(), name, known[name], folder, shutil.copyfile)
+    import_file(source.resolve(), name, listed[name], folder, shutil.copyfile)
     return name
 
 
-def _of_size(size: int, name: str, known: Mapping[Dist, bool]) -> list[Dist]:
+def _of_size(size: int, name: str, dists: Mapping[Dist, bool]) -> list[Dist]:
     """The DIST lines with this size; raises NotTrusted if there is none."""
-    candidates = [dist for dist in known if dist.size == size]
+    candidates = [dist for dist in dists if dist.size == size]
     if not candidates:
-        sizes = [str(dist.size) for dist in known]
+        sizes = [str(dist.size) for dist in dists]
         raise NotTrusted("distfile-size-wrong", name=name, size=size, expected=sizes)
     return candidates
 

@@ -39,13 +39,13 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Clients:
+class ClientCertificates:
     """The CA of client certificates (PEM), and the serial numbers of each group's certificates.
 
     A serial number is in upper-case hex with an even number of digits, as nginx writes it.
     """
 
-    authority: Path
+    ca: Path
     serials: Mapping[str, Sequence[str]]
 
 
@@ -56,7 +56,7 @@ def server_block(
     listen: str,
     tls: Tls | None = None,
     *,
-    clients: Clients | None = None,
+    clients: ClientCertificates | None = None,
 ) -> str:
     """Generate the content of http { }.
 
@@ -65,7 +65,7 @@ def server_block(
     """
     files = [
         *((tls.certificate, tls.key) if tls else ()),
-        *((clients.authority,) if clients else ()),
+        *((clients.ca,) if clients else ()),
     ]
     for path in (root, passwords, *map(str, files)):
         check_path(path)
@@ -129,7 +129,7 @@ def check_path(path: str) -> None:
         raise BinmillError("nginx-path-unsafe", path=path)
 
 
-def _secure(tls: Tls | None, clients: Clients | None) -> str:
+def _secure(tls: Tls | None, clients: ClientCertificates | None) -> str:
     """The TLS settings. Sessions are not resumed: that would skip the check of a certificate."""
     if not tls:
         return ""
@@ -142,7 +142,7 @@ def _secure(tls: Tls | None, clients: Clients | None) -> str:
 """
     if clients:
         text += f"""\
-    ssl_client_certificate "{clients.authority}";
+    ssl_client_certificate "{clients.ca}";
     ssl_verify_client optional;
 """
     return text
@@ -160,7 +160,9 @@ def _answers() -> str:
     return text
 
 
-def _realms(locations: Sequence[Location], root: str, clients: Clients | None) -> dict[str, str]:
+def _realms(
+    locations: Sequence[Location], root: str, clients: ClientCertificates | None
+) -> dict[str, str]:
     """The value of `auth_basic` for each group: the realm, or a variable that can switch it off.
 
     The variable's name is unique to this site: in one nginx the last of two maps of the same name
@@ -173,7 +175,7 @@ def _realms(locations: Sequence[Location], root: str, clients: Clients | None) -
     return {group: f"$binmill_{site}_{number}" for number, group in enumerate(groups)}
 
 
-def _maps(realms: Mapping[str, str], clients: Clients | None) -> str:
+def _maps(realms: Mapping[str, str], clients: ClientCertificates | None) -> str:
     """The tables of serial numbers. nginx has none for an invalid or expired certificate."""
     text = ""
     for group, variable in realms.items() if clients else ():
@@ -184,7 +186,7 @@ def _maps(realms: Mapping[str, str], clients: Clients | None) -> str:
 
 
 def _location(location: Location, passwords: str, realms: Mapping[str, str]) -> str:
-    """One location: authentication for its whole prefix, then a location for each form of path."""
+    """The block of a location: authentication for all of it, then a block for each form of path."""
     guard = ""
     if location.group != PUBLIC:
         guard = f"""\

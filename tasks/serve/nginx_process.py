@@ -22,7 +22,7 @@ from pathlib import Path
 from tasks.errors import BinmillError, HostLacks
 from tasks.serve import nginx
 from tasks.serve.certificates import check_tls
-from tasks.serve.nginx import Clients, Tls
+from tasks.serve.nginx import ClientCertificates, Tls
 from tasks.serve.policy import PUBLIC, Location
 from tasks.system.command import run, started
 from tasks.system.files import write_atomic
@@ -37,10 +37,12 @@ class Server:
 
     url: str
     scratch: Path
-    _config: Callable[[Sequence[Location], Clients | None], str]
+    _config: Callable[[Sequence[Location], ClientCertificates | None], str]
     _process: subprocess.Popen[bytes]
 
-    def reload(self, locations: Sequence[Location], clients: Clients | None = None) -> None:
+    def reload(
+        self, locations: Sequence[Location], clients: ClientCertificates | None = None
+    ) -> None:
         """Load other locations and client certificates, and the files of `tls` again.
 
         The old worker completes the requests that have begun. If nginx rejects the configuration,
@@ -71,29 +73,11 @@ def serving(
     *,
     tls: Tls | None = None,
     passwords: Path | None = None,
-    worker: str = "nobody",
-) -> Iterator[str]:
-    """Run nginx over unchanging `locations` for the length of the block; yields the base URL."""
-    with running(
-        locations, state, scratch, listen, tls=tls, passwords=passwords, worker=worker
-    ) as server:
-        yield server.url
-
-
-@contextlib.contextmanager
-def running(
-    locations: Sequence[Location],
-    state: Path,
-    scratch: Path,
-    listen: str = ANY_PORT,
-    *,
-    tls: Tls | None = None,
-    passwords: Path | None = None,
-    clients: Clients | None = None,
+    clients: ClientCertificates | None = None,
     worker: str = "nobody",
     log: Path | None = None,
 ) -> Iterator[Server]:
-    """Run nginx over `locations` for the length of the block.
+    """Run nginx with these locations for the length of the block.
 
     `passwords` is the folder of password files, required for a restricted location; `log` gets a
     line per request. Raises HostLacks if the port, the program or the user is not available,
@@ -111,10 +95,10 @@ def running(
         address = _address(listener)
         folders = [_open_folder(stack, folder) for folder in (state, passwords) if folder]
 
-        def config(locations: Sequence[Location], clients: Clients | None) -> str:
+        def config(locations: Sequence[Location], clients: ClientCertificates | None) -> str:
             root, users = _proc_path(folders[0]), _proc_path(folders[-1])
             block = nginx.server_block(locations, root, users, address, tls, clients=clients)
-            return nginx.main_config(block, scratch, _worker_account(worker, state, locations), log)
+            return nginx.main_config(block, scratch, _worker(worker, state, locations), log)
 
         if log:
             log.touch(mode=0o600)  # requests are private
@@ -167,7 +151,22 @@ def _proc_path(descriptor: int) -> str:
     return f"/proc/self/fd/{descriptor}"
 
 
-def _worker_account(name: str, state: Path, locations: Sequence[Location]) -> str:
+def worker_uid(name: str) -> int:
+    """The user id of nginx's worker, which must be able to read password files."""
+    user, _ = _account(name)
+    return user.pw_uid
+
+
+def _account(name: str) -> tuple[pwd.struct_passwd, str]:
+    """A user and the name of its group; raises HostLacks if there is no such user."""
+    try:
+        user = pwd.getpwnam(name)
+        return user, grp.getgrgid(user.pw_gid).gr_name
+    except KeyError:
+        raise HostLacks("nginx-worker-unknown", user=name) from None
+
+
+def _worker(name: str, state: Path, locations: Sequence[Location]) -> str:
     """The account of nginx's worker, as "USER GROUP", when root starts nginx; else "".
 
     Raises HostLacks for a user that does not exist or is root; BinmillError for a folder that
@@ -175,11 +174,7 @@ def _worker_account(name: str, state: Path, locations: Sequence[Location]) -> st
     """
     if os.geteuid() != 0:
         return ""
-    try:
-        user = pwd.getpwnam(name)
-        group = grp.getgrgid(user.pw_gid).gr_name
-    except KeyError:
-        raise HostLacks("nginx-worker-unknown", user=name) from None
+    user, group = _account(name)
     if user.pw_uid == 0:
         raise HostLacks("nginx-worker-is-root", user=name)
     for folder in [state, *(state / Path(location.folder).parts[0] for location in locations)]:

@@ -44,14 +44,22 @@ class Location:
     earlier: str = ""
 
 
+@dataclass(frozen=True)
+class Views:
+    """The packages of each group's view, and those that are in no view."""
+
+    packages: dict[str, list[str]]
+    withheld: list[str]
+
+
 def path_segment(group: str) -> str:
     """Write a group as one part of a path: `site:acme` as `site.acme`. Its names have no dots."""
     return group.replace(":", ".")
 
 
-def group_of_segment(path: str) -> str:
+def group_of_segment(segment: str) -> str:
     """Read a group from a part of a path: the inverse of `path_segment`."""
-    return path.replace(".", ":", 1)
+    return segment.replace(".", ":", 1)
 
 
 def binhost_name(chroot: str, group: str) -> str:
@@ -71,7 +79,7 @@ def binhost_path(access: Access, chroot: str, group: str, channel: str = "") -> 
 
 
 def binhost_location(chroot: str, group: str, path: str = "", channel: str = "") -> Location:
-    """The location of a group's view of a channel's generation, and to the previous packages.
+    """The location of a group's view of a channel's generation.
 
     `path` is the binhost's name if it is not given.
     """
@@ -92,9 +100,9 @@ def locations(
     """List all locations of a site: a binhost per chroot, channel and group, and the mirrors."""
     binhosts = []
     for chroot, channel in itertools.product(chroots, ("", *channels)):
-        for_all = default_group(access, chroot)
-        path = binhost_path(access, chroot, for_all, channel)
-        binhosts.append(binhost_location(chroot, for_all, path, channel))
+        group = default_group(access, chroot)
+        path = binhost_path(access, chroot, group, channel)
+        binhosts.append(binhost_location(chroot, group, path, channel))
         binhosts += [binhost_location(chroot, group, channel=channel) for group in access.groups]
     return binhosts + [mirror_location(group) for group in (PUBLIC, *access.groups)]
 
@@ -105,61 +113,50 @@ def mirror_location(group: str) -> Location:
     return Location(path, path, group, MIRROR_FILES)
 
 
-def package_group(metadata: Mapping[str, str], access: Access) -> str | None:
+def package_group(stanza: Mapping[str, str], access: Access) -> str | None:
     """The group that a package belongs to; None for a package that must not be published.
 
-    `metadata` has CATEGORY, PN, RESTRICT and LICENSE of a binary package, evaluated for its USE
-    flags. A package that is not known to be free is restricted.
+    `stanza` is the package's in an index: RESTRICT and LICENSE are evaluated for its USE flags,
+    and PATH begins with category and name. A package that is not known to be free is restricted.
     """
-    category = metadata.get("CATEGORY", "")
-    configured = access.packages.get(f"{category}/{metadata.get('PN', '')}")
+    category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
+    configured = access.packages.get(f"{category}/{name}")
     if configured is not None:
         return configured
-    if _NOT_PUBLIC & set(metadata.get("RESTRICT", "").split()):
+    if _NOT_PUBLIC & set(stanza.get("RESTRICT", "").split()):
         return access.restricted
-    licence = metadata.get("LICENSE", "").split()
+    licence = stanza.get("LICENSE", "").split()
     free = _is_free(licence, set(access.free)) if licence else category in _OWNERLESS
     return PUBLIC if free else access.restricted
 
 
-def views(
-    packages: Mapping[str, Mapping[str, str]], access: Access, chroot: str
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Divide a chroot's packages into a view per group, and those that are in no view.
+def views(packages: Mapping[str, Mapping[str, str]], access: Access, chroot: str) -> Views:
+    """Divide a chroot's packages (stanzas by name) into views.
 
-    `packages` is metadata by name. A view has the public packages and the group's own. A chroot in
-    [access.binhosts] has one view, for that group; without an [access] table everything is public.
+    A view has the public packages and the group's own. A chroot in [access.binhosts] has one view,
+    for that group; without an [access] table everything is public.
     """
     if access == Access():
-        return {PUBLIC: sorted(packages)}, []
-    owners = {name: package_group(metadata, access) for name, metadata in sorted(packages.items())}
+        return Views({PUBLIC: sorted(packages)}, [])
+    owners = {name: package_group(stanza, access) for name, stanza in sorted(packages.items())}
     only = access.binhosts.get(chroot)
-    groups = [only] if only else [PUBLIC, *access.groups]
-    found = {
+    by_group = {
         group: [name for name, owner in owners.items() if owner in (PUBLIC, group)]
-        for group in groups
+        for group in ([only] if only else [PUBLIC, *access.groups])
     }
-    given = {name for names in found.values() for name in names}
-    return found, [name for name in owners if name not in given]
-
-
-def metadata(stanza: Mapping[str, str]) -> dict[str, str]:
-    """The metadata for `package_group` from a package's stanza in an index."""
-    category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
-    terms = {key: stanza[key] for key in ("LICENSE", "RESTRICT") if key in stanza}
-    return {**terms, "CATEGORY": category, "PN": name}
+    visible = {name for names in by_group.values() for name in names}
+    return Views(by_group, [name for name in owners if name not in visible])
 
 
 def forbidden_packages(
     stanzas: Iterable[Mapping[str, str]], group: str, access: Access
 ) -> list[str]:
     """List the packages (CPV) of an index that `group` may not fetch."""
-    found = []
-    for stanza in stanzas:
-        owner = package_group(metadata(stanza), access)
-        if owner not in (PUBLIC, group):
-            found.append(stanza.get("CPV", "?"))
-    return sorted(found)
+    return sorted(
+        stanza.get("CPV", "?")
+        for stanza in stanzas
+        if package_group(stanza, access) not in (PUBLIC, group)
+    )
 
 
 def _is_free(words: list[str], free: Collection[str]) -> bool:

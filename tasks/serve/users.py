@@ -11,9 +11,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 from tasks.errors import BinmillError
 from tasks.serve import certificates
@@ -26,13 +26,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHOWN = 80  # characters of a name that an error shows
 
 
-class User(TypedDict):
-    """The entry of a user, with either a hash or a serial."""
+@dataclass(frozen=True)
+class User:
+    """The entry of a user, with either a hash or a serial; in the file "" and missing are one.
 
-    groups: list[str]
-    hash: NotRequired[str]  # of the password, by crypt(5), with its salt
-    serial: NotRequired[str]  # of the certificate
-    until: NotRequired[str]  # the last day of the certificate; for people
+    `hash` is that of the password by crypt(5), with its salt; `serial` is the number of the
+    certificate, and `until` its last day, for people.
+    """
+
+    groups: tuple[str, ...]
+    hash: str = ""
+    serial: str = ""
+    until: str = ""
 
 
 def read(file: Path) -> dict[str, User]:
@@ -40,50 +45,48 @@ def read(file: Path) -> dict[str, User]:
     if not file.exists():
         return {}
     try:
-        users: dict[str, User] = json.loads(file.read_text(encoding="utf-8"))
-        for user in users.values():
-            assert isinstance(user["groups"], list)  # noqa: S101
-            assert isinstance(user.get("hash") or user["serial"], str)  # noqa: S101
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        return {name: _parse(entry) for name, entry in entries.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = type(error).__name__
         raise BinmillError("users-file-damaged", path=file, reason=reason) from error
-    return users
 
 
 def add_with_password(
     file: Path,
     name: str,
     groups: Sequence[str],
-    known: Sequence[str],
+    site_groups: Sequence[str],
     folder: Path | None = None,
 ) -> str:
     """Add a user with a new password, or replace an existing one; returns the password.
 
-    `known` has the groups of the config. `folder` has the certificates, of which this user's is
+    `site_groups` are those of the config. `folder` has the certificates, of which this user's is
     deleted. Raises BinmillError for an invalid name or group.
     """
-    _check(name, groups, known)
+    _check(name, groups, site_groups)
     if folder:
         certificates.delete(folder, name)
     password = secrets.token_urlsafe(32)
-    _put(file, name, {"hash": hash_password(password), "groups": sorted(set(groups))})
+    _store(file, name, User(_unique(groups), hash=hash_password(password)))
     return password
 
 
 def add_with_certificate(
-    file: Path, name: str, groups: Sequence[str], known: Sequence[str], *, folder: Path, days: int
+    file: Path,
+    name: str,
+    groups: Sequence[str],
+    site_groups: Sequence[str],
+    *,
+    folder: Path,
+    days: int,
 ) -> str:
     """Like `add_with_password`, with a certificate and key in `folder`; returns its last day."""
-    _check(name, groups, known)
+    _check(name, groups, site_groups)
     if not 1 <= days <= certificates.MAX_DAYS:
         raise BinmillError("certificate-days-invalid", days=days, most=certificates.MAX_DAYS)
     issued = certificates.issue(folder, name, days)
-    entry: User = {
-        "serial": issued.serial,
-        "until": issued.expires,
-        "groups": sorted(set(groups)),
-    }
-    _put(file, name, entry)
+    _store(file, name, User(_unique(groups), serial=issued.serial, until=issued.expires))
     return issued.expires
 
 
@@ -97,12 +100,12 @@ def remove(file: Path, name: str, folder: Path | None = None) -> None:
         certificates.delete(folder, name)
 
 
-def serials_by_group(users: dict[str, User], groups: Sequence[str]) -> dict[str, list[str]]:
+def serials_by_group(users: Mapping[str, User], groups: Sequence[str]) -> dict[str, list[str]]:
     """The serial numbers of the certificates in each group; {} if there are no certificates."""
-    holders = [user for _, user in sorted(users.items()) if "serial" in user]
+    holders = [user for _, user in sorted(users.items()) if user.serial]
     if not holders:
         return {}
-    return {group: [u["serial"] for u in holders if group in u["groups"]] for group in groups}
+    return {group: [user.serial for user in holders if group in user.groups] for group in groups}
 
 
 def hash_password(password: str) -> str:
@@ -115,17 +118,17 @@ def hash_password(password: str) -> str:
     ).stdout.strip()
 
 
-def password_file(users: dict[str, User], group: str) -> str:
+def password_file(users: Mapping[str, User], group: str) -> str:
     """The users of one group in the format of nginx's auth_basic_user_file."""
     return "".join(
-        f"{name}:{user['hash']}\n"
+        f"{name}:{user.hash}\n"
         for name, user in sorted(users.items())
-        if group in user["groups"] and "hash" in user
+        if group in user.groups and user.hash
     )
 
 
 def write_password_files(
-    users: dict[str, User], groups: Sequence[str], folder: Path, owner: int
+    users: Mapping[str, User], groups: Sequence[str], folder: Path, owner: int
 ) -> None:
     """Write a password file for each group to `folder`, readable by `owner` (a uid) alone.
 
@@ -134,11 +137,11 @@ def write_password_files(
     closed_folder(folder)
     if os.geteuid() == 0:
         os.chown(folder, owner, -1)
-    wanted = {path_segment(group): password_file(users, group) for group in groups}
+    texts = {path_segment(group): password_file(users, group) for group in groups}
     for stray in folder.iterdir():
-        if stray.name not in wanted:
+        if stray.name not in texts:
             stray.unlink()
-    for name, text in wanted.items():
+    for name, text in texts.items():
         new = folder / f".{name}.new"
         write_atomic(new, text, mode=0o400)
         if os.geteuid() == 0:
@@ -146,23 +149,42 @@ def write_password_files(
         new.rename(folder / name)
 
 
-def _check(name: str, groups: Sequence[str], known: Sequence[str]) -> None:
+def _parse(entry: Mapping[str, object]) -> User:
+    """A user from its entry in the file; raises LookupError, TypeError or ValueError."""
+    groups, texts = entry["groups"], [entry.get(key, "") for key in ("hash", "serial", "until")]
+    if not isinstance(groups, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    user = User(tuple(map(str, groups)), *map(str, texts))
+    if not user.hash and not user.serial:
+        raise ValueError
+    return user
+
+
+def _check(name: str, groups: Sequence[str], site_groups: Sequence[str]) -> None:
     if not _NAME.fullmatch(name):
         raise BinmillError("user-name-invalid", user=name[:_SHOWN])
     if not groups:
         raise BinmillError("user-without-group", user=name)
     for group in groups:
-        if not known:
+        if not site_groups:
             raise BinmillError("groups-not-configured", group=group[:_SHOWN])
-        if group not in known:
-            raise BinmillError("user-group-unknown", group=group[:_SHOWN], groups=list(known))
+        if group not in site_groups:
+            raise BinmillError("user-group-unknown", group=group[:_SHOWN], groups=list(site_groups))
 
 
-def _put(file: Path, name: str, user: User) -> None:
+def _unique(groups: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(groups)))
+
+
+def _store(file: Path, name: str, user: User) -> None:
     _write(file, {**read(file), name: user})
 
 
-def _write(file: Path, users: dict[str, User]) -> None:
+def _write(file: Path, users: Mapping[str, User]) -> None:
     if not file.parent.exists():
         closed_folder(file.parent)
-    write_atomic(file, json.dumps(users, indent=1, sort_keys=True) + "\n", mode=0o600)
+    entries = {
+        name: {key: value for key, value in asdict(user).items() if value or key == "groups"}
+        for name, user in users.items()
+    }
+    write_atomic(file, json.dumps(entries, indent=1, sort_keys=True) + "\n", mode=0o600)

@@ -76,9 +76,9 @@ def portage(site: Site) -> Iterator[Client]:
         chroots.workspace(site, "client-releases") as space,
         serving(
             [policy.binhost_location("base", policy.PUBLIC)], site.layout.state, space / "nginx"
-        ) as url,
+        ) as server,
     ):
-        yield Client(site, url, space)
+        yield Client(site, server.url, space)
 
 
 def test_what_changed_is_told(site: Site, lab_site: LabSite) -> None:

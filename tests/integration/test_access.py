@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import json
 import os
 import posixpath
 import re
@@ -28,10 +27,9 @@ import pytest
 from tasks.config.access import Access
 from tasks.errors import BinmillError, HostLacks
 from tasks.serve import certificates, nginx, policy, users
-from tasks.serve.nginx import Clients, Tls
-from tasks.serve.nginx_process import Server, running, serving
+from tasks.serve.nginx import ClientCertificates, Tls
+from tasks.serve.nginx_process import Server, serving
 from tasks.system.command import run
-from tasks.system.files import write_atomic
 from tests.kit.refused import refused
 
 ACCESS = Access(groups=["site:acme", "role:java"], binhosts={"java": "role:java"})
@@ -199,9 +197,9 @@ class ServedSite:
         return self.request(path, user, password).status
 
 
-def clients(folder: Path) -> Clients:
+def clients(folder: Path) -> ClientCertificates:
     serials = users.serials_by_group(users.read(folder / "secrets/users.json"), ACCESS.groups)
-    return Clients(folder / "clients" / certificates.CA_FILE, serials)
+    return ClientCertificates(folder / "clients" / certificates.CA_FILE, serials)
 
 
 def add_certificate(folder: Path, name: str, groups: list[str]) -> None:
@@ -216,12 +214,12 @@ def write_bad_certificates(folder: Path) -> None:
         add_certificate(folder, name, ["site:acme", "role:java"])
     entries = users.read(register)
     # it is in the list of users all the same
-    entries["expired"]["serial"] = certificates.issue(folder / "clients", "expired", -1).serial
-    write_atomic(register, json.dumps(entries))
+    serial = certificates.issue(folder / "clients", "expired", -1).serial
+    register.write_text(register.read_text().replace(entries["expired"].serial, serial))
     (folder / "clients/revoked.pem").rename(folder / "clients/copy.pem")  # the client's own
     users.remove(register, "revoked", folder / "clients")
     with pytest.MonkeyPatch.context() as patch:  # another CA repeats the serial of a valid one
-        valid = int(entries["each"]["serial"], 16)
+        valid = int(entries["each"].serial, 16)
         patch.setattr(secrets, "randbits", lambda _bits: valid & ~(1 << 126))
         certificates.issue(folder / "other-ca", "foreign", 9)
     tls = certificates.self_signed(folder / "self")
@@ -229,7 +227,7 @@ def write_bad_certificates(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def served_site(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedSite]:
+def shared_site(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedSite]:
     folder = tmp_path_factory.mktemp("access")
     files = write_site(folder / "state")
     register = folder / "secrets/users.json"
@@ -242,7 +240,7 @@ def served_site(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     write_bad_certificates(folder)
     password_files = folder / "state/serve/users"
     write_passwords(register, password_files)
-    with running(
+    with serving(
         policy.locations(ACCESS, ["base", "java"]),
         folder / "state",
         folder / "nginx",
@@ -251,9 +249,13 @@ def served_site(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         clients=clients(folder),
         log=folder / "requests.log",
     ) as server:
-        site = ServedSite(server, files, passwords, tls, folder)
-        yield site
-        site.close()
+        yield ServedSite(server, files, passwords, tls, folder)
+
+
+@pytest.fixture
+def served_site(shared_site: ServedSite) -> Iterator[ServedSite]:
+    yield shared_site
+    shared_site.close()  # nginx ends a connection that is idle for 75 s
 
 
 def write_passwords(register: Path, folder: Path) -> None:
@@ -706,7 +708,7 @@ def test_missing_nginx_is_reported(
 def test_printed_block_can_be_included_in_other_configuration(tmp_path: Path, tls: Tls) -> None:
     """nginx accepts the output of `doit serve --print` of two sites inside of http { }."""
     locations = policy.locations(ACCESS, ["base", "java"])
-    holders = Clients(tls.certificate, {"role:java": ["1F", "2F"], "site:acme": []})
+    holders = ClientCertificates(tls.certificate, {"role:java": ["1F", "2F"], "site:acme": []})
     passwords = str(tmp_path / "users")
     block = nginx.server_block(locations, str(tmp_path), passwords, "127.0.0.1:8443", tls)
     second = nginx.server_block(

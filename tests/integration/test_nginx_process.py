@@ -57,8 +57,8 @@ def write_binhost(root: Path) -> None:
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     write_binhost(tmp_path / "state/binhost")
-    with serving(BASE, tmp_path / "state", tmp_path / "nginx") as base:
-        yield base
+    with serving(BASE, tmp_path / "state", tmp_path / "nginx") as server:
+        yield server.url
 
 
 def test_current_generation_is_served(url: str, tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_method_that_writes_is_forbidden(url: str, method: str, tmp_path: Path) 
 
 def test_nginx_ends_with_the_block(tmp_path: Path) -> None:
     scratch = tmp_path / "nginx"
-    with serving(BASE, tmp_path / "state", scratch) as url:
-        listen = url.removeprefix("http://")
+    with serving(BASE, tmp_path / "state", scratch) as server:
+        listen = server.url.removeprefix("http://")
         pid = int((scratch / "nginx.pid").read_text())
         group = os.getpgid(pid)
         assert alive(pid)
@@ -230,8 +230,8 @@ def test_port_of_another_server_is_refused(tmp_path: Path) -> None:
 def test_unusual_state_folder_is_served(tmp_path: Path, name: str) -> None:
     state = tmp_path / name / "state"
     write_binhost(state / "binhost")
-    with serving(BASE, state, tmp_path / name / "nginx") as base:
-        assert ask(base, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
+    with serving(BASE, state, tmp_path / name / "nginx") as server:
+        assert ask(server.url, "/base/Packages") == (200, b"TIMESTAMP: 1\n")
 
 
 @pytest.mark.parametrize("name", ["dollar$uri", 'quote"', "back\\slash", "new\nline", "tab\t"])

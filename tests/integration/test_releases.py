@@ -33,8 +33,8 @@ def site(tmp_path: Path) -> SampleBinhost:
 def url(site: SampleBinhost) -> Iterator[str]:
     locations = policy.locations(Access(), ["base"], ["stable"])
     site.place.chmod(0o755)
-    with serving(locations, site.place, site.place / "nginx") as address:
-        yield address
+    with serving(locations, site.place, site.place / "nginx") as server:
+        yield server.url
 
 
 def reissue(site: SampleBinhost, number: int, channel: str = "") -> int:

@@ -330,9 +330,9 @@ def nginx(tmp_path: Path, server: ScriptedServer) -> Iterator[tuple[str, Path]]:
         (root / name / "current").symlink_to("gen")
     server.answers["*"] = relay(3000)
     locations = [Location(name, f"{name}/current", PUBLIC, (r"\w+",)) for name in ("one", "two")]
-    with serving(locations, root, tmp_path / "nginx") as url:
+    with serving(locations, root, tmp_path / "nginx") as nginx:
         use_proxy(server.url(""))
-        yield url, root
+        yield nginx.url, root
 
 
 def test_nginx_gives_the_rest(

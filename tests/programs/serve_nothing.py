@@ -13,6 +13,6 @@ from tasks.serve.nginx_process import serving
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    with serving([], folder / "state", folder / "nginx") as url:
-        print(url, flush=True)
+    with serving([], folder / "state", folder / "nginx") as server:
+        print(server.url, flush=True)
         time.sleep(60)

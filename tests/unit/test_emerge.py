@@ -250,7 +250,7 @@ def test_build_that_ran_out_of_memory_says_so(
         emerge.build(BUILDROOT, [], Build(), failing_emerge)
 
 
-def test_failed_fetch_has_the_advice_of_its_caller(failing_emerge: Path) -> None:
+def test_failed_fetch_names_a_group_for_the_missing_file(failing_emerge: Path) -> None:
     line = "app-misc/bad-5 has fetch restriction turned on."
-    with refused(CommandFailed, "distfiles-not-fetched", reason=line, hint="add the file"):
-        emerge.fetch(BUILDROOT, [], Build(), failing_emerge, "add the file")
+    with refused(CommandFailed, "distfiles-not-fetched", reason=line, group="role:java"):
+        emerge.fetch(BUILDROOT, [], Build(), failing_emerge, "role:java")

@@ -1,4 +1,4 @@
-"""The DISTDIR of a chroot, and the credentials of a client."""
+"""The DISTDIR of a chroot, and what it fetches before a build."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import pytest
 
 from tasks.config.load import Config
 from tasks.flow import fetching
-from tasks.flow.ephemeral import FETCH, RESUME, Admission
 from tasks.layout import Layout
 from tasks.portage.etc_portage import DISTDIR
 from tasks.records import reading
 from tasks.site import Site
 from tests.kit.configs import three_chroots_with
-from tests.kit.files import names
 
 
 @pytest.fixture
@@ -49,22 +47,3 @@ def test_chroot_in_a_group_has_a_distdir_of_its_own(site: Site, name: str) -> No
 def test_chroot_without_groups_fetches_nothing_in_advance(site: Site, tmp_path: Path) -> None:
     fetching.fetch(site.chroot("base"), reading(site.layout, ()), (), tmp_path / "log")
     assert not site.layout.state.exists()
-
-
-def test_credentials_are_for_root_alone(tmp_path: Path) -> None:
-    server = Admission("https://127.0.0.1:1", "PEM", {"java": "secret"})
-    server.hand_over("java", tmp_path / "java")
-    assert names(tmp_path / "java") == [".netrc", "server.pem"]
-    netrc = tmp_path / "java/.netrc"
-    assert netrc.read_text() == "machine 127.0.0.1 login java password secret\n"
-    assert netrc.stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "java").stat().st_mode & 0o777 == 0o700
-    server.hand_over("stranger", tmp_path / "stranger")
-    assert names(tmp_path / "stranger") == ["server.pem"]
-
-
-def test_fetch_command_has_no_secret() -> None:
-    for command in (FETCH, RESUME):
-        assert command.endswith('-O "${DISTDIR}/${FILE}" "${URI}"')
-        assert "password" not in command
-    assert "wget -c " in RESUME

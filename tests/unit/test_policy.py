@@ -8,6 +8,7 @@ import pytest
 
 from tasks.config.access import Access
 from tasks.serve import policy
+from tasks.serve.policy import Views
 
 ACCESS = Access(
     groups=["site:acme", "role:java"],
@@ -19,10 +20,8 @@ ACCESS = Access(
 
 
 def group(cp: str, licence: str = "MIT", restrict: str = "", access: Access = ACCESS) -> str | None:
-    category, _, name = cp.partition("/")
-    return policy.package_group(
-        {"CATEGORY": category, "PN": name, "LICENSE": licence, "RESTRICT": restrict}, access
-    )
+    stanza = {"PATH": f"{cp}/x-1-1.gpkg.tar", "LICENSE": licence, "RESTRICT": restrict}
+    return policy.package_group(stanza, access)
 
 
 @pytest.mark.parametrize(
@@ -83,46 +82,39 @@ def test_package_without_metadata_is_restricted() -> None:
 
 
 PACKAGES = {
-    "a": {"CATEGORY": "app-misc", "PN": "a", "LICENSE": "MIT"},
-    "b": {"CATEGORY": "app-misc", "PN": "ours", "LICENSE": "MIT"},
-    "c": {"CATEGORY": "app-misc", "PN": "c", "LICENSE": "Oracle"},
+    "a": {"CPV": "a", "PATH": "app-misc/a/x", "LICENSE": "MIT"},
+    "b": {"CPV": "b", "PATH": "app-misc/ours/x", "LICENSE": "MIT"},
+    "c": {"CPV": "c", "PATH": "app-misc/c/x", "LICENSE": "Oracle"},
 }
 
 
 def test_view_has_public_packages_and_those_of_its_group() -> None:
-    assert policy.views(PACKAGES, ACCESS, "base") == (
-        {"public": ["a"], "site:acme": ["a", "b"], "role:java": ["a", "c"]},
-        [],
-    )
+    views = {"public": ["a"], "site:acme": ["a", "b"], "role:java": ["a", "c"]}
+    assert policy.views(PACKAGES, ACCESS, "base") == Views(views, [])
     access = Access(groups=["site:acme"], free=["MIT"])
     views = {"public": ["a", "b"], "site:acme": ["a", "b"]}
-    assert policy.views(PACKAGES, access, "base") == (views, ["c"])
+    assert policy.views(PACKAGES, access, "base") == Views(views, ["c"])
 
 
 def test_binhost_of_a_group_has_one_view() -> None:
-    assert policy.views(PACKAGES, ACCESS, "java") == ({"role:java": ["a", "c"]}, ["b"])
+    assert policy.views(PACKAGES, ACCESS, "java") == Views({"role:java": ["a", "c"]}, ["b"])
 
 
 def test_without_access_table_one_view_has_everything() -> None:
-    assert policy.views(PACKAGES, Access(), "base") == ({"public": ["a", "b", "c"]}, [])
+    assert policy.views(PACKAGES, Access(), "base") == Views({"public": ["a", "b", "c"]}, [])
 
 
 def test_without_free_licences_nothing_is_public() -> None:
     access = Access(groups=["site:acme"])
-    views, withheld = policy.views(PACKAGES, access, "base")
-    assert views == {"public": [], "site:acme": []}
-    assert withheld == ["a", "b", "c"]
+    views: dict[str, list[str]] = {"public": [], "site:acme": []}
+    assert policy.views(PACKAGES, access, "base") == Views(views, ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("chroot", ["base", "java"])
 def test_no_view_has_a_package_of_another_group(chroot: str) -> None:
-    stanzas = {
-        name: {"CPV": name, "PATH": f"{each['CATEGORY']}/{each['PN']}/x", **each}
-        for name, each in PACKAGES.items()
-    }
-    groups, _ = policy.views(PACKAGES, ACCESS, chroot)
-    for group, names in groups.items():
-        assert policy.forbidden_packages([stanzas[name] for name in names], group, ACCESS) == []
+    for name, packages in policy.views(PACKAGES, ACCESS, chroot).packages.items():
+        stanzas = [PACKAGES[package] for package in packages]
+        assert policy.forbidden_packages(stanzas, name, ACCESS) == []
 
 
 def test_locations_are_binhosts_and_mirrors_of_each_group() -> None:
