@@ -1,1 +1,1 @@
-"""Benchmarks: each room's speed against the usual way, in pairs, in one run."""
+"""Benchmarks: each part of binmill and the usual way to do the same, in pairs, in one run."""

@@ -1,7 +1,7 @@
-"""Made-up sets of binpkgs: real GPKGs of a few kilobytes, as a chroot's Portage leaves them.
+"""Generated sets of binary packages: real GPKGs of a few kilobytes, as a chroot's Portage writes.
 
-Package NUMBER is of category app-misc; its content is random, so that nothing packs it, and the
-same for the same number and build.
+All are in category app-misc. The content is random, so that it does not compress, and the same for
+the same number and build.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import zstandard
 
-BUILT = 1_795_000_000
+from tasks import domain
+from tasks.records import BinpkgsRecord
+
+BUILD_TIME = 1_795_000_000
 _DEPEND = " ".join(f">=dev-libs/lib{n}-1.{n}:0/{n}=" for n in range(8))
 
 
 @dataclass(frozen=True)
 class Package:
-    """One package of a set; a new build of it has another `build`."""
+    """One package of a set; each rebuild of it has another `build`."""
 
     number: int
     build: int = 1
 
     @property
     def name(self) -> str:
-        return f"made-up-{self.number}"
+        return f"generated-{self.number}"
 
     @property
     def cpv(self) -> str:
@@ -44,11 +46,11 @@ class Package:
     def values(self) -> dict[str, str]:
         return {
             "BUILD_ID": str(self.build),
-            "BUILD_TIME": str(BUILT + self.number),
+            "BUILD_TIME": str(BUILD_TIME + self.number),
             "CATEGORY": "app-misc",
             "CHOST": "x86_64-pc-linux-gnu",
             "DEFINED_PHASES": "compile",
-            "DESCRIPTION": f"The made-up package {self.number}",
+            "DESCRIPTION": f"Generated package {self.number}",
             "EAPI": "8",
             "IUSE": "nls static",
             "KEYWORDS": "amd64",
@@ -63,7 +65,7 @@ class Package:
 
 
 def write(folder: Path, package: Package, size: int) -> None:
-    """Write a package's file below a folder; `size` is that of its image in bytes."""
+    """Write a package's file below a folder; its image has `size` bytes."""
     dice = random.Random(f"{package.number}/{package.build}")  # noqa: S311 - bytes, not secrets
     pack = zstandard.ZstdCompressor(level=1).compress
     top = Path(package.path).name.removesuffix(".gpkg.tar")
@@ -85,7 +87,7 @@ def write(folder: Path, package: Package, size: int) -> None:
 
 
 def index(packages: Iterable[Package]) -> str:
-    """The index of a set, as the chroot's Portage writes it."""
+    """Return the index of a set, as the chroot's Portage writes it."""
     renamed = {"DESCRIPTION": "DESC", "repository": "REPO"}
     head = "ARCH: amd64\nPROFILE: default/linux/amd64/lab\nTIMESTAMP: 1\nVERSION: 0\n\n"
     return head + "".join(
@@ -99,22 +101,22 @@ def index(packages: Iterable[Package]) -> str:
     )
 
 
-def record(packages: Iterable[Package], digests: dict[str, str], identity: str) -> dict[str, Any]:
-    """What binpkgs leaves of a set; `digests` are SHA-512 by path."""
-    listed = [
-        {
-            "cpv": p.cpv,
-            "build_id": p.build,
-            "path": p.path,
-            "slot": "0",
-            "use": "nls",
-            "repo": "gentoo",
-            "size": 1,
-            "sha512": digests[p.path],
-        }
+def record(packages: Iterable[Package], digests: dict[str, str], identity: str) -> BinpkgsRecord:
+    """Return the record of a set that binpkgs:NAME would leave; `digests` are SHA-512 by path."""
+    collected = tuple(
+        domain.Package(
+            cpv=p.cpv,
+            build_id=p.build,
+            slot="0",
+            use="nls",
+            repo="gentoo",
+            path=p.path,
+            size=1,
+            sha512=digests[p.path],
+        )
         for p in packages
-    ]
-    return {"set": identity, "packages": listed}
+    )
+    return BinpkgsRecord(identity, collected)
 
 
 def _tar(files: dict[str, bytes]) -> bytes:

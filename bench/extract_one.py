@@ -1,4 +1,4 @@
-"""Unpack one stage by its digest: python -m bench.extract_one FILE SHA512 TARGET."""
+"""Extract one stage tarball: python -m bench.extract_one FILE SHA512 TARGET."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Freeze one archive that is taken for verified: python -m bench.freeze_one REPO FILE SHA512.
+"""Freeze one archive as if it had been verified: python -m bench.freeze_one REPO FILE SHA512.
 
-The digest is what verification leaves behind; the other ways in the table verify nothing either.
-Prints the commit, how many files changed, and how many seconds the step of freezing took: what
-`doit snapshot` has done before that (start, look up the newest frozen day) is not in them.
+The other ways in the table verify nothing either. Prints the commit, the number of changed files,
+and the seconds of the freezing itself, without what `doit snapshot` does before (start, look up
+the newest frozen day).
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from tasks.system.gpgv import Signature
 
 if __name__ == "__main__":
     repository, archive, digest = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    found = re.search("[0-9]{8}", archive.name)
-    day = datetime.strptime(found[0] if found else "", "%Y%m%d").replace(tzinfo=UTC).date()
+    match = re.search("[0-9]{8}", archive.name)
+    day = datetime.strptime(match[0] if match else "", "%Y%m%d").replace(tzinfo=UTC).date()
     with archive.open("rb") as stream:
-        verified = VerifiedArchive(
-            archive, stream, "http://mirror.example/", digest, Signature("A" * 40, 0)
-        )
+        signature = Signature("A" * 40, 0)
+        verified = VerifiedArchive(archive, stream, "http://mirror.example/", digest, signature)
         newest(repository)
         start = time.perf_counter()
-        done = freeze_archive(repository, verified, day, "gentoo")
-        took = time.perf_counter() - start
-    print(done.frozen.commit, done.changed, f"{took:.3f}")
+        result = freeze_archive(repository, verified, day, "gentoo")
+        duration = time.perf_counter() - start
+    print(result.frozen.commit, result.changed, f"{duration:.3f}")

@@ -1,4 +1,4 @@
-"""A made-up ebuild repository of the real one's shape and size, as signed-for-nobody archives.
+"""A generated ebuild repository of the real one's shape and size, as unsigned archives.
 
 At scale 1 about 145,000 files: 34,000 ebuilds of 19,000 packages in 170 categories, as many
 md5-cache entries, Manifests, metadata.xml, patches, profiles. The same seed gives the same
@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-_LETTERS = random.Random(0)  # noqa: S311 - a made-up language of a real one's size
+_LETTERS = random.Random(0)  # noqa: S311 - generated words, not secrets
 _WORDS = tuple(
     "".join(_LETTERS.choices("etaoinshrdlucmfgpbvk", k=_LETTERS.randint(3, 9)))
     for _ in range(4_000)
 )
+ONE_BLOCK = ("xz", "-T1", "-6", "-c")  # as the mirrors have it
+QUICK_BLOCK = ("xz", "-T2", "-0", "-c")
 _KEYWORDS = "~alpha amd64 arm arm64 ~hppa ~loong ~m68k ~mips ppc ppc64 ~riscv ~s390 sparc x86"
 
 _ECLASSES = "\t".join(
@@ -33,7 +35,7 @@ _ECLASSES = "\t".join(
 
 @dataclass(frozen=True)
 class Package:
-    """One package: its versions are the ebuilds it has."""
+    """A package with an ebuild per version."""
 
     category: str
     name: str
@@ -46,33 +48,33 @@ class Package:
 
 
 def packages(scale: float = 1.0) -> list[Package]:
-    """The packages of the first day."""
+    """Generate the packages of the first day."""
     dice = random.Random(1)  # noqa: S311 - shape, not secrecy
-    made = []
+    tree = []
     for number in range(int(19_000 * scale)):
         count = dice.choices((1, 2, 3, 4, 6), (52, 27, 12, 6, 3))[0]
         category = f"{dice.choice(_WORDS[:14])}-{dice.choice(_WORDS[14:27])}"
         patches = dice.choices((0, 1, 2, 5, 9), (56, 20, 10, 8, 6))[0]
         name = f"{dice.choice(_WORDS)}-{number}"
-        made.append(Package(category, name, tuple(range(1, count + 1)), patches))
-    return sorted(made, key=lambda p: p.folder)
+        tree.append(Package(category, name, tuple(range(1, count + 1)), patches))
+    return sorted(tree, key=lambda p: p.folder)
 
 
 def next_day(before: list[Package], seed: int = 2, share: float = 0.0135) -> list[Package]:
-    """The same with a `share` of the packages bumped: a version comes, half the time one goes."""
+    """Bump a `share` of the packages: each gets a new version, half of them lose the oldest."""
     dice = random.Random(seed)  # noqa: S311
     after = []
     for each in before:
         versions = each.versions
         if dice.random() < share:
-            gone = dice.random() < 0.5
-            versions = (*versions[gone:], versions[-1] + 1)
+            first = dice.random() < 0.5
+            versions = (*versions[first:], versions[-1] + 1)
         after.append(Package(each.category, each.name, versions, each.patches))
     return after
 
 
-def files(tree: list[Package], made: datetime, scale: float = 1.0) -> Iterator[tuple[str, bytes]]:
-    """Every file of the repository, by path, grouped by directory as tar finds them."""
+def files(tree: list[Package], time: datetime, scale: float = 1.0) -> Iterator[tuple[str, bytes]]:
+    """Yield every file of the repository as path and content, grouped by directory as tar does."""
     for each in tree:
         yield from _package(each)
     for each in tree:
@@ -88,7 +90,7 @@ def files(tree: list[Package], made: datetime, scale: float = 1.0) -> Iterator[t
             yield f"eclass/class-{number}.eclass", _text(f"eclass{number}", 8_000)
     yield "profiles/repo_name", b"gentoo\n"
     yield "metadata/layout.conf", b"masters =\nthin-manifests = true\n"
-    yield "metadata/timestamp.x", f"{made.timestamp():.0f} {made:%a, %d %b %Y %T}\n".encode()
+    yield "metadata/timestamp.x", f"{time.timestamp():.0f} {time:%a, %d %b %Y %T}\n".encode()
 
 
 @functools.cache
@@ -153,10 +155,15 @@ def _text(seed: str, size: int) -> bytes:
     return (text[:size] + f" {seed}\n").encode()
 
 
-def forget() -> None:
-    """Give back the memory of what was generated."""
+def clear_caches() -> None:
+    """Free the memory of generated files."""
     for each in (_package, _cache, _text):
         each.cache_clear()
+
+
+def file_name(day: date) -> str:
+    """Return the name of a day's archive, as the mirrors have it."""
+    return f"gentoo-{day:%Y%m%d}.tar.xz"
 
 
 def write(
@@ -164,23 +171,19 @@ def write(
     day: date,
     folder: Path,
     scale: float = 1.0,
-    compress: tuple[str, ...] = ("xz", "-T1", "-6", "-c"),
+    compress: tuple[str, ...] = ONE_BLOCK,
 ) -> Path:
-    """The .tar.xz of a tree in `folder`, made once; in one block, as one thread packs it."""
-    target = folder / f"gentoo-{day:%Y%m%d}.tar.xz"
-    if target.exists():
-        return target
-    made = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1, minutes=45)
-    scratch = target.with_name(f".{target.name}")
-    with scratch.open("wb") as packed:
+    """Write the archive of a tree to `folder`, packed by `compress`."""
+    target = folder / file_name(day)
+    time = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1, minutes=45)
+    with target.open("wb") as packed:
         packer = subprocess.Popen(compress, stdin=subprocess.PIPE, stdout=packed)
         assert packer.stdin is not None  # noqa: S101
         with tarfile.open(fileobj=packer.stdin, mode="w|", format=tarfile.GNU_FORMAT) as tar:
-            _add(tar, f"gentoo-{day:%Y%m%d}", files(tree, made, scale), int(made.timestamp()))
+            _add(tar, f"gentoo-{day:%Y%m%d}", files(tree, time, scale), int(time.timestamp()))
         packer.stdin.close()
         if packer.wait() != 0:
-            raise SystemExit(f"{compress[0]} failed")
-    scratch.rename(target)
+            raise subprocess.CalledProcessError(packer.returncode, compress)
     return target
 
 

@@ -1,8 +1,8 @@
 """Publishing a set of which 1 % is new, against rsync and `emaint binhost --fix` of the whole.
 
-On a site of the lab: the real Portage of its stage signs, and is what the usual way runs. The
-packages have a few kilobytes; larger ones cost the usual way more, which reads all of them, and
-ours only where they are new. The gate is not part of it.
+On a site of the lab: the real Portage of its stage signs, and runs emaint. The packages have a few
+kilobytes. Larger ones cost the usual way more, which reads all of them; binmill reads new ones
+only. The gate is not part of it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,54 +21,73 @@ import tomli_w
 
 from bench import binpkgs
 from bench.binpkgs import Package
-from bench.measure import Row, peak_mb, report, row, seconds
+from bench.measure import (
+    Bench,
+    Size,
+    Table,
+    peak_mb,
+    progress,
+    rounds,
+    row,
+    scratch_filesystem,
+    seconds,
+)
 from lab import build, mirror, upstream
 from lab import site as lab_site
 from tasks import records
+from tasks.chroot import sandboxes
 from tasks.config import load
-from tasks.flow import chroots, etc
+from tasks.flow import etc, signing
 from tasks.layout import Layout
-from tasks.portage import etc_portage, index
-from tasks.publish import client, generation, provenance, published, sbom, sign
-from tasks.publish.generation import Content
+from tasks.portage import index
+from tasks.publish import candidate, client, generation, provenance, sbom
+from tasks.publish.candidate import Content
+from tasks.publish.generation import Source
+from tasks.publish.pins import PinnedSeed, PinnedTree, Pins
+from tasks.publish.published import SignedPackage
+from tasks.publish.release_manifest import Release
+from tasks.records import BINPKGS
 from tasks.site import CONFIG_VARIABLE, Site
 from tasks.system import sandbox
-from tasks.system.sandbox import Bind
+from tasks.system.sandbox import Bind, Sandbox
 
 PROJECT = Path(__file__).parents[1]
-COUNT, MANY, SHARE = 2_000, 20_000, 100
-SIZE = 16 << 10
+TIMED, LARGE, SHARE = 2_000, 20_000, 100
+BYTES = 16 << 10
 SERVER = "/server"
-ORIGIN = provenance.origin(
-    chroot="base",
-    etc="0" * 32,
-    builder="urn:binmill:builder",
-    version="0",
-    pins={
-        "tree": {"name": "gentoo", "commit": "0" * 40, "tag": "20260101"},
-        "overlays": {},
-        "seed": {"path": "stage3.tar.xz", "sha512": "0" * 128},
-    },
+PINS = Pins(
+    PinnedTree("gentoo", "20260101", "0" * 40),
+    {},
+    PinnedSeed("lab", "stage3.tar.xz", "0" * 128),
 )
-ONE = [sys.executable, "-m", "bench.publish_one"]
+ORIGIN = provenance.origin(
+    chroot="base", etc="0" * 32, builder="urn:binmill:builder", version="0", pins=PINS
+)
+PUBLISH = [sys.executable, "-m", "bench.publish_one"]
 
 
-def main(rounds: int = 3, count: int = COUNT, many: int = MANY) -> None:
-    """Print the table; `count` packages for time, `many` for memory."""
-    # not below the project: a seed is full of programs, and mypy would read them
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="binmill-bench-") as name:
-        site = _site(Path(name))
-        os.environ[CONFIG_VARIABLE] = str(site.layout.config)
-        rows = _in_turns(site, Path(name), [Package(n) for n in range(count)], rounds)
-        rows += _at_size(site, many)
-    share = f"1 % of {count:,} packages new, {SIZE >> 10} kB each"
-    report("publish", rows, {"new": share, "usual way": "rsync, then emaint binhost --fix"})
+def run(table: Table, size: Size) -> None:
+    """Compare the times of a set, then measure time and memory of a larger one."""
+    count, large = int(TIMED * size.scale), int(LARGE * size.scale)
+    with scratch_filesystem(6) as place:
+        site = _site(place / "site")
+        _compare(table, site, place, [Package(n) for n in range(count)], size.pairs)
+        _at_size(table, site, large)
+    share = f"1 % of {count:,} packages new, {BYTES >> 10} kB each"
+    table.save({"new": share, "usual way": "rsync, then emaint binhost --fix"})
 
 
-def _site(place: Path) -> Site:
-    """A site on the lab, with all that publishing reads but a set."""
+BENCH = Bench(run, full=Size(3), quick=Size(2, scale=0.15))
+
+
+def _env(site: Site) -> dict[str, str]:
+    return {**os.environ, CONFIG_VARIABLE: str(site.layout.config)}
+
+
+def _site(home: Path) -> Site:
+    """Set up a site on the lab, with everything that publishing reads except a package set."""
     lab = build.build(upstream.default_directory()).directory
-    home = place / "site"
+    progress("making a chroot on the lab")
     with mirror.serving(lab, 0) as address:
         lab_site.write_config(lab, int(address.rsplit(":", 1)[1]), home)
         layout = Layout(home, home / "state")
@@ -78,159 +95,139 @@ def _site(place: Path) -> Site:
         raw = {key: table for key, table in raw.items() if key not in ("access", "serve")}
         raw["chroots"] = {"base": raw["chroots"]["base"]}  # one chroot, and one view of it
         layout.config.write_text(tomli_w.dumps(raw))
+        site = Site(layout, load.load(layout))
         doit = [str(Path(sys.executable).with_name("doit")), "chroot:base", "etc:base", "tree"]
-        subprocess.run(
-            doit,
-            check=True,
-            cwd=PROJECT,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, CONFIG_VARIABLE: str(layout.config)},
-        )
-    return Site(layout, load.load(layout))
+        seconds(doit, cwd=PROJECT, env=_env(site))
+    return site
 
 
 def _collect(site: Site, packages: Sequence[Package], new: Sequence[Package]) -> None:
-    """Make it the site's set; only what is `new` is written, since nothing else is read."""
+    """Make `packages` the site's set; write the `new` ones only: no other file is read."""
     digests = {p.path: hashlib.sha512(p.path.encode()).hexdigest() for p in packages}
     text = binpkgs.index(packages)
     identity = hashlib.sha256(text.encode()).hexdigest()[:32]
     folder = site.layout.binpkgs("base") / identity
     for package in new:
-        binpkgs.write(folder, package, SIZE)
+        binpkgs.write(folder, package, BYTES)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "Packages").write_text(text)
-    records.write(site.layout, "binpkgs:base", binpkgs.record(packages, digests, identity))
+    records.save(site.layout, BINPKGS("base"), binpkgs.record(packages, digests, identity))
 
 
 def _bumped(packages: Sequence[Package], first: int) -> tuple[list[Package], list[Package]]:
-    """A set in which every hundredth was built again, and those."""
-    some = {p.number for p in packages[first::SHARE]}
-    after = [replace(p, build=p.build + 1) if p.number in some else p for p in packages]
-    return after, [p for p in after if p.number in some]
+    """Rebuild every hundredth package of a set, from `first`; the new set, and those packages."""
+    numbers = {p.number for p in packages[first::SHARE]}
+    after = [replace(p, build=p.build + 1) if p.number in numbers else p for p in packages]
+    return after, [p for p in after if p.number in numbers]
 
 
-def _in_turns(site: Site, place: Path, packages: list[Package], rounds: int) -> list[Row]:
+def _publish(site: Site) -> float:
+    return seconds(PUBLISH, cwd=PROJECT, env=_env(site))
+
+
+def _compare(
+    table: Table, site: Site, place: Path, packages: Sequence[Package], pairs: int
+) -> None:
+    progress(f"publishing {len(packages):,} packages")
     _collect(site, packages, packages)
-    first = seconds(ONE, cwd=PROJECT)
-    ours, whole, changed = [], [], []
+    table.add(row("publish, all new", [_publish(site)]))
+    own: list[float] = []
+    whole: list[float] = []
+    changed: list[float] = []
     server = place / "server"
     view = site.layout.binhost("base") / "current" / "public"
     _rsync(view, server)
-    with chroots.workspace(site, "bench-server") as space:
-        room = _server(site, server, space)
-        _emaint(room)
-        for number in range(rounds):
+    with site.chroot("base").workspace("bench-server") as space:
+        machine = _server(site, server, space)
+        _emaint(machine)
+        for number in rounds("publish 1 %", pairs):
             packages, new = _bumped(packages, number)
             _collect(site, packages, new)
-            ours.append(seconds(ONE, cwd=PROJECT))
-            changed.append(_rsync(view, server) + _emaint(room))
+            own.append(_publish(site))
+            changed.append(_rsync(view, server) + _emaint(machine))
             for each in server.glob("Packages*"):
                 each.unlink()
-            whole.append(_rsync(view, server) + _emaint(room))
-    made = [
-        row("publish, 1 % new", ours, whole),
-        row("publish, beside emaint with its last index", ours, changed),
-        row("publish, all new", [first]),
-    ]
-    made[0].memory_mb = _peak(site, packages, rounds)
-    return made
-
-
-def _peak(site: Site, packages: list[Package], first: int) -> float:
-    after, new = _bumped(packages, first)
-    _collect(site, after, new)
-    return peak_mb(ONE)
+            whole.append(_rsync(view, server) + _emaint(machine))
+    packages, new = _bumped(packages, pairs)
+    _collect(site, packages, new)
+    table.add(row("publish, 1 % new", own, whole, peak_mb(PUBLISH, env=_env(site))))
+    table.add(row("publish, against emaint with its last index", own, changed))
 
 
 def _rsync(view: Path, server: Path) -> float:
-    """Copy what is new of the packages, as one does to a server; seconds."""
-    return seconds(
-        [
-            "rsync",
-            "-a",
-            "--delete",
-            "--include=*/",
-            "--include=*.gpkg.tar",
-            "--exclude=*",
-            f"{view}/",
-            server,
-        ]
-    )
+    """Copy new packages, as one does to a server; seconds."""
+    only = ("--include=*/", "--include=*.gpkg.tar", "--exclude=*")
+    return seconds(["rsync", "-a", "--delete", *only, f"{view}/", server])
 
 
-def _emaint(room: sandbox.Sandbox) -> float:
+def _emaint(machine: Sandbox) -> float:
     start = time.perf_counter()
-    sandbox.run(room, ["emaint", "--fix", "binhost"], timeout=3600)
+    sandbox.run(machine, ["emaint", "--fix", "binhost"], timeout=3600)
     return time.perf_counter() - start
 
 
-def _server(site: Site, server: Path, space: Path) -> sandbox.Sandbox:
-    """A machine with Portage, the packages in its PKGDIR, and the key that has signed them."""
+def _server(site: Site, server: Path, space: Path) -> Sandbox:
+    """Plan a machine with Portage, the packages in its PKGDIR, and the public signing key."""
+    chroot = site.chroot("base")
     variables = {**client.VARIABLES, "PKGDIR": SERVER}
-    made = etc.portage_files(site, "base", features=(), variables=variables)
-    link = etc_portage.profile_link(site.config, "base")
-    etc_portage.write(made, link, space / "etc", site.layout.trash)
-    key = str(site.config.binhost.signing_key)
-    client.keyring(sign.public_key(site.signing_home, key), key, space / "etc" / client.GNUPG)
-    seed = records.read(site.layout, "seed:lab")["sha512"]
-    room: sandbox.Sandbox = chroots.plan(
-        site,
-        "base",
+    return sandboxes.from_seed(
+        chroot,
+        records.reading(site.layout, sandboxes.seed_keys(chroot)),
         space,
-        etc=space / "etc",
-        layers=[site.layout.seed(seed)],
+        files=etc.portage_files(chroot, features=(), variables=variables),
+        trusted=signing.signing_key(site),
         binds=(Bind(str(server), SERVER, writable=True),),
     )
-    return room
 
 
-def _at_size(site: Site, many: int) -> list[Row]:
-    """Time and memory of many packages; the generation before is laid down without Portage."""
+def _at_size(table: Table, site: Site, count: int) -> None:
+    """Measure time and memory of many packages; the generation before needs no Portage."""
+    progress(f"publishing 1 % of {count:,} packages")
     shutil.rmtree(site.layout.binhosts)
-    packages = [Package(n) for n in range(many)]
-    _lay_down(site, packages)
+    packages = [Package(n) for n in range(count)]
+    _generation_without_portage(site, packages)
     after, new = _bumped(packages, 0)
     _collect(site, after, new)
-    peak = peak_mb(ONE)
+    memory = peak_mb(PUBLISH, env=_env(site))
     after, new = _bumped(after, 1)
     _collect(site, after, new)
-    made = row(f"publish, 1 % of {many:,} new", [seconds(ONE, cwd=PROJECT)])
-    made.memory_mb = peak
-    return [made]
+    table.add(row(f"publish, 1 % of {count:,} new", [_publish(site)], memory_mb=memory))
 
 
-def _lay_down(site: Site, packages: Sequence[Package]) -> None:
-    """A generation of files that are no packages, as the site's own: they are linked, not read."""
+def _generation_without_portage(site: Site, packages: Sequence[Package]) -> None:
+    """Publish files that are not packages: the next generation links them and reads none."""
     _collect(site, packages, ())
-    made = records.read(site.layout, "binpkgs:base")
-    folder = site.layout.work / "laid-down"
+    record = records.load(site.layout, BINPKGS("base"))
+    folder = site.layout.work / "generated"
     header, stanzas = index.parse(binpkgs.index(packages))
-    of_set = index.of_set(stanzas, made["packages"])
+    of_set = index.of_set(stanzas, record.packages)
     for package in packages:
         (folder / package.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / package.path).write_text(package.path)
-    digests = {p["path"]: p["sha512"] for p in made["packages"]}
+    digests = {p.path: p.sha512 for p in record.packages}
     texts = sbom.components(of_set, digests)
-    files = {
+    signed = {
         path: replace(
-            published.file_of(folder / path, digest), origin=ORIGIN, component=texts[path]
+            SignedPackage.read(folder / path, digest), origin=ORIGIN, component=texts[path]
         )
         for path, digest in digests.items()
     }
     content = Content(
-        header,
-        of_set,
-        files,
-        {"public": list(files)},
-        {},
-        {"name": "base"},
-        {"set": "laid down", "signer": site.config.binhost.signing_key},
-        30,
+        header=header,
+        stanzas=of_set,
+        packages=signed,
+        views={"public": list(signed)},
+        source=Source("generated", str(site.config.binhost.signing_key), {}),
+        release=Release("base", "generated", PINS, "0" * 64),
     )
-    generation.publish(site.layout.binhost("base"), content, _touch, site.layout.trash)
+    binhost = site.layout.binhost("base")
+    number = candidate.prepare(binhost, content, _unsigned, site.layout.trash, valid_days=30)
+    candidate.promote_candidate(binhost, number)
+    generation.switch(binhost, number)
     shutil.rmtree(folder)
 
 
-def _touch(files: Sequence[Path]) -> None:
+def _unsigned(files: Sequence[Path]) -> None:
+    """Stand in for the signer: empty signatures."""
     for file in files:
         file.with_name(f"{file.name}.asc").touch()

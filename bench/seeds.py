@@ -1,7 +1,7 @@
-"""Unpacking a seed, verified, judged, checked and synced, against `tar xpf` by hand.
+"""Extracting a seed - hash, check every entry, extract, verify, sync - against `tar xpf`.
 
-The stage is a part of this machine's own /usr: every other file of up to 16 MiB until there is
-1 GB, with what makes it a stage laid over.
+The stage is made of this machine's own /usr: every other file of up to 16 MiB until there is
+1 GB, and the few files that make it a stage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import WORK, Row, fresh_filesystem, peak_mb, report, rested, row, seconds, settle
+from bench.isolation import WORK, scratch
+from bench.measure import (
+    Bench,
+    Size,
+    Table,
+    peak_mb,
+    populate_memory,
+    progress,
+    rounds,
+    row,
+    scratch_filesystem,
+    seconds,
+    settle,
+)
 from tasks.system.files import sha512
 
 _LARGEST = 16 << 20
@@ -26,8 +39,9 @@ _TAR = (
     "--xattrs",
     "--xattrs-include=*.*",
 )
+MANY_BLOCKS = "many-blocks.tar.xz"
 PACKERS: dict[str, tuple[str, ...]] = {
-    "many-blocks.tar.xz": ("xz", "-T0", "-3", "--block-size=16MiB"),
+    MANY_BLOCKS: ("xz", "-T0", "-3", "--block-size=16MiB"),
     "one-block.tar.xz": ("xz", "-T1", "-3"),
     "stage.tar.zst": ("zstd", "-q", "-T0", "-9"),
     "stage.tar.gz": ("gzip", "-5"),
@@ -35,87 +49,104 @@ PACKERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def main(rounds: int = 5) -> None:
-    """Print the table: each way of packing, by hand and by us in turns."""
-    archives = _archives(1.0, list(PACKERS))
-    quarter = _archives(0.25, ["many-blocks.tar.xz"])[0]
-    rested()
-    rows: list[Row] = []
-    # a file system for each: one that was full of small files is slow for everybody
-    with fresh_filesystem(8) as hand, fresh_filesystem(8) as place:
+def run(table: Table, size: Size) -> None:
+    """Compare each way of packing a stage, then the limit of this machine, then a smaller stage."""
+    archives = _archives(size.scale, list(PACKERS))
+    quarter = _archives(size.scale / 4, [MANY_BLOCKS])[0]
+    populate_memory()
+    room = 1 + 7 * size.scale
+    # a file system for each: one that was full of small files is slow for both
+    with scratch_filesystem(room) as by_hand, scratch_filesystem(room) as ours:
         for archive in archives:
-            many = rounds if archive.suffix == ".xz" else min(rounds, 3)
-            rows += _in_turns(hand, place, archive, many)
-        rows.append(_limit(place, archives[0], rounds))
-        quarter_row = _in_turns(hand, place, quarter, min(rounds, 3))[0]
-        quarter_row.name = "many-blocks.tar.xz, a quarter of it"
-        rows.append(quarter_row)
-        rows[0].memory_mb = peak_mb(_ours(archives[0], place / "seed"))
-        shutil.rmtree(place / "seed")
-    report("seeds", rows, _facts(archives[0]))
+            pairs = size.pairs if archive.suffix == ".xz" else min(size.pairs, 3)
+            _compare(table, by_hand, ours, archive, pairs)
+        _limit(table, ours, archives[0], size.pairs)
+        _quarter(table, by_hand, ours, quarter, min(size.pairs, 3))
+    table.save(_facts(archives[0]))
 
 
-def _in_turns(hand: Path, place: Path, archive: Path, rounds: int) -> list[Row]:
-    by_hand: list[float] = []
+BENCH = Bench(run, full=Size(5), quick=Size(2, scale=0.125))
+
+
+def _compare(table: Table, by_hand: Path, ours: Path, archive: Path, pairs: int) -> None:
+    plain, synced, own = _in_turns(by_hand, ours, archive, pairs)
+    memory = None
+    if archive.name == MANY_BLOCKS:
+        memory = peak_mb(_extract(archive, ours / "seed"))
+        shutil.rmtree(ours / "seed")
+    table.add(row(f"{archive.name}, against tar xpf", own, plain, memory))
+    table.add(row(f"{archive.name}, against tar xpf and sync", own, synced))
+
+
+def _quarter(table: Table, by_hand: Path, ours: Path, archive: Path, pairs: int) -> None:
+    plain, _, own = _in_turns(by_hand, ours, archive, pairs)
+    table.add(row(f"{archive.name}, a quarter of it", own, plain))
+
+
+def _in_turns(
+    by_hand: Path, ours: Path, archive: Path, pairs: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Extract in turns; seconds of `tar xpf`, of that and a sync, and of binmill."""
+    plain: list[float] = []
     synced: list[float] = []
-    ours: list[float] = []
-    command = _ours(archive, place / "seed")
-    for _ in range(rounds):
-        target = hand / "seed"
+    own: list[float] = []
+    for _ in rounds(archive.name, pairs):
+        target = by_hand / "seed"
         target.mkdir()
         settle(archive)
-        by_hand.append(seconds(["tar", "xpf", archive, "-C", target]))
-        synced.append(by_hand[-1] + seconds(["sync", "-f", target]))
+        plain.append(seconds(["tar", "xpf", archive, "-C", target]))
+        synced.append(plain[-1] + seconds(["sync", "-f", target]))
         shutil.rmtree(target)
         settle(archive)
-        ours.append(seconds(command, stdout=subprocess.DEVNULL))
-        shutil.rmtree(place / "seed")
-    return [
-        row(f"{archive.name}, beside tar xpf", ours, by_hand),
-        row(f"{archive.name}, beside tar xpf and sync", ours, synced),
-    ]
+        own.append(seconds(_extract(archive, ours / "seed")))
+        shutil.rmtree(ours / "seed")
+    return plain, synced, own
 
 
-def _limit(place: Path, archive: Path, rounds: int) -> Row:
-    """What cannot be beaten on this machine: decompress with all processors, and write nothing."""
-    ours, alone = [], []
-    for _ in range(rounds):
+def _limit(table: Table, ours: Path, archive: Path, pairs: int) -> None:
+    """Compare with the limit of this machine: decompress with all processors, write nothing."""
+    own: list[float] = []
+    alone: list[float] = []
+    for _ in rounds(f"{archive.name} and xz alone", pairs):
         settle(archive)
-        alone.append(seconds(["xz", "-T0", "-dc", archive], stdout=subprocess.DEVNULL))
+        alone.append(seconds(["xz", "-T0", "-dc", archive]))
         settle(archive)
-        ours.append(seconds(_ours(archive, place / "seed"), stdout=subprocess.DEVNULL))
-        shutil.rmtree(place / "seed")
-    return row(f"{archive.name}, beside xz -T0 -dc alone", ours, alone)
+        own.append(seconds(_extract(archive, ours / "seed")))
+        shutil.rmtree(ours / "seed")
+    table.add(row(f"{archive.name}, against xz -T0 -dc alone", own, alone))
 
 
-def _ours(archive: Path, target: Path) -> list[str | Path]:
+def _extract(archive: Path, target: Path) -> list[str | Path]:
     digest = archive.with_name(f"{archive.name}.sha512").read_text()
     return [sys.executable, "-m", "bench.extract_one", archive, digest, target]
 
 
 def _archives(scale: float, names: list[str]) -> list[Path]:
-    """The stage, packed in each of these ways; what was packed before is taken again."""
+    """Pack the stage in each of these ways, once; later runs use the same files."""
     folder = WORK / f"stage-{scale:g}"
     folder.mkdir(parents=True, exist_ok=True)
-    plain = folder / "stage.tar"
+    plain = scratch() / "stage.tar"
     for name in names:
         if not (folder / f"{name}.sha512").exists():
+            progress(f"packing {name}, {scale:.0%} of the stage, once")
             if not plain.exists():
-                _stage(folder, plain, int(_BYTES * scale))
-            with (folder / name).open("wb") as out:
+                _stage(plain, int(_BYTES * scale))
+            packed = scratch() / name
+            with packed.open("wb") as out:
                 subprocess.run([*PACKERS[name], "-c", plain], stdout=out, check=True)
-            (folder / f"{name}.sha512").write_text(sha512(folder / name))
+            digest = sha512(packed)
+            packed.rename(folder / name)
+            (folder / f"{name}.sha512").write_text(digest)
     plain.unlink(missing_ok=True)
     return [folder / name for name in names]
 
 
-def _stage(folder: Path, plain: Path, size: int) -> None:
-    """A tar of this machine's files, with the few that make a stage of it."""
-    root = folder / "root"
-    shutil.rmtree(root, ignore_errors=True)
+def _stage(plain: Path, size: int) -> None:
+    """Write a tar of this machine's files, and of the few that make a stage of it."""
+    root = plain.with_name("root")
     (root / "usr/bin").mkdir(parents=True)
     (root / "bin").symlink_to("usr/bin")
-    for path in _chosen(size):
+    for path in _choice(size):
         copy = root / path.relative_to("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
@@ -126,8 +157,8 @@ def _stage(folder: Path, plain: Path, size: int) -> None:
     shutil.rmtree(root)
 
 
-def _chosen(size: int) -> Iterator[Path]:
-    """Every other file of /usr, in the order of their names, until there are so many bytes."""
+def _choice(size: int) -> Iterator[Path]:
+    """Yield every other file of /usr, in the order of names, until they have `size` bytes."""
     for number, path in enumerate(sorted(p for p in Path("/usr").rglob("*") if p.is_file())):
         status = path.lstat()
         if size < 0:
@@ -140,7 +171,7 @@ def _chosen(size: int) -> Iterator[Path]:
 
 def _facts(archive: Path) -> dict[str, str]:
     entries = len(subprocess.check_output(["tar", "-tf", archive]).splitlines())
-    listed = subprocess.check_output(["xz", "--robot", "-l", archive], text=True)
-    _, _, blocks, packed, plain, *_ = listed.splitlines()[-1].split("\t")
+    listing = subprocess.check_output(["xz", "--robot", "-l", archive], text=True)
+    _, _, blocks, packed, plain, *_ = listing.splitlines()[-1].split("\t")
     sizes = f"{int(packed) / 1e6:.0f} MB, as tar {int(plain) / 1e6:.0f} MB"
     return {"entries": f"{entries:,}", "blocks": blocks, "packed": sizes}

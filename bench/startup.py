@@ -1,37 +1,36 @@
-"""Start-up: what `doit list` and a run with nothing to do cost above an empty dodo.py.
+"""Start-up: the cost of `doit list`, and of a run with nothing to do, above an empty dodo.py.
 
-Aims, with ten chroots: 0.15 s above it for a list, 0.3 s for a run with nothing to do. Beside the
-medians by the clock stands the least processor time of all runs, which others on the machine
-disturb less.
+Goals, with ten chroots: 0.15 s above it for a list, 0.3 s for a run with nothing to do. Each median
+by the clock is followed by the least processor time of all runs, which other work on the machine
+disturbs less.
 
-The sites are made up: their records say that everything has been made, and what records name is
-there as empty directories. No task runs.
+The sites are generated: their records claim that every task has run, and the results that records
+name exist as empty directories. No task runs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from doit.control import TaskControl
-from doit.dependency import Dependency, JSONCodec
 from doit.loader import generate_tasks
 
-from bench.measure import Row, report, row, seconds
-from tasks import graph, records, site
-from tasks.engine.backend import DurableBackend
+from bench.measure import Bench, Size, Table, row, scratch_filesystem, seconds
+from tasks import graph
+from tasks.config import load
 from tasks.layout import Layout
+from tasks.records import Record
+from tasks.site import CONFIG_VARIABLE, Site
+from tests.kit import stub_site
 
 PROJECT = Path(__file__).parents[1]
-SIZES = (10, 100)
+CHROOTS = (10, 100)
+COMMANDS = (("list",), ("list", "--all"), (), ("status",), ("why",))
 DIGEST = "a" * 64
 CONFIG = """
 [keys.k]
@@ -66,7 +65,7 @@ path = "x/stage3.tar.xz"
 size = 1
 sha512 = "{"a" * 128}"
 """
-MADE: dict[str, dict[str, Any]] = {
+RECORDS: dict[str, Record] = {
     "tree": {"commit": "b" * 40},
     "seed": {"sha512": DIGEST},
     "chroot": {"layers": ["layers"]},
@@ -78,80 +77,73 @@ MADE: dict[str, dict[str, Any]] = {
 }
 
 
-def main(rounds: int = 15) -> None:
-    """Print the table: an empty dodo.py and the site in turns."""
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as name:
-        empty = Path(name, "empty")
+def run(table: Table, size: Size) -> None:
+    """Run each command in an empty dodo.py's folder and on a site, in turns."""
+    with scratch_filesystem(1) as place:
+        empty = place / "empty"
         empty.mkdir()
         (empty / "dodo.py").write_text("def task_x():\n    return {'actions': []}\n")
-        for size in SIZES:
-            config = _site(Path(name, str(size)), size)
-            for words in (("list",), ("list", "--all"), (), ("status",), ("why",)):
-                usual, own = [], []
-                for _ in range(rounds):
-                    usual.append(_doit(empty, words[:1] if words[:1] == ("list",) else ()))
-                    own.append(_doit(PROJECT, words, BINMILL_CONFIG=str(config)))
-                said = f"doit {' '.join(words)}, {size} chroots".replace(" ,", ",")
-                rows.append(row(said, [run.clock for run in own], [run.clock for run in usual]))
-                rows.append(
-                    row(
-                        f"{said}, processor",
-                        [min(run.processor for run in own)],
-                        [min(run.processor for run in usual)],
-                    )
-                )
-    report("startup", rows, {"usual way": "the same with an empty dodo.py"})
-    for each in rows:
-        print(f"{each.name:44}{each.seconds - (each.baseline or 0):+9.3f} above the usual way")
+        for count in CHROOTS:
+            config = _site(place / str(count), count)
+            for words in COMMANDS:
+                usual = words[:1] if words[:1] == ("list",) else ()
+                own_costs, usual_costs = [], []
+                for _ in range(size.pairs):
+                    usual_costs.append(_doit(empty, usual))
+                    own_costs.append(_doit(PROJECT, words, config))
+                name = f"{' '.join(('doit', *words))}, {count} chroots"
+                _add(table, name, own_costs, usual_costs)
+    table.save({"usual way": "the same with an empty dodo.py"})
+    for each in table.rows:
+        print(f"{each.name:48}{each.seconds - (each.baseline or 0):+9.3f} above the usual way")
+
+
+BENCH = Bench(run, full=Size(15), quick=Size(3))
 
 
 @dataclass(frozen=True)
-class _Took:
+class Cost:
     """Seconds of one run: by the clock, and of the processor (user and system)."""
 
     clock: float
     processor: float
 
 
-def _doit(folder: Path, words: tuple[str, ...], **variables: str) -> _Took:
-    command = [sys.executable, "-m", "doit", *words]
-    environment = {**os.environ, **variables}
-    # as it is for people: the first run leaves compiled modules for the next one
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+def _add(table: Table, name: str, own: list[Cost], usual: list[Cost]) -> None:
+    table.add(row(name, [cost.clock for cost in own], [cost.clock for cost in usual]))
+    least = [min(cost.processor for cost in costs) for costs in (own, usual)]
+    table.add(row(f"{name}, processor", least[:1], least[1:]))
+
+
+def _doit(folder: Path, words: tuple[str, ...], config: Path | None = None) -> Cost:
+    env = {**os.environ, CONFIG_VARIABLE: str(config)} if config else {**os.environ}
+    # as users have it: the first run leaves compiled modules for the next one
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    clock = seconds(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    clock = seconds([sys.executable, "-m", "doit", *words], cwd=folder, env=env)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return _Took(clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return Cost(clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def _site(folder: Path, size: int) -> Path:
-    """A site of so many chroots on which everything has been made; its config.toml."""
+def _site(folder: Path, count: int) -> Path:
+    """Generate a site of `count` chroots on which every task has run; its config.toml."""
     folder.mkdir()
+    layout = Layout(folder, folder / "state")
     text = CONFIG.format(fingerprint="A" * 40)
-    text += "".join(CHROOT.format(number=number) for number in range(size - 1))
-    (folder / "config.toml").write_text(text)
-    (folder / "config.lock").write_text(LOCK)
-    os.environ[site.CONFIG_VARIABLE] = str(folder / "config.toml")
-    own = site.load(PROJECT)
-    tasks = TaskControl(list(generate_tasks("binmill", graph.build(own)))).tasks
-    memory = Dependency(DurableBackend, str(own.layout.database), codec_cls=JSONCodec)
-    _results(own.layout, list(own.config.chroots))
-    for name in tasks:
-        records.write(own.layout, name, MADE.get(name.partition(":")[0], {}))
-    for name, task in tasks.items():
-        if task.actions and task.targets:
-            memory.get_status(task, tasks)
-            text = own.layout.record(name).read_text()
-            task.values = {"record": hashlib.sha256(text.encode()).hexdigest()}
-            task.save_extra_values()
-            memory.save_success(task)
-    memory.close()
-    return own.layout.config
+    text += "".join(CHROOT.format(number=number) for number in range(count - 1))
+    layout.config.write_text(text)
+    layout.lock.write_text(LOCK)
+    site = Site(layout, load.load(layout))
+    _results(layout, list(site.config.chroots))
+    tasks = TaskControl(list(generate_tasks("binmill", graph.build(site)))).tasks
+    names = [name for name, task in tasks.items() if task.actions and task.targets]
+    done = {name: RECORDS.get(name.partition(":")[0], {}) for name in names}
+    stub_site.record_as_done(site, done)
+    return layout.config
 
 
 def _results(layout: Layout, chroots: list[str]) -> None:
-    """What the made-up records name."""
+    """Make the directories that the records name."""
     for place in (
         layout.export("b" * 40),
         layout.seed(DIGEST),

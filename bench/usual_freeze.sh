@@ -1,7 +1,7 @@
 #!/bin/sh
-# The usual way to freeze a snapshot, as the guide has it: emerge-webrsync's steps (extract, rsync
-# over the work tree), then git. guide.sh WORKTREE ARCHIVE TAG; the signature is not checked, and
-# git does not pack in the background, which would disturb whatever is timed next.
+# The usual way to freeze a snapshot: the steps of emerge-webrsync (extract, rsync over the work
+# tree), then git. Usage: usual_freeze.sh WORKTREE ARCHIVE TAG. The signature is not checked. git
+# does not pack in the background: that would slow whatever is timed next.
 set -eu
 tree=$1 archive=$2 tag=$3
 [ -d "$tree/.git" ] || git init -q "$tree"
