@@ -14,7 +14,7 @@ help:
 	@echo "make test          all tests; those that this machine cannot run are listed"
 	@echo "make soak          the long tests: hundreds of kills at random moments (root)"
 	@echo "make lint          ruff and mypy"
-	@echo "make bench         benchmarks against the usual ways; tables, and JSON in bench/results (root)"
+	@echo "make bench         benchmarks against the usual ways; JSON in bench/results; QUICK=1: minutes (root)"
 	@echo "make setup         Debian packages, virtual environment, this project"
 	@echo "make lab-serve     the lab's mirror on 127.0.0.1:$(LAB_PORT), until Ctrl-C"
 	@echo "make lab-next-day  publish the second day's snapshot on the lab's mirror"
@@ -44,10 +44,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# On file systems of their own in an image; BENCH=snapshots runs one of them.
+# BENCH=snapshots runs one of them; QUICK=1 takes fewer pairs of smaller data: docs/benchmarks.md.
 bench: $(STAMP)
-	@command -v rsync >/dev/null || { echo "rsync is wanted for comparison: apt-get install rsync"; exit 1; }
-	$(BIN)/python -m bench $(BENCH)
+	@command -v rsync >/dev/null || { echo "benchmarks compare with rsync: apt-get install rsync"; exit 1; }
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(BENCH)
 
 lab-serve: $(STAMP)
 	@$(BIN)/python -m lab serve --port $(LAB_PORT)
