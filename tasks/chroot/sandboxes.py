@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.chroot import sandbox_plan
-from tasks.portage import etc_portage, keyring
+from tasks.portage import keyring
 from tasks.records import CHROOT, ETC, OVERLAY, SEED, TREE, Inputs, Key
 from tasks.site import Chroot
-from tasks.system.sandbox import Bind, Sandbox
+
+if TYPE_CHECKING:
+    from tasks.system.sandbox import Bind, Sandbox
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def own(
 
     Raises BinmillError where the generated /etc/portage was changed by hand.
     """
+    from tasks.portage import etc_portage
+
     record = inputs[ETC(chroot.name)]
     etc = chroot.layout.state / record.path
     etc_portage.vouched(etc, record.files)
@@ -90,6 +93,8 @@ def from_seed(
     `files` are those of its /etc/portage, by path; with `trusted`, its Portage accepts packages
     that this key signed.
     """
+    from tasks.portage import etc_portage
+
     etc = space / "etc"
     link = etc_portage.profile_link(chroot.site.config, chroot.name)
     etc_portage.write(files, link, etc, chroot.layout.trash)
@@ -117,6 +122,8 @@ def _plan(  # noqa: PLR0917
     space: Path,
     more: _More,
 ) -> Sandbox:
+    from tasks.chroot import sandbox_plan
+
     repos = repositories(chroot, inputs)
     proxies = chroot.site.proxies if more.network else {}
     return sandbox_plan.plan(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks.chroot import sandboxes
-from tasks.flow import fetching
 from tasks.flow.chroots import sweep
 from tasks.records import BINPKGS, CHROOT, BinpkgsRecord, Inputs, Key, plain
 from tasks.site import Chroot, identity
@@ -21,6 +20,7 @@ _PORTAGE = 250  # the uid and gid of `portage` in every Gentoo stage
 def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     """Build a chroot's package set with the real emerge and collect every package of it."""
     from tasks.builder import collect
+    from tasks.flow import fetching
     from tasks.portage import emerge, etc_portage
     from tasks.publish import sign
     from tasks.system.sandbox import Bind
