@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tasks.engine.difference import difference, masked
 
 CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [

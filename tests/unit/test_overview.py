@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tasks.engine.overview import disk, holder, overview
+from tasks.engine.status import screen
 
 from tasks import records
 from tasks.engine import runs
-from tasks.engine.overview import disk, holder, overview
-from tasks.engine.status import screen
 from tasks.layout import Layout
 from tasks.system.files import locked
 
