@@ -1,4 +1,4 @@
-"""`doit enter` on a small site, with and without a terminal: what is kept, what is said of it."""
+"""`doit enter` on a small site, with and without a terminal, and the manual changes it keeps."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tasks.chroot.sandboxes import own_keys
 from tasks.flow.binpkgs import build_key
 from tasks.layout import Layout
-from tasks.records import read, write
+from tasks.records import BINPKGS, CHROOT, ETC, BinpkgsRecord, ChrootRecord, load, reading, save
 from tasks.site import Site
 from tests.kit import stub_site
 from tests.kit.files import names
@@ -48,11 +49,15 @@ def site(entered: Site) -> Site:
     return entered
 
 
-def layers(layout: Layout, name: str = "java") -> list[str]:
-    return list(read(layout, f"chroot:{name}")["layers"])
+def record(layout: Layout, name: str = "java") -> ChrootRecord:
+    return load(layout, CHROOT(name))
 
 
-def test_what_was_done_by_hand_is_kept_and_said(site: Site) -> None:
+def layers(layout: Layout, name: str = "java") -> tuple[str, ...]:
+    return record(layout, name).layers
+
+
+def test_changes_are_kept_and_reported(site: Site) -> None:
     layout = site.layout
     clean = layers(layout)
     told = enter_sh(layout, "echo mine > /root/file; rm /etc/hosts; ln -s /etc /root/link")
@@ -65,8 +70,8 @@ def test_what_was_done_by_hand_is_kept_and_said(site: Site) -> None:
     )
     assert "java is touched by hand" in doit(layout, "mount:java", "mount:appliance")
     assert layers(layout)[1:] == clean
-    assert read(layout, "chroot:java")["touched"] == ["java"]
-    assert read(layout, "chroot:appliance")["touched"] == ["java"]
+    assert record(layout).modified == ("java",)
+    assert record(layout, "appliance").modified == ("java",)
     assert layers(layout, "appliance")[1:] == layers(layout)
     assert modified_chroots(layout) == ["appliance", "java"]
     assert enter_sh(layout, "cat /root/file; ls /etc", name="appliance").startswith("mine\n")
@@ -76,7 +81,7 @@ def test_what_was_done_by_hand_is_kept_and_said(site: Site) -> None:
     assert "nothing to do" in doit(layout, "mount:java", "mount:appliance")
 
 
-def test_the_way_back(site: Site) -> None:
+def test_reset_restores_the_records(site: Site) -> None:
     layout = site.layout
     clean = layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()
     enter_sh(layout, "echo mine > /root/file")
@@ -93,19 +98,23 @@ def test_the_way_back(site: Site) -> None:
     assert "nobody has touched java" in doit(layout, "enter", "java", "--reset")
 
 
-def test_a_build_of_it_does_not_pass_for_a_clean_one(site: Site) -> None:
-    layout = site.layout
-    write(layout, "binpkgs:base", {"set": "s", "packages": []})
-    clean = build_key(site, "java")
+def test_build_key_depends_on_manual_changes(site: Site) -> None:
+    layout, chroot = site.layout, site.chroot("java")
+
+    def key() -> str:
+        return build_key(chroot, reading(layout, (*own_keys(chroot), BINPKGS("base"))))
+
+    save(layout, BINPKGS("base"), BinpkgsRecord("s", ()))
+    clean = key()
     enter_sh(layout, "echo mine > /root/file")
     doit(layout, "mount:java")
-    mine = build_key(site, "java")
+    mine = key()
     enter_sh(layout, "echo another > /root/file")
     doit(layout, "mount:java")
-    assert len({clean, mine, build_key(site, "java")}) == 3
+    assert len({clean, mine, key()}) == 3
 
 
-def test_scratch_leaves_nothing(site: Site) -> None:
+def test_scratch_discards_changes(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, "true")
     before = sorted(str(path) for path in layout.state.rglob("*") if "logs" not in path.parts)
@@ -116,7 +125,7 @@ def test_scratch_leaves_nothing(site: Site) -> None:
     assert "nothing to do" in doit(layout, "mount:java")
 
 
-def test_who_only_looks_does_not_touch(site: Site) -> None:
+def test_looking_around_modifies_nothing(site: Site) -> None:
     layout = site.layout
     look = (
         "ls -lR / > /tmp/list; : > /var/tmp/y;"
@@ -141,7 +150,7 @@ CHANGES = {
 }
 
 
-def test_every_kind_of_change_is_kept(site: Site) -> None:
+def test_each_kind_of_change_is_kept(site: Site) -> None:
     each = "; ".join(f"{change}; {look}; echo" for change, look in CHANGES.items())
     done = enter_sh(site.layout, each)
     assert "touched by hand" in done
@@ -152,7 +161,7 @@ def test_every_kind_of_change_is_kept(site: Site) -> None:
     assert again.count("\n\n") >= 4
 
 
-def test_a_second_visit_goes_on_and_writes_no_committed_layer(site: Site) -> None:
+def test_second_session_continues_in_a_new_layer(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, "echo one > /root/one; rm /etc/hosts")
     first = layout.state / json.loads((layout.touched("java") / "layer.json").read_text())["layer"]
@@ -172,7 +181,7 @@ def test_a_second_visit_goes_on_and_writes_no_committed_layer(site: Site) -> Non
     assert len(layers(layout)) == 4
 
 
-def test_who_takes_it_all_back_has_not_touched(site: Site) -> None:
+def test_undone_changes_leave_no_mark(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, "mkdir /opt; : > /opt/x")
     assert modified_chroots(layout) == ["java"]
@@ -180,20 +189,20 @@ def test_who_takes_it_all_back_has_not_touched(site: Site) -> None:
     assert modified_chroots(layout) == []
 
 
-def test_a_change_below_derives_anew_without_it(site: Site) -> None:
+def test_change_below_drops_manual_changes(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, "echo mine > /root/file", name="appliance")
     doit(layout, "mount:appliance")
-    assert read(layout, "chroot:appliance")["touched"] == ["appliance"]
+    assert record(layout, "appliance").modified == ("appliance",)
     enter_sh(layout, "echo base > /root/base", name="java")
     assert "appliance is made anew, without what was done in it by hand" in (
         doit(layout, "mount:appliance")
     )
-    assert read(layout, "chroot:appliance")["touched"] == ["java"]
+    assert record(layout, "appliance").modified == ("java",)
     assert enter_sh(layout, "ls /root", "--scratch", name="appliance") == "base\n"
 
 
-def test_a_change_in_the_base_derives_again_at_every_depth(site: Site) -> None:
+def test_change_in_the_base_derives_every_stack_again(site: Site) -> None:
     layout = site.layout
     before = {name: layers(layout, name) for name in ("base", "java", "appliance")}
     enter_sh(layout, "echo base > /root/base", name="base")
@@ -205,14 +214,14 @@ def test_a_change_in_the_base_derives_again_at_every_depth(site: Site) -> None:
     assert "nothing to do" in doit(layout, "chroot:appliance")
 
 
-def test_a_failed_command_s_changes_are_kept_too(site: Site) -> None:
+def test_changes_of_a_failed_command_are_kept(site: Site) -> None:
     told = doit(site.layout, "enter", "java", "sh", "-c", ": > /root/x; exit 3", code=3)
     assert "touched by hand" in told
     assert modified_chroots(site.layout) == ["java"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_command_that_was_ended_leaves_nothing(site: Site, number: int) -> None:
+def test_changes_of_a_killed_command_are_discarded(site: Site, number: int) -> None:
     layout = site.layout
     with subprocess.Popen(
         [
@@ -238,14 +247,14 @@ def test_a_command_that_was_ended_leaves_nothing(site: Site, number: int) -> Non
     assert enter_sh(layout, "ls /root") == ""
 
 
-def test_words_of_a_command_are_its_own(site: Site) -> None:
+def test_arguments_of_the_command_are_passed_unchanged(site: Site) -> None:
     words = ["--scratch", "A=b", "-x", "--", "$(id)", "a b"]
     told = doit(site.layout, "enter", "java", "--", "sh", "-c", 'printf "%s|" "$@"', "sh", *words)
     assert told == "|".join([*words, ""])
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (("enter",), "there is no chroot ''"),
         (("enter", "jva"), "there is no chroot 'jva'"),
@@ -253,15 +262,17 @@ def test_words_of_a_command_are_its_own(site: Site) -> None:
         (("enter", "java", "--reset", "ls"), "--reset takes neither"),
     ],
 )
-def test_wrong_words(site: Site, words: tuple[str, ...], said: str) -> None:
+def test_wrong_arguments_are_refused_with_usage(
+    site: Site, words: tuple[str, ...], sentence: str
+) -> None:
     told = doit(site.layout, *words, code=1)
-    assert said in told
+    assert sentence in told
     assert "doit enter NAME [--scratch | --reset] [-- COMMAND]" in told
 
 
-def test_a_file_in_the_generated_directory_is_reported(site: Site) -> None:
+def test_modified_etc_portage_is_reported(site: Site) -> None:
     layout = site.layout
-    folder = layout.state / read(layout, "etc:java")["path"]
+    folder = layout.state / load(layout, ETC("java")).path
     (folder / "package.mask").write_text("dev-libs/mine\n")
     assert "package.mask was added, deleted or modified by hand" in (
         doit(layout, "enter", "java", "--", "true", code=1)
@@ -271,7 +282,7 @@ def test_a_file_in_the_generated_directory_is_reported(site: Site) -> None:
     doit(layout, "enter", "java", "--", "true")
 
 
-def test_a_profile_that_does_not_exist(site: Site) -> None:
+def test_missing_profile_is_reported(site: Site) -> None:
     layout = site.layout
     layout.config.write_text(
         stub_site.CONFIG.replace('profile = "default"', 'profile = "nosuch/23.0"')
@@ -281,7 +292,7 @@ def test_a_profile_that_does_not_exist(site: Site) -> None:
     )
 
 
-def test_a_damaged_mark_says_the_way_out(site: Site) -> None:
+def test_damaged_mark_is_reported_with_advice(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, ": > /root/x")
     (layout.touched("java") / "layer.json").write_text("{")
@@ -379,12 +390,12 @@ def test_job_control_at_a_terminal(site: Site) -> None:
     assert modified_chroots(site.layout) == []  # no history was written either
 
 
-def test_a_command_at_a_terminal(site: Site) -> None:
+def test_command_at_a_terminal_has_it(site: Site) -> None:
     with at_a_terminal(site.layout, "java", "--", "sh", "-c", "test -t 1 && exit 9") as person:
         assert person.code() == 9
 
 
-def test_the_work_of_a_shell_whose_terminal_went_away_is_kept(site: Site) -> None:
+def test_changes_of_a_shell_are_kept_when_its_terminal_disappears(site: Site) -> None:
     with at_a_terminal(site.layout, "java") as person:
         person.sees("[java]")
         person.types("echo mine > /root/file; echo do''ne\r")
@@ -394,7 +405,7 @@ def test_the_work_of_a_shell_whose_terminal_went_away_is_kept(site: Site) -> Non
     assert enter_sh(site.layout, "cat /root/file", "--scratch") == "mine\n"
 
 
-def test_two_at_once(site: Site) -> None:
+def test_second_session_at_once_is_refused(site: Site) -> None:
     with at_a_terminal(site.layout, "java") as person:
         person.sees("[java]")
         told = doit(site.layout, "enter", "java", "--", "true", code=1)

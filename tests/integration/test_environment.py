@@ -1,4 +1,4 @@
-"""What a command in a chroot sees is what docs/sandbox.md says, whatever the caller has."""
+"""The mounts and the environment in a chroot are those of docs/sandbox.md, whoever calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tasks.chroot import sandbox_plan
 from tasks.layout import Layout
-from tasks.records import read
+from tasks.records import MOUNT, TREE, MountRecord, load
 from tasks.system.sandbox import run, workspace
 from tests.kit import stub_site
 from tests.kit.project import PROJECT
@@ -83,6 +83,15 @@ def doit(layout: Layout, more: dict[bytes, bytes], *words: str) -> bytes:
     return done.stdout
 
 
+def record(layout: Layout) -> MountRecord:
+    return load(layout, MOUNT("java"))
+
+
+def inside(layout: Layout) -> dict[str, str]:
+    """The environment that mount:java saw."""
+    return dict(line.split("=", 1) for line in record(layout).environment)
+
+
 def rows(title: str) -> Iterator[tuple[list[str], str]]:
     """The first table below a heading of docs/sandbox.md: names in backquotes, second column."""
     section = DOCUMENTED.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
@@ -90,16 +99,16 @@ def rows(title: str) -> Iterator[tuple[list[str], str]]:
         yield re.findall(r"`([^`]+)`", line[0]), line[1]
 
 
-def test_a_hostile_caller_changes_nothing(layout: Layout) -> None:
-    clean = read(layout, "mount:java")
+def test_hostile_environment_of_the_caller_changes_nothing(layout: Layout) -> None:
+    clean = record(layout)
     layout.record("mount:java").unlink()
     assert b"sesame" not in doit(layout, HOSTILE, "mount:java")
-    assert read(layout, "mount:java") == clean
+    assert record(layout) == clean
     assert "nothing to do" in doit(layout, {}, "mount:java").decode()
 
 
-def test_nothing_of_it_is_anywhere_inside(layout: Layout) -> None:
-    """Neither in the first process nor in a shell, which would obey some of it."""
+def test_environment_of_the_caller_is_nowhere_inside(layout: Layout) -> None:
+    """Neither in the first process nor in a shell, which would interpret some of it."""
     script = "cat /proc/1/environ /proc/1/cmdline; env; ls /; set"
     for shell in ("sh", "bash"):
         seen = doit(layout, HOSTILE, "enter", "java", "--scratch", "--", shell, "-c", script)
@@ -108,41 +117,40 @@ def test_nothing_of_it_is_anywhere_inside(layout: Layout) -> None:
         assert b"Kiritimati" not in seen
 
 
-def test_enter_adds_exactly_its_own(layout: Layout) -> None:
+def test_enter_adds_three_variables(layout: Layout) -> None:
     hostile = {**HOSTILE, b"TERM": b"vt220"}
     printed = doit(layout, hostile, "enter", "java", "--scratch", "--", "env", "-0")
     found = dict(line.split("=", 1) for line in printed.decode().split("\0") if line)
-    of_record = dict(line.split("=", 1) for line in read(layout, "mount:java")["environment"])
-    assert found == {**of_record, "TERM": "vt220", "PS1": "[java] \\w \\$ ", "HISTFILE": ""}
+    assert found == {**inside(layout), "TERM": "vt220", "PS1": "[java] \\w \\$ ", "HISTFILE": ""}
 
 
-def test_every_variable_is_documented_with_its_value(layout: Layout) -> None:
-    told = dict((names[0], value) for names, value in rows("The environment"))  # noqa: C402
-    found = dict(line.split("=", 1) for line in read(layout, "mount:java")["environment"])
+def test_variable_is_documented_with_its_value(layout: Layout) -> None:
+    documented = dict((names[0], value) for names, value in rows("The environment"))  # noqa: C402
+    found = inside(layout)
     for name, value in found.items():
-        assert name in told
-        assert f"`{value}`" in told[name] or name == "SOURCE_DATE_EPOCH"
-    assert found["SOURCE_DATE_EPOCH"] == str(stub_site.RECORDS["tree"]["timestamp"])
-    assert told.keys() - found.keys() == {"MAKEOPTS", "PS1", "HISTFILE"}
-    assert sandbox_plan.ENVIRONMENT.keys() <= told.keys()
+        assert name in documented
+        assert f"`{value}`" in documented[name] or name == "SOURCE_DATE_EPOCH"
+    assert found["SOURCE_DATE_EPOCH"] == str(stub_site.RECORDS[TREE()].timestamp)
+    assert documented.keys() - found.keys() == {"MAKEOPTS", "PS1", "HISTFILE"}
+    assert sandbox_plan.ENVIRONMENT.keys() <= documented.keys()
 
 
-def test_every_mount_is_documented_with_its_options(layout: Layout) -> None:
+def test_mount_is_documented_with_its_options(layout: Layout) -> None:
     lines = DOCUMENTED.partition("\n## The mount table\n")[2].partition("\n### ")[0].splitlines()
-    told = {}
+    documented = {}
     for line in (line for line in lines if line.startswith("| `/")):
         _, at, _, options, *_ = (cell.strip() for cell in line.split("|"))
         for name in re.findall(r"`([^`]+)`", at):
-            told[name] = sorted(options.replace("*", "").split(", "))
-    told["/var/db/repos/gentoo"] = told.pop("/var/db/repos/TREE")
-    found = {m["at"]: sorted(m["options"].split(",")) for m in read(layout, "mount:java")["mounts"]}
-    assert told.pop("/etc/resolv.conf") == ["nodev", "nosuid", "ro"]  # only where there is network
-    del told["/var/db/repos/OVERLAY"]
-    assert found == told
+            documented[name] = sorted(options.replace("*", "").split(", "))
+    documented["/var/db/repos/gentoo"] = documented.pop("/var/db/repos/TREE")
+    found = {mount.at: sorted(mount.options.split(",")) for mount in record(layout).mounts}
+    assert documented.pop("/etc/resolv.conf") == ["nodev", "nosuid", "ro"]  # with network only
+    del documented["/var/db/repos/OVERLAY"]
+    assert found == documented
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "link to a link"])
-def test_the_resolver_is_the_host_s_of_this_moment(
+def test_resolver_is_the_present_one_of_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     real = tmp_path / "stub-resolv.conf"
@@ -154,20 +162,20 @@ def test_the_resolver_is_the_host_s_of_this_moment(
     monkeypatch.setattr(sandbox_plan, "RESOLVER", str(named))
     seed = stub_site.copy_programs(tmp_path / "seed")
     for address in ("192.0.2.1", "192.0.2.2"):
-        fresh = tmp_path / "fresh"  # as those who write it do: a new file under its name
+        fresh = tmp_path / "fresh"  # as resolvconf does: a new file is renamed
         fresh.write_text(f"nameserver {address}\n")
         fresh.rename(real)
         with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:
-            inside = sandbox_plan.plan(
+            plan = sandbox_plan.plan(
                 "box", [seed], space, repos={}, etc=None, timestamp=1, network=True
             )
-            assert run(inside, ["cat", "/etc/resolv.conf"]).stdout == f"nameserver {address}\n"
-            assert run(inside, ["sh", "-c", ": > /etc/resolv.conf"], check=False).returncode != 0
+            assert run(plan, ["cat", "/etc/resolv.conf"]).stdout == f"nameserver {address}\n"
+            assert run(plan, ["sh", "-c", ": > /etc/resolv.conf"], check=False).returncode != 0
         assert real.read_text() == f"nameserver {address}\n"
 
 
 @pytest.mark.parametrize("kind", ["missing", "dangling", "folder"])
-def test_a_host_without_a_resolver_mounts_none(
+def test_host_without_a_resolver_mounts_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     named = tmp_path / "resolv.conf"
@@ -176,12 +184,12 @@ def test_a_host_without_a_resolver_mounts_none(
     elif kind == "folder":
         named.mkdir()
     monkeypatch.setattr(sandbox_plan, "RESOLVER", str(named))
-    inside = sandbox_plan.plan("box", [], tmp_path, repos={}, etc=None, timestamp=1, network=True)
-    assert inside.binds == ()
+    plan = sandbox_plan.plan("box", [], tmp_path, repos={}, etc=None, timestamp=1, network=True)
+    assert plan.binds == ()
 
 
-def test_names_and_time_do_not_depend_on_the_host(layout: Layout) -> None:
-    told = doit(
+def test_names_do_not_depend_on_the_host(layout: Layout) -> None:
+    printed = doit(
         layout,
         HOSTILE,
         "enter",
@@ -192,4 +200,4 @@ def test_names_and_time_do_not_depend_on_the_host(layout: Layout) -> None:
         "-c",
         "cat /etc/hosts /etc/binmill-chroot",
     ).decode()
-    assert told == "127.0.0.1 localhost java\n::1 localhost\nbase > java\n"
+    assert printed == "127.0.0.1 localhost java\n::1 localhost\nbase > java\n"

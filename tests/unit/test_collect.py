@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tasks.builder.collect import collect
+from tasks.builder.collect import collect, identify
+from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
+from tasks.system.files import sha512
 from tests.kit.files import names
 from tests.kit.packages import VALUES, gpkg
 from tests.kit.refused import refused
@@ -40,8 +41,12 @@ class Build:
         path = self.pkgdir / f"app-misc/{name}/{name}-{version}-{build_id}.gpkg.tar"
         return gpkg(path, values=values)
 
-    def collect(self) -> dict[str, Any]:
+    def collect(self) -> tuple[Package, ...]:
         return collect(self.entries, self.pkgdir, self.place / "sets", self.place / "trash")
+
+    def folder(self, packages: tuple[Package, ...]) -> Path:
+        """The directory of a collected set."""
+        return self.place / "sets" / identify(packages)
 
 
 @pytest.fixture
@@ -54,8 +59,7 @@ def test_set_has_no_password_of_a_mirror(build: Build) -> None:
     build.package()
     head = "PACKAGES: 1\nGENTOO_MIRRORS: http://me:sesame@mirror.example\nTIMESTAMP: 5\n\n"
     (build.pkgdir / "Packages").write_text(head + "CPV: app-misc/hello-2.10-r1\n\n")
-    made = build.collect()
-    text = (build.place / "sets" / made["set"] / "Packages").read_text()
+    text = (build.folder(build.collect()) / "Packages").read_text()
     assert text == "PACKAGES: 1\nTIMESTAMP: 5\n\nCPV: app-misc/hello-2.10-r1\n\n"
 
 
@@ -63,21 +67,22 @@ def test_set_has_the_installed_packages_and_no_others(build: Build) -> None:
     source = build.package()
     build.package("alpha", "1", "12")
     gpkg(build.pkgdir / "app-misc/other/other-1-1.gpkg.tar")  # built, but not of the set
-    made = build.collect()
-    assert [p["cpv"] for p in made["packages"]] == ["app-misc/alpha-1", "app-misc/hello-2.10-r1"]
-    hello = made["packages"][1]
-    assert (hello["path"], hello["build_id"], hello["slot"], hello["use"], hello["repo"]) == (
-        PATH,
-        3,
-        "0",
-        "amd64 nls",
-        "gentoo",
+    packages = build.collect()
+    assert [p.cpv for p in packages] == ["app-misc/alpha-1", "app-misc/hello-2.10-r1"]
+    assert packages[1] == Package(
+        cpv="app-misc/hello-2.10-r1",
+        build_id=3,
+        slot="0",
+        use="amd64 nls",
+        repo="gentoo",
+        path=PATH,
+        size=source.stat().st_size,
+        sha512=sha512(source),
     )
-    folder = build.place / "sets" / made["set"]
-    assert names(build.place / "sets") == [made["set"]]
+    folder = build.folder(packages)
+    assert names(build.place / "sets") == [folder.name]
     assert names(folder) == ["Packages", "app-misc"]
     assert (folder / PATH).read_bytes() == source.read_bytes()
-    assert hello["size"] == source.stat().st_size
     assert names(folder / "app-misc") == ["alpha", "hello"]
 
 
@@ -93,9 +98,10 @@ def test_set_is_named_after_its_content(build: Build) -> None:
         values={**VALUES, "PF": "a-1", "BUILD_ID": "1", "USE": "x"},
     )
     second = build.collect()
-    assert second["set"] != first["set"]
     assert other.exists()
-    assert names(build.place / "sets") == sorted([first["set"], second["set"]])
+    folders = {build.folder(first).name, build.folder(second).name}
+    assert len(folders) == 2
+    assert names(build.place / "sets") == sorted(folders)
 
 
 def test_installed_package_that_was_not_packed_is_an_error(build: Build) -> None:
@@ -183,5 +189,4 @@ def test_build_id_that_is_missing_or_a_link_is_refused(build: Build) -> None:
 def test_leftovers_of_an_earlier_run_are_not_collected(build: Build) -> None:
     (build.place / "sets" / ".incoming" / "left").mkdir(parents=True)
     build.package()
-    made = build.collect()
-    assert names(build.place / "sets" / made["set"]) == ["Packages", "app-misc"]
+    assert names(build.folder(build.collect())) == ["Packages", "app-misc"]

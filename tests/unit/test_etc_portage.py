@@ -16,9 +16,10 @@ import pytest
 
 from tasks.config.tables import Config
 from tasks.errors import BinmillError
-from tasks.flow.etc import etc
+from tasks.flow.etc import generate
 from tasks.layout import Layout
 from tasks.portage import etc_portage
+from tasks.records import EtcRecord, reading
 from tasks.site import Site, identity
 from tests.kit.configs import three_chroots_with
 from tests.kit.files import names
@@ -308,15 +309,20 @@ def test_write_is_one_step_and_once(tmp_path: Path) -> None:
 
 def test_other_mirrors_change_no_record(layout: Layout) -> None:
     """Mirrors do not affect what is built: the record is the same, make.conf is updated."""
+
+    def etc(*changes: tuple[str, Any]) -> EtcRecord:
+        chroot = Site(layout, config(*changes)).chroot("java")
+        return generate(chroot, reading(layout, ()))
+
     old = ("mirrors.local", ["http://local.example"])
-    before = etc(Site(layout, config(old)), "java")
-    made = layout.state / before["path"]
+    before = etc(old)
+    made = layout.state / before.path
     assert "local http://local.example" in (made / "mirrors").read_text()
     new = ("mirrors.gentoo", ["http://new.example"])
-    assert etc(Site(layout, config(new)), "java") == before
+    assert etc(new) == before
     assert not (made / "mirrors").exists()
     assert 'GENTOO_MIRRORS="http://new.example"' in (made / "make.conf").read_text()
-    assert etc(Site(layout, config(new, ("chroots.java.use", ["x"]))), "java") != before
-    assert etc(Site(layout, config(old)), "java") == before
+    assert etc(new, ("chroots.java.use", ["x"])) != before
+    assert etc(old) == before
     assert "local http://local.example" in (made / "mirrors").read_text()
     assert 'GENTOO_MIRRORS="https://mirror.example/gentoo"' in (made / "make.conf").read_text()
