@@ -33,16 +33,16 @@ pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
 @pytest.fixture(scope="module")
 def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
-    """A site whose chroots have been entered, and a copy of it as it is then."""
-    made = stub_site.create(tmp_path_factory.mktemp("enter") / "site")
-    doit(made.layout, "mount:base", "mount:java", "mount:appliance")
-    subprocess.run(["cp", "-a", made.layout.site, made.layout.site.with_name("kept")], check=True)
-    return made
+    """A site whose chroots are mounted, and a copy of it in that state."""
+    site = stub_site.create(tmp_path_factory.mktemp("enter") / "site")
+    doit(site.layout, "mount:base", "mount:java", "mount:appliance")
+    subprocess.run(["cp", "-a", site.layout.site, site.layout.site.with_name("kept")], check=True)
+    return site
 
 
 @pytest.fixture
 def site(entered: Site) -> Site:
-    """The same at the same place, whatever was done there before."""
+    """That site in its first state, at the same place."""
     place = entered.layout.site
     subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
     subprocess.run(["cp", "-a", place.with_name("kept"), place], check=True)
@@ -60,15 +60,13 @@ def layers(layout: Layout, name: str = "java") -> tuple[str, ...]:
 def test_changes_are_kept_and_reported(site: Site) -> None:
     layout = site.layout
     clean = layers(layout)
-    told = enter_sh(layout, "echo mine > /root/file; rm /etc/hosts; ln -s /etc /root/link")
-    assert "touched by hand" in told
-    assert "doit enter java --reset" in told
+    printed = enter_sh(layout, "echo mine > /root/file; rm /etc/hosts; ln -s /etc /root/link")
+    assert "modified by hand" in printed
+    assert "doit enter java --reset" in printed
     assert modified_chroots(layout) == ["java"]
-    assert "touched by hand" in doit(layout, "status")
-    assert doit(layout, "why", "mount:java").startswith(
-        "chroot:java: somebody has changed java by hand"
-    )
-    assert "java is touched by hand" in doit(layout, "mount:java", "mount:appliance")
+    assert "modified by hand" in doit(layout, "status")
+    assert doit(layout, "why", "mount:java").startswith("chroot:java: java was changed by hand")
+    assert "java contains manual changes" in doit(layout, "mount:java", "mount:appliance")
     assert layers(layout)[1:] == clean
     assert record(layout).modified == ("java",)
     assert record(layout, "appliance").modified == ("java",)
@@ -87,15 +85,15 @@ def test_reset_restores_the_records(site: Site) -> None:
     enter_sh(layout, "echo mine > /root/file")
     doit(layout, "mount:java")
     assert layout.record("chroot:java").read_text() != clean[0]
-    assert "thrown away" in doit(layout, "enter", "java", "--reset")
-    assert modified_chroots(layout) == ["java"]  # what the next run builds on is still that
+    assert "are discarded" in doit(layout, "enter", "java", "--reset")
+    assert modified_chroots(layout) == ["java"]  # its record still is, until the next run
     doit(layout, "mount:java")
     assert modified_chroots(layout) == []
     assert (layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()) == (
         clean
     )
     assert enter_sh(layout, "ls /root") == ""
-    assert "nobody has touched java" in doit(layout, "enter", "java", "--reset")
+    assert "java has no manual changes" in doit(layout, "enter", "java", "--reset")
 
 
 def test_build_key_depends_on_manual_changes(site: Site) -> None:
@@ -152,12 +150,12 @@ CHANGES = {
 
 def test_each_kind_of_change_is_kept(site: Site) -> None:
     each = "; ".join(f"{change}; {look}; echo" for change, look in CHANGES.items())
-    done = enter_sh(site.layout, each)
-    assert "touched by hand" in done
+    printed = enter_sh(site.layout, each)
+    assert "modified by hand" in printed
     again = enter_sh(
         site.layout, "; ".join(f"{look}; echo" for look in CHANGES.values()), "--scratch"
     )
-    assert again == done.partition("chroot java is touched")[0]
+    assert again == printed.partition("chroot java is modified")[0]
     assert again.count("\n\n") >= 4
 
 
@@ -195,9 +193,7 @@ def test_change_below_drops_manual_changes(site: Site) -> None:
     doit(layout, "mount:appliance")
     assert record(layout, "appliance").modified == ("appliance",)
     enter_sh(layout, "echo base > /root/base", name="java")
-    assert "appliance is made anew, without what was done in it by hand" in (
-        doit(layout, "mount:appliance")
-    )
+    assert "appliance is rebuilt without its manual changes" in doit(layout, "mount:appliance")
     assert record(layout, "appliance").modified == ("java",)
     assert enter_sh(layout, "ls /root", "--scratch", name="appliance") == "base\n"
 
@@ -215,8 +211,8 @@ def test_change_in_the_base_derives_every_stack_again(site: Site) -> None:
 
 
 def test_changes_of_a_failed_command_are_kept(site: Site) -> None:
-    told = doit(site.layout, "enter", "java", "sh", "-c", ": > /root/x; exit 3", code=3)
-    assert "touched by hand" in told
+    printed = doit(site.layout, "enter", "java", "sh", "-c", ": > /root/x; exit 3", code=3)
+    assert "modified by hand" in printed
     assert modified_chroots(site.layout) == ["java"]
 
 
@@ -249,34 +245,41 @@ def test_changes_of_a_killed_command_are_discarded(site: Site, number: int) -> N
 
 def test_arguments_of_the_command_are_passed_unchanged(site: Site) -> None:
     words = ["--scratch", "A=b", "-x", "--", "$(id)", "a b"]
-    told = doit(site.layout, "enter", "java", "--", "sh", "-c", 'printf "%s|" "$@"', "sh", *words)
-    assert told == "|".join([*words, ""])
+    printed = doit(
+        site.layout, "enter", "java", "--", "sh", "-c", 'printf "%s|" "$@"', "sh", *words
+    )
+    assert printed == "|".join([*words, ""])
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("enter",), "there is no chroot ''"),
-        (("enter", "jva"), "there is no chroot 'jva'"),
-        (("enter", "java", "--scrach"), "unrecognized arguments: --scrach"),
-        (("enter", "java", "--reset", "ls"), "--reset takes neither"),
+        ((), "required: NAME"),
+        (("java", "--scrach"), "unrecognized arguments: --scrach"),
+        (("java", "--reset", "ls"), "--reset takes neither"),
     ],
 )
 def test_wrong_arguments_are_refused_with_usage(
     site: Site, words: tuple[str, ...], sentence: str
 ) -> None:
-    told = doit(site.layout, *words, code=1)
-    assert sentence in told
-    assert "doit enter NAME [--scratch | --reset] [-- COMMAND]" in told
+    printed = doit(site.layout, "enter", *words, code=3)
+    assert sentence in printed
+    assert "doit enter NAME [--scratch | --reset] [-- COMMAND]" in printed
+
+
+def test_unknown_chroot_is_refused_with_the_known_ones(site: Site) -> None:
+    printed = doit(site.layout, "enter", "jva", code=1)
+    assert "[chroot-unknown]" in printed
+    assert "base, java, appliance" in printed
 
 
 def test_modified_etc_portage_is_reported(site: Site) -> None:
     layout = site.layout
     folder = layout.state / load(layout, ETC("java")).path
     (folder / "package.mask").write_text("dev-libs/mine\n")
-    assert "package.mask was added, deleted or modified by hand" in (
-        doit(layout, "enter", "java", "--", "true", code=1)
-    )
+    printed = doit(layout, "enter", "java", "--", "true", code=1)
+    assert "package.mask" in printed
+    assert "[etc-modified]" in printed
     assert (folder / "package.mask").read_text() == "dev-libs/mine\n"
     (folder / "package.mask").unlink()
     doit(layout, "enter", "java", "--", "true")
@@ -287,24 +290,24 @@ def test_missing_profile_is_reported(site: Site) -> None:
     layout.config.write_text(
         stub_site.CONFIG.replace('profile = "default"', 'profile = "nosuch/23.0"')
     )
-    assert "[chroots.java] profile: 'nosuch/23.0' is not in the tree" in (
-        doit(layout, "mount:java", code=1)
-    )
+    printed = doit(layout, "mount:java", code=1)
+    assert "nosuch/23.0" in printed
+    assert "[chroot-profile-missing]" in printed
 
 
 def test_damaged_mark_is_reported_with_advice(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, ": > /root/x")
     (layout.touched("java") / "layer.json").write_text("{")
-    assert "next: throw away what was done by hand: doit enter java --reset" in (
-        doit(layout, "mount:java", code=1)
-    )
+    printed = doit(layout, "mount:java", code=1)
+    assert "[manual-mark-damaged]" in printed
+    assert "doit enter java --reset" in printed
     doit(layout, "enter", "java", "--reset")
     doit(layout, "mount:java")
 
 
 class Terminal:
-    """A person at a terminal: types, reads what is on the screen."""
+    """A terminal with doit in it: sends keys, and reads the screen."""
 
     def __init__(self, layout: Layout, *words: str) -> None:
         self.outside, inside = pty.openpty()
@@ -324,7 +327,7 @@ class Terminal:
         fcntl.ioctl(self.outside, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def sees(self, text: str, seconds: float = 30.0) -> None:
-        """Wait until the text is on the screen; what follows it is looked at next time."""
+        """Wait until the text is on the screen; the next call continues behind it."""
         until = time.monotonic() + seconds
         while text not in self.screen:
             left = until - time.monotonic()
@@ -360,56 +363,56 @@ def at_a_terminal(layout: Layout, *words: str) -> Iterator[Terminal]:
 
 
 def test_job_control_at_a_terminal(site: Site) -> None:
-    with at_a_terminal(site.layout, "java") as person:
-        person.sees("what you change here is kept")
-        person.sees("[java] ~ # ")
-        person.types("stty size; ls -d $PWD; echo $$-$TERM-$HISTFILE-\r")
-        person.sees("40 100")
-        person.sees("/root")
-        person.sees("-vt100--")
-        person.resize(50, 132)
-        person.types("sleep 0.2; stty size\r")
-        person.sees("50 132")
-        person.types("sleep 600\r")
-        person.sees("sleep 600")
+    with at_a_terminal(site.layout, "java") as terminal:
+        terminal.sees("your changes are kept")
+        terminal.sees("[java] ~ # ")
+        terminal.types("stty size; ls -d $PWD; echo $$-$TERM-$HISTFILE-\r")
+        terminal.sees("40 100")
+        terminal.sees("/root")
+        terminal.sees("-vt100--")
+        terminal.resize(50, 132)
+        terminal.types("sleep 0.2; stty size\r")
+        terminal.sees("50 132")
+        terminal.types("sleep 600\r")
+        terminal.sees("sleep 600")
         time.sleep(0.3)
-        person.types("\x1a")  # Ctrl-Z
-        person.sees("Stopped")
-        person.types("jobs; bg; echo now $(jobs -r | cat)\r")
-        person.sees("Stopped")
-        person.sees("now [1]+ Running")
-        person.types("fg\r")
-        person.sees("fg\r\nsleep 600")
+        terminal.types("\x1a")  # Ctrl-Z
+        terminal.sees("Stopped")
+        terminal.types("jobs; bg; echo now $(jobs -r | cat)\r")
+        terminal.sees("Stopped")
+        terminal.sees("now [1]+ Running")
+        terminal.types("fg\r")
+        terminal.sees("fg\r\nsleep 600")
         time.sleep(0.3)
-        person.types("\x03")  # Ctrl-C
-        person.sees("[java]")
-        person.types("echo it was $?\r")
-        person.sees("it was 130")
-        person.types("exit 7\r")
-        assert person.code() == 7
+        terminal.types("\x03")  # Ctrl-C
+        terminal.sees("[java]")
+        terminal.types("echo it was $?\r")
+        terminal.sees("it was 130")
+        terminal.types("exit 7\r")
+        assert terminal.code() == 7
     assert modified_chroots(site.layout) == []  # no history was written either
 
 
 def test_command_at_a_terminal_has_it(site: Site) -> None:
-    with at_a_terminal(site.layout, "java", "--", "sh", "-c", "test -t 1 && exit 9") as person:
-        assert person.code() == 9
+    with at_a_terminal(site.layout, "java", "--", "sh", "-c", "test -t 1 && exit 9") as terminal:
+        assert terminal.code() == 9
 
 
 def test_changes_of_a_shell_are_kept_when_its_terminal_disappears(site: Site) -> None:
-    with at_a_terminal(site.layout, "java") as person:
-        person.sees("[java]")
-        person.types("echo mine > /root/file; echo do''ne\r")
-        person.sees("done")
-        person.hang_up()
+    with at_a_terminal(site.layout, "java") as terminal:
+        terminal.sees("[java]")
+        terminal.types("echo mine > /root/file; echo do''ne\r")
+        terminal.sees("done")
+        terminal.hang_up()
     assert modified_chroots(site.layout) == ["java"]
     assert enter_sh(site.layout, "cat /root/file", "--scratch") == "mine\n"
 
 
 def test_second_session_at_once_is_refused(site: Site) -> None:
-    with at_a_terminal(site.layout, "java") as person:
-        person.sees("[java]")
-        told = doit(site.layout, "enter", "java", "--", "true", code=1)
-        assert "a shell in java is in the hands of another run" in told
-        person.types("exit\r")
-        assert person.code() == 0
+    with at_a_terminal(site.layout, "java") as terminal:
+        terminal.sees("[java]")
+        printed = doit(site.layout, "enter", "java", "--", "true", code=1)
+        assert "a shell in java" in printed
+        terminal.types("exit\r")
+        assert terminal.code() == 0
     doit(site.layout, "enter", "java", "--", "true")

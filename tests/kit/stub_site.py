@@ -158,4 +158,4 @@ def enter_sh(layout: Layout, script: str, *options: str, name: str = "java") -> 
 
 def modified_chroots(layout: Layout) -> list[str]:
     status = json.loads(doit(layout, "status", "--json"))
-    return sorted(name for name, chroot in status["chroots"].items() if chroot["touched"])
+    return sorted(name for name, chroot in status["chroots"].items() if chroot["modified"])
