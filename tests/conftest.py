@@ -98,9 +98,3 @@ def needs_sandbox(needs_root: None, tmp_path_factory: pytest.TempPathFactory) ->
     )
     if probe.returncode != 0:
         pytest.skip(f"needs namespaces and overlayfs: {probe.stderr.strip()}")
-
-
-@pytest.fixture
-def environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """system.git.bare drops GIT_* variables from the environment; other tests get theirs back."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())

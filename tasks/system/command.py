@@ -14,6 +14,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,18 +126,15 @@ def started(
     leave processes of its own behind, and ends them when it is told. With `family` all that it has
     started is killed then, too.
 
-    `env` replaces the caller's environment; it shows in the process list, so no secret goes
-    there.
+    `env` replaces the caller's environment.
     """
     program = locate(str(argv[0]))
-    lifeline = locate("setpriv")
-    arguments = ["--pdeathsig", orphaned, "--"]
-    if env is not None:  # plumbum would add its own environment; env(1) starts from nothing
-        arguments += [locate("env"), "-i", *(f"{name}={value}" for name, value in env.items())]
+    arguments: list[str | os.PathLike[str]] = ["--pdeathsig", orphaned, "--"]
     with _watched() if family else contextlib.nullcontext(((), ())) as (watcher, pipe):
         arguments += [*watcher, program, *(str(a) for a in argv[1:])]
-        process: subprocess.Popen[bytes] = _plumbum()[lifeline][arguments].popen(
+        process: subprocess.Popen[bytes] = _command()(locate("setpriv"))[arguments].popen(
             cwd=str(cwd) if cwd else None,
+            env=dict(os.environ if env is None else env),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -219,14 +217,19 @@ def require_root(work: str) -> None:
         )
 
 
-def _plumbum() -> Any:
+@cache
+def _command() -> Any:
+    """The class of plumbum's commands, with nothing in its environment but what it is given."""
     # plumbum costs 60 ms to import; `doit list` must not pay for it
-    from plumbum import local
+    from plumbum.machines.local import LocalCommand, LocalMachine
 
-    # plumbum remembers the environment of its import and adds it to every program's
-    local.env.clear()
-    local.env.update(os.environ)
-    return local
+    class Machine(LocalMachine):  # type: ignore[misc]
+        env: Mapping[str, str] = {}  # plumbum's own is a copy of os.environ, and has a PATH always
+
+    class Command(LocalCommand):  # type: ignore[misc]
+        machine = Machine()
+
+    return Command
 
 
 def _words(argv: Sequence[Argument]) -> str:

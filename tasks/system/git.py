@@ -14,15 +14,18 @@ import os
 import re
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import BinmillError, CommandFailed
 from tasks.messages import Field
 from tasks.system.command import locate, run
 from tasks.system.files import sync_folder, write_atomic
+from tasks.system.proxy import variables
+from tasks.text import printable, without_password
 
 if TYPE_CHECKING:
     from git import Repo
@@ -42,62 +45,81 @@ _UNREADABLE = re.compile(
 
 
 def bare(path: Path) -> Repo:
-    """Open a bare repository of ours, making it where there is none."""
-    _forget()
-    # GitPython looks for git when it is imported, and would end in a traceback without one
-    os.environ["GIT_PYTHON_GIT_EXECUTABLE"] = locate("git")
-    from git import Repo
-
+    """Open a bare repository of ours; creates it where there is none."""
+    repository = _repository_class()
     if not (path / "HEAD").exists():
         _init(path)
-    if path.stat().st_uid != os.geteuid():
+    owner = path.stat().st_uid
+    if owner != os.geteuid():
         # git would refuse with "dubious ownership", deep inside some later command
-        raise BinmillError(
-            f"{path} belongs to another user (uid {path.stat().st_uid})",
-            f"work on a site as one user; as root: chown -R root: {path}",
-        )
+        raise BinmillError("repository-of-another-user", path=path, uid=owner)
     if not (path / "info" / "attributes").exists():
         write_atomic(path / "info" / "attributes", _ATTRIBUTES)
     with explained("repository-not-opened", path, path=path):
-        repo = Repo(path, expand_vars=False)
-    # by name: GitPython expands variables in the directory where it starts git, and where there is
-    # none, starts it in the caller's, which may be in a repository of somebody else
-    repo.git.update_environment(GIT_DIR=str(path), **_hardened())
-    return repo
+        return repository(path)
+
+
+@cache
+def _repository_class() -> Callable[[Path], Repo]:
+    """Import GitPython; returns its Repo without what it reads from the caller's environment."""
+    locate("git")  # else the import would end in a traceback
+    from git import Git, Repo
+    from git.db import GitCmdObjectDB
+
+    class CleanGit(Git):
+        def execute(self, command: Sequence[Any], *words: Any, **named: Any) -> Any:
+            # GitPython starts from the caller's environment; env(1) drops what could redirect git
+            own = self.environment()
+            unset = [f"--unset={name}" for name in os.environ if _redirects(name, own)]
+            return super().execute([*(("env", *unset) if unset else ()), *command], *words, **named)
+
+    class Repository(Repo):
+        GitCommandWrapperType = CleanGit
+
+        def __init__(self, path: Path) -> None:
+            super().__init__(path, expand_vars=False)
+            self._common_dir = ""
+            # GIT_DIR by name: GitPython expands variables in the directory where it starts git,
+            # and where there is none, starts it in the caller's, maybe in another repository
+            names = {"GIT_DIR": str(path), "GIT_COMMON_DIR": None, "GIT_OBJECT_DIRECTORY": None}
+            self.git.update_environment(**names, **_hardened())
+            self.odb = GitCmdObjectDB(str(path / "objects"), self.git)
+
+    return Repository
 
 
 def _init(path: Path) -> None:
-    """Make a repository in one step: half of one would be taken for a damaged one for ever."""
+    """Create a repository in one step: half of one would be taken for a damaged one for ever."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     with beside as folder:
-        made = Path(folder, "made")
-        with _environment():
-            # not by GitPython: it would take a $ in the path for a variable
-            run("git", "init", "--quiet", "--bare", "--initial-branch=main", "--", made)
-        write_atomic(made / "info" / "attributes", _ATTRIBUTES)
-        run("sync", "-f", made)
+        scratch = Path(folder, "new")
+        # not by GitPython: it would take a $ in the path for a variable
+        words = ("--quiet", "--bare", "--initial-branch=main", "--", scratch)
+        run("git", "init", *words, env=_environment())
+        write_atomic(scratch / "info" / "attributes", _ATTRIBUTES)
+        run("sync", "-f", scratch)
         try:
-            made.replace(path)
+            scratch.replace(path)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
             raise BinmillError(
-                f"{path} is damaged: it has no HEAD", "move it away, the next run makes another"
+                "repository-damaged", repository=path, cause=f"{path.name}/HEAD is missing"
             ) from error
     sync_folder(path.parent)
 
 
 def listed(repo: Repo, remote: str, *patterns: str) -> dict[str, str]:
-    """Which references of these names, * standing for any, a remote has, and where they point."""
+    """List the references of a remote that match a pattern (* is any text), with their targets."""
     printed = remotely(repo, "ls-remote", "--refs", "--", remote, *patterns, seconds=LOOK_SECONDS)
-    found = (line.partition("\t") for line in printed.splitlines())
+    references = (line.partition("\t") for line in printed.splitlines())
     # it lists a/NAME for NAME, too
-    return {n: target for target, _, n in found if any(fnmatchcase(n, p) for p in patterns)}
+    return {n: target for target, _, n in references if any(fnmatchcase(n, p) for p in patterns)}
 
 
 def remotely(repo: Repo, *words: str, seconds: float | None = None) -> str:
-    """Run a git command that talks to a remote; returns what it printed.
+    """Run a git command that talks to a remote; returns its output.
 
     Raises git's GitCommandError when it fails, with the status "timeout" when it does not end
     within `seconds` (REMOTE_SECONDS). GitPython's own time limit is a SIGKILL, which leaves git's
@@ -109,12 +131,12 @@ def remotely(repo: Repo, *words: str, seconds: float | None = None) -> str:
     limit = REMOTE_SECONDS if seconds is None else seconds
     # with gc.auto, git would go on tidying up in the background after its end
     argv = ["git", "--git-dir=.", "-c", "gc.auto=0", *words]
+    folder = Path(repo.git_dir)
     try:
-        with _environment():
-            done = run(*argv, cwd=Path(repo.git_dir), timeout=limit, check=False, family=True)
+        done = run(*argv, cwd=folder, env=_environment(), timeout=limit, check=False, family=True)
     except CommandFailed as late:
-        said = f"timeout: it did not end within {limit:g} s"
-        raise GitCommandError(argv, "timeout", said) from late
+        output = f"timeout: it did not end within {limit:g} s"
+        raise GitCommandError(argv, "timeout", output) from late
     if done.returncode != 0:
         raise GitCommandError(argv, done.returncode, done.stderr, done.stdout)
     return done.stdout.strip()
@@ -129,8 +151,6 @@ def explained(code: str, repository: Path | None = None, **fields: Field) -> Ite
     are removed from URLs in all fields.
     """
     from git.exc import GitError, InvalidGitRepositoryError, ODBError
-
-    from tasks.system.http import public
 
     # what GitPython, which reads references, tags and settings itself, makes of damage in them
     odd = (
@@ -152,62 +172,68 @@ def explained(code: str, repository: Path | None = None, **fields: Field) -> Ite
             damage = _damage(repository)
             if damage:
                 raise BinmillError(
-                    "repository-damaged", repository=repository, cause=public(damage)
+                    "repository-damaged", repository=repository, cause=without_password(damage)
                 ) from error
         shown = {
-            name: public(value) if isinstance(value, str) else value
+            name: without_password(value) if isinstance(value, str) else value
             for name, value in fields.items()
         }
-        raise BinmillError(code, cause=public(_telling(output)), **shown) from error
+        raise BinmillError(code, cause=without_password(_reason(output)), **shown) from error
 
 
 def damage(repository: Path) -> str:
-    """What `git fsck` finds first in a repository of ours, "" if all is well; reads it all."""
+    """Return the first finding of `git fsck` in a repository, "" if there is none; reads it all."""
     if not (repository / "HEAD").is_file():
         return f"{repository.name}/HEAD is missing"
     return _damage(repository)
 
 
 def _in_gitpython(error: BaseException) -> bool:
-    """Whether an exception came out of GitPython; else it is a bug of ours."""
+    """Tell whether an exception came out of GitPython; otherwise it is a bug of ours."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(f.f_globals.get("__name__", "").split(".")[0] in ("git", "gitdb") for f in frames)
 
 
 def _damage(repository: Path) -> str:
-    """What `git fsck` finds first, nothing if all is well; reads every object, so it takes long."""
-    with _environment():
-        done = run(
-            "git", "--git-dir", repository, "fsck", "--no-dangling", "--no-progress", check=False
-        )
-    return _telling(done.stderr + done.stdout) if done.returncode != 0 else ""
+    """Return the first finding of `git fsck`, "" if there is none; reads every object."""
+    words = ("--git-dir", repository, "fsck", "--no-dangling", "--no-progress")
+    done = run("git", *words, env=_environment(), check=False)
+    return _reason(done.stderr + done.stdout) if done.returncode != 0 else ""
 
 
-def _telling(said: str) -> str:
-    """The one line of git's that says why, fit to be printed: a remote may have written it."""
+def _reason(output: str) -> str:
+    """Pick the one line that says why git failed; printable, since a remote may have written it."""
     lines = [
         line.strip()
-        for line in said.splitlines()
+        for line in output.splitlines()
         if line.strip() and not line.startswith(("hint:", "To ", "notice:"))
     ]
     words = ("rejected", "fatal:|error:|timeout", "")
-    telling = (line for word in words for line in lines if re.search(word, line))
-    reason = next(telling, "git gave no reason")
+    reasons = (line for word in words for line in lines if re.search(word, line))
+    reason = next(reasons, "git gave no reason")
     if "hook declined" in reason:  # a hook says itself why
         reason = ": ".join([reason, *(x for x in lines if x.startswith("remote:"))][:2])
-    return "".join(c if c.isprintable() else "?" for c in reason)[:300]
+    return printable(reason, 300)
 
 
-def _forget() -> None:
-    """Drop the caller's GIT_* variables: inside a git hook, GIT_DIR would send every command to
-    the caller's own repository, and GIT_CONFIG_COUNT brings configuration along."""
-    for name in list(os.environ):
-        if name.startswith("GIT_") and not name.startswith(("GIT_SSH", "GIT_PYTHON_")):
-            del os.environ[name]
+def _redirects(name: str, own: Container[str] = ()) -> bool:
+    """Tell whether an environment variable of the caller, not one of `own`, may redirect git.
+
+    Inside a git hook, GIT_DIR would send every command to the caller's own repository;
+    GIT_CONFIG_COUNT brings configuration along.
+    """
+    kept = name in own or name.startswith(("GIT_SSH", "GIT_PYTHON_"))
+    return name.startswith("GIT_") and not kept
+
+
+def _environment() -> dict[str, str]:
+    """The environment of git: the caller's, without redirections, with the configured proxy."""
+    inherited = {name: value for name, value in variables().items() if not _redirects(name)}
+    return {**inherited, **_hardened()}
 
 
 def _hardened() -> dict[str, str]:
-    """No configuration of the caller's or the host's, no questions, no odd transports."""
+    """Variables against configuration of the caller or host, questions and odd transports."""
     return {
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -222,17 +248,3 @@ def _hardened() -> dict[str, str]:
         "GIT_CONFIG_VALUE_0": "all",
         "LC_ALL": "C",
     }
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _hardened()}
-    os.environ.update(_hardened())
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

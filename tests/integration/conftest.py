@@ -48,7 +48,7 @@ def upstream(
     from git import Repo
 
     for each in gc.get_objects():  # Python would end git's helpers in any order, with a warning
-        if type(each) is Repo:
+        if isinstance(each, Repo):
             each.close()
 
 

@@ -15,8 +15,6 @@ from tasks.snapshot.frozen_days import tags
 from tasks.system.git import bare
 from tests.kit.refused import refused
 
-pytestmark = pytest.mark.usefixtures("environment_comes_back")
-
 BEFORE = {
     "app-misc/one/one-1.ebuild": b"EAPI=8\n",
     "app-misc/one/Manifest": b"DIST 1\n",

@@ -42,9 +42,6 @@ from tests.programs import freeze_half_way
 NEXT = DAY + timedelta(days=1)
 
 
-pytestmark = pytest.mark.usefixtures("environment_comes_back")
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return tmp_path / "tree.git"

@@ -21,8 +21,6 @@ from tasks.system.git import bare
 from tests.kit.overlays import commit, pin
 from tests.kit.refused import refused
 
-pytestmark = pytest.mark.usefixtures("environment_comes_back")
-
 ODD = [
     "$(touch${IFS}pwned)",
     "`touch${IFS}pwned`",

@@ -29,8 +29,6 @@ from tests.kit.tree_manifests import (
     tree_files,
 )
 
-pytestmark = pytest.mark.usefixtures("environment_comes_back")
-
 
 @pytest.fixture(scope="module")
 def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:

@@ -25,8 +25,6 @@ from tests.kit.refused import refused
 from tests.kit.repositories import corrupt_object
 from tests.programs import export_tree
 
-pytestmark = pytest.mark.usefixtures("environment_comes_back")
-
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Path:

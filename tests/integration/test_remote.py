@@ -32,9 +32,6 @@ NEXT = DAY + timedelta(days=1)
 MAIN, FIRST, SECOND = "refs/heads/main", "refs/tags/20260115", "refs/tags/20260116"
 
 
-pytestmark = pytest.mark.usefixtures("environment_comes_back")
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return tmp_path / "tree.git"

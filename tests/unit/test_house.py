@@ -174,3 +174,19 @@ def test_a_program_of_a_test_stands_in_a_file(path: Path) -> None:
                 assert not any(isinstance(x, ast.Import | ast.ImportFrom) for x in program), (
                     node.value
                 )
+
+
+# What a pool of workers would break: other threads see it, or it works in the main thread only.
+PROCESS_WIDE = re.compile(
+    r"os\.environ(\[[^]]*\] *=[^=]|\.(pop|update|clear|setdefault)\()|del os\.environ|os\.putenv"
+    r"|os\.chdir|os\.umask|signal\.(alarm|setitimer|SIGALRM)"
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_no_state_of_the_process_is_changed(path: Path) -> None:
+    # a program of its own, and the reminder of signals in the main thread
+    if shown(path) in ("tasks/system/sandbox_init.py", "tasks/engine/signals.py"):
+        return
+    source = path.read_text(encoding="utf-8")
+    assert [found[0] for found in PROCESS_WIDE.finditer(source)] == []
