@@ -227,7 +227,8 @@ def test_the_next_day_rebuilds_what_depends_on_the_tree(lab_site: LabSite) -> No
     days = upstream.Upstream(lab_site.lab).facts()["days"]
     frozen = lab_site.doit("snapshot", "lock")
     assert f"frozen gentoo {days[1]}" in frozen
-    assert f"files changed since {days[0]}), pushed to" in frozen
+    assert f"files changed since {days[0]})" in frozen
+    assert f"pushed {days[1]} to " in frozen
     assert f"gentoo {days[0]} -> {days[1]}" in lab_site.doit("log")
     assert f"{days[0]} is frozen already" in lab_site.doit("snapshot", "--date", days[0])
     assert f'"tag": "{days[1]}"' in lab_site.records()["snapshot"]

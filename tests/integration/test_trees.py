@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 
 from tasks import lock as locks
 from tasks import updates
-from tasks.errors import BinmillError, DownloadFailed, Stale
+from tasks.errors import BinmillError, Stale
 from tasks.flow import trees
-from tasks.lock import Lock, SeedPin
+from tasks.lock import Lock, SeedPin, TreePin
 from tasks.records import Inputs, OverlayRecord, Request, SnapshotRecord, TreeRecord
-from tasks.seed import download as seeds
+from tasks.seed import download
+from tasks.seed.download import StageSource
 from tasks.site import Site
-from tasks.system.notes import Note
+from tasks.system.http import Missing
+from tasks.system.notes import Note, listening
 from tests.kit.fake_upstream import NEXT, PASSWORD, FakeUpstream
 from tests.kit.files import names
 from tests.kit.overlays import commit, git, rewrite_branch
@@ -31,12 +34,13 @@ def resolve_seeds_to(monkeypatch: pytest.MonkeyPatch, path: str) -> list[str]:
     """Resolve every seed to a path; returns the flavours that are looked up."""
     flavours: list[str] = []
 
-    def resolve(entry: Any, *_: Any) -> SeedPin:
-        flavours.append(entry.flavour)
+    def resolve(source: StageSource, *_: Any) -> SeedPin:
+        seed = source.seed
+        flavours.append(str(seed.flavour))
         digest = f"{len(path):0128x}"
-        return SeedPin(arch=entry.arch, flavour=entry.flavour, path=path, size=7, sha512=digest)
+        return SeedPin(arch=seed.arch, flavour=seed.flavour, path=path, size=7, sha512=digest)
 
-    monkeypatch.setattr(seeds, "resolve", resolve)
+    monkeypatch.setattr(download, "resolve", resolve)
     return flavours
 
 
@@ -46,18 +50,44 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
+def notes() -> Iterator[list[Note]]:
+    """The notes of the test so far, except those of `doit snapshot`."""
+    notes: list[Note] = []
+    with listening(notes.append):
+        yield notes
+
+
+@pytest.fixture
 def upstream(tmp_path: Path) -> Path:
     """An overlay's own repository."""
-    made = tmp_path / "upstream"
-    subprocess.run(["git", "init", "-q", "-b", "main", made], check=True)
-    commit(made, {"profiles/repo_name": "java\n"})
-    return made
+    path = tmp_path / "upstream"
+    subprocess.run(["git", "init", "-q", "-b", "main", path], check=True)
+    commit(path, {"profiles/repo_name": "java\n"})
+    return path
 
 
 def with_overlay(fake_upstream: FakeUpstream, upstream: Path, **more: Any) -> Site:
     """A site that has the overlay `java`, at a URL with a password."""
     url = f"file://me:{PASSWORD}@localhost{upstream}"
     return fake_upstream.site(more={"overlays": {"java": {"url": url}}}, **more)
+
+
+def take(notes: list[Note]) -> list[Note]:
+    """Return the notes so far and clear the list."""
+    taken = notes.copy()
+    notes.clear()
+    return taken
+
+
+def unchanged(tag: str) -> Note:
+    return Note("lock-unchanged", {"name": "config.lock", "tag": tag})
+
+
+def written(site: Site, lock: Lock) -> Note:
+    return Note(
+        "lock-written",
+        {"path": site.layout.lock, "tag": lock.tree.tag, "commit": lock.tree.commit},
+    )
 
 
 def freeze(fake_upstream: FakeUpstream, site: Site, day: date = NEXT) -> SnapshotRecord:
@@ -92,18 +122,16 @@ def test_lock_without_a_frozen_day_is_refused(fake_upstream: FakeUpstream) -> No
         assert not site.layout.lock.exists()
 
 
-def test_lock_follows_only_when_it_is_asked(frozen_upstream: FakeUpstream) -> None:
+def test_lock_moves_pins_only_when_named(frozen_upstream: FakeUpstream, notes: list[Note]) -> None:
     site = frozen_upstream.site()
     lock = resolve(site, named=False)
     assert lock.tree.tag == "20260115"
-    assert frozen_upstream.output() == (
-        f"  wrote {site.layout.lock}: tree 20260115 at {lock.tree.commit[:12]}\n"
-    )
+    assert take(notes) == [written(site, lock)]
     text = site.layout.lock.read_bytes()
     freeze(frozen_upstream, site)
     assert resolve(site, named=False) == lock
     assert site.layout.lock.read_bytes() == text
-    assert frozen_upstream.output() == "  config.lock is unchanged (tree 20260115)\n"
+    assert take(notes) == [unchanged("20260115")]
     assert resolve(site).tree.tag == "20260116"
     assert names(site.layout.work) == []
 
@@ -118,54 +146,58 @@ def test_lock_fills_only_the_gaps(frozen_upstream: FakeUpstream, looked_up: list
     lock = resolve(more, named=False)
     assert looked_up == ["openrc", "musl"]
     assert lock.tree.tag == "20260115"
-    less = frozen_upstream.site()  # what is not wanted any more is not pinned any more
+    less = frozen_upstream.site()  # its pins go, too
     assert set(resolve(less, named=False).seeds) == {"openrc"}
 
 
-def test_lock_says_what_moved(
-    frozen_upstream: FakeUpstream, upstream: Path, monkeypatch: pytest.MonkeyPatch
+def test_lock_notes_every_moved_pin(
+    frozen_upstream: FakeUpstream,
+    upstream: Path,
+    notes: list[Note],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     site = with_overlay(frozen_upstream, upstream)
     resolve(site)
-    frozen_upstream.output()
     old = git(upstream, "rev-parse", "HEAD")
     new = commit(upstream, {"x": "y"})
     resolve_seeds_to(monkeypatch, "20/stage3.tar.xz")
     frozen = freeze(frozen_upstream, site)
+    notes.clear()
     lock = resolve(site)
+    assert lock.tree == TreePin(tag="20260116", commit=frozen.commit)
     assert lock.overlays["java"].commit == new
-    assert frozen_upstream.output().splitlines() == [
-        f"  wrote {site.layout.lock}: tree 20260116 at {frozen.commit[:12]}",
-        f"  overlay java: {old[:7]} -> {new[:7]} (main)",
-        "  seed openrc: 1/stage3.tar.xz -> 20/stage3.tar.xz",
+    assert take(notes) == [
+        written(site, lock),
+        Note("overlay-pin-moved", {"overlay": "java", "old": old, "new": new, "branch": "main"}),
+        Note(
+            "seed-pin-moved",
+            {"seed": "openrc", "old": "1/stage3.tar.xz", "new": "20/stage3.tar.xz"},
+        ),
     ]
     resolve(site)
-    assert frozen_upstream.output() == "  config.lock is unchanged (tree 20260116)\n"
+    assert take(notes) == [unchanged("20260116")]
 
 
-def test_lock_one_tag_and_leave_the_rest(
+def test_lock_of_a_day_keeps_all_other_pins(
     frozen_upstream: FakeUpstream,
     upstream: Path,
+    notes: list[Note],
     monkeypatch: pytest.MonkeyPatch,
-    looked_up: list[str],
 ) -> None:
     site = with_overlay(frozen_upstream, upstream)
     freeze(frozen_upstream, site)
     before = resolve(site)
     assert before.tree.tag == "20260116"
-    frozen_upstream.output()
+    notes.clear()
     commit(upstream, {"x": "y"})
-    looked_up.clear()
-    monkeypatch.setattr(seeds, "resolve", lambda *_: pytest.fail("a seed was looked for"))
+    monkeypatch.setattr(download, "resolve", lambda *_: pytest.fail("a seed was looked up"))
     lock = resolve(site, tree="20260115")
     assert lock == before.model_copy(update={"tree": lock.tree})
     assert lock.tree.tag == "20260115"
-    assert frozen_upstream.output() == (
-        f"  wrote {site.layout.lock}: tree 20260115 at {lock.tree.commit[:12]}\n"
-    )
+    assert take(notes) == [written(site, lock)]
     assert export_tree(site).tag == "20260115"
     assert resolve(site, tree="20260115") == lock
-    assert frozen_upstream.output().endswith("  config.lock is unchanged (tree 20260115)\n")
+    assert take(notes) == [unchanged("20260115")]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +210,9 @@ def test_lock_one_tag_and_leave_the_rest(
         ("--help", "day-not-frozen"),
     ],
 )
-def test_lock_an_unknown_tag(frozen_upstream: FakeUpstream, named: str, code: str) -> None:
+def test_lock_of_an_unknown_day_is_refused(
+    frozen_upstream: FakeUpstream, named: str, code: str
+) -> None:
     site = frozen_upstream.site()
     resolve(site)
     text = site.layout.lock.read_bytes()
@@ -187,7 +221,7 @@ def test_lock_an_unknown_tag(frozen_upstream: FakeUpstream, named: str, code: st
     assert site.layout.lock.read_bytes() == text
 
 
-def test_a_tree_as_files(frozen_upstream: FakeUpstream) -> None:
+def test_export_tree_writes_the_locked_commit(frozen_upstream: FakeUpstream) -> None:
     site = frozen_upstream.site()
     frozen = freeze(frozen_upstream, site)
     resolve(site, named=False)
@@ -198,10 +232,10 @@ def test_a_tree_as_files(frozen_upstream: FakeUpstream) -> None:
 
 
 @pytest.mark.parametrize("has", ["remote", "mirror", "mirror, remote empty", "mirror, no remote"])
-def test_a_lock_from_another_machine(
-    frozen_upstream: FakeUpstream, tmp_path: Path, has: str
+def test_lock_from_another_machine_gives_the_same_commit(
+    frozen_upstream: FakeUpstream, tmp_path: Path, notes: list[Note], has: str
 ) -> None:
-    """The same commit, from the remote or frozen again; an old lock needs no older mirror."""
+    """From the remote, or frozen again from a mirror."""
     here = frozen_upstream.site()
     resolve(here, named=False)
     tree: dict[str, Any] = {}
@@ -214,75 +248,73 @@ def test_a_lock_from_another_machine(
         subprocess.run(["git", "init", "-q", "--bare", tmp_path / "gone.git"], check=True)
     other = frozen_upstream.site(name="other", **tree)
     locks.write(other.layout, locks.read(here.layout))
-    frozen_upstream.output()
+    notes.clear()
     assert export_tree(other) == export_tree(here)
     assert (other.layout.export(export_tree(here).commit) / "profiles/repo_name").exists()
-    assert ("could not read " in frozen_upstream.output()) == (has == "mirror")
+    assert ("remote-not-read" in [note.code for note in notes]) == (has == "mirror")
     frozen_upstream.assert_nothing_left(other)
 
 
-def test_a_lock_that_nobody_can_satisfy(frozen_upstream: FakeUpstream) -> None:
+def test_lock_that_cannot_be_satisfied_is_refused(frozen_upstream: FakeUpstream) -> None:
     here = frozen_upstream.site()
-    resolve(here, named=False)
-    held = locks.read(here.layout)
+    lock = resolve(here, named=False)
     other = frozen_upstream.site(name="other", remote=None)
-    locks.write(other.layout, held)
-    with pytest.raises(DownloadFailed, match=r"no mirror has gentoo-20260115\.tar\.xz"):
+    locks.write(other.layout, lock)
+    with refused(Missing, "no-mirror-accepted"):
         export_tree(other)
     frozen_upstream.assert_nothing_left(other)
     frozen_upstream.publish("one", frozen_upstream.signed(DAY), DAY)
-    wrong = held.tree.model_copy(update={"commit": "d" * 40})
-    locks.write(other.layout, held.model_copy(update={"tree": wrong}))
-    with pytest.raises(BinmillError, match="is not the locked commit dddddddddddd"):
+    wrong = lock.tree.model_copy(update={"commit": "d" * 40})
+    locks.write(other.layout, lock.model_copy(update={"tree": wrong}))
+    with refused(BinmillError, "tag-not-locked-commit", commit="d" * 40):
         export_tree(other)
-    wrong = held.tree.model_copy(update={"tag": "20200101"})
-    locks.write(here.layout, held.model_copy(update={"tree": wrong}))
-    with pytest.raises(BinmillError, match="edited by hand"):
+    wrong = lock.tree.model_copy(update={"tag": "20200101"})
+    locks.write(here.layout, lock.model_copy(update={"tree": wrong}))
+    with refused(BinmillError, "tag-not-locked-commit", tag="20200101"):
         export_tree(here)
 
 
 @pytest.mark.parametrize("named", ["newest", "2026115", "20260230"])
-def test_a_lock_that_names_no_day(frozen_upstream: FakeUpstream, named: str) -> None:
+def test_lock_that_names_no_day_is_refused(frozen_upstream: FakeUpstream, named: str) -> None:
     site = frozen_upstream.site(remote=None)
-    resolve(site, named=False)
-    held = locks.read(site.layout)
-    wrong = held.tree.model_copy(update={"tag": named, "commit": "d" * 40})
-    locks.write(site.layout, held.model_copy(update={"tree": wrong}))
-    with pytest.raises(BinmillError) as failed:
+    lock = resolve(site, named=False)
+    wrong = lock.tree.model_copy(update={"tag": named, "commit": "d" * 40})
+    locks.write(site.layout, lock.model_copy(update={"tree": wrong}))
+    with refused(BinmillError, "not-a-day", source="config.lock", text=named):
         export_tree(site)
-    assert failed.value.message == f"config.lock: {named!r} is not a day"
 
 
-def test_an_overlay_stays_where_it_is_pinned(frozen_upstream: FakeUpstream, upstream: Path) -> None:
+def update(code: str, pinned: str, head: str) -> Note:
+    fields = {"overlay": "java", "branch": "main", "pinned": pinned, "head": head}
+    return Note(code, fields)
+
+
+def test_overlay_stays_at_its_pin(
+    frozen_upstream: FakeUpstream, upstream: Path, notes: list[Note]
+) -> None:
     site = with_overlay(frozen_upstream, upstream)
     old = resolve(site).overlays["java"].commit
-    frozen_upstream.output()
+    notes.clear()
     assert export_overlay(site, "java") == OverlayRecord(old)
-    assert frozen_upstream.output() == ""
+    assert take(notes) == []
     new = commit(upstream, {"x": "y"})
     assert export_overlay(site, "java") == OverlayRecord(old)
-    assert frozen_upstream.output() == (
-        f"  java: main has moved on to {new[:7]} (pinned: {old[:7]}); `doit lock` follows\n"
-    )
+    assert take(notes) == [update("overlay-moved", old, new)]
     assert names(site.layout.export(old)) == ["profiles"]
     assert not site.layout.export(new).exists()
     newest = rewrite_branch(upstream, {"z": "z"})
     assert export_overlay(site, "java") == OverlayRecord(old)
-    assert frozen_upstream.output().startswith(
-        f"  java: main was rewritten: {newest[:7]} does not go back "
-    )
+    assert take(notes) == [update("overlay-rewritten", old, newest)]
     assert resolve(site).overlays["java"].commit == newest
     assert export_overlay(site, "java") == OverlayRecord(newest)
 
 
-def test_an_overlay_that_cannot_be_reached(
-    frozen_upstream: FakeUpstream, upstream: Path, tmp_path: Path
+def test_unreachable_overlay_is_a_note_where_the_pin_is_here(
+    frozen_upstream: FakeUpstream, upstream: Path, tmp_path: Path, notes: list[Note]
 ) -> None:
-    """It is said, and no more, when the pinned commit is here."""
     site = with_overlay(frozen_upstream, upstream)
     old = resolve(site).overlays["java"].commit
     away = upstream.rename(tmp_path / "away")
-    frozen_upstream.output()
     with refused(BinmillError, "overlay-not-fetched") as error:
         export_overlay(site, "java")
     assert PASSWORD not in str(error.value)
@@ -290,39 +322,37 @@ def test_an_overlay_that_cannot_be_reached(
     away.rename(upstream)
     export_overlay(site, "java")
     upstream.rename(away)
-    frozen_upstream.output()
+    notes.clear()
     assert export_overlay(site, "java") == OverlayRecord(old)
-    (said,) = frozen_upstream.output().splitlines()
-    assert said.startswith(f"  could not read file://localhost{upstream}: ")
+    (note,) = notes
+    assert note.code == "update-unknown"
+    assert str(note.fields["cause"]).startswith(f"could not read file://localhost{upstream}: ")
 
 
-def test_a_snapshot_asks_for_news(frozen_upstream: FakeUpstream, upstream: Path) -> None:
-    """`doit snapshot` is what asks upstream each day: of pinned overlays, too."""
+def test_snapshot_looks_for_updates_of_overlays(
+    frozen_upstream: FakeUpstream, upstream: Path
+) -> None:
     site = with_overlay(frozen_upstream, upstream)
     old = resolve(site).overlays["java"].commit
     export_overlay(site, "java")
     new = commit(upstream, {"x": "y"})
-    frozen_upstream.output()
-    _, said = frozen_upstream.snapshot(site)
-    news = f"java: main has moved on to {new[:7]} (pinned: {old[:7]})"
-    assert f"  {news}; `doit lock` follows\n" in said
-    update = Note("overlay-moved", {"update": news})
-    assert updates.read(site.layout, "overlay:java", old) == update
+    moved = update("overlay-moved", old, new)
+    assert moved in frozen_upstream.snapshot(site)[1]
+    assert updates.read(site.layout, "overlay:java", old) == moved
     assert locks.read(site.layout).overlays["java"].commit == old
     elsewhere = site.config.overlays["java"].model_copy(update={"branch": "other"})
-    moved = site.config.model_copy(update={"overlays": {"java": elsewhere}})
-    assert (
-        "java" not in frozen_upstream.snapshot(Site(site.layout, moved))[1]
-    )  # it is not what is pinned
-    (site.layout.overlay("java") / "HEAD").unlink()  # what is wrong there is no snapshot's matter
-    _, said = frozen_upstream.snapshot(site)
-    assert "java.git is damaged: it has no HEAD\n" in said
+    config = site.config.model_copy(update={"overlays": {"java": elsewhere}})
+    _, notes = frozen_upstream.snapshot(Site(site.layout, config))
+    assert not any("overlay" in note.fields for note in notes)  # another branch is not pinned
+    (site.layout.overlay("java") / "HEAD").unlink()  # snapshot does not fail for it
+    _, notes = frozen_upstream.snapshot(site)
+    causes = [str(note.fields["cause"]) for note in notes if note.code == "update-unknown"]
+    assert "java.git is damaged: it has no HEAD" in causes[0]
 
 
-def test_an_overlay_that_the_lock_does_not_pin(
+def test_overlay_that_the_lock_does_not_pin_is_refused(
     frozen_upstream: FakeUpstream, upstream: Path
 ) -> None:
     resolve(frozen_upstream.site())
-    with pytest.raises(Stale, match="does not pin the overlay java") as stale:
+    with refused(Stale, "pin-missing", kind="overlay", name="java"):
         export_overlay(with_overlay(frozen_upstream, upstream), "java")
-    assert "doit lock" in stale.value.hint

@@ -1,6 +1,6 @@
-"""Upstream as a test wants it: mirrors on loopback that may lie, a remote, a site that uses them.
+"""A fake upstream: mirrors on loopback, good or bad, a remote, and sites that use them.
 
-Nothing depends on the day on which the tests run: the site believes that it is World.now.
+Nothing depends on the day on which the tests run: the time of day is FakeUpstream.now.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import pytest
-
 from tasks.config.load import Config
 from tasks.errors import BinmillError
 from tasks.flow import snapshots
 from tasks.layout import Layout
+from tasks.messages import Field
 from tasks.records import Request, SnapshotRecord, reading
 from tasks.site import Site
+from tasks.system.notes import Note, listening
 from tests.kit.files import names
 from tests.kit.gpg import Keys
+from tests.kit.refused import refused
 from tests.kit.repositories import leftovers, object_count, refs
 from tests.kit.scripted_server import Answer, ScriptedServer, file
 from tests.kit.snapshots import DAY, FILES, made_at, snapshot
@@ -45,7 +46,7 @@ def last_modified(day: date) -> str:
 
 
 class Signed(NamedTuple):
-    """What a mirror has of a day: the archive, its detached signature, its .md5sum, if any."""
+    """The files of a day on a mirror: archive, detached signature, .md5sum, the last if any."""
 
     archive: bytes
     signature: bytes | None
@@ -67,7 +68,7 @@ class FakeUpstream:
         return self.folder / REMOTE
 
     def url(self, mirror: str) -> str:
-        """A mirror's URL as a person is told it."""
+        """A mirror's URL without its password, as messages show it."""
         return self.server.url(f"/{mirror}")
 
     def path(self, mirror: str, day: date = NEXT, suffix: str = "") -> str:
@@ -111,7 +112,7 @@ class FakeUpstream:
         return Signed(archive, self.keys.sign(*how, who=who, data=archive, at=at))
 
     def publish(self, mirror: str, signed: Signed, day: date = NEXT) -> Signed:
-        """Let a mirror have this under a day's name, whatever it is."""
+        """Put these files on a mirror under a day's name, whatever they are."""
         for suffix, body in zip(("", ".gpgsig", ".md5sum"), signed, strict=True):
             self.server.answers.pop(self.path(mirror, day, suffix), None)
             if body is not None:
@@ -119,7 +120,7 @@ class FakeUpstream:
         return signed
 
     def plain(self, body: bytes, day: date = NEXT, pieces: int | None = None) -> Answer:
-        """How a well-behaved mirror gives a file; it breaks off after so many bytes, if any."""
+        """The answer of a good mirror; the body ends early after `pieces` bytes, if given."""
         return file(
             body,
             f"Last-Modified: {last_modified(day)}",
@@ -131,7 +132,7 @@ class FakeUpstream:
         self.server.url(self.path(mirror, day, suffix), answer)
 
     def requested_archives(self) -> list[str]:
-        """Which mirrors' archives were asked for since the last call, as MIRROR/DAY."""
+        """The archives that were requested since the last call, as MIRROR/DAY."""
         paths = [path.split("/") for path in self.server.paths if path.endswith(".tar.xz")]
         self.server.paths.clear()
         return [f"{mirror}/{name[7:15]}" for _, mirror, _, name in paths]
@@ -142,28 +143,32 @@ class FakeUpstream:
         assert PASSWORD not in printed
         return printed
 
-    def snapshot(self, site: Site, day: str = "") -> tuple[SnapshotRecord, str]:
-        """Run `doit snapshot`; returns its record and what it said."""
-        self.output()
-        record = run_snapshot(site, day)
+    def snapshot(self, site: Site, day: str = "") -> tuple[SnapshotRecord, list[Note]]:
+        """Run `doit snapshot`; returns its record and its notes."""
+        notes: list[Note] = []
+        with listening(notes.append):
+            record = run_snapshot(site, day)
         self.assert_nothing_left(site)
-        return record, self.output()
+        self.output()
+        return record, notes
 
-    def refused(self, site: Site, kind: type[Error], day: str = "") -> Error:
+    def refused(
+        self, site: Site, kind: type[Error], code: str, *, day: str = "", **fields: Field
+    ) -> Error:
         """Run `doit snapshot`, which must fail well: one line, one next step, nothing changed."""
         before = self.frozen_state(site)
-        with pytest.raises(kind) as failed:
+        with refused(kind, code, **fields) as caught:
             run_snapshot(site, day)
         assert self.frozen_state(site) == before
         self.assert_nothing_left(site)
-        error = failed.value
+        error = caught.value
         assert error.message.isprintable()
         assert error.hint
         assert PASSWORD not in str(error)
         return error
 
     def frozen_state(self, site: Site) -> dict[str, Any]:
-        """What is frozen, here and on the remote, and how many objects that takes."""
+        """References here and on the remote, and the number of objects here."""
         tree = site.layout.tree
         here = (refs(tree), object_count(tree)) if tree.exists() else ({}, 0)
         return {"here": here, "there": refs(self.remote)}
