@@ -97,6 +97,9 @@ class Running:
         """Its log in this run."""
         return self.layout.log(self.step.task)
 
+    def __reduce__(self) -> Any:
+        return dict, ()  # `doit -n` sends tasks to its workers, which do without this
+
     def progress(self) -> str:
         """How far it is, in a few words; "" where that is not known."""
         with contextlib.suppress(OSError, ValueError):
