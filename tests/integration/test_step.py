@@ -39,15 +39,18 @@ def done(site: StepProject) -> StepProject:
     return site
 
 
-def test_made_once(done: StepProject) -> None:
-    assert json.loads(done.record("one").read_text()) == {"first": "word"}
+def test_run_that_has_made_everything_does_nothing_again(done: StepProject) -> None:
+    assert json.loads(done.record("one").read_text()) == {"word": "word"}
     assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
-    before = done.state()
+    before = artifacts(done)
     assert done.doit() == "nothing to do: all 3 tasks are up to date\n"
     assert done.ran() == []
-    assert {k: v for k, v in done.state().items() if k != "state/doit.db"} == {
-        k: v for k, v in before.items() if k != "state/doit.db"
-    }
+    assert artifacts(done) == before
+
+
+def artifacts(site: StepProject) -> dict[str, bytes]:
+    """All files but doit's memory."""
+    return {name: data for name, data in site.state().items() if name != "state/doit.db"}
 
 
 def delete(name: str) -> Callable[[StepProject], object]:
@@ -55,143 +58,157 @@ def delete(name: str) -> Callable[[StepProject], object]:
 
 
 CHANGES: list[tuple[str, Callable[[StepProject], object], list[str], str, str]] = [
-    ("input", write_file("input", "other"), ["one", "two", "three"], "one", "changed: input"),
-    ("cutoff", write_file("input", "word but other"), ["one"], "one", "changed: input"),
-    ("setting", write_file("setting", "t"), ["three"], "three", "three: setting changed: s -> t"),
-    ("result", delete("result"), ["one"], "one", "something that it made is missing"),
-    ("record", delete("state/records/two.x.json"), ["two"], "two:x", "that it made is missing"),
-    ("below", write_file("below/new", "x"), ["two"], "two:x", "files below"),
+    ("input", write_file("input", "other"), ["one", "two", "three"], "one", "cause-files"),
+    ("cutoff", write_file("input", "word but other"), ["one"], "one", "cause-files"),
+    ("setting", write_file("setting", "t"), ["three"], "three", "cause-settings"),
+    ("result", delete("result"), ["one"], "one", "cause-result-missing"),
+    ("record", delete("state/records/two.x.json"), ["two"], "two:x", "cause-result-missing"),
+    ("below", write_file("below/new", "x"), ["two"], "two:x", "cause-files"),
     (
         "damaged",
         write_file("state/records/one.json", "{"),
         ["one"],
         "one",
-        "something that it made",
+        "cause-result-missing",
     ),
-    ("memory", lambda site: site.doit("forget", "three"), ["three"], "three", "or was forgotten"),
-    ("below as a directory", lambda site: (site.folder / "below" / "x").mkdir(), [], "", "nothing"),
+    (
+        "memory",
+        lambda site: site.doit("forget", "three"),
+        ["three"],
+        "three",
+        "cause-not-remembered",
+    ),
+    ("below as a directory", lambda site: (site.folder / "below" / "x").mkdir(), [], "", ""),
 ]
 
 
 @pytest.mark.parametrize(
-    ("change", "ran", "first", "cause"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES]
+    ("change", "ran", "first", "code"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES]
 )
-def test_what_runs_again_and_why(
+def test_change_runs_only_what_it_concerns(
     done: StepProject,
     change: Callable[[StepProject], object],
     ran: list[str],
     first: str,
-    cause: str,
+    code: str,
 ) -> None:
     change(done)
-    before = {k: v for k, v in done.state().items() if k != "state/doit.db"}
-    told = done.doit("why").splitlines()
-    assert told[0].startswith(f"{first}: " if first else "nothing would run")
-    assert cause in told[0]
+    before = artifacts(done)
+    reasons = done.why()
+    assert [(r["task"], r["cause"]["code"]) for r in reasons[:1]] == [(first, code)][: len(first)]
     assert done.ran() == []
-    assert {k: v for k, v in done.state().items() if k != "state/doit.db"} == before
+    assert artifacts(done) == before
     done.doit()
     assert done.ran() == ran
-    assert done.doit("why") == "nothing would run: everything is up to date\n"
+    assert done.why() == []
     done.doit()
     assert done.ran() == []
 
 
-def test_why_of_what_comes_after(done: StepProject) -> None:
+def chains(site: StepProject, *words: str) -> list[tuple[list[str], str]]:
+    """The chain of each task that would run, and the code of its first cause."""
+    return [(reason["chain"], reason["root"]["code"]) for reason in site.why(*words)]
+
+
+def test_why_names_the_chain_of_a_change(done: StepProject) -> None:
     write_file("input", "other")(done)
-    assert done.doit("why").splitlines() == [
-        "one: changed: input",
-        "two:x: changed: input (one -> two:x; runs if one leaves something new)",
-        "three: changed: input (one -> two:x -> three; runs if two:x leaves something new)",
+    assert chains(done) == [
+        (["one"], "cause-files"),
+        (["two:x", "one"], "cause-files"),
+        (["three", "two:x", "one"], "cause-files"),
     ]
-    assert done.doit("why", "one") == "one: changed: input\n"
+    assert chains(done, "one") == [(["one"], "cause-files")]
+    (one,) = done.why("one")
+    assert one["cause"] == {"code": "cause-files", "files": ["input"]}
 
 
-def test_why_before_anything(site: StepProject) -> None:
-    assert site.doit("why").splitlines() == [
-        "one: it has not been made yet",
-        "two:x: it has not been made yet",
-        "three: it has not been made yet",
-    ]
+def test_why_before_the_first_run_names_every_task(site: StepProject) -> None:
+    never = [([name], "cause-never-made") for name in ("one", "two:x", "three")]
+    assert chains(site) == never
     assert site.ran() == []
     (site.folder / "input").unlink()
-    assert "one: it has not been made yet" in site.doit("why")
+    assert chains(site)[:1] == never[:1]
 
 
-def test_why_another_record_changed(done: StepProject) -> None:
+def test_why_names_the_task_whose_record_changed(done: StepProject) -> None:
     write_file("input", "other")(done)
     done.doit("one")
-    assert done.doit("why").splitlines()[0] == "two:x: changed: what one made"
-
-
-def test_why_says_first_what_is_certain(done: StepProject) -> None:
-    write_file("input", "other")(done)
-    done.doit("one")
+    assert done.why()[0]["cause"] == {"code": "cause-records", "tasks": ["one"]}
     write_file("input", "third")(done)
-    assert done.doit("why").splitlines() == [
-        "one: changed: input",
-        "two:x: changed: what one made",
-        "three: changed: what one made (two:x -> three; runs if two:x leaves something new)",
+    assert chains(done) == [  # what is certain comes first
+        (["one"], "cause-files"),
+        (["two:x"], "cause-records"),
+        (["three", "two:x"], "cause-records"),
     ]
 
 
-def test_status(done: StepProject) -> None:
+def test_setting_change_is_data(done: StepProject) -> None:
+    write_file("setting", "t")(done)
+    (reason,) = done.why()
+    (change,) = reason["cause"]["changes"]
+    assert (change["key"], change["before"], change["after"]) == ("setting", "s", "t")
+
+
+def test_status_shows_a_line_for_each_task(done: StepProject) -> None:
     write_file("setting", "t")(done)
     lines = dict(line.split("  ", 1) for line in done.doit("status").splitlines())
-    assert {name: said.strip() for name, said in lines.items()} == {
+    states = {name: state.strip().partition(":")[0] for name, state in lines.items()}
+    assert states == {
         "one": "fresh",
         "two:x": "fresh",
-        "three": "stale: setting changed: s -> t",
-        "looks": "stale: it has not been made yet",
-        "locks": "stale: it has not been made yet",
+        "three": "stale",
+        "looks": "stale",
+        "locks": "stale",
     }
 
 
 FAILURES = [
-    ("fail", 1, ["two:x: FAILED: two is not to be trusted", "  next: try another"]),
-    ("os", 1, ["two:x: FAILED: two:x: No space left on device: /some/file"]),
-    ("bug", 2, ["two:x: BUG: ", "ZeroDivisionError: oops"]),
-    ("odd", 2, ["two:x: BUG: ", "TypeError"]),
+    ("fail", 1, "failed", "stage-pointer-empty"),
+    ("os", 1, "failed", "system-error"),
+    ("bug", 2, "bug", ""),
+    ("odd", 2, "bug", ""),
 ]
 
 
-@pytest.mark.parametrize(("order", "code", "told"), FAILURES, ids=[f[0] for f in FAILURES])
-def test_failures(done: StepProject, order: str, code: int, told: list[str]) -> None:
-    """The earlier record is back, nothing later runs, and the cause gone all goes on."""
+@pytest.mark.parametrize(("order", "code", "outcome", "error"), FAILURES)
+def test_failed_task_keeps_its_earlier_record(
+    done: StepProject, order: str, code: int, outcome: str, error: str
+) -> None:
+    """Nothing later runs; once the cause is gone, everything goes on."""
     write_file("input", "other")(done)
     before = done.record("two.x").read_bytes()
     done.order("two", order)
     printed = done.doit(code=code)
-    for line in told:
-        assert line in printed
     assert ("Traceback" in printed) is (code == 2)
-    assert "failed: two:x after" in printed
     assert "(1 done, 0 up to date); the same command continues" in printed
+    ended = done.last_run()["two:x"].ended
+    assert ended is not None
+    assert (ended.outcome, ended.code) == (outcome, error)
     assert done.ran() == ["one", "two"]
     assert done.record("two.x").read_bytes() == before
     assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
-    assert "two:x: its last run failed" in done.doit("why")
+    assert chains(done)[0] == (["two:x"], "cause-not-remembered")
     done.order("two")
     done.doit()
     assert done.ran() == ["two", "three"]
-    assert json.loads(done.record("two.x").read_text()) == {"two": "other"}
+    assert json.loads(done.record("two.x").read_text()) == {"word": "other"}
 
 
-def test_a_first_run_that_fails_leaves_no_record(site: StepProject) -> None:
+def test_failed_first_run_leaves_no_record(site: StepProject) -> None:
     site.order("one", "fail")
     site.doit(code=1)
     assert not site.record("one").exists()
-    assert site.doit("why").startswith("one: it has not been made yet\n")
+    assert chains(site)[0] == (["one"], "cause-never-made")
 
 
-def test_go_on_with_what_does_not_depend(site: StepProject) -> None:
+def test_continue_runs_what_does_not_depend_on_the_failed_task(site: StepProject) -> None:
     site.order("one", "fail")
     printed = site.doit("--continue", "three", "looks", code=1)
     assert "two:x: left out, since one failed" in printed
     assert "left out: two:x, three\n" in printed
     assert "failed: one after" in printed
     assert printed.endswith("the same command continues: doit --continue three looks\n")
-    assert site.ran() == ["one", "looks asked"]
+    assert site.ran() == ["one", "looks named"]
 
 
 def waiting(site: StepProject, step: str, *words: str) -> subprocess.Popen[str]:
@@ -204,7 +221,7 @@ def waiting(site: StepProject, step: str, *words: str) -> subprocess.Popen[str]:
     pytest.fail("it did not begin")
 
 
-def test_sigkill(site: StepProject) -> None:
+def test_killed_run_keeps_what_was_finished(site: StepProject) -> None:
     """What was finished is kept; what was not runs again."""
     with waiting(site, "two") as process:
         process.kill()
@@ -216,7 +233,7 @@ def test_sigkill(site: StepProject) -> None:
     assert site.ran() == ["two", "three"]
 
 
-def test_sigkill_while_something_is_made_anew(done: StepProject) -> None:
+def test_task_killed_while_it_is_rebuilt_keeps_its_earlier_record(done: StepProject) -> None:
     write_file("input", "other")(done)
     with waiting(done, "two") as process:
         process.kill()
@@ -225,7 +242,7 @@ def test_sigkill_while_something_is_made_anew(done: StepProject) -> None:
     assert done.ran() == ["one", "two"]
     done.order("two", "fail")
     done.doit(code=1)
-    assert json.loads(done.record("two.x").read_text()) == {"two": "word"}  # the one before
+    assert json.loads(done.record("two.x").read_text()) == {"word": "word"}  # the one before
     done.order("two")
     done.ran()
     done.doit()
@@ -233,7 +250,7 @@ def test_sigkill_while_something_is_made_anew(done: StepProject) -> None:
     assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
 
 
-def test_killed_though_nothing_had_changed(done: StepProject) -> None:
+def test_task_killed_without_a_change_runs_again(done: StepProject) -> None:
     """Old memory and no record: it is never taken for done."""
     (done.folder / "result").unlink()
     with waiting(done, "one") as process:
@@ -248,7 +265,7 @@ def test_killed_though_nothing_had_changed(done: StepProject) -> None:
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, -signal.SIGINT)],
 )
-def test_signals(done: StepProject, number: signal.Signals, code: int) -> None:
+def test_signal_interrupts_the_run(done: StepProject, number: signal.Signals, code: int) -> None:
     write_file("input", "other")(done)
     before = done.record("two.x").read_bytes()
     with waiting(done, "two") as process:
@@ -265,7 +282,7 @@ def test_signals(done: StepProject, number: signal.Signals, code: int) -> None:
     assert done.ran() == ["two", "three"]
 
 
-def test_a_run_that_takes_long_to_end_ends_with_its_own_code() -> None:
+def test_run_that_ends_slowly_keeps_its_exit_code() -> None:
     """The interpreter gives signals their defaults back before it takes modules down: an alarm
     that rings after that would be the end of a run that went well."""
     ended = subprocess.run(python(end_cleanly, "end_late"), cwd=PROJECT, check=False)
@@ -273,7 +290,7 @@ def test_a_run_that_takes_long_to_end_ends_with_its_own_code() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_whose_exception_got_lost_is_heard(number: signal.Signals) -> None:
+def test_signal_whose_exception_is_lost_ends_the_run(number: signal.Signals) -> None:
     """As where a library looks for an attribute and takes every exception for its absence."""
     ended = subprocess.run(
         python(end_cleanly, "lose_exception", number),
@@ -287,7 +304,7 @@ def test_a_signal_whose_exception_got_lost_is_heard(number: signal.Signals) -> N
     assert ended.returncode in (128 + number, -number)
 
 
-def test_what_the_caller_ignores_is_ignored() -> None:
+def test_signals_that_the_caller_ignores_are_ignored() -> None:
     """`nohup doit &` outlives its terminal."""
     ended = subprocess.run(
         ["env", "--ignore-signal=HUP,INT", *python(end_cleanly, "ignore_signals")],
@@ -300,7 +317,7 @@ def test_what_the_caller_ignores_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_tidies_up_is_not_told_again(number: signal.Signals) -> None:
+def test_cleanup_is_not_interrupted_again(number: signal.Signals) -> None:
     ended = subprocess.run(
         python(end_cleanly, "clean_up_slowly", number),
         cwd=PROJECT,
@@ -313,7 +330,7 @@ def test_who_tidies_up_is_not_told_again(number: signal.Signals) -> None:
     assert ended.returncode in (128 + number, -number)
 
 
-def test_a_worker_that_nobody_has_ended_ends_with_the_run() -> None:
+def test_unknown_worker_ends_with_the_run() -> None:
     """An interrupt while a worker is being started: doit does not know of that one yet."""
     ended = subprocess.run(
         python(end_cleanly, "leave_worker"), cwd=PROJECT, check=False, timeout=60
@@ -321,38 +338,39 @@ def test_a_worker_that_nobody_has_ended_ends_with_the_run() -> None:
     assert ended.returncode == 5
 
 
-def test_two_runs_at_once(done: StepProject) -> None:
+def test_second_run_names_the_process_of_the_first(done: StepProject) -> None:
     write_file("input", "other")(done)
     with waiting(done, "one") as process:
         printed = done.doit(code=1)
-        wanted = r"one: FAILED: one is in the hands of another run \(process (\d+) since \d{4}-"
-        held = re.search(wanted, printed)
-        assert held
-        assert int(held[1]) == process.pid
+        assert re.search(
+            rf"^one: FAILED: one .*\(process {process.pid} since \d{{4}}-", printed, re.M
+        )
         process.kill()
     done.order("one")
     done.doit()
 
 
-def test_two_runs_at_once_end_right(done: StepProject) -> None:
+def test_second_run_leaves_the_first_alone(done: StepProject) -> None:
     """The later one names what is busy, does the rest, and leaves the first one alone."""
     write_file("input", "other")(done)
     with waiting(done, "one") as process:
         printed = done.doit("--continue", "three", "looks", code=1)
-        assert re.search(rf"one: FAILED: one is in .*\(process {process.pid} since", printed)
+        assert re.search(rf"^one: FAILED: one .*\(process {process.pid} since", printed, re.M)
         assert "left out: two:x, three\n" in printed
         assert "looks" in {line.split(":")[0] for line in printed.splitlines()}
         (done.folder / "go").touch()
         process.communicate(timeout=60)
     assert process.returncode == 0
-    assert done.ran() == ["one", "looks asked", "two", "three"]
+    assert done.ran() == ["one", "looks named", "two", "three"]
     assert done.doit().startswith("nothing to do: all 3")
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)]
 )
-def test_really_side_by_side(site: StepProject, number: signal.Signals, code: int) -> None:
+def test_signal_to_a_parallel_run_ends_every_worker(
+    site: StepProject, number: signal.Signals, code: int
+) -> None:
     """Two at work at once: both are known by process, and one signal to the run ends both."""
     for name in ("one", "looks"):
         site.order(name, "wait")
@@ -374,10 +392,10 @@ def test_really_side_by_side(site: StepProject, number: signal.Signals, code: in
     for name in ("one", "looks"):
         site.order(name)
     site.doit("-n", "2", "three", "looks")
-    assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
+    assert sorted(site.ran()) == ["looks named", "one", "three", "two"]
 
 
-def test_a_worker_that_was_killed_ends_the_run(site: StepProject) -> None:
+def test_killed_worker_ends_the_run(site: StepProject) -> None:
     """As by the kernel, for want of memory: nobody would tell doit, which waits for its word."""
     for name in ("one", "looks"):
         site.order(name, "wait")
@@ -397,7 +415,7 @@ def test_a_worker_that_was_killed_ends_the_run(site: StepProject) -> None:
     for name in ("one", "looks"):
         site.order(name)
     site.doit("-n", "2", "three", "looks")
-    assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
+    assert sorted(site.ran()) == ["looks named", "one", "three", "two"]
 
 
 def _waiting(lines: Iterable[str], count: int) -> bool:
@@ -406,19 +424,19 @@ def _waiting(lines: Iterable[str], count: int) -> bool:
     return len(list(itertools.islice(said, count))) == count
 
 
-def test_goes_on_truthfully_after_a_failure(done: StepProject) -> None:
+def test_continue_keeps_the_exit_code_of_the_failure(done: StepProject) -> None:
     """With --continue, what does not depend on the failed task runs; the code is that of it."""
     write_file("input", "other")(done)
     done.order("one", "fail")
     printed = done.doit("--continue", "three", "looks", code=1)
-    assert done.ran() == ["one", "looks asked"]
+    assert done.ran() == ["one", "looks named"]
     assert "two:x: left out, since one failed" in printed
     done.order("one", "bug")
     done.doit("--continue", "three", "looks", code=2)
 
 
 @pytest.mark.parametrize("way", [("--continue",), ("--continue", "-n", "2")])
-def test_a_failed_setup_stops_whom_it_prepares(site: StepProject, way: tuple[str, ...]) -> None:
+def test_failed_setup_leaves_its_task_out(site: StepProject, way: tuple[str, ...]) -> None:
     site.order("looks", "fail")
     assert "locks: left out, since looks failed" in site.doit(*way, "locks", code=1)
     assert site.ran() == ["looks needed"]
@@ -439,33 +457,31 @@ def test_a_failed_setup_stops_whom_it_prepares(site: StepProject, way: tuple[str
         (("-n", "many"), "num_process"),
     ],
 )
-def test_what_a_user_gets_wrong_is_no_traceback(
-    site: StepProject, words: tuple[str, ...], said: str
-) -> None:
+def test_wrong_words_are_one_line(site: StepProject, words: tuple[str, ...], said: str) -> None:
     printed = site.doit(*words, code=3)
     assert printed.startswith("ERROR: ")
     assert said in printed
     assert "Traceback" not in printed
 
 
-def test_the_memory_can_be_looked_at(done: StepProject) -> None:
+def test_dumpdb_names_every_finished_task(done: StepProject) -> None:
     assert set(json.loads(done.doit("dumpdb"))) == {"one", "two:x", "three"}
 
 
-def test_side_by_side(site: StepProject) -> None:
+def test_parallel_run_writes_one_journal(site: StepProject) -> None:
     """`doit -n`: independent tasks at once, whole lines, one journal."""
     printed = site.doit("-n", "2", "three", "locks", "looks")
-    assert sorted(site.ran()) == ["locks asked", "looks asked", "one", "three", "two"]
+    assert sorted(site.ran()) == ["locks named", "looks named", "one", "three", "two"]
     assert printed.count("done in") == 5
     assert len(printed.splitlines()) >= 11
-    assert site.doit("why", "three") == "nothing would run: everything is up to date\n"
-    lines = (site.folder / "state" / "logs" / "journal").read_text().splitlines()
-    ended = [entry["task"] for line in lines if "outcome" in (entry := json.loads(line))]
-    assert sorted(ended) == ["locks", "looks", "one", "three", "two:x"]
+    assert site.why("three") == []
+    ended = [run.ended.outcome for run in site.last_run().values() if run.ended]
+    assert sorted(site.last_run()) == ["locks", "looks", "one", "three", "two:x"]
+    assert ended == ["done"] * 5
 
 
 @pytest.mark.parametrize("order", ["", "fail"])
-def test_json_is_json(site: StepProject, order: str) -> None:
+def test_json_reporter_prints_only_json(site: StepProject, order: str) -> None:
     site.order("two", order)
     report = json.loads(site.doit("--reporter", "json", code=1 if order else 0))
     results = {task["name"]: task["result"] for task in report["tasks"]}
@@ -474,7 +490,7 @@ def test_json_is_json(site: StepProject, order: str) -> None:
 
 
 @pytest.mark.parametrize("way", [(), ("-n", "2")])
-def test_sigterm_leaves_nobody(done: StepProject, way: tuple[str, ...]) -> None:
+def test_sigterm_leaves_no_process(done: StepProject, way: tuple[str, ...]) -> None:
     write_file("input", "other")(done)
     with waiting(done, "one", *way) as process:
         try:
@@ -488,80 +504,54 @@ def test_sigterm_leaves_nobody(done: StepProject, way: tuple[str, ...]) -> None:
     assert process.returncode != 0
 
 
-def test_asked_when_it_is_named(site: StepProject) -> None:
+def test_on_demand_task_runs_when_it_is_named(site: StepProject) -> None:
     site.doit("looks")
     site.doit("looks")
-    assert site.ran() == ["looks asked", "looks asked"]
+    assert site.ran() == ["looks named", "looks named"]
     site.doit("locks")
-    assert site.ran() == ["locks asked"]  # what is before it was there
+    assert site.ran() == ["locks named"]  # what is before it was there
     site.doit("looks", "locks")
-    assert site.ran() == ["looks asked", "locks asked"]
-    assert site.doit("why", "looks", "locks").splitlines() == [
-        "looks: you asked for it",
-        "locks: you asked for it",
+    assert site.ran() == ["looks named", "locks named"]
+    assert chains(site, "looks", "locks") == [
+        (["looks"], "cause-named"),
+        (["locks"], "cause-named"),
     ]
 
 
-def test_asked_before_it_is_there(site: StepProject) -> None:
-    assert site.doit("why", "locks").splitlines() == [
-        "looks: it has not been made yet",
-        "locks: you asked for it",
-    ]
+def test_on_demand_task_runs_when_its_target_is_missing(site: StepProject) -> None:
+    assert chains(site, "locks") == [(["looks"], "cause-never-made"), (["locks"], "cause-named")]
     site.doit("locks")
-    assert site.ran() == ["looks needed", "locks asked"]
+    assert site.ran() == ["looks needed", "locks named"]
     (site.folder / "lock").unlink()
     site.doit("locks")
-    assert site.ran() == ["locks asked"]
+    assert site.ran() == ["locks named"]
 
 
-def test_info_of_what_is_asked_for(site: StepProject) -> None:
-    printed = site.doit("info", "locks", code=1)
-    assert "the lock is gone" in printed
-    assert "functools.partial" not in printed
+def test_info_shows_a_task_in_plain_words(site: StepProject) -> None:
+    assert "record    none yet" in site.doit("info", "locks")
     site.doit("locks")
-    assert "up-to-date" in site.doit("info", "locks")
+    printed = site.doit("info", "locks")
+    assert f"record    {site.folder}/lock" in printed
+    assert "last run  done after" in printed
+    assert "<" not in printed  # nothing of Python's own
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ((), "[]"),
-        (("seven",), "['seven']"),
-        (("a", "--", "env", "A=b", "-x"), "['a', '--', 'env', 'A=b', '-x']"),
-        (("A=b",), "['A=b']"),
-        (("a", "talk", "x=y"), "['a', 'talk', 'x=y']"),
-    ],
-)
-def test_a_task_for_a_person(site: StepProject, words: tuple[str, ...], said: str) -> None:
-    """Every word arrives, nothing else is printed, and the exit code is the command's."""
-    code = 7 if words == ("seven",) else 0
-    assert site.doit("talk", *words, code=code) == f"words: {said}\n"
-    assert site.doit("x=y", "talk", *words, code=code) == f"words: {said}\n"
-
-
-def test_a_person_s_task_that_fails(site: StepProject) -> None:
-    site.order("talk", "fail")
-    assert site.doit("talk", code=1) == (
-        "talk: FAILED: talk is not to be trusted\n  next: try another\n"
-    )
-
-
-def test_in_parallel(site: StepProject) -> None:
+def test_parallel_run_fails_as_a_serial_one(site: StepProject) -> None:
     printed = site.doit("-n", "2", "three", "looks")
-    assert sorted(site.ran()) == ["looks asked", "one", "three", "two"]
+    assert sorted(site.ran()) == ["looks named", "one", "three", "two"]
     assert "4 done, 0 up to date" in printed
     assert "nothing to do: all 3" in site.doit("-n", "2")
     assert site.remembered() == {"one", "two:x", "three", "looks"}
     write_file("input", "other")(site)
     site.order("two", "fail")
-    assert "two:x: FAILED: two is not to be trusted" in site.doit("-n", "2", code=1)
+    assert "[stage-pointer-empty]" in site.doit("-n", "2", code=1)
     site.order("two", "bug")
     assert "ZeroDivisionError" in site.doit("-n", "2", code=2)
     site.order("two")
     site.doit("-n", "2")
 
 
-def test_sigterm_in_parallel(done: StepProject) -> None:
+def test_sigterm_in_a_parallel_run_keeps_earlier_records(done: StepProject) -> None:
     write_file("input", "other")(done)
     before = done.record("two.x").read_bytes()
     with waiting(done, "two", "-n", "2") as process:
@@ -571,11 +561,11 @@ def test_sigterm_in_parallel(done: StepProject) -> None:
     assert done.record("two.x").read_bytes() == before
 
 
-def test_forget_and_clean(done: StepProject) -> None:
-    before = {k: v for k, v in done.state().items() if k != "state/doit.db"}
+def test_clean_needs_names_and_forget_forgets(done: StepProject) -> None:
+    before = artifacts(done)
     for words in ((), ("--clean-all",)):
         assert done.doit("clean", *words, code=3).startswith("ERROR: ")
-    assert {k: v for k, v in done.state().items() if k != "state/doit.db"} == before
+    assert artifacts(done) == before
     assert done.doit().startswith("nothing to do")
     done.doit("forget", "--all")
     assert done.remembered() == set()
@@ -583,7 +573,7 @@ def test_forget_and_clean(done: StepProject) -> None:
     assert done.ran() == ["one", "two", "three"]
 
 
-def test_every_reporter(site: StepProject) -> None:
+def test_reporters_of_doit_work(site: StepProject) -> None:
     report = json.loads(site.doit("--reporter", "json"))
     assert [(t["name"], t["result"]) for t in report["tasks"]] == [
         ("one", "success"),
@@ -595,11 +585,11 @@ def test_every_reporter(site: StepProject) -> None:
     site.order("one", "fail")
     (site.folder / "result").unlink()
     report = json.loads(site.doit("--reporter", "json", code=1))
-    assert "not to be trusted" in report["tasks"][0]["error"]
+    assert "[stage-pointer-empty]" in report["tasks"][0]["error"]
 
 
 @pytest.mark.usefixtures("needs_root")
-def test_anybody_may_look(done: StepProject) -> None:
+def test_user_without_rights_can_look(done: StepProject) -> None:
     """`list`, `info`, `why` and `status` on a state of somebody else's, and before there is one."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
@@ -613,10 +603,10 @@ def test_anybody_may_look(done: StepProject) -> None:
     looks = [("list", "--all", "--status"), ("why",), ("status",)]
     for look in looks:
         assert "three" in done.doit(*look, prefix=powerless)
-    assert "up-to-date" in done.doit("info", "one", prefix=powerless)
+    assert "it is up to date" in done.doit("info", "one", prefix=powerless)
     assert done.state() == before
     printed = done.doit(prefix=powerless, code=1)
-    assert "three: FAILED: three: Permission denied" in printed
+    assert "[permission-denied]" in printed
     assert "Traceback" not in printed
     assert done.state() == before
     shutil.rmtree(done.folder / "state")
@@ -645,7 +635,9 @@ def scribble(path: Path) -> None:
     ],
     ids=["another file", "cut short", "scribbled over", "a directory"],
 )
-def test_a_damaged_database(done: StepProject, damage: Callable[[Path], object], said: str) -> None:
+def test_damaged_database_is_one_line(
+    done: StepProject, damage: Callable[[Path], object], said: str
+) -> None:
     database = done.folder / "state" / "doit.db"
     damage(database)
     for words in ((), ("why",), ("list", "--status")):
@@ -658,7 +650,7 @@ def test_a_damaged_database(done: StepProject, damage: Callable[[Path], object],
     assert done.ran() == ["one", "two", "three"]
 
 
-def test_an_empty_database(site: StepProject) -> None:
+def test_empty_database_is_a_first_run(site: StepProject) -> None:
     """What a kill in the very first moment leaves."""
     (site.folder / "state").mkdir()
     (site.folder / "state" / "doit.db").touch()
@@ -667,7 +659,7 @@ def test_an_empty_database(site: StepProject) -> None:
     assert site.ran() == ["one", "two", "three"]
 
 
-def test_nobody_reads_the_report_and_nothing_is_lost(site: StepProject) -> None:
+def test_closed_output_loses_no_work(site: StepProject) -> None:
     """`doit | head -0`, or a terminal that was closed."""
     reader, writer = os.pipe()
     os.close(reader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -9,7 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from tasks import journal
+from tasks.journal import TaskRun
+from tasks.site import CONFIG_VARIABLE
 from tests.kit.programs import PROGRAMS
 from tests.kit.project import PROJECT
 
@@ -25,6 +30,7 @@ class StepProject:
         (folder / "below").mkdir()
 
     def start(self, *words: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        without_site = {k: v for k, v in os.environ.items() if k != CONFIG_VARIABLE}
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "doit", *words],
             cwd=self.folder,
@@ -32,7 +38,7 @@ class StepProject:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**without_site, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"},
         )
 
     def doit(self, *words: str, code: int = 0, prefix: tuple[str, ...] = ()) -> str:
@@ -41,8 +47,17 @@ class StepProject:
         assert process.returncode == code, printed
         return printed
 
+    def why(self, *words: str) -> list[dict[str, Any]]:
+        """The reasons of all tasks that would run, as `doit why --json` prints them."""
+        reasons: list[dict[str, Any]] = json.loads(self.doit("why", "--json", *words))
+        return reasons
+
+    def last_run(self) -> dict[str, TaskRun]:
+        """The newest run in the journal, by task."""
+        return {run.task: run for run in journal.task_runs(self.folder / "state/logs/latest")}
+
     def ran(self) -> list[str]:
-        """What has run since the last time this was asked."""
+        """The steps that have run since the last call."""
         log = self.folder / "ran"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)

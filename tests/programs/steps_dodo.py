@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from tasks import site
 from tasks.causes import FilesChanged, ResultMissing
 from tasks.engine.checks import Fact, FilesUnchanged
 from tasks.engine.signals import end_cleanly
 from tasks.engine.step import Option, Step, as_task
 from tasks.errors import NotTrusted
-from tasks.layout import Layout
 from tasks.records import Inputs, Kind
 
 HERE = Path(__file__).parent
-LAYOUT = Layout(HERE, HERE / "state")
+LAYOUT = site.find(HERE)
 DOIT_CONFIG = {
     "backend": "binmill",
     "reporter": "binmill",
