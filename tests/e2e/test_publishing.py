@@ -1,4 +1,4 @@
-"""Publishing packages made by hand, signed and verified by the Portage of a real stage."""
+"""Publishing handmade packages, signed and verified by the Portage of a real stage."""
 
 from __future__ import annotations
 
@@ -14,14 +14,29 @@ from typing import Any
 import pytest
 
 from tasks import records
+from tasks.chroot import sandboxes
 from tasks.config import load
+from tasks.domain import Package
 from tasks.errors import HostLacks
-from tasks.flow import candidate, chroots, etc, publish
-from tasks.portage import etc_portage, index
-from tasks.publish import client, generation, published, release_manifest, sign
-from tasks.site import Site
+from tasks.flow import candidate, etc, publish, signing
+from tasks.portage import index
+from tasks.publish import client, generation, release_manifest, sign
+from tasks.records import (
+    BINPKGS,
+    CANDIDATE,
+    ETC,
+    GATE,
+    PUBLISH,
+    TREE,
+    BinpkgsRecord,
+    Inputs,
+    Key,
+    PublishRecord,
+    Request,
+)
+from tasks.site import Chroot, Site
 from tasks.system import sandbox
-from tasks.system.files import digests, sha512
+from tasks.system.files import sha512
 from tasks.system.gpgv import Role, verify_detached
 from tasks.system.sandbox import Bind
 from tests.kit.files import names
@@ -42,7 +57,7 @@ ACCESS = {
 
 
 class Binhost:
-    """A site with a real seed and tree, and sets that are made by hand."""
+    """A site with a real seed and tree, and handmade sets."""
 
     def __init__(self, factory: LabSite) -> None:
         self.factory = factory
@@ -52,33 +67,36 @@ class Binhost:
         return Site(self.factory.layout, load.load(self.factory.layout))
 
     @property
+    def chroot(self) -> Chroot:
+        return self.site.chroot("base")
+
+    @property
+    def inputs(self) -> Inputs:
+        """The inputs of candidate:base and publish:base, named on the command line."""
+        keys: list[Key[Any]] = [BINPKGS("base"), ETC("base"), CANDIDATE("base"), GATE("base")]
+        declared = frozenset([*keys, *sandboxes.seed_keys(self.chroot)])
+        return Inputs(self.site.layout, declared, request=Request(named=True))
+
+    @property
     def place(self) -> Path:
-        return self.factory.layout.binhost("base")
+        return self.chroot.binhost
 
     @property
     def home(self) -> Path:
         return self.site.signing_home
 
     def collected(self, *some: tuple[str, int, str]) -> None:
-        """Lay down a set, as binpkgs leaves it: name, build number and licence of each."""
-        packages, text = [], "VERSION: 0\nARCH: amd64\nTTL: 999999\n\n"
+        """Write a set as binpkgs leaves it, from the name, build number and licence of each."""
+        packages, text = list[Package](), "VERSION: 0\nARCH: amd64\nTTL: 999999\n\n"
         scratch = self.site.layout.binpkgs("base") / "made"
         shutil.rmtree(scratch, ignore_errors=True)
         for name, build_id, licence in some:
             path = f"app-misc/{name}/{name}-1-{build_id}.gpkg.tar"
             values = {**VALUES, "PF": f"{name}-1", "BUILD_ID": str(build_id)}
             gpkg(scratch / path, values=values)
+            size, digest = (scratch / path).stat().st_size, sha512(scratch / path)
             packages.append(
-                {
-                    "cpv": f"app-misc/{name}-1",
-                    "build_id": build_id,
-                    "path": path,
-                    "slot": "0",
-                    "use": "",
-                    "repo": "gentoo",
-                    "size": (scratch / path).stat().st_size,
-                    "sha512": sha512(scratch / path),
-                }
+                Package(f"app-misc/{name}-1", build_id, "0", "", "gentoo", path, size, digest)
             )
             text += (
                 f"BUILD_ID: {build_id}\nBUILD_TIME: 1795622179\nCPV: app-misc/{name}-1\n"
@@ -89,16 +107,16 @@ class Binhost:
         target = scratch.with_name(identity)
         if not target.exists():
             scratch.rename(target)
-        made = {"set": identity, "packages": packages}
-        records.write(self.site.layout, "binpkgs:base", made)
+        record = BinpkgsRecord(identity, tuple(packages))
+        records.save(self.site.layout, BINPKGS("base"), record)
 
-    def publish(self) -> dict[str, Any]:
-        """What the candidate's and the publishing task do; the gate has tests of its own."""
-        site = self.site
-        records.write(site.layout, "candidate:base", candidate.candidate(site, "base"))
-        made = publish.publish(site, "base", asked=True)
-        records.write(site.layout, "publish:base", made)
-        return made
+    def publish(self) -> PublishRecord:
+        """Run the tasks candidate and publish; the gate has tests of its own."""
+        layout = self.site.layout
+        records.save(layout, CANDIDATE("base"), candidate.prepare(self.chroot, self.inputs))
+        record = publish.publish_candidate(self.chroot, self.inputs)
+        records.save(layout, PUBLISH("base"), record)
+        return record
 
     def view(self, name: str = "public") -> Path:
         return self.place / "current" / name
@@ -117,17 +135,17 @@ def role(binhost: Binhost, tmp_path: Path) -> Role:
     return Role("binhost", tmp_path / "key.asc", (key,))
 
 
-def two_groups(binhost: Binhost) -> dict[str, Any]:
+def two_groups(binhost: Binhost) -> PublishRecord:
     """Publish to two groups, as the first generation."""
     binhost.factory.change(access=ACCESS, serve={"certificate": "x", "certificate_key": "x"})
     binhost.collected(("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"))
     return binhost.publish()
 
 
-def test_two_groups_and_all_that_is_signed(binhost: Binhost, role: Role) -> None:
-    made = two_groups(binhost)
-    assert made == {"generation": 1, "set": made["set"], "views": {"public": 1, "role.java": 3}}
-    for view, count in made["views"].items():
+def test_two_groups_have_signed_views(binhost: Binhost, role: Role) -> None:
+    record = two_groups(binhost)
+    assert record == PublishRecord(1, record.set, {"public": 1, "role.java": 3})
+    for view, count in record.views.items():
         folder = binhost.view(view)
         for name in ("Packages", "Packages.gz", release_manifest.NAME):
             with (folder / name).open("rb") as stream:
@@ -137,59 +155,62 @@ def test_two_groups_and_all_that_is_signed(binhost: Binhost, role: Role) -> None
             == (folder / "Packages").read_bytes()
         )
         manifest = json.loads((folder / release_manifest.NAME).read_text())
-        for name, told in manifest["files"].items():
-            assert told["sha512"] == sha512(folder / name)
+        for name, sums in manifest["files"].items():
+            assert sums["sha512"] == sha512(folder / name)
         assert {"Packages", "provenance.jsonl", "sbom.cdx.json"} < set(manifest["files"])
-        lock, tree = manifest["lock"], records.read(binhost.site.layout, "tree")
-        assert lock["tree"]["commit"] == tree["commit"]
-        assert lock["sha256"] == digests(binhost.site.layout.lock, "sha256")["sha256"]
+        lock, tree = manifest["lock"], records.load(binhost.site.layout, TREE())
+        assert lock["tree"] == {"name": "gentoo", "tag": tree.tag, "commit": tree.commit}
+        assert manifest["format"] == 2
         header, stanzas = index.parse((folder / "Packages").read_text())
         assert manifest["timestamp"] == int(header["TIMESTAMP"])
         assert len(stanzas) == manifest["packages"] == count
         assert "TTL" not in header
         paths = {str(path.relative_to(folder)) for path in folder.rglob("*.gpkg.tar")}
         assert {stanza["PATH"] for stanza in stanzas} == paths
-        sign.verify([folder / path for path in paths], role)
+        sign.verify_packages([folder / path for path in paths], role)
     assert processes_naming(binhost.home) == processes_naming(Path(sign.KEY_HOME)) == []
 
 
-def test_what_is_new_is_signed_and_the_rest_is_linked(
-    binhost: Binhost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_new_packages_are_signed(binhost: Binhost, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_ino for path in binhost.view("role.java").rglob("*.gpkg.tar")}
     binhost.collected(
         ("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"), ("new", 1, "GPL-2")
     )
     signed: list[str] = []
-    real = sign.sign
-    monkeypatch.setattr(sign, "sign", lambda *a: signed.extend(a[2]) or real(*a))  # type: ignore[func-returns-value]
-    assert binhost.publish()["views"] == {"public": 2, "role.java": 4}
+    real = sign.sign_packages
+
+    def recording(*arguments: Any) -> None:
+        signed.extend(arguments[2])
+        real(*arguments)
+
+    monkeypatch.setattr(sign, "sign_packages", recording)
+    assert binhost.publish().views == {"public": 2, "role.java": 4}
     assert signed == ["app-misc/new/new-1-1.gpkg.tar"]
     for path, inode in before.items():
         assert path.stat().st_ino == inode
     lines = (binhost.view("role.java") / "provenance.jsonl").read_text().splitlines()
     subjects = {json.loads(line)["subject"][0]["name"]: json.loads(line) for line in lines}
-    for path, told in subjects.items():
+    for path, statement in subjects.items():
         digest = sha512(binhost.view("role.java") / path)
-        assert told["subject"][0]["digest"] == {"sha512": digest}
-        assert told["predicate"]["buildDefinition"]["externalParameters"]["chroot"] == "base"
+        assert statement["subject"][0]["digest"] == {"sha512": digest}
+        assert statement["predicate"]["buildDefinition"]["externalParameters"]["chroot"] == "base"
 
 
-def test_another_policy_signs_nothing_again(binhost: Binhost, capsys: Any) -> None:
-    count = published.facts(binhost.place, 2)["timestamp"]
+def test_change_of_policy_signs_no_package_again(binhost: Binhost, capsys: Any) -> None:
+    count = generation.load(binhost.place, 2).issue.timestamp
     binhost.factory.change(access={**ACCESS, "packages": {"app-misc/ours": "public"}})
     before = (binhost.view("role.java") / "app-misc/ours/ours-1-1.gpkg.tar").read_bytes()
-    assert binhost.publish()["views"] == {"public": 3, "role.java": 4}
+    assert binhost.publish().views == {"public": 3, "role.java": 4}
     assert (binhost.view() / "app-misc/ours/ours-1-1.gpkg.tar").read_bytes() == before
-    assert published.facts(binhost.place, 3)["timestamp"] > count
+    assert generation.load(binhost.place, 3).issue.timestamp > count
     binhost.factory.change(access={**ACCESS, "restricted": "role:java", "free": ["MIT"]})
-    assert binhost.publish()["views"] == {"public": 0, "role.java": 4}
+    assert binhost.publish().views == {"public": 0, "role.java": 4}
     assert capsys.readouterr().out
-    assert binhost.publish()["generation"] == 4  # nothing changed: the same
+    assert binhost.publish().generation == 4  # nothing changed: the same
 
 
-def test_a_key_that_is_gone_or_has_expired(binhost: Binhost, tmp_path: Path) -> None:
-    """Fault 63: never unsigned, nothing is switched, one line says why."""
+def test_unusable_key_publishes_nothing(binhost: Binhost, tmp_path: Path) -> None:
+    """Nothing is published unsigned, nothing is switched, and one line gives the reason."""
     binhost.collected(("one", 1, "GPL-2"), ("late", 1, "GPL-2"))
     now, good = generation.current(binhost.place), binhost.home
     assert now is not None
@@ -213,28 +234,21 @@ def test_a_key_that_is_gone_or_has_expired(binhost: Binhost, tmp_path: Path) -> 
     finally:
         binhost.factory.change(binhost={"signing_home": "secrets/gnupg"})
     assert processes_naming(spoilt) == []
-    assert binhost.publish()["generation"] == now + 1
+    assert binhost.publish().generation == now + 1
 
 
 class Client:
-    """A client's Portage, with the site's key as the only one that it trusts."""
+    """A client's Portage, that trusts only the site's key."""
 
     def __init__(self, binhost: Binhost, space: Path) -> None:
-        site = binhost.site
         self.binhost, self.space, self.work = binhost, space, space / "asked"
         self.work.mkdir()
-        made = etc.portage_files(site, "base", features=(), variables=client.VARIABLES)
-        link = etc_portage.profile_link(site.config, "base")
-        etc_portage.write(made, link, space / "etc", site.layout.trash)
-        key = str(site.config.binhost.signing_key)
-        client.keyring(sign.public_key(binhost.home, key), key, space / "etc" / client.GNUPG)
-        seed = records.read(site.layout, "seed:lab")["sha512"]
-        self.room = chroots.plan(
-            site,
-            "base",
+        self.sandbox = sandboxes.from_seed(
+            binhost.chroot,
+            binhost.inputs,
             space,
-            etc=space / "etc",
-            layers=[site.layout.seed(seed)],
+            files=etc.portage_files(binhost.chroot, features=(), variables=client.VARIABLES),
+            trusted=signing.signing_key(binhost.site),
             binds=(
                 Bind(str(self.work), INSIDE),
                 Bind(str(PROGRAM), f"{INSIDE}.py"),
@@ -242,8 +256,8 @@ class Client:
             ),
         )
 
-    def asked(self, flips: int, *packages: str) -> dict[str, Any]:
-        """What becomes of packages, and of one of the binhost's with single bits flipped."""
+    def verify(self, flips: int, *packages: str) -> dict[str, Any]:
+        """Ask Portage to verify packages, and one of the binhost with single bits flipped."""
         view = self.binhost.view("role.java").resolve()
         stanza = index.parse((view / "Packages").read_text())[1][0]
         inside = f"/binhost/gen/{view.parent.name}/role.java/{stanza['PATH']}"
@@ -256,9 +270,9 @@ class Client:
         }
         (self.work / "request.json").write_text(json.dumps(request))
         command = ["python3", "-I", f"{INSIDE}.py", f"{INSIDE}/request.json"]
-        printed = sandbox.run(self.room, command, timeout=900).stdout
+        printed = sandbox.run(self.sandbox, command, timeout=900).stdout
         found: dict[str, Any] = json.loads(printed.splitlines()[-1])
-        assert found["packages"].pop(inside), "the package as it is published must be accepted"
+        assert found["packages"].pop(inside), "the published package must be accepted"
         assert found["whole"]
         return found
 
@@ -267,30 +281,32 @@ class Client:
 def portage(binhost: Binhost) -> Iterator[Client]:
     if generation.current(binhost.place) is None:
         two_groups(binhost)
-    with chroots.workspace(binhost.site, "client-accepts") as space:
+    with binhost.chroot.workspace("client-accepts") as space:
         yield Client(binhost, space)
 
 
 def flips_are_refused(portage: Client, count: int) -> None:
-    found = portage.asked(count)
+    found = portage.verify(count)
     assert found["flips"] == count
     assert found["both"] == found["index"] == 0
-    # between a member and the next the tar has padding, which no signature covers
+    # no signature covers the padding between the members of a tar
     print(f"the signature alone accepted {found['signature']} of {count}")
     assert found["signature"] < count / 2
 
 
-def test_no_flipped_package_is_accepted(portage: Client) -> None:
+def test_package_with_a_flipped_bit_is_refused(portage: Client) -> None:
     flips_are_refused(portage, 200)
 
 
 @pytest.mark.soak
-def test_none_of_a_thousand_flipped_packages_is_accepted(portage: Client) -> None:
+def test_thousand_packages_with_a_flipped_bit_are_refused(portage: Client) -> None:
     flips_are_refused(portage, 1000)
 
 
-def test_packages_that_slipped_in(portage: Client, tmp_path: Path, binhost: Binhost) -> None:
-    """Fault 64: unsigned, or signed by somebody else."""
+def test_package_without_the_sites_signature_is_refused(
+    portage: Client, tmp_path: Path, binhost: Binhost
+) -> None:
+    """Unsigned, or signed by another key."""
     other = Gpg(tmp_path / "other")
     other.home.mkdir(mode=0o700)
     other.new("other")
@@ -306,16 +322,15 @@ def test_packages_that_slipped_in(portage: Client, tmp_path: Path, binhost: Binh
     finally:
         binhost.factory.change(binhost={"signing_home": "secrets/gnupg", "signing_key": key})
     asked = [f"{INSIDE}/{name}.gpkg.tar" for name in ("unsigned", "strangers", "ours")]
-    assert list(portage.asked(0, *asked)["packages"].values()) == [False, False, True]
+    assert list(portage.verify(0, *asked)["packages"].values()) == [False, False, True]
 
 
 def signed_by(binhost: Binhost, package: Path) -> None:
-    """Sign one package as a site does, with the key that its config names now."""
-    site = binhost.site
-    with chroots.workspace(site, "sign-one") as space:
+    """Sign one package as a site does, with the key in its present config."""
+    with binhost.chroot.workspace("sign-one") as space:
         folder = space / "packages"
         folder.mkdir()
         shutil.move(package, folder / package.name)
-        room = candidate._signing_room(site, "base", folder, space)
-        sign.sign(room, folder, [package.name], site.layout.log("sign-one"))
+        signer = signing._sandbox(binhost.chroot, binhost.inputs, folder, space)
+        sign.sign_packages(signer, folder, [package.name], binhost.chroot.log("sign-one"))
         shutil.move(folder / package.name, package)
