@@ -95,7 +95,7 @@ def _site(home: Path) -> Site:
         raw = {key: table for key, table in raw.items() if key not in ("access", "serve")}
         raw["chroots"] = {"base": raw["chroots"]["base"]}  # one chroot, and one view of it
         layout.config.write_text(tomli_w.dumps(raw))
-        site = Site(layout, load.load(layout))
+        site = Site(layout, load.read_config(layout))
         doit = [str(Path(sys.executable).with_name("doit")), "chroot:base", "etc:base", "tree"]
         seconds(doit, cwd=PROJECT, env=_env(site))
     return site

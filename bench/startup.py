@@ -165,7 +165,7 @@ def _site(folder: Path, count: int) -> Path:
     text += "".join(STACK.format(number=number) for number in range(count - 1))
     layout.config.write_text(text)
     layout.lock.write_text(LOCK_TEXT)
-    site = Site(layout, load.load(layout))
+    site = Site(layout, load.read_config(layout))
     _results(layout, list(site.config.chroots))
     keys = [step.key for step in graph.steps(site) if step.key != LOCK()]
     stub_site.record_as_done(site, {key: RECORDS[key.kind] for key in keys})

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from tasks import messages
+from tasks.domain import Gap
 from tasks.messages import Field
 
 
@@ -131,7 +132,18 @@ class LockLacks(Cause):
     """config.lock does not pin everything that config.toml names."""
 
     code: ClassVar[str] = "cause-lock-lacks"
-    gaps: Sequence[str] = ()
+    gaps: Sequence[Gap] = ()
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        return {"gaps": [str(gap) for gap in self.gaps]}
+
+
+@dataclass(frozen=True)
+class LockMissing(Cause):
+    """There is no config.lock."""
+
+    code: ClassVar[str] = "cause-lock-missing"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,14 @@ class Package:
     path: str
     size: int
     sha512: str
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An overlay or seed of config.toml that config.lock does not pin, or pins in another form."""
+
+    kind: Literal["overlay", "seed"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"

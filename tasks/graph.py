@@ -12,7 +12,14 @@ from functools import partial
 from typing import Any
 
 from tasks import lock as lock_file
-from tasks.causes import LockLacks, ManifestExpires, ModifiedByHand, RollbackEnds
+from tasks.causes import (
+    Cause,
+    LockLacks,
+    LockMissing,
+    ManifestExpires,
+    ModifiedByHand,
+    RollbackEnds,
+)
 from tasks.chroot.sandboxes import own_keys, seed_keys
 from tasks.engine.checks import Fact, FilesUnchanged
 from tasks.engine.on_demand import WhenNamed
@@ -118,20 +125,25 @@ def _lock(site: Site) -> Step[Any]:
         LOCK(),
         "resolve config.toml to config.lock: tree tag, overlay commits, seed digests",
         partial(trees.resolve, site),
-        checks=(Fact(lambda: not _gaps(site), lambda: LockLacks(_gaps(site))),),
+        checks=(
+            Fact(lambda: _lock_cause(site) is None, lambda: _lock_cause(site) or LockMissing()),
+        ),
         after=(SNAPSHOT().task,),
         options=(Option("tree", "tree", "pin that frozen day (YYYYMMDD); all other pins stay"),),
         target=site.layout.lock,
     )
 
 
-def _gaps(site: Site) -> list[str]:
-    """What config.lock does not pin; a damaged lock has no gap: its readers say what is wrong."""
+def _lock_cause(site: Site) -> Cause | None:
+    """Why config.lock must be written; None for a damaged one, which its readers report."""
     try:
-        lock = lock_file.load(site.layout)
+        lock = lock_file.read_or_none(site.layout)
     except BinmillError:
-        return []
-    return ["anything yet"] if lock is None else lock.missing(site.config)
+        return None
+    if lock is None:
+        return LockMissing()
+    gaps = lock.gaps(site.config)
+    return LockLacks(gaps) if gaps else None
 
 
 def _pinned(site: Site) -> Iterator[Step[Any]]:

@@ -5,7 +5,6 @@ All later tasks depend on config.toml and config.lock alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import tomli
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.config.seeds import Seed
 from tasks.config.tables import Config
 from tasks.config.types import Branch, Commit, Digest, Line, Name, Remote, Word
+from tasks.domain import Gap
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
 from tasks.system.files import write_atomic
@@ -24,17 +24,6 @@ _HEAD = """\
 # Written by `doit lock`. It pins what config.toml asks for: keep it in version control.
 # The same config.toml and config.lock make the same chroots and package sets again.
 """
-
-
-@dataclass(frozen=True)
-class Gap:
-    """An overlay or seed of config.toml that the lock does not pin, or pins in another form."""
-
-    kind: Literal["overlay", "seed"]
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
 
 
 class _Pin(BaseModel):
@@ -106,12 +95,8 @@ class Lock(_Pin):
                 gaps.append(Gap("seed", name))
         return gaps
 
-    def missing(self, config: Config) -> list[str]:
-        """The gaps as text."""
-        return [str(gap) for gap in self.gaps(config)]
 
-
-def load(layout: Layout) -> Lock | None:
+def read_or_none(layout: Layout) -> Lock | None:
     """Read config.lock, None if there is none; raises ConfigError if it is damaged."""
     try:
         raw = tomli.loads(layout.lock.read_text(encoding="utf-8"))
@@ -128,13 +113,13 @@ def load(layout: Layout) -> Lock | None:
 
 def read(layout: Layout) -> Lock:
     """Read config.lock; raises Stale if there is none."""
-    lock = load(layout)
+    lock = read_or_none(layout)
     if lock is None:
         raise Stale("lock-missing", path=layout.lock)
     return lock
 
 
-def pinned(pins: dict[str, Any], kind: str, name: str) -> Any:
+def pin_of(pins: dict[str, Any], kind: str, name: str) -> Any:
     """The pin of one overlay or seed; raises Stale if the lock does not have it."""
     if name not in pins:
         raise Stale("pin-missing", kind=kind, name=name)

@@ -159,7 +159,7 @@ def find(project: Path) -> Layout:
 def load(project: Path) -> Site:
     """The site with its config; raises ConfigError listing every problem."""
     layout = find(project)
-    return Site(layout, config_file.load(layout))
+    return Site(layout, config_file.read_config(layout))
 
 
 def identity(data: Any) -> str:

@@ -14,11 +14,9 @@ from pydantic import ValidationError
 
 from tasks.config import access
 from tasks.config.problem import BadValue, Problem, problem, shown
-from tasks.config.tables import Build, ChrootConfig, Config, Overlay
+from tasks.config.tables import ChrootConfig, Config
 from tasks.errors import ConfigError
 from tasks.layout import Layout
-
-__all__ = ["Build", "Config", "Overlay", "load"]
 
 
 class InvalidConfig(ConfigError):
@@ -31,7 +29,7 @@ class InvalidConfig(ConfigError):
         self.problems = problems
 
 
-def load(layout: Layout) -> Config:
+def read_config(layout: Layout) -> Config:
     """Read and check a site's config.toml; raises ConfigError, with every problem."""
     path = layout.config
     try:

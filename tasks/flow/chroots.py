@@ -17,7 +17,7 @@ from tasks.system.notes import note
 
 def extract_seed(site: Site, name: str, inputs: Inputs) -> SeedRecord:
     """Extract a pinned stage tarball, once per digest."""
-    pin: SeedPin = lock_file.pinned(inputs.lock().seeds, "seed", name)
+    pin: SeedPin = lock_file.pin_of(inputs.lock().seeds, "seed", name)
     target = site.layout.seed(pin.sha512)
     if not target.is_dir():
         require_root("unpack a stage with its owners and devices")

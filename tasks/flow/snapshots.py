@@ -168,7 +168,7 @@ def _earliest(day: date) -> int:
 
 def _locked_day(site: Site) -> str:
     """The locked day, or ""."""
-    lock = lock_file.load(site.layout)
+    lock = lock_file.read_or_none(site.layout)
     return lock.tree.tag if lock else ""
 
 

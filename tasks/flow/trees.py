@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tasks import lock as lock_file
+from tasks.domain import Gap
 from tasks.errors import BinmillError, Stale
 from tasks.flow import upstream_updates
-from tasks.lock import Gap, Lock, SeedPin, TreePin
+from tasks.lock import Lock, SeedPin, TreePin
 from tasks.records import Inputs, LockRecord, OverlayRecord, TreeRecord
 from tasks.site import Site
 from tasks.system.notes import note
@@ -19,7 +20,7 @@ def resolve(site: Site, inputs: Inputs) -> LockRecord:
     from tasks.snapshot import overlays
 
     day = inputs.request.options.get("tree", "")
-    previous = lock_file.load(site.layout)
+    previous = lock_file.read_or_none(site.layout)
     kept = None if inputs.request.named and not day else previous
     gaps = kept.gaps(site.config) if kept else []
     lock = Lock(
@@ -122,7 +123,7 @@ def export_overlay(site: Site, name: str, inputs: Inputs) -> OverlayRecord:
     """Export an overlay's pinned commit; note where its branch is by now."""
     from tasks.snapshot import export, overlays
 
-    pin = lock_file.pinned(inputs.lock().overlays, "overlay", name)
+    pin = lock_file.pin_of(inputs.lock().overlays, "overlay", name)
     pin = upstream_updates.with_password(site, name, pin)
     repository = site.layout.overlay(name)
     overlays.fetch_pinned(repository, pin)

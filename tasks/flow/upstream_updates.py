@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tasks import lock as lock_file
 from tasks import updates
+from tasks.domain import Gap
 from tasks.errors import BinmillError
-from tasks.lock import Gap, OverlayPin, SeedPin
+from tasks.lock import OverlayPin, SeedPin
 from tasks.site import Site
 from tasks.system.notes import Note, note
 
@@ -17,7 +18,7 @@ def look(site: Site) -> None:
     """
     from tasks.snapshot.repository import has_commit
 
-    lock = lock_file.load(site.layout)
+    lock = lock_file.read_or_none(site.layout)
     if lock is None:
         return
     gaps = lock.gaps(site.config)  # there is no update of another address or flavour

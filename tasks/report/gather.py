@@ -134,7 +134,7 @@ def disk(state: Path, until: float) -> DiskReport:
 
 def _lock(layout: Layout, problems: list[str]) -> Lock | None:
     try:
-        return lock_file.load(layout)
+        return lock_file.read_or_none(layout)
     except BinmillError as error:
         problems.append(error.message)
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.config.load import Overlay
+from tasks.config.tables import Overlay
 from tasks.errors import BinmillError
 from tasks.lock import OverlayPin
 from tasks.snapshot.repository import exclusive, has_commit

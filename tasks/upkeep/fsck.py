@@ -115,7 +115,7 @@ def _all(site: Site, artifacts: Artifacts, memory: Memory, progress: Progress) -
             partial(_forget, site.layout.database),
         )
     try:
-        lock_file.load(site.layout)
+        lock_file.read_or_none(site.layout)
     except BinmillError as error:
         yield Damage("config.lock", [error.message], error.hint, None)
     yield from _repositories(site, progress)  # before the exports, which are held against them

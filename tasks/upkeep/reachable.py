@@ -103,4 +103,5 @@ def gather(site: Site, artifacts: Artifacts) -> Known:
                     "unreadable-nothing-deleted", what=f"generation {number} of {name}"
                 ) from error
     marks = (manual_changes.marked(layout, name) for name in site.config.chroots)
-    return Known(lock_file.load(layout), tuple(records), tuple(sources), tuple(filter(None, marks)))
+    lock = lock_file.read_or_none(layout)
+    return Known(lock, tuple(records), tuple(sources), tuple(filter(None, marks)))

@@ -64,7 +64,7 @@ class Binhost:
 
     @property
     def site(self) -> Site:
-        return Site(self.factory.layout, load.load(self.factory.layout))
+        return Site(self.factory.layout, load.read_config(self.factory.layout))
 
     @property
     def chroot(self) -> Chroot:

@@ -47,7 +47,7 @@ def base(lab_site: LabSite) -> Chroot:
     assert "gate:base" in tasks_run(lab_site.doit("publish:base"))
     lab_site.change(**{"chroots.base.package_use": {ZLIB: ["-static-libs"]}})
     lab_site.doit("publish:base")
-    return Site(lab_site.layout, load.load(lab_site.layout)).chroot("base")
+    return Site(lab_site.layout, load.read_config(lab_site.layout)).chroot("base")
 
 
 def current(base: Chroot) -> int:

@@ -14,7 +14,7 @@ from doit.exceptions import InvalidCommand
 
 from tasks import records
 from tasks.commands.giving import Distfile, Serve, User
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.flow import mirror
 from tasks.layout import Layout

@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tasks.config import types
-from tasks.config.load import Overlay
+from tasks.config.tables import Overlay
 from tasks.errors import HostLacks
 from tasks.publish import sign
 from tasks.snapshot import overlays, remote

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config.load import Overlay
+from tasks.config.tables import Overlay
 from tasks.errors import BinmillError, NotTrusted
 from tasks.lock import OverlayPin
 from tasks.snapshot.export import export_commit

@@ -15,7 +15,7 @@ import pytest
 
 from tasks import lock as locks
 from tasks import updates
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.flow import chroots, trees, upstream_updates
 from tasks.layout import Layout

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from tasks.config.load import Config
+from tasks.config.tables import Config
 
 
 def keys(model: type[BaseModel] = Config, above: str = "") -> dict[str, Any]:

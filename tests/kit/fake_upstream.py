@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import BinmillError
 from tasks.flow import snapshots
 from tasks.layout import Layout

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import graph
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.engine.step import Step
 from tasks.layout import Layout
 from tasks.site import Site

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import records
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.flow import publish
 from tasks.layout import Layout
 from tasks.publish import candidate, generation

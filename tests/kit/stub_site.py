@@ -115,7 +115,7 @@ def create(folder: Path, text: str = CONFIG) -> Site:
     ):
         place.mkdir(parents=True)
     copy_programs(seed, SITE_PROGRAMS)
-    made = Site(layout, load.load(layout))
+    made = Site(layout, load.read_config(layout))
     record_as_done(made, RECORDS)
     return made
 

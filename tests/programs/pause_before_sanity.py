@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.engine.signals import end_cleanly
 from tasks.flow import chroots
 from tasks.layout import Layout

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from tasks.config.load import InvalidConfig, load
+from tasks.config.load import InvalidConfig, read_config
 from tasks.config.problem import Problem
 from tasks.config.tables import Config
 from tasks.errors import ConfigError
@@ -20,7 +20,7 @@ from tests.kit.refused import refused
 
 def read(layout: Layout, raw: dict[str, Any]) -> Config:
     layout.config.write_text(tomli_w.dumps(raw), encoding="utf-8")
-    return load(layout)
+    return read_config(layout)
 
 
 def problems(layout: Layout, *changes: tuple[str, Any]) -> list[Problem]:
@@ -258,20 +258,20 @@ def test_file_that_is_no_config_is_refused(
     if content is not None:
         layout.config.write_bytes(content)
     with refused(ConfigError, code, path=layout.config):
-        load(layout)
+        read_config(layout)
 
 
 def test_empty_config_lacks_every_required_table(layout: Layout) -> None:
     layout.config.write_bytes(b"")
     with refused(InvalidConfig, "config-invalid") as caught:
-        load(layout)
+        read_config(layout)
     assert {each.code for each in caught.value.problems} == {"missing-key"}
 
 
 def test_directory_is_no_config(layout: Layout) -> None:
     layout.config.mkdir()
     with refused(ConfigError, "config-unreadable", path=layout.config):
-        load(layout)
+        read_config(layout)
 
 
 def test_lineage_runs_from_the_base_up(layout: Layout) -> None:

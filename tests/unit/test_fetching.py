@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.flow import fetching
 from tasks.layout import Layout
 from tasks.portage.etc_portage import DISTDIR

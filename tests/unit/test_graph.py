@@ -15,7 +15,7 @@ from doit.loader import generate_tasks
 from doit.task import Task
 
 from tasks import graph
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.engine.on_demand import Asked
 from tasks.layout import Layout
 from tasks.site import Site

@@ -131,7 +131,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     def loaded(place: str, text: str) -> Site | ConfigError:
         layout.config.write_text(tomli_w.dumps(PLACES[place](text)), encoding="utf-8")
         try:
-            return Site(layout, config_file.load(layout))
+            return Site(layout, config_file.read_config(layout))
         except ConfigError as refused:
             return refused
 

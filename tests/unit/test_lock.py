@@ -7,9 +7,10 @@ import tomli
 
 from tasks import lock as locks
 from tasks.config.tables import Config
+from tasks.domain import Gap
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
-from tasks.lock import Gap, Lock, OverlayPin, SeedPin, TreePin
+from tasks.lock import Lock, OverlayPin, SeedPin, TreePin
 from tests.kit.refused import refused
 
 SEED = SeedPin(
@@ -57,15 +58,15 @@ def test_same_lock_has_the_same_bytes(layout: Layout) -> None:
 
 
 def test_missing_lock_is_none_or_stale(layout: Layout) -> None:
-    assert locks.load(layout) is None
+    assert locks.read_or_none(layout) is None
     with refused(Stale, "lock-missing", path=layout.lock):
         locks.read(layout)
 
 
 def test_pin_that_is_missing_is_stale() -> None:
-    assert locks.pinned(LOCK.seeds, "seed", "one") == SEED
+    assert locks.pin_of(LOCK.seeds, "seed", "one") == SEED
     with refused(Stale, "pin-missing", kind="seed", name="three"):
-        locks.pinned(LOCK.seeds, "seed", "three")
+        locks.pin_of(LOCK.seeds, "seed", "three")
 
 
 def test_complete_lock_has_no_gaps() -> None:
@@ -119,7 +120,7 @@ def test_damaged_lock_is_one_line_with_the_place(
     assert old in text
     layout.lock.write_text(text.replace(old, new, 1))
     with refused(ConfigError, "lock-unusable", path=layout.lock) as caught:
-        locks.load(layout)
+        locks.read_or_none(layout)
     cause = str(caught.value.fields["cause"])
     assert problem in cause
     assert "\n" not in cause
@@ -129,4 +130,4 @@ def test_damaged_lock_is_one_line_with_the_place(
 def test_file_that_is_no_lock_is_refused(layout: Layout, content: bytes) -> None:
     layout.lock.write_bytes(content)
     with refused(ConfigError, "lock-unusable", path=layout.lock):
-        locks.load(layout)
+        locks.read_or_none(layout)

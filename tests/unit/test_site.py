@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks import site as sites
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import ConfigError
 from tasks.layout import Layout
 from tasks.site import Site, find, identity

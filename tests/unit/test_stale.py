@@ -193,7 +193,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
 def load(layout: Layout, raw: dict[str, Any]) -> dict[str, Task]:
     """The tasks of a config.toml with what doit makes out of their targets."""
     layout.config.write_text(tomli_w.dumps(raw), encoding="utf-8")
-    site = Site(layout, config_file.load(layout))
+    site = Site(layout, config_file.read_config(layout))
     tasks: dict[str, Task] = TaskControl(list(generate_tasks("x", graph.build(site)))).tasks
     return {name: task for name, task in tasks.items() if task.actions and task.targets}
 
