@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.publish import generation, published, verify
+from tasks.publish import candidate, generation, published, verify
 from tests.kit.binhost import SIGNER, SampleBinhost
 
 X, Y = "a-b/x/x-1-1.gpkg.tar", "a-b/y/y-1-2.gpkg.tar"
@@ -136,6 +136,14 @@ def test_index_is_restored_from_its_packed_copy(site: SampleBinhost) -> None:
     verify.withdraw(site.binhost, 1, [place], site.trash)
     assert (place.read_bytes(), place.stat().st_mtime) == (text, stamp)
     assert damage(site) == {}
+
+
+def test_new_generation_of_a_repaired_one_is_not_damaged(site: SampleBinhost) -> None:
+    place = top(site) / "public/Packages"
+    cut(place)
+    verify.withdraw(site.binhost, 1, [place], site.trash)
+    assert site.publish_content(candidate.read_content(top(site))) == 2
+    assert not verify.damaged(site.binhost, 2)
 
 
 @pytest.mark.parametrize("name", ["ledger.json", "generation.json"])
