@@ -29,7 +29,7 @@ from bench.measure import (
     settle,
 )
 from bench.snapshots import FIRST, freeze_command
-from lab import build, upstream
+from lab import builder, upstream
 from tasks.chroot import layers
 from tasks.snapshot import export
 from tasks.system import copy_fallback, sandbox
@@ -149,7 +149,7 @@ def _file_work(place: Path, chroot: tuple[Path, ...], pairs: int) -> Row:
 
 def _building(place: Path, pairs: int) -> Row:
     """Build a package in an overlay and in a copy of the lab's stage."""
-    lab = upstream.Upstream(build.build(upstream.default_directory()).directory)
+    lab = upstream.Upstream(builder.build_lab(upstream.default_directory()).directory)
     stage = place / "stage"
     stage.mkdir()
     tarball = next(lab.autobuilds.glob("*/*.tar.xz"))

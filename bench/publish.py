@@ -32,7 +32,7 @@ from bench.measure import (
     scratch_filesystem,
     seconds,
 )
-from lab import build, mirror, upstream
+from lab import builder, mirror, upstream
 from lab import site as lab_site
 from tasks import records
 from tasks.chroot import sandboxes
@@ -86,7 +86,7 @@ def _env(site: Site) -> dict[str, str]:
 
 def _site(home: Path) -> Site:
     """Set up a site on the lab, with everything that publishing reads except a package set."""
-    lab = build.build(upstream.default_directory()).directory
+    lab = builder.build_lab(upstream.default_directory()).directory
     progress("making a chroot on the lab")
     with mirror.serving(lab, 0) as address:
         lab_site.write_config(lab, int(address.rsplit(":", 1)[1]), home)

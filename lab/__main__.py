@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from lab import build, demo, mirror, site, upstream
+from lab import builder, demo, mirror, site, upstream
 from tasks.errors import BinmillError
 
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         if wanted.command == "build":
-            lab = build.build(wanted.dir)
+            lab = builder.build_lab(wanted.dir)
             print(f"the lab is in {lab.upstream}")
         elif wanted.command == "next-day":
             moved = upstream.next_day(wanted.dir)
@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif wanted.command == "serve":
             mirror.serve(wanted.dir, wanted.port)
         elif wanted.command == "demo":
-            return demo.demo(wanted.dir, wanted.port, wanted.tasks)
+            return demo.run(wanted.dir, wanted.port, wanted.tasks)
         elif wanted.command == "clean":
-            build.clean(wanted.dir)
+            builder.delete_lab(wanted.dir)
         elif wanted.command == "config":
             print(site.write_config(wanted.dir, wanted.port, wanted.site))
     except BinmillError as error:

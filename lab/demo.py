@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import build, mirror, site
+from lab import builder, mirror, site
 from lab.upstream import GROUP, LAB, OVERLAY, Upstream, default_directory
 from tasks.errors import BinmillError, HostLacks
 from tasks.site import CONFIG_VARIABLE
@@ -27,7 +27,7 @@ def site_directory(lab: Path) -> Path:
     return lab / "site"
 
 
-def demo(lab: Path | None = None, port: int = PORT, tasks: Sequence[str] = ()) -> int:
+def run(lab: Path | None = None, port: int = PORT, tasks: Sequence[str] = ()) -> int:
     """Make the lab and its site, run doit there, print what came of it; doit's exit code.
 
     `tasks` are handed to doit; none means its defaults, the whole job.
@@ -36,7 +36,7 @@ def demo(lab: Path | None = None, port: int = PORT, tasks: Sequence[str] = ()) -
     directory = (lab or default_directory()).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     preflight.check(directory, (*preflight.PROGRAMS, *_LAB_PROGRAMS))
-    build.build(directory)
+    builder.build_lab(directory)
     place = site_directory(directory)
     with locked(directory / "demo.lock", "the demo"):
         config = site.write_config(directory, port, place)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import build, mirror, site, upstream
+from lab import builder, mirror, site, upstream
 from tasks.layout import Layout
 from tasks.system.files import locked
 from tests.kit.lab_site import BASE_SET, LabSite, without_groups
@@ -21,7 +21,7 @@ def built_lab(needs_sandbox: None) -> Path:  # noqa: ARG001
     """The lab's upstream, built once per checkout, whoever of those that run tests comes first."""
     folder = upstream.default_directory()
     with locked(folder / "tests.lock", "the lab", wait=True):
-        return build.build(folder).directory
+        return builder.build_lab(folder).directory
 
 
 @pytest.fixture(scope="module")

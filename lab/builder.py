@@ -29,7 +29,7 @@ class Calendar:
         return date.fromordinal(second.toordinal() - 1), second
 
 
-def build(directory: Path) -> Upstream:
+def build_lab(directory: Path) -> Upstream:
     """Build the lab in `directory` or finish what a killed run began; returns where all is.
 
     Takes about two minutes and 1 GB; nothing when it is done already. Raises HostLacks when
@@ -62,7 +62,7 @@ def build(directory: Path) -> Upstream:
     return lab
 
 
-def clean(directory: Path) -> None:
+def delete_lab(directory: Path) -> None:
     """Delete the lab and the demo's site; refuses while something is mounted below."""
     target = directory.resolve()
     if target.is_dir():
