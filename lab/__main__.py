@@ -1,4 +1,4 @@
-"""python -m lab: build the lab, serve its mirror, let a day pass."""
+"""python -m lab: build the lab, serve its mirror, publish its next day."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from tasks.errors import BinmillError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one sub-command; the exit status."""
-    wanted = _parser().parse_args(arguments)
+    """Run one sub-command and return the exit status."""
+    options = _parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
-        if wanted.command == "build":
-            lab = builder.build_lab(wanted.dir)
-            print(f"the lab is in {lab.upstream}")
-        elif wanted.command == "next-day":
-            moved = upstream.next_day(wanted.dir)
-            print("\n".join(moved) or "the next day is published already")
-        elif wanted.command == "serve":
-            mirror.serve(wanted.dir, wanted.port)
-        elif wanted.command == "demo":
-            return demo.run(wanted.dir, wanted.port, wanted.tasks)
-        elif wanted.command == "clean":
-            builder.delete_lab(wanted.dir)
-        elif wanted.command == "config":
-            print(site.write_config(wanted.dir, wanted.port, wanted.site))
+        if options.command == "build":
+            print(f"the lab is in {builder.build_lab(options.dir).upstream}")
+        elif options.command == "next-day":
+            published = upstream.publish_next_day(options.dir)
+            print("\n".join(published) or "the next day is already published")
+        elif options.command == "serve":
+            mirror.serve(options.dir, options.port)
+        elif options.command == "demo":
+            return demo.run(options.dir, options.port, options.arguments)
+        elif options.command == "clean":
+            builder.delete_lab(options.dir)
+        elif options.command == "config":
+            print(site.write_config(options.dir, options.port, options.site))
     except BinmillError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -46,21 +45,30 @@ def _parser() -> argparse.ArgumentParser:
         "--dir",
         type=Path,
         default=upstream.default_directory(),
-        help="where the lab is (default: %(default)s)",
+        help="directory of the lab (default: %(default)s)",
     )
     port = argparse.ArgumentParser(add_help=False)
     port.add_argument(
-        "--port", type=int, default=demo.PORT, help="on 127.0.0.1 (default: %(default)s)"
+        "--port",
+        type=int,
+        default=demo.PORT,
+        help="port of its mirror on 127.0.0.1 (default: %(default)s)",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", parents=[common], help="make the lab, or finish it")
-    commands.add_parser("next-day", parents=[common], help="publish the next snapshot")
-    commands.add_parser("serve", parents=[common, port], help="run the mirror")
-    job = commands.add_parser("demo", parents=[common, port], help="run the main job on the lab")
-    job.add_argument("tasks", nargs="*", help="tasks for doit (default: the whole job)")
+    commands.add_parser(
+        "build", parents=[common], help="build the lab, or finish a build that was interrupted"
+    )
+    commands.add_parser("next-day", parents=[common], help="publish the snapshot of the second day")
+    commands.add_parser("serve", parents=[common, port], help="serve the mirror until Ctrl-C")
+    job = commands.add_parser(
+        "demo", parents=[common, port], help="build the lab and run doit on its site"
+    )
+    job.add_argument("arguments", nargs="*", help="arguments for doit (default: the whole job)")
     commands.add_parser("clean", parents=[common], help="delete the lab and its site")
-    config = commands.add_parser("config", parents=[common, port], help="write a config.toml")
-    config.add_argument("--site", type=Path, required=True, help="directory of the factory")
+    config = commands.add_parser(
+        "config", parents=[common, port], help="write a config.toml for the lab"
+    )
+    config.add_argument("--site", type=Path, required=True, help="directory of the site")
     return parser
 
 

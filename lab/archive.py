@@ -1,7 +1,7 @@
-"""The machine's own distribution archive: where it is, and source archives out of it.
+"""The machine's own distribution archive: its suites, and source archives from it.
 
-Nothing here names a host: what apt is configured to use is asked of apt itself, whatever
-format its sources are written in (apt-get(8), indextargets).
+No host is named here: apt itself prints what it is configured to use, whatever the format of its
+sources (apt-get(8), indextargets).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.system.files import remove_tree, write_atomic
 
 _ORIGINS = ("Debian", "Ubuntu")
 _FORMAT = "$(ORIGIN)|$(REPO_URI)|$(CODENAME)|$(COMPONENT)"
-# What a distribution appends when it repacks an archive, or to show that a version went back.
+# Appended by a distribution that repacks an archive or returns to an older version.
 _REPACKED = re.compile(r"[.+~-]?(dfsg|ds|repack|debian|ubuntu)[.\d]*$")
 _UNFINISHED = ".unfinished"
 _VERSION = re.compile(r"\d+(\.\d+)*[a-z]?$")  # the part of PMS 3.2 that occurs here
@@ -27,7 +27,7 @@ _VERSION = re.compile(r"\d+(\.\d+)*[a-z]?$")  # the part of PMS 3.2 that occurs 
 
 @dataclass(frozen=True)
 class Suite:
-    """One suite of the archive with its components, as apt is configured."""
+    """One suite of the archive with its components, as it is configured for apt."""
 
     origin: str
     uri: str
@@ -35,88 +35,91 @@ class Suite:
     components: tuple[str, ...]
 
     def line(self, kind: str) -> str:
-        """A line for sources.list(5); `kind` is deb or deb-src."""
+        """Write a line for sources.list(5); `kind` is deb or deb-src."""
         return f"{kind} {self.uri} {self.name} {' '.join(self.components)}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source archive: its version as Gentoo would write it, and the file."""
+    """A source archive: its version as Gentoo writes versions, and the file."""
 
     version: str
     file: Path
 
 
 def suites() -> list[Suite]:
-    """The suites of this machine's distribution; the main one first.
+    """Return the suites of this machine's distribution, the main one first.
 
     Raises HostLacks on a machine that is not Debian or Ubuntu, or whose lists are missing.
     """
-    listed = run("apt-get", "indextargets", "--format", _FORMAT, "Created-By: Packages").stdout
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for line in listed.splitlines():
+    targets = run("apt-get", "indextargets", "--format", _FORMAT, "Created-By: Packages").stdout
+    components_of: dict[tuple[str, str, str], list[str]] = {}
+    for line in targets.splitlines():
         origin, uri, name, component = line.split("|")
         if origin in _ORIGINS and component in ("main", "universe"):
-            components = found.setdefault((origin, _address(uri), name), [])
+            components = components_of.setdefault((origin, _base_url(uri), name), [])
             if component not in components:
                 components.append(component)
-    if not found:
-        raise HostLacks(
-            "apt knows no Debian or Ubuntu archive on this machine",
-            "apt-get update (the lab is built from the distribution's own archive)",
-        )
-    return [Suite(o, uri, name, tuple(parts)) for (o, uri, name), parts in found.items()]
+    if not components_of:
+        raise HostLacks("lab-without-archive")
+    return [Suite(o, uri, name, tuple(parts)) for (o, uri, name), parts in components_of.items()]
 
 
 def main_suite() -> Suite:
-    """The release this machine runs, without its updates."""
+    """Return the suite of the release that this machine runs, without its updates."""
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    # a testing or unstable machine may have another name for it: then the shortest will do
+    # apt may have another name for testing or unstable: then the shortest one
     return min(suites(), key=lambda suite: (suite.name != codename, len(suite.name)))
 
 
 def proxy_options() -> list[str]:
-    """How this machine's apt reaches the archive (proxies, timeouts), as lines of apt.conf(5)."""
+    """Return this machine's settings of apt for the network, as lines of apt.conf(5)."""
     dump = run("apt-config", "dump", "Acquire").stdout.splitlines()
     return [line for line in dump if line.startswith(("Acquire::http", "Acquire::Retries"))]
 
 
 def fetch_sources(lab: Upstream, names: list[str]) -> dict[str, Source]:
-    """Fetch the upstream archive of each source package; the result is keyed by its name.
+    """Fetch the upstream archive of each source package; return them by its name.
 
-    apt verifies them against the archive's signed indices. Its state is private to the lab, so
-    the machine needs no deb-src entries.
+    apt verifies them against the signed indices. Its state is private to the lab, so the machine
+    needs no deb-src entries.
     """
     lab.archives.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in names if not _present(lab, name)]
+    missing = [name for name in names if not _fetched(lab, name)]
     if missing:
         environment = _private_apt(lab)
         run("apt-get", "update", env=environment, log=lab.logs / "sources.log")
         for name in missing:
             _fetch(lab, name, environment)
-    return {name: _present(lab, name) or _absent(name) for name in names}
+    sources = {}
+    for name in names:
+        source = _fetched(lab, name)
+        if source is None:
+            raise BinmillError("lab-source-unusable", package=name)
+        sources[name] = source
+    return sources
 
 
 def _fetch(lab: Upstream, name: str, environment: dict[str, str]) -> None:
-    # apt writes under the final name: only a folder that is complete gets the source's
-    place = lab.archives / _UNFINISHED
-    remove_tree(place, lab.trash)
-    place.mkdir()
-    # --tar-only: what the distribution adds to the upstream archive is not of interest
+    # apt writes under the final name, so it writes to a folder that is renamed when complete
+    folder = lab.archives / _UNFINISHED
+    remove_tree(folder, lab.trash)
+    folder.mkdir()
+    # --tar-only: without the distribution's own additions
     options = ("--download-only", "--tar-only", "--only-source")
     run(
         "apt-get",
         "source",
         *options,
         name,
-        cwd=place,
+        cwd=folder,
         env=environment,
         log=lab.logs / "sources.log",
     )
-    place.rename(lab.archives / name)
+    folder.rename(lab.archives / name)
 
 
-def _present(lab: Upstream, name: str) -> Source | None:
+def _fetched(lab: Upstream, name: str) -> Source | None:
     files = [
         file
         for ending in ("gz", "xz", "bz2")
@@ -126,10 +129,6 @@ def _present(lab: Upstream, name: str) -> Source | None:
         return None
     stem = files[-1].name.partition(".orig.tar.")[0]
     return Source(gentoo_version(stem.partition("_")[2]), files[-1])
-
-
-def _absent(name: str) -> Source:
-    raise BinmillError(f"the source package {name} has no upstream archive that can be used")
 
 
 def gentoo_version(upstream: str) -> str:
@@ -145,17 +144,16 @@ def gentoo_version(upstream: str) -> str:
     if re.fullmatch(r"\d{4}-\d\d-\d\d", version):
         version = version.replace("-", "")
     if not _VERSION.match(version):
-        raise BinmillError(f"{upstream!r} cannot be written as a Gentoo version")
+        raise BinmillError("lab-version-unusable", version=upstream)
     return version
 
 
-def _address(uri: str) -> str:
-    # apt-transport-mirror(1): a local list of mirrors, one address per line
+def _base_url(uri: str) -> str:
+    # apt-transport-mirror(1): a local list of mirrors, one URL per line
     if not uri.startswith("mirror+file:"):
         return uri
-    listed = Path(uri.removeprefix("mirror+file:").rstrip("/")).read_text().splitlines()
-    addresses = [line.split()[0] for line in listed if line.strip() and line[0] != "#"]
-    return addresses[0]
+    lines = Path(uri.removeprefix("mirror+file:").rstrip("/")).read_text().splitlines()
+    return next(line.split()[0] for line in lines if line.strip() and line[0] != "#")
 
 
 def _private_apt(lab: Upstream) -> dict[str, str]:

@@ -1,63 +1,77 @@
-"""Build the lab: a list of steps, each of which skips what is done."""
+"""Builds the lab: a list of steps, each of which skips what is done."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from lab import keys, overlay, snapshots, stage, tree
-from lab.upstream import FLAVOUR, LAB, OVERLAY, PROFILE, REPOSITORY, ROLES, SOURCES, Upstream
+from lab.upstream import (
+    FLAVOUR,
+    LAB,
+    OVERLAY,
+    PROFILE,
+    REPOSITORY,
+    ROLES,
+    SOURCES,
+    Facts,
+    Upstream,
+)
+from tasks.errors import Stale
 from tasks.system.command import require_root
 from tasks.system.files import empty_trash, locked, remove_tree, write_atomic
 
 
 @dataclass(frozen=True)
 class Calendar:
-    """When the lab was begun; every date in it follows from that, also after a kill."""
+    """The time at which the build of a lab started; all its dates follow from it."""
 
-    begun: datetime
+    start: datetime
 
     @property
     def days(self) -> tuple[date, date]:
         """The published day and the upcoming one."""
-        second = snapshots.newest_day(self.begun)
+        second = snapshots.newest_day(self.start)
         return date.fromordinal(second.toordinal() - 1), second
 
 
 def build_lab(directory: Path) -> Upstream:
-    """Build the lab in `directory` or finish what a killed run began; returns where all is.
+    """Build the lab in `directory`, or finish a build that was killed; return its paths.
 
-    Takes about two minutes and 1 GB; nothing when it is done already. Raises HostLacks when
-    a program is missing, CommandFailed (with a log to read) when one fails.
+    Takes about two minutes and 1 GB; a complete lab is left as it is. Raises HostLacks when a
+    program is missing, CommandFailed (with a log to read) when one fails.
     """
     require_root("make the lab's stage")
     lab = Upstream(directory.resolve())
     lab.work.mkdir(parents=True, exist_ok=True)
     with locked(lab.directory / "lab.lock", "the lab"):
-        made_from = _sources()
-        if lab.facts_file.exists():
-            if lab.facts().get("sources") == made_from:
+        sources = _digest_of_sources()
+        with contextlib.suppress(Stale):
+            if lab.facts().sources == sources:
                 return lab
-            _begin_again(lab)
+        if lab.facts_file.exists():
+            _start_over(lab)
         empty_trash(lab.trash)
         calendar = _calendar(lab)
-        _say("keys")
+        _progress("generating OpenPGP keys")
         keys.make_keys(lab)
-        _say("source archives")
+        _progress("fetching source archives")
         distfiles = tree.gather(lab)
         tree.mirror_distfiles(lab, distfiles)
-        _say("the stage's root")
+        _progress("installing the stage's root directory")
         stage.make_root(lab)
-        _say("the stage's archive")
-        archive = stage.pack(lab, calendar.begun)
-        _say("snapshots and the overlay")
+        _progress("packing the stage")
+        archive = stage.pack(lab, calendar.start)
+        _progress("creating snapshots and the overlay")
         packages = _repositories(lab, calendar, distfiles)
-        _facts(lab, calendar, archive, packages, made_from)
+        _write_facts(lab, calendar, archive, packages, sources)
         empty_trash(lab.trash)
     return lab
 
@@ -75,28 +89,29 @@ def _repositories(
     lab: Upstream, calendar: Calendar, distfiles: dict[str, tree.Distfile]
 ) -> dict[str, list[str]]:
     first, second = calendar.days
-    made = snapshots.made_at(first)
-    overlay.make_remote(lab, made)
+    created = snapshots.creation_time(first)
+    overlay.make_remote(lab, created)
     return {
-        f"{REPOSITORY}-{first:%Y%m%d}": snapshots.make(
+        f"{REPOSITORY}-{first:%Y%m%d}": snapshots.make_snapshot(
             lab, first, ["tree"], distfiles, lab.snapshots
         ),
-        f"{REPOSITORY}-{second:%Y%m%d}": snapshots.make(
+        f"{REPOSITORY}-{second:%Y%m%d}": snapshots.make_snapshot(
             lab, second, ["tree", "next"], distfiles, lab.upcoming
         ),
-        OVERLAY: overlay.make(lab, distfiles, made),
+        OVERLAY: overlay.make_overlay(lab, distfiles, created),
     }
 
 
 def _calendar(lab: Upstream) -> Calendar:
+    """Read the calendar, or start one now: a build that goes on after a kill has the same dates."""
     if not lab.calendar.exists():
         now = datetime.now(UTC).replace(microsecond=0)
         write_atomic(lab.calendar, json.dumps({"begun": now.isoformat()}))
     return Calendar(datetime.fromisoformat(json.loads(lab.calendar.read_text())["begun"]))
 
 
-def _sources() -> str:
-    """A digest of all that the lab is made from, so that an edited lab is made anew."""
+def _digest_of_sources() -> str:
+    """Hash all that the lab is built from, so that an edited lab is built again."""
     total = hashlib.sha256()
     files = [*LAB.glob("*.py"), *(path for path in SOURCES.rglob("*") if path.is_file())]
     for file in sorted(files):
@@ -105,9 +120,9 @@ def _sources() -> str:
     return total.hexdigest()
 
 
-def _begin_again(lab: Upstream) -> None:
-    """Forget all but the keys, which configs pin, and the source archives."""
-    _say("its sources changed: it is made anew")
+def _start_over(lab: Upstream) -> None:
+    """Delete all but the keys, which configs pin, and the source archives."""
+    _progress("its sources have changed: building it again")
     lab.facts_file.unlink()
     keep = {lab.keys, lab.keyring.parent, lab.archives, lab.trash}
     for folder in (lab.upstream, lab.work):
@@ -120,25 +135,25 @@ def _begin_again(lab: Upstream) -> None:
                 entry.unlink()
 
 
-def _facts(
+def _write_facts(
     lab: Upstream,
     calendar: Calendar,
     archive: str,
-    packages: dict[str, list[str]],
+    packages: Mapping[str, Sequence[str]],
     sources: str,
 ) -> None:
-    facts = {
-        "sources": sources,
-        "fingerprints": {role: keys.fingerprint(lab, role) for role in ROLES},
-        "days": [f"{day:%Y%m%d}" for day in calendar.days],
-        "flavour": FLAVOUR,
-        "stage": archive,
-        "portage": stage.PORTAGE.rpartition("=")[2],
-        "profile": PROFILE,
-        "packages": packages,
-    }
-    write_atomic(lab.facts_file, json.dumps(facts, indent=2) + "\n")
+    facts = Facts(
+        sources=sources,
+        fingerprints={role: keys.fingerprint(lab, role) for role in ROLES},
+        days=[f"{day:%Y%m%d}" for day in calendar.days],
+        flavour=FLAVOUR,
+        stage=archive,
+        portage=stage.PORTAGE.rpartition("=")[2],
+        profile=PROFILE,
+        packages=packages,
+    )
+    write_atomic(lab.facts_file, json.dumps(asdict(facts), indent=2) + "\n")
 
 
-def _say(what: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} lab: {what}\n")
+def _progress(step: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} lab: {step}\n")

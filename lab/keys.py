@@ -1,6 +1,6 @@
-"""The lab's OpenPGP keys: one per role, made and used by the real gpg.
+"""The lab's OpenPGP keys: one per role, generated and used by the real gpg.
 
-As with the real ones, each is a primary key that certifies and a subkey that signs.
+Like Gentoo's, each is a primary key that certifies and a subkey that signs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasks.system.files import write_atomic
 
 
 def make_keys(lab: Upstream) -> None:
-    """Make what is missing of the private keys and write the public ones to their places."""
+    """Generate the private keys that are missing, and export the public ones."""
     lab.keyring.mkdir(parents=True, exist_ok=True, mode=0o700)
     lab.keyring.chmod(0o700)
     with _home(lab) as home:
@@ -34,7 +34,7 @@ def make_keys(lab: Upstream) -> None:
 
 
 def fingerprint(lab: Upstream, role: str) -> str:
-    """The primary fingerprint of a role's key, 40 upper-case hex digits."""
+    """Return the primary fingerprint of a role's key, 40 upper-case hex digits."""
     with _home(lab) as home:
         return _fingerprints(home, role)[0]
 
@@ -42,12 +42,12 @@ def fingerprint(lab: Upstream, role: str) -> str:
 def sign_detached(lab: Upstream, role: str, file: Path, signature: Path) -> None:
     """Write an armored detached signature over `file`."""
     with _home(lab) as home:
-        sealed = _gpg(home, *_as(role), "--armor", "--detach-sign", "--output", "-", str(file))
-    write_atomic(signature, sealed)
+        armored = _gpg(home, *_as(role), "--armor", "--detach-sign", "--output", "-", str(file))
+    write_atomic(signature, armored)
 
 
 def sign_clear(lab: Upstream, role: str, text: str) -> str:
-    """The text with an OpenPGP cleartext signature around it (RFC 9580, section 7)."""
+    """Return the text in an OpenPGP cleartext signature (RFC 9580, section 7)."""
     with _home(lab) as home:
         return _gpg(home, *_as(role), "--clearsign", "--output", "-", text=text)
 
@@ -62,8 +62,8 @@ def _as(role: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _home(lab: Upstream) -> Iterator[Path]:
-    # gpg-agent's socket lives in the home and a socket's path has at most 107 bytes (unix(7)),
-    # so gpg is shown the keyring through a short link.
+    # gpg-agent's socket is in the home, and the path of a socket has at most 107 bytes (unix(7)),
+    # so gpg gets the keyring through a short link.
     with tempfile.TemporaryDirectory(prefix="lab-gpg-") as folder:
         home = Path(folder) / "h"
         home.symlink_to(lab.keyring.resolve())
@@ -74,7 +74,7 @@ def _home(lab: Upstream) -> Iterator[Path]:
 
 
 def _gpg(home: Path, *arguments: str, text: str | None = None) -> str:
-    done = run(
+    result = run(
         "gpg",
         "--homedir",
         home,
@@ -90,7 +90,7 @@ def _gpg(home: Path, *arguments: str, text: str | None = None) -> str:
         env=_environment(),
         timeout=120,
     )
-    return done.stdout
+    return result.stdout
 
 
 def _environment() -> dict[str, str]:
@@ -98,8 +98,8 @@ def _environment() -> dict[str, str]:
 
 
 def _fingerprints(home: Path, role: str) -> list[str]:
-    # no check: gpg fails when there is no such key, which is an answer here
-    done = run(
+    # no check: gpg fails when there is no such key, and then the list is empty
+    result = run(
         "gpg",
         "--homedir",
         home,
@@ -110,8 +110,8 @@ def _fingerprints(home: Path, role: str) -> list[str]:
         env=_environment(),
         check=False,
     )
-    lines = (line.split(":") for line in done.stdout.splitlines())
-    found = [fields[9] for fields in lines if fields[0] == "fpr"]
-    if any(len(each) != 40 for each in found):
-        raise BinmillError(f"gpg made a key for {role} that is not an OpenPGP v4 key")
-    return found
+    lines = (line.split(":") for line in result.stdout.splitlines())
+    fingerprints = [fields[9] for fields in lines if fields[0] == "fpr"]
+    if any(len(each) != 40 for each in fingerprints):
+        raise BinmillError("lab-key-version", role=role)
+    return fingerprints

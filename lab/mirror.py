@@ -1,4 +1,4 @@
-"""The lab's mirror: nginx over loopback, run by whoever runs it, with nothing outside the lab."""
+"""The lab's mirror: nginx on the loopback interface, with all its files inside the lab."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tasks.errors import CommandFailed, HostLacks
 from tasks.system.command import started
 from tasks.system.files import write_atomic
 
-_PATIENCE_SECONDS = 10.0
-# One process, no user switch: it reads what its caller may read and ends with its caller.
+_START_SECONDS = 10.0
+# One process of the same user: it can read what its caller can, and ends with it.
 _CONFIGURATION = """\
 daemon off;
 master_process off;
@@ -42,21 +42,18 @@ http {{
 
 @contextlib.contextmanager
 def serving(directory: Path, port: int) -> Iterator[str]:
-    """The mirror on 127.0.0.1 for the length of the block; gives its address, without a slash.
+    """Serve the mirror on 127.0.0.1 during the block; give its URL, without a slash at the end.
 
-    Port 0 takes a free one. Raises HostLacks without nginx, CommandFailed when it does not
-    answer.
+    Port 0 means any free one. Raises HostLacks without nginx, CommandFailed if it does not answer.
     """
     lab = Upstream(directory.resolve())
     lab.facts()
     port = port or _free_port()
-    address = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
     if _answers(port):
-        if _identity_at(address) != _identity(lab):
-            raise HostLacks(
-                f"something else listens on port {port}", "make demo LAB_PORT=..., or end that"
-            )
-        yield address  # somebody serves this very lab already
+        if _identity_at(url) != _identity(lab):
+            raise HostLacks("lab-port-in-use", port=port)
+        yield url  # this lab is already being served
         return
     log = lab.server / f"error-{port}.log"
     (lab.server / "temporary").mkdir(parents=True, exist_ok=True)
@@ -67,51 +64,48 @@ def serving(directory: Path, port: int) -> Iterator[str]:
             server=lab.server, port=port, root=lab.mirror, identity=_identity(lab)
         ),
     )
-    # -e: nginx would open its compiled-in log before it reads its configuration
+    # -e: nginx opens a log before it reads its configuration, by default a compiled-in one
     command = ("nginx", "-e", log, "-p", lab.server, "-c", settings)
     with started(*command, orphaned="TERM") as process:
-        patience = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _START_SECONDS
         while not _answers(port):
-            if process.poll() is not None or time.monotonic() > patience:
-                raise CommandFailed(
-                    f"nginx does not serve the lab on port {port}",
-                    f"read {log}; is the port taken? then choose another with --port",
-                )
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise CommandFailed("lab-mirror-silent", port=port, log=log)
             time.sleep(0.02)
-        yield address
+        yield url
 
 
 def serve(directory: Path, port: int) -> None:
     """Serve until the process is interrupted."""
-    with serving(directory, port) as address:
-        print(f"the lab's mirror is at {address} (end it with Ctrl-C)", flush=True)
+    with serving(directory, port) as url:
+        print(f"the lab's mirror is at {url} (stop it with Ctrl-C)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
 
 
 def _identity(lab: Upstream) -> str:
-    """What tells one lab's mirror from another's, and from anything else on its port."""
+    """Return a text that distinguishes this lab's mirror from anything else on its port."""
     return hashlib.sha256(f"{lab.directory} {lab.facts()}".encode()).hexdigest()
 
 
-def _identity_at(address: str) -> str:
+def _identity_at(url: str) -> str:
     import requests
 
     try:
-        return requests.get(f"{address}/lab", timeout=5).text
+        return requests.get(f"{url}/lab", timeout=5).text
     except requests.RequestException:
         return ""
 
 
 def _answers(port: int) -> bool:
-    with socket.socket() as plug:
-        plug.settimeout(1)
-        return plug.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:
-    with socket.socket() as plug:
-        plug.bind(("127.0.0.1", 0))
-        port: int = plug.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
         return port

@@ -1,7 +1,7 @@
-"""The factory's site for the lab: the shipped shape with the lab's addresses and keys.
+"""A site for the lab: the shipped config.toml with the lab's URLs, keys and packages.
 
-A site has a key of its own, which signs what it publishes; here it is made without a passphrase.
-It has a certificate for TLS, too, from a CA of the lab that nobody else trusts.
+The key that signs its packages has no passphrase. Its certificate for TLS comes from a CA of the
+lab that only clients of the lab trust.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tasks.system.files import write_atomic
 
 
 def write_config(directory: Path, port: int, site: Path) -> Path:
-    """Write SITE/config.toml from lab/config.toml.in; returns its path.
+    """Write SITE/config.toml from lab/sources/config.toml.in, and return its path.
 
     `@NAME@` in the template stands for one of the values below. Raises Stale without a lab.
     """
     lab = Upstream(directory.resolve())
-    fingerprints = lab.facts()["fingerprints"]
+    fingerprints = lab.facts().fingerprints
     certificate, certificate_key = server_certificate(site / "secrets" / "tls")
     values = {
         "MIRROR": f"http://127.0.0.1:{port}",
@@ -48,7 +48,7 @@ def write_config(directory: Path, port: int, site: Path) -> Path:
 
 
 def signing_key(home: Path) -> str:
-    """The fingerprint of the site's signing key, made on the first call."""
+    """Return the fingerprint of the site's signing key, which the first call generates."""
     marker = home / "fingerprint"
     if not marker.exists():
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,22 +64,22 @@ def signing_key(home: Path) -> str:
             "never",
             timeout=600,
         )
-        listed = run(*gpg, "--with-colons", "--list-secret-keys", timeout=60).stdout
+        keys = run(*gpg, "--with-colons", "--list-secret-keys", timeout=60).stdout
         run("gpgconf", "--homedir", home, "--kill", "all", timeout=60)
-        write_atomic(marker, next(x for x in listed.splitlines() if x[:3] == "fpr").split(":")[9])
+        write_atomic(marker, next(x for x in keys.splitlines() if x[:3] == "fpr").split(":")[9])
     return marker.read_text()
 
 
 def server_certificate(folder: Path) -> tuple[Path, Path]:
-    """The site's certificate for 127.0.0.1 and its key, made on the first call, with their CA.
+    """Return the files of the site's certificate for 127.0.0.1 and of its key.
 
-    `ca.pem` beside them is what a client of the lab trusts.
+    The first call generates them and their CA; clients of the lab trust `ca.pem` beside them.
     """
     certificate, key = folder / "server.pem", folder / "server.key"
     if not certificate.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("ca.key", "server.key"):
-            made = run(
+            generated = run(
                 "openssl",
                 "genpkey",
                 "-algorithm",
@@ -88,7 +88,7 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
                 "ec_paramgen_curve:P-256",
                 timeout=60,
             )
-            write_atomic(folder / name, made.stdout, mode=0o600)
+            write_atomic(folder / name, generated.stdout, mode=0o600)
         request = ("openssl", "req", "-config", "/dev/null", "-x509", "-sha256", "-days", "3650")
         authority = run(
             *request,
@@ -101,7 +101,7 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
             timeout=60,
         )
         write_atomic(folder / "ca.pem", authority.stdout)
-        made = run(
+        issued = run(
             *request,
             "-key",
             key,
@@ -115,5 +115,5 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
             "subjectAltName=IP:127.0.0.1",
             timeout=60,
         )
-        write_atomic(certificate, made.stdout)
+        write_atomic(certificate, issued.stdout)
     return certificate, key

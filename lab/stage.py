@@ -1,4 +1,4 @@
-"""The lab's stage: the machine's own distribution, small, with Portage where Gentoo has it."""
+"""The lab's stage: a small root of the machine's own distribution, with Portage in it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _UNWANTED = (
     "/usr/lib/gcc/*/lib[atlu]*san*.a",
     "/usr/lib/gcc/*/lib[atlu]*san_preinit.o",
 )
-# What programs inside the stage see of an environment.
+# The environment of programs inside the stage.
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
 }
-# unshare(1): whatever is mounted below it is private, and gone when it ends
+# unshare(1): its mounts are private, and disappear when it ends
 _UNSHARE = (
     "unshare",
     "--mount",
@@ -58,45 +58,45 @@ _TOOLS = (
     "gcc-ar gcc-nm gcc-ranlib c++filt"
 )
 _GNU = {"gtar": "tar", "gmake": "make", "gsed": "sed", "gfind": "find", "gxargs": "xargs"}
-# Directories where the distribution keeps libraries; env-update(1) writes ld.so.conf from it.
+# Directories of the distribution's libraries; env-update(1) writes ld.so.conf from it.
 _LDPATH = 'LDPATH="/usr/local/lib:/usr/lib/x86_64-linux-gnu:/usr/lib"\n'
 _KEEPFILES = ("var/db/repos", "var/db/pkg", "var/cache/distfiles", "var/cache/binpkgs")
 _PORTAGE_ID = "250"  # the uid and gid that Gentoo gives to portage
 
 
 def make_root(lab: Upstream) -> None:
-    """Make the stage's root directory with Portage in it, unless it is complete already."""
+    """Create the stage's root directory with Portage in it, unless it is complete."""
     if lab.stage_root.exists():
         return
     scratch = lab.work / "stage-root.unfinished"
     remove_tree(scratch, lab.trash)
     _bootstrap(lab, scratch)
-    _name_things(scratch)
+    _add_gentoo_names(scratch)
     _install_portage(lab, scratch)
     _clean(scratch)
     scratch.rename(lab.stage_root)
 
 
-def pack(lab: Upstream, made: datetime) -> str:
-    """Pack and sign the stage as a Gentoo mirror lays it out; the archive's name.
+def pack(lab: Upstream, created: datetime) -> str:
+    """Pack and sign the stage in the layout of a Gentoo mirror; return the archive's name.
 
-    `made` is the time in its name. The pointer is written last.
+    `created` is the time in its name. The pointer is written last.
     """
-    moment = made.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    moment = created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     name = f"{STAGE}-{moment}.tar.xz"
-    place = lab.autobuilds / moment
+    folder = lab.autobuilds / moment
     if not lab.pointer.exists():
-        if not place.exists():
+        if not folder.exists():
             scratch = lab.work / "stage.unfinished"
             remove_tree(scratch, lab.trash)
             scratch.mkdir()
-            _pack_archive(lab, scratch / name, made)
+            _pack_archive(lab, scratch / name, created)
             _describe(lab, scratch / name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            scratch.rename(place)
-        size = (place / name).stat().st_size
-        head = f"# Latest as of {made:%a, %d %b %Y %H:%M:%S +0000}\n# ts={made.timestamp():.0f}\n"
-        text = f"{head}{moment}/{name} {size}\n"
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch.rename(folder)
+        size = (folder / name).stat().st_size
+        head = f"# Latest as of {created:%a, %d %b %Y %H:%M:%S +0000}\n"
+        text = f"{head}# ts={created.timestamp():.0f}\n{moment}/{name} {size}\n"
         write_atomic(lab.pointer, keys.sign_clear(lab, "stages", text))
     return name
 
@@ -107,8 +107,8 @@ def _bootstrap(lab: Upstream, root: Path) -> None:
     options = [f"--aptopt={line.rstrip(';')}" for line in archive.proxy_options()]
     program = shutil.which("mmdebstrap")
     if program is None:
-        raise HostLacks("mmdebstrap is not installed", "apt-get install mmdebstrap")
-    # in a namespace of our own: whatever it mounts in the root is gone when it ends
+        raise HostLacks("lab-without-mmdebstrap")
+    # in a namespace of its own: its mounts in the root disappear when it ends
     run(
         *_UNSHARE,
         program,
@@ -124,7 +124,7 @@ def _bootstrap(lab: Upstream, root: Path) -> None:
     )
 
 
-def _name_things(root: Path) -> None:
+def _add_gentoo_names(root: Path) -> None:
     for name, target in _GNU.items():
         _link(root / "usr/bin" / name, target)
     _link(root / "usr/bin/python", "python3")
@@ -145,9 +145,9 @@ def _link(path: Path, target: str) -> None:
 
 
 def _install_portage(lab: Upstream, root: Path) -> None:
-    """Portage from its source distribution, by meson, with the stage's own Python.
+    """Build and install Portage from its source distribution, with the stage's own Python.
 
-    The wheel is not for a whole system: in a venv it takes the venv for its EPREFIX.
+    Its wheel is not made for a whole system: in a venv it uses the venv as EPREFIX.
     """
     kit = lab.work / "portage"
     remove_tree(kit, lab.trash)
@@ -181,7 +181,7 @@ def _clean(root: Path) -> None:
     for pattern in ("var/cache/apt/*", "var/lib/apt/lists/*", "var/log/*", "etc/portage", "tmp/*"):
         for path in root.glob(pattern):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)  # nothing is mounted in it: it was never used outside us
+                shutil.rmtree(path)  # nothing is mounted in it: only this module has used it
             else:
                 path.unlink()
     for name in ("etc/machine-id", "etc/hostname", "etc/resolv.conf"):
@@ -189,29 +189,36 @@ def _clean(root: Path) -> None:
     (root / "etc/portage").mkdir()
 
 
-def _pack_archive(lab: Upstream, target: Path, made: datetime) -> None:
+def _pack_archive(lab: Upstream, target: Path, created: datetime) -> None:
     owner = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--one-file-system")
-    order = ("--sort=name", f"--mtime=@{made.timestamp():.0f}", "--clamp-mtime", "--format=posix")
-    # level 1 with several threads: three times the size of a good one, in a tenth of the time
+    order = (
+        "--sort=name",
+        f"--mtime=@{created.timestamp():.0f}",
+        "--clamp-mtime",
+        "--format=posix",
+    )
+    # level 1 with several threads: three times the size of level 6, in a tenth of the time
     environment = {**os.environ, "XZ_OPT": "-1 -T0"}
-    where = ("--directory", lab.stage_root, ".")
-    run("tar", "--create", "--xz", "--file", target, *owner, *order, *where, env=environment)
+    content = ("--directory", lab.stage_root, ".")
+    run("tar", "--create", "--xz", "--file", target, *owner, *order, *content, env=environment)
 
 
 def _describe(lab: Upstream, file: Path) -> None:
-    """The files beside a stage: what is in it, its digests, signatures."""
+    """Write the files beside a stage: its list of files, digests and signatures."""
     listing = run("tar", "--list", "--verbose", "--numeric-owner", "--file", file).stdout
     contents = file.with_name(file.name.removesuffix(".tar.xz") + ".CONTENTS.gz")
     with contents.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as stream:
         stream.write(listing.encode())
-    digested = {each: digests(each, "blake2b", "sha512", "sha256") for each in (file, contents)}
+    digests_by_file = {
+        each: digests(each, "blake2b", "sha512", "sha256") for each in (file, contents)
+    }
     sections = [
-        f"# {title} HASH\n{found[algorithm]}  {each.name}\n"
-        for each, found in digested.items()
+        f"# {title} HASH\n{values[algorithm]}  {each.name}\n"
+        for each, values in digests_by_file.items()
         for title, algorithm in (("BLAKE2B", "blake2b"), ("SHA512", "sha512"))
     ]
     beside = file.with_name
     keys.sign_detached(lab, "stages", file, beside(f"{file.name}.asc"))
     write_atomic(beside(f"{file.name}.DIGESTS"), keys.sign_clear(lab, "stages", "".join(sections)))
-    sha256 = f"{digested[file]['sha256']}  {file.name}\n"
+    sha256 = f"{digests_by_file[file]['sha256']}  {file.name}\n"
     write_atomic(beside(f"{file.name}.sha256"), keys.sign_clear(lab, "stages", sha256))

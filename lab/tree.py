@@ -1,4 +1,4 @@
-"""Make ebuild repositories out of the templates in lab/: versions, Manifests, metadata cache."""
+"""Ebuild repositories from the templates in lab/sources: versions, Manifests, metadata cache."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import hashlib
 import shutil
 import tarfile
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from lab import archive, keys
 from lab.stage import ENVIRONMENT
@@ -25,7 +25,7 @@ _TEMPLATE = ".ebuild.in"
 
 @dataclass(frozen=True)
 class Distfile:
-    """A package's source archive: under which name, which file, which folder is in it."""
+    """A package's source archive: its version, its name as distfile, the folder in it, the file."""
 
     version: str
     name: str
@@ -33,44 +33,44 @@ class Distfile:
     file: Path
 
     def line(self) -> str:
-        """Its line in a Manifest (GLEP 74)."""
+        """Write its line of a Manifest (GLEP 74)."""
         return manifest_line("DIST", self.name, self.file)
 
 
 def gather(lab: Upstream) -> dict[str, Distfile]:
-    """The source archives of all packages that have one, by category/name."""
-    wanted: dict[str, str] = _settings()["packages"]
-    sources = archive.fetch_sources(lab, sorted(wanted.values()))
-    return {package: _distfile(package, sources[name]) for package, name in wanted.items()}
+    """Fetch the source archives of all packages that have one; return them by category/name."""
+    packages = _settings().packages
+    sources = archive.fetch_sources(lab, sorted(packages.values()))
+    return {package: _distfile(package, sources[name]) for package, name in packages.items()}
 
 
 def mirror_distfiles(lab: Upstream, distfiles: dict[str, Distfile]) -> None:
-    """Put the archives on the mirror; restricted ones only where the `local` mirror is.
+    """Copy the archives to the mirror; restricted ones only to the mirror named `local`.
 
-    Portage asks both for `distfiles/` below their address, and for layout.conf there.
+    Portage looks for `distfiles/` below the URLs of both, and for layout.conf there.
     """
-    restricted = _settings()["restricted"]["packages"]
+    restricted = _settings().restricted
     for package, distfile in distfiles.items():
         top = lab.local / "distfiles" if package in restricted else lab.distfiles
         bucket = hashlib.blake2b(distfile.name.encode()).hexdigest()[:2]
-        place = top / bucket / distfile.name
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(place, distfile.file.read_bytes())
+        target = top / bucket / distfile.name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(target, distfile.file.read_bytes())
     for top in (lab.distfiles, lab.local / "distfiles"):
         write_atomic(top / "layout.conf", LAYOUT)
 
 
 def render(layers: list[Path], distfiles: dict[str, Distfile], target: Path) -> list[str]:
-    """Write a repository to `target`, new; a package of a later layer replaces the earlier one.
+    """Write a new repository to `target`; return its packages with their versions.
 
-    The result lists the packages with their versions.
+    A package of a later layer replaces that of an earlier one.
     """
     for layer in layers:
         for package in _package_folders(layer):
             replaced = target / package.relative_to(layer)
             if replaced.exists():
-                shutil.rmtree(replaced)  # rendered by us a moment ago
+                shutil.rmtree(replaced)  # written by this loop
         shutil.copytree(layer, target, dirs_exist_ok=True)
     rendered = []
     for template in sorted(target.glob(f"*/*/*{_TEMPLATE}")):
@@ -82,16 +82,16 @@ def render(layers: list[Path], distfiles: dict[str, Distfile], target: Path) -> 
 
 
 def add_licenses(target: Path) -> None:
-    """Copy the licence texts that the machine has into a rendered repository."""
-    for name, text in _settings()["licenses"].items():
+    """Copy licence texts of this machine into a rendered repository."""
+    for name, text in _settings().licenses.items():
         write_atomic(target / "licenses" / name, Path(text).read_bytes())
 
 
 def add_cache(lab: Upstream, target: Path, expected: int) -> None:
-    """Make metadata/md5-cache and profiles/use.local.desc with the stage's own egencache(1).
+    """Write metadata/md5-cache and profiles/use.local.desc with the stage's own egencache(1).
 
-    It reads Manifests, so they must be there. Raises BinmillError unless it made as many entries
-    as are `expected`: egencache succeeds even when ebuilds fail.
+    It needs the Manifests. Raises BinmillError unless there are `expected` entries afterwards:
+    egencache succeeds even when ebuilds fail.
     """
     settings = lab.work / "egencache"
     settings.mkdir(exist_ok=True)
@@ -109,9 +109,9 @@ def add_cache(lab: Upstream, target: Path, expected: int) -> None:
         inside = sandbox.Sandbox("lab-tree", (lab.stage_root,), space, binds, ENVIRONMENT)
         log = lab.logs / "egencache.log"
         sandbox.run(inside, (*command, f"--repo={REPOSITORY}"), log=log)
-    made = len(list(target.glob("metadata/md5-cache/*/*")))
-    if made != expected:
-        raise BinmillError(f"egencache read {made} of {expected} ebuilds", f"read {log}")
+    entries = len(list(target.glob("metadata/md5-cache/*/*")))
+    if entries != expected:
+        raise BinmillError("lab-cache-incomplete", entries=entries, expected=expected, log=log)
 
 
 def add_manifests(target: Path, distfiles: dict[str, Distfile], *, thin: bool) -> None:
@@ -125,9 +125,9 @@ def add_manifests(target: Path, distfiles: dict[str, Distfile], *, thin: bool) -
             write_atomic(folder / "Manifest", "".join(f"{line}\n" for line in sorted(lines)))
 
 
-def sign_tree(lab: Upstream, target: Path, made: datetime) -> None:
-    """The Manifest over the whole repository (GLEP 74), its top signed with the snapshot key."""
-    covered = set(_package_folders(target))  # by Manifests of their own, which are covered here
+def sign_tree(lab: Upstream, target: Path, created: datetime) -> None:
+    """Write the Manifest of the whole repository (GLEP 74), signed with the snapshot key."""
+    covered = set(_package_folders(target))  # by their own Manifests, which are listed here
     lines = [
         manifest_line(*_tag(path, target), path)
         for path in sorted(target.rglob("*"))
@@ -137,15 +137,15 @@ def sign_tree(lab: Upstream, target: Path, made: datetime) -> None:
     with listing.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as stream:
         stream.write("".join(f"{line}\n" for line in lines).encode())
     top = f"{manifest_line('MANIFEST', listing.name, listing)}\n"
-    stamp = f"TIMESTAMP {made.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
-    write_atomic(target / "Manifest", keys.sign_clear(lab, "snapshots", top + stamp))
+    timestamp = f"TIMESTAMP {created.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
+    write_atomic(target / "Manifest", keys.sign_clear(lab, "snapshots", top + timestamp))
 
 
 def manifest_line(tag: str, name: str, file: Path) -> str:
-    """One file's line in a Manifest: tag, name, size, BLAKE2B and SHA512 (GLEP 74)."""
-    found = digests(file, "blake2b", "sha512")
+    """Write a file's line of a Manifest: tag, name, size, BLAKE2B and SHA512 (GLEP 74)."""
+    values = digests(file, "blake2b", "sha512")
     size = file.stat().st_size
-    return f"{tag} {name} {size} BLAKE2B {found['blake2b']} SHA512 {found['sha512']}"
+    return f"{tag} {name} {size} BLAKE2B {values['blake2b']} SHA512 {values['sha512']}"
 
 
 def _tag(path: Path, target: Path) -> tuple[str, str]:
@@ -168,16 +168,14 @@ def _package_folders(top: Path) -> list[Path]:
 
 
 def _render_ebuild(template: Path, distfile: Distfile | None) -> Path:
-    """NAME[-rN].ebuild.in becomes NAME-VERSION[-rN].ebuild."""
+    """Replace NAME[-rN].ebuild.in by NAME-VERSION[-rN].ebuild, and return that file."""
     package = template.parent.name
     text = template.read_text()
     if distfile is None:
         version = "1"
         if "@ARCHIVE@" in text:
-            raise BinmillError(
-                f"{template.parent.parent.name}/{package} has no source package",
-                "name it in lab/sources.toml",
-            )
+            category = template.parent.parent.name
+            raise BinmillError("lab-package-without-source", package=f"{category}/{package}")
     else:
         version = distfile.version
         text = text.replace("@ARCHIVE@", distfile.name).replace("@FOLDER@", distfile.folder)
@@ -194,10 +192,21 @@ def _distfile(package: str, source: archive.Source) -> Distfile:
     with tarfile.open(source.file) as members:
         first = members.next()
     if first is None:
-        raise BinmillError(f"{source.file} is empty")
+        raise BinmillError("lab-source-empty", file=source.file)
     folder = first.name.removeprefix("./").partition("/")[0]
     return Distfile(source.version, name, folder, source.file)
 
 
-def _settings() -> dict[str, Any]:
-    return tomllib.loads((SOURCES / "sources.toml").read_text())
+@dataclass(frozen=True)
+class _Settings:
+    """sources.toml: source packages by package, packages whose archives no public mirror may
+    have, and files with licence texts by licence."""
+
+    packages: Mapping[str, str]
+    restricted: Sequence[str]
+    licenses: Mapping[str, str]
+
+
+def _settings() -> _Settings:
+    tables = tomllib.loads((SOURCES / "sources.toml").read_text())
+    return _Settings(tables["packages"], tables["restricted"]["packages"], tables["licenses"])

@@ -1,17 +1,17 @@
-"""What is where in the lab's upstream, and the facts about it that others may ask for.
+"""The paths of a lab, and the facts about it that its users need.
 
 DIR/
-  work/                            scratch and caches, may be deleted when the build is done
+  work/                            scratch and caches; may be deleted after the build
   mirror-server/                   nginx: its configuration, temporary files, logs
   upstream/
     mirror/                        document root of the mirror
       releases/amd64/autobuilds/   the stage and its pointer
       snapshots/                   the published days
       distfiles/                   source archives, by hash, with layout.conf
-      local/                       files that may not be mirrored publicly
-    upcoming/snapshots/            the next day, until next_day() publishes it
+      local/                       files that no public mirror may have
+    upcoming/snapshots/            the second day, until publish_next_day()
     overlays/java.git              the overlay, as a bare repository
-    tree.git                       the bare repository that the factory pushes to
+    tree.git                       the bare repository to which a site pushes
     keys/                          public keys, one per role
     private/gnupg/                 private keys
     lab.json                       facts
@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.errors import Stale
 from tasks.system.files import sync_folder
@@ -35,20 +35,39 @@ PROFILE = "default/linux/amd64/lab"
 ROLES = ("snapshots", "stages")
 REPOSITORY = "gentoo"
 OVERLAY = "java"
-GROUP = "role:java"  # who may have what no public mirror may
+GROUP = "role:java"  # the group that may have restricted files
 
 LAB = Path(__file__).resolve().parent
-SOURCES = LAB / "sources"  # ebuilds, profiles and settings that the lab is made from
+SOURCES = LAB / "sources"  # ebuilds, profiles and settings
 
 
 def default_directory() -> Path:
-    """Where the lab is built unless somebody says otherwise."""
+    """Return the directory in which the lab is built by default."""
     return LAB / "build"
 
 
 @dataclass(frozen=True)
+class Facts:
+    """The content of lab.json.
+
+    `sources` is a digest of all that the lab is built from, `fingerprints` are by role, `days`
+    the published and the upcoming day (YYYYMMDD), `stage` is the name of its tarball, `portage`
+    a version; `packages` are listed by repository.
+    """
+
+    sources: str
+    fingerprints: Mapping[str, str]
+    days: Sequence[str]
+    flavour: str
+    stage: str
+    portage: str
+    profile: str
+    packages: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Upstream:
-    """Every path of a lab below its directory; nobody else joins them."""
+    """The paths of a lab below its directory; other modules do not join paths."""
 
     directory: Path
 
@@ -113,7 +132,7 @@ class Upstream:
         return self.mirror / "local"
 
     def restricted(self) -> list[Path]:
-        """The source archives that a person has to hand over."""
+        """Return the source archives that a site must be given by hand."""
         return sorted(f for f in (self.local / "distfiles").rglob("*/*") if f.is_file())
 
     @property
@@ -140,31 +159,27 @@ class Upstream:
     def facts_file(self) -> Path:
         return self.upstream / "lab.json"
 
-    def facts(self) -> dict[str, Any]:
-        """lab.json: fingerprints by role, snapshot dates, stage name, packages by repository.
-
-        Raises Stale when the lab is not (completely) built.
-        """
+    def facts(self) -> Facts:
+        """Read lab.json; raises Stale when the lab is not completely built."""
         try:
-            facts: dict[str, Any] = json.loads(self.facts_file.read_text())
-        except FileNotFoundError:
-            raise Stale(f"there is no lab in {self.directory}", "python -m lab build") from None
-        return facts
+            return Facts(**json.loads(self.facts_file.read_text()))
+        except (FileNotFoundError, TypeError):  # TypeError: written by another version
+            raise Stale("lab-not-built", directory=self.directory) from None
 
 
-def next_day(directory: Path) -> list[str]:
-    """Publish the upcoming snapshot on the mirror; the names of what was published.
+def publish_next_day(directory: Path) -> list[str]:
+    """Publish the upcoming snapshot on the mirror; return the names of the published files.
 
-    The archive is moved last, so a client never sees it without its signature. Calling it again
-    publishes nothing and succeeds.
+    The archive is moved last, so that no client sees it without its signature. A second call
+    publishes nothing.
     """
     lab = Upstream(directory)
     lab.facts()
-    waiting = sorted(lab.upcoming.iterdir()) if lab.upcoming.is_dir() else []
-    moved = []
-    for file in sorted(waiting, key=lambda path: path.name.endswith(".tar.xz")):
+    upcoming = sorted(lab.upcoming.iterdir()) if lab.upcoming.is_dir() else []
+    published = []
+    for file in sorted(upcoming, key=lambda path: path.name.endswith(".tar.xz")):
         os.replace(file, lab.snapshots / file.name)  # noqa: PTH105 - rename(2) is what is meant
-        moved.append(file.name)
-    if moved:
+        published.append(file.name)
+    if published:
         sync_folder(lab.snapshots)
-    return moved
+    return published

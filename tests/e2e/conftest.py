@@ -38,7 +38,7 @@ def lab_site(built_lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         shutil.copytree(repository, copy)
     shutil.rmtree(lab.tree)
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", lab.tree], check=True)
-    second = lab.facts()["days"][1]
+    second = lab.facts().days[1]
     lab.upcoming.mkdir(parents=True, exist_ok=True)
     for file in lab.snapshots.glob(f"gentoo-{second}.*"):
         file.rename(lab.upcoming / file.name)

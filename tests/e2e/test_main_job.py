@@ -78,7 +78,7 @@ def test_the_whole_job(lab_site: LabSite) -> None:
     assert "app-text/tree" in names(web["installed"])
     assert not JAVA & names(web["installed"])  # that is another stack's
     lock = lab_site.layout.lock.read_text()
-    days = upstream.Upstream(lab_site.lab).facts()["days"]
+    days = upstream.Upstream(lab_site.lab).facts().days
     assert f'tag = "{days[0]}"' in lock
     remote = subprocess.run(
         ["git", "--git-dir", upstream.Upstream(lab_site.lab).tree, "tag"],
@@ -223,8 +223,8 @@ def test_the_next_day_rebuilds_what_depends_on_the_tree(lab_site: LabSite) -> No
     printed = lab_site.doit("snapshot")
     assert "no newer snapshot than" in printed
     assert lab_site.records() == before
-    upstream.next_day(lab_site.lab)
-    days = upstream.Upstream(lab_site.lab).facts()["days"]
+    upstream.publish_next_day(lab_site.lab)
+    days = upstream.Upstream(lab_site.lab).facts().days
     frozen = lab_site.doit("snapshot", "lock")
     assert f"frozen gentoo {days[1]}" in frozen
     assert f"files changed since {days[0]})" in frozen

@@ -1,18 +1,20 @@
-"""The lab's parts that need no built lab, and, where one is built, what it promises."""
+"""The parts of the lab that need no complete lab."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
 from lab import archive, keys, mirror, overlay, snapshots, tree, upstream
-from lab.upstream import SOURCES, Upstream
+from lab.upstream import SOURCES, Facts, Upstream
 from tasks.errors import BinmillError, HostLacks, Stale
 from tasks.system.command import run
+from tests.kit.refused import refused
 
 pytestmark = pytest.mark.integration
 
@@ -28,34 +30,40 @@ pytestmark = pytest.mark.integration
         ("1.3.4.20200120", "1.3.4.20200120"),
     ],
 )
-def test_versions_are_written_as_gentoo_does(upstream_version: str, expected: str) -> None:
+def test_gentoo_version_of_an_upstream_version(upstream_version: str, expected: str) -> None:
     assert archive.gentoo_version(upstream_version) == expected
 
 
-def test_a_version_that_cannot_be_written_is_refused() -> None:
-    with pytest.raises(BinmillError, match="Gentoo version"):
+def test_gentoo_version_of_a_git_snapshot_is_refused() -> None:
+    with refused(BinmillError, "lab-version-unusable", version="nightly+git"):
         archive.gentoo_version("nightly+git")
 
 
-def test_a_day_is_there_at_a_quarter_to_one_on_the_next() -> None:
+def test_newest_day_changes_at_a_quarter_to_one() -> None:
     assert snapshots.newest_day(datetime(2026, 3, 27, 0, 44, tzinfo=UTC)) == date(2026, 3, 25)
     assert snapshots.newest_day(datetime(2026, 3, 27, 0, 45, tzinfo=UTC)) == date(2026, 3, 26)
-    assert snapshots.made_at(date(2026, 3, 26)).timestamp() == 1774572300
+    assert snapshots.creation_time(date(2026, 3, 26)).timestamp() == 1774572300
+
+
+def write_facts(lab: Upstream) -> None:
+    """Write the facts of a lab in which nothing is built."""
+    facts = Facts("", {}, [], "", "", "", "", {})
+    lab.facts_file.write_text(json.dumps(asdict(facts)))
 
 
 def _distfiles(folder: Path) -> dict[str, tree.Distfile]:
-    """A file for every package that the lab wants one for."""
-    made = {}
+    """Make a file for every package whose ebuild needs an archive."""
+    distfiles = {}
     for template in SOURCES.glob("**/*.ebuild.in"):
         if "@ARCHIVE@" in template.read_text():
             package = f"{template.parents[1].name}/{template.parent.name}"
             file = folder / f"{template.parent.name}.tar.gz"
             file.write_bytes(package.encode())
-            made[package] = tree.Distfile("1.0", file.name, "folder", file)
-    return made
+            distfiles[package] = tree.Distfile("1.0", file.name, "folder", file)
+    return distfiles
 
 
-def test_the_second_day_differs_in_a_bump_and_a_new_package(tmp_path: Path) -> None:
+def test_render_of_the_second_day_has_a_bump_and_a_new_package(tmp_path: Path) -> None:
     distfiles = _distfiles(tmp_path)
     first = set(tree.render([SOURCES / "tree"], distfiles, tmp_path / "1"))
     both = [SOURCES / "tree", SOURCES / "next"]
@@ -65,7 +73,7 @@ def test_the_second_day_differs_in_a_bump_and_a_new_package(tmp_path: Path) -> N
     assert len(first) >= 16
 
 
-def test_every_licence_and_category_is_known(tmp_path: Path) -> None:
+def test_ebuilds_use_only_licences_and_categories_of_the_repository(tmp_path: Path) -> None:
     main = tmp_path / "main"
     tree.render([SOURCES / "tree", SOURCES / "next"], _distfiles(tmp_path), main)
     tree.add_licenses(main)
@@ -73,12 +81,12 @@ def test_every_licence_and_category_is_known(tmp_path: Path) -> None:
     categories = (main / "profiles" / "categories").read_text().split()
     for template in SOURCES.glob("**/*.ebuild.in"):
         (line,) = [x for x in template.read_text().splitlines() if x.startswith("LICENSE=")]
-        wanted = set(line.partition("=")[2].strip('"').split()) - {"||", "(", ")"}
-        assert wanted <= known, template
+        used = set(line.partition("=")[2].strip('"').split()) - {"||", "(", ")"}
+        assert used <= known, template
         assert template.parents[1].name in [*categories, "dev-java"]
 
 
-def test_manifests_hold_real_digests(tmp_path: Path) -> None:
+def test_add_manifests_writes_digests_of_the_distfile(tmp_path: Path) -> None:
     distfiles = _distfiles(tmp_path)
     repository = tmp_path / "java"
     tree.render([SOURCES / "overlay" / "java"], distfiles, repository)
@@ -91,18 +99,18 @@ def test_manifests_hold_real_digests(tmp_path: Path) -> None:
     assert not (repository / "dev-java/java-tools/Manifest").exists()
 
 
-def test_the_overlay_is_the_same_commit_every_time(tmp_path: Path) -> None:
+def test_make_overlay_gives_the_same_commit_every_time(tmp_path: Path) -> None:
     heads = []
     for name in ("one", "two"):
         lab = Upstream(tmp_path / name)
         lab.work.mkdir(parents=True)
-        overlay.make(lab, _distfiles(tmp_path), datetime(2026, 3, 27, tzinfo=UTC))
+        overlay.make_overlay(lab, _distfiles(tmp_path), datetime(2026, 3, 27, tzinfo=UTC))
         heads.append(run("git", "-C", lab.overlay, "rev-parse", overlay.BRANCH).stdout)
     assert heads[0] == heads[1]
 
 
-def test_keys_are_made_once_and_sign(tmp_path: Path) -> None:
-    # longer than a socket's path may be
+def test_make_keys_generates_keys_once(tmp_path: Path) -> None:
+    # longer than the path of a socket can be
     lab = Upstream(tmp_path / ("long" * 30))
     keys.make_keys(lab)
     before = lab.key("stages").read_bytes()
@@ -113,33 +121,33 @@ def test_keys_are_made_once_and_sign(tmp_path: Path) -> None:
     assert len(set(primary.values())) == len(upstream.ROLES)
 
 
-def test_the_next_day_is_published_once(tmp_path: Path) -> None:
+def test_publish_next_day_publishes_once(tmp_path: Path) -> None:
     lab = Upstream(tmp_path)
-    with pytest.raises(Stale):
-        upstream.next_day(tmp_path)
+    with refused(Stale, "lab-not-built", directory=tmp_path):
+        upstream.publish_next_day(tmp_path)
     for folder in (lab.upcoming, lab.snapshots):
         folder.mkdir(parents=True)
-    lab.facts_file.write_text(json.dumps({}))
+    write_facts(lab)
     for name in ("gentoo-20260327.tar.xz", "gentoo-20260327.tar.xz.gpgsig"):
         (lab.upcoming / name).write_text(name)
-    moved = upstream.next_day(tmp_path)
-    assert moved == ["gentoo-20260327.tar.xz.gpgsig", "gentoo-20260327.tar.xz"]
-    assert upstream.next_day(tmp_path) == []
+    published = upstream.publish_next_day(tmp_path)
+    assert published == ["gentoo-20260327.tar.xz.gpgsig", "gentoo-20260327.tar.xz"]
+    assert upstream.publish_next_day(tmp_path) == []
 
 
-def test_the_labs_mirror_is_known_from_what_else_is_on_its_port(tmp_path: Path) -> None:
+def test_serving_shares_a_port_with_the_same_lab_only(tmp_path: Path) -> None:
     lab = Upstream(tmp_path / "lab")
     lab.mirror.mkdir(parents=True)
-    lab.facts_file.write_text("{}")
+    write_facts(lab)
     with mirror.serving(lab.directory, 0) as address:
         port = int(address.rsplit(":", 1)[1])
-        with mirror.serving(lab.directory, port) as again:  # its own: used as it is
+        with mirror.serving(lab.directory, port) as again:
             assert again == address
         other = Upstream(tmp_path / "other")
         other.mirror.mkdir(parents=True)
-        other.facts_file.write_text("{}")
+        write_facts(other)
         with (
-            pytest.raises(HostLacks, match=f"something else listens on port {port}"),
+            refused(HostLacks, "lab-port-in-use", port=port),
             mirror.serving(other.directory, port),
         ):
             pass
