@@ -2,7 +2,7 @@
 
 # @ECLASS: fresh-configure.eclass
 # @SUPPORTED_EAPIS: 8
-# @BLURB: makes ./configure for archives that come without it; the stage has the autotools
+# @BLURB: generates ./configure for archives without it; the stage has the autotools
 
 case ${EAPI} in
 	8) ;;

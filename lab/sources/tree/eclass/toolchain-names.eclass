@@ -2,7 +2,7 @@
 
 # @ECLASS: toolchain-names.eclass
 # @SUPPORTED_EAPIS: 8
-# @BLURB: the names of the toolchain for build systems that do not ask CHOST
+# @BLURB: sets the names of the toolchain for build systems that ignore CHOST
 
 case ${EAPI} in
 	8) ;;
