@@ -1,0 +1,68 @@
+"""docs/tutorial.md on the lab: each command, in order, prints what the page shows.
+
+UPDATE_GOLDEN=1 writes what they print into the page.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from ast import literal_eval
+
+from tests.kit.lab_site import LabSite
+from tests.kit.project import PROJECT
+
+PAGE = PROJECT / "docs/tutorial.md"
+STEP = re.compile(
+    r"```console\n\$ doit (?P<words>[^\n]*)\n(?P<output>.*?)```"
+    r"|<!-- change (?P<table>\S+) (?P<key>\w+) = (?P<value>[^\n]*) -->",
+    re.DOTALL,
+)
+# What differs from run to run, and what stands for it in a comparison.
+VARYING = (
+    (re.compile(r"\b\d+ min \d+ s\b|\b\d+(\.\d+)? (s|min|h|days)\b"), "TIME"),
+    (re.compile(r"\d{8}T\d{6}Z(-\d+)?"), "STAMP"),
+    (re.compile(r"\b20\d{6}\b"), "DAY"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d( UTC)?"), "DATE"),
+    (re.compile(r"\b[0-9a-f]{7,128}\b"), "HEX"),
+    (re.compile(r"\b[\d.,]+ [kMG]?B\b"), "SIZE"),
+    (re.compile(r"\d+ files"), "FILES"),
+    (re.compile(r"\d+ entries"), "ENTRIES"),
+    (re.compile(r" +"), " "),
+)
+
+
+def test_tutorial_commands_print_what_the_page_shows(lab_site: LabSite) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    written, end = "", 0
+    for step in STEP.finditer(text):
+        written += text[end : step.start()]
+        end = step.end()
+        if step["table"]:
+            lab_site.change(**{step["table"]: {step["key"]: literal_eval(step["value"])}})
+            written += step[0]
+            continue
+        printed = shown(lab_site.doit(*step["words"].split()), lab_site)
+        written += f"```console\n$ doit {step['words']}\n{printed}```"
+        if not os.environ.get("UPDATE_GOLDEN"):
+            assert compared(printed) == compared(step["output"]), step["words"]
+    if os.environ.get("UPDATE_GOLDEN"):
+        PAGE.write_text(written + text[end:], encoding="utf-8")
+
+
+def shown(printed: str, site: LabSite) -> str:
+    """The output with the paths that a reader has, and without lines about slow machines."""
+    text = printed.replace(str(site.layout.site), "tutorial").replace(str(site.lab), "lab/build")
+    lines = [line.rstrip() for line in text.splitlines()]
+    return "".join(f"{line}\n" for line in lines if "still running" not in line)
+
+
+def compared(text: str) -> list[str]:
+    """The lines of an output without what differs from run to run."""
+    lines = []
+    for line in text.splitlines():
+        for pattern, word in VARYING:
+            line = pattern.sub(word, line)  # noqa: PLW2901 - each replaces what the last one left
+        if not line.startswith((" TIME of", " SIZE of")):  # progress of what was slow
+            lines.append(re.sub(r" \(last time TIME\)", "", line))
+    return lines
