@@ -91,7 +91,7 @@ def test_fetch_pinned_does_not_follow_the_branch(
     assert names(tmp_path / "out") == ["metadata", "profiles"]
 
 
-def test_fetch_pinneded_commit_stays(upstream: Path, ours: Path, tmp_path: Path) -> None:
+def test_fetched_commit_stays(upstream: Path, ours: Path, tmp_path: Path) -> None:
     """Even when upstream is gone, and after git gc."""
     at = git(upstream, "rev-parse", "HEAD")
     fetch_pinned(ours, pin(upstream, at))
