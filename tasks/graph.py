@@ -189,7 +189,7 @@ def _made(chroot: Chroot) -> Iterator[Step[Any]]:
         reads=(below,),
         settings={"lineage": [each.name for each in chroot.lineage]},
         results=lambda record: [state / layer for layer in record.layers],
-        checks=(FilesUnchanged(chroot.layout.touched(name), ModifiedByHand(name)),),
+        checks=(FilesUnchanged(chroot.layout.manual_changes(name), ModifiedByHand(name)),),
         owned=lambda record: [state / record.own_layer(name)],
         chroot=name,
     )

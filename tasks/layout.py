@@ -124,7 +124,7 @@ class Layout:
     def run_logs(self) -> Path:
         return self.logs / self.run
 
-    def touched(self, name: str) -> Path:
+    def manual_changes(self, name: str) -> Path:
         return self.state / "touched" / _one_name(name)
 
     @property
@@ -165,10 +165,10 @@ class Layout:
     def record(self, task: str) -> Path:
         return self.records / f"{_one_name(task.replace(':', '.'))}.json"
 
-    def busy(self, task: str) -> Path:
+    def task_lock(self, task: str) -> Path:
         return self.locks / _one_name(task.replace(":", "."))
 
-    def news(self, task: str) -> Path:
+    def update(self, task: str) -> Path:
         return self.state / "news" / f"{_one_name(task.replace(':', '.'))}.json"
 
     def log(self, task: str) -> Path:
@@ -186,7 +186,7 @@ class Layout:
     def seed_listing(self, digest: str) -> Path:
         return self.seeds / f"{_one_name(digest[:32])}.listing"
 
-    def unpacking(self, digest: str) -> Path:
+    def extraction_lock(self, digest: str) -> Path:
         """The lock for extracting the stage of that (short) digest."""
         return self.state / "locks" / f"unpack.{_one_name(digest[:32])}"
 

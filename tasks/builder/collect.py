@@ -27,7 +27,9 @@ from tasks.system.files import (
 )
 
 
-def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> tuple[Package, ...]:
+def collect_set(
+    entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path
+) -> tuple[Package, ...]:
     """Copy the set below `sets` under its id; returns its packages, sorted by name and build.
 
     `entries` are the package database's directories of what was installed.
@@ -37,21 +39,21 @@ def collect(entries: Sequence[Path], pkgdir: Path, sets: Path, trash: Path) -> t
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
-        taken = (_take(entry, pkgdir, scratch) for entry in entries)
+        taken = (_collect_package(entry, pkgdir, scratch) for entry in entries)
         packages = tuple(sorted(taken, key=lambda each: (each.cpv, each.build_id)))
         copy_plain(pkgdir / INDEX, scratch / INDEX)  # stanzas; publish checks and completes them
         _without_mirrors(scratch / INDEX)
     except BaseException:
         remove_tree(scratch, trash)
         raise
-    target = sets / identify(packages)
+    target = sets / set_id(packages)
     remove_tree(target, trash)
     scratch.rename(target)
     sync_folder(sets)
     return packages
 
 
-def identify(packages: Sequence[Package]) -> str:
+def set_id(packages: Sequence[Package]) -> str:
     """The id of a set: a digest of its packages."""
     rows = [asdict(package) for package in packages]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:32]
@@ -66,7 +68,7 @@ def _without_mirrors(index: Path) -> None:
     write_atomic(index, b"".join(x for x in lines if not x.startswith(b"GENTOO_MIRRORS:")))
 
 
-def _take(entry: Path, pkgdir: Path, scratch: Path) -> Package:
+def _collect_package(entry: Path, pkgdir: Path, scratch: Path) -> Package:
     name = gpkg.parse(entry.parent.name, entry.name, vdb.value(entry, "BUILD_ID"))
     source, copy = pkgdir / name.path, scratch / name.path
     for folder in (source.parent, source.parent.parent):

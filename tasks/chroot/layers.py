@@ -38,13 +38,13 @@ def commit(files: Mapping[str, str], below: Sequence[Path], target: Path, trash:
     scratch.mkdir(parents=True)
     scratch.chmod(0o755)
     for path, text in files.items():
-        place(scratch, below, path, text)
+        write_file(scratch, below, path, text)
     sync_tree(scratch)
     scratch.rename(target)
     sync_folder(target.parent)
 
 
-def place(upper: Path, below: Sequence[Path], path: str, text: str) -> None:
+def write_file(upper: Path, below: Sequence[Path], path: str, text: str) -> None:
     """Write one file into an upper layer, in directories as the layers below have them.
 
     A directory in the upper layer hides the owner and mode of the lower one, so both are copied.

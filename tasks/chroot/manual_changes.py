@@ -35,9 +35,9 @@ class Mark:
     over: tuple[str, ...]
 
 
-def marked(layout: Layout, name: str) -> Mark | None:
+def read_mark(layout: Layout, name: str) -> Mark | None:
     """The mark of a chroot; None if it is unmodified."""
-    path = layout.touched(name) / "layer.json"
+    path = layout.manual_changes(name) / "layer.json"
     try:
         raw = json.loads(path.read_bytes())
         return Mark(str(raw["layer"]), tuple(map(str, raw["over"])))
@@ -47,19 +47,19 @@ def marked(layout: Layout, name: str) -> Mark | None:
         raise BinmillError("manual-mark-damaged", path=path, chroot=name) from error
 
 
-def forget(layout: Layout, name: str) -> None:
+def discard(layout: Layout, name: str) -> None:
     """Delete the mark: the next run derives the chroot without the changes."""
-    remove_tree(layout.touched(name), layout.trash)
+    remove_tree(layout.manual_changes(name), layout.trash)
 
 
-def begin(upper: Path, layer: Path) -> None:
+def copy_layer(upper: Path, layer: Path) -> None:
     """Fill an empty upper layer with a copy of a committed one."""
     upper.rmdir()
     # cp(1) keeps owners, links, devices and the attributes with which overlayfs marks deletions
     run("cp", "-a", "--reflink=auto", layer, upper)
 
 
-def keep(
+def commit(
     layout: Layout, name: str, upper: Path, below: Sequence[str], mounts: Collection[str]
 ) -> bool:
     """Commit the upper layer of a session, then mark the chroot; returns False if nothing changed.
@@ -68,7 +68,7 @@ def keep(
     is unmodified, and its mark is deleted.
     """
     if not prune(upper, [layout.state / part for part in below], mounts, layout.trash):
-        forget(layout, name)
+        discard(layout, name)
         return False
     target = layout.layer(name, secrets.token_hex(16))
     closed_folder(target.parent.parent)
@@ -77,7 +77,7 @@ def keep(
     upper.rename(target)
     sync_folder(target.parent)
     mark = {"layer": str(target.relative_to(layout.state)), "over": list(below)}
-    write_atomic(layout.touched(name) / "layer.json", json.dumps(mark, indent=1) + "\n")
+    write_atomic(layout.manual_changes(name) / "layer.json", json.dumps(mark, indent=1) + "\n")
     return True
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.portage.etc_portage import REPOS
+from tasks.records import Mount
 from tasks.system.sandbox import Bind, Sandbox
 
 RESOLVER = "/etc/resolv.conf"  # the host's; often a link
@@ -53,7 +54,7 @@ def plan(
     )
 
 
-def mount_table(mountinfo: str) -> list[dict[str, str]]:
+def mount_table(mountinfo: str) -> tuple[Mount, ...]:
     """The mount table as seen inside (proc(5), mountinfo), without what differs between hosts."""
     table = []
     for line in mountinfo.splitlines():
@@ -61,5 +62,5 @@ def mount_table(mountinfo: str) -> list[dict[str, str]]:
         access = "ro" if "ro" in fields[5].split(",") else "rw"
         flags = [f for f in ("nosuid", "nodev", "noexec") if f in fields[5].split(",")]
         kind_name = "bind" if fields[3] != "/" else kind[0]
-        table.append({"at": fields[4], "type": kind_name, "options": ",".join([access, *flags])})
-    return sorted(table, key=lambda mount: mount["at"])
+        table.append(Mount(fields[4], kind_name, ",".join([access, *flags])))
+    return tuple(sorted(table, key=lambda mount: mount.at))

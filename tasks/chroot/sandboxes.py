@@ -70,7 +70,7 @@ def own(
 
     record = inputs[ETC(chroot.name)]
     etc = chroot.layout.state / record.path
-    etc_portage.vouched(etc, record.files)
+    etc_portage.check_unmodified(etc, record.files)
     chosen = inputs[CHROOT(chroot.name)].layers if layers is None else layers
     paths = [chroot.layout.state / layer for layer in chosen]
     more = _More(binds, network, variables or {})

@@ -48,7 +48,7 @@ class Enter(SiteCommand):
     def run(self, site: Site, arguments: argparse.Namespace) -> int:
         chroot = site.chroot(arguments.name)
         # one at a time: a second one would delete the layer of the first
-        with locked(site.layout.busy(f"enter:{chroot.name}"), f"a shell in {chroot.name}"):
+        with locked(site.layout.task_lock(f"enter:{chroot.name}"), f"a shell in {chroot.name}"):
             if arguments.reset:
                 return reset(chroot)
             return enter(chroot, arguments.command, keep=not arguments.scratch)
@@ -77,12 +77,12 @@ def enter(chroot: Chroot, command: Sequence[str], *, keep: bool) -> int:
     inputs = records.reading(chroot.layout, keys)
     _ = inputs[MOUNT(chroot.name)]  # that task has proved that it can be entered
     layers = inputs[CHROOT(chroot.name)].unmodified(chroot.name)
-    before = manual_changes.marked(chroot.layout, chroot.name)
+    before = manual_changes.read_mark(chroot.layout, chroot.name)
     if before and before.over != layers:
         before = None  # these were made in an earlier chroot of that name
     with chroot.workspace("enter") as space:
         if before:
-            manual_changes.begin(space / "upper", chroot.layout.state / before.layer)
+            manual_changes.copy_layer(space / "upper", chroot.layout.state / before.layer)
         inside = sandboxes.own(
             chroot,
             inputs,
@@ -112,7 +112,7 @@ def _keep(chroot: Chroot, inside: Sandbox, layers: Sequence[str]) -> None:
     from tasks.chroot import manual_changes
 
     mounts = [bind.target for bind in inside.binds]
-    if manual_changes.keep(chroot.layout, chroot.name, inside.upper, layers, mounts):
+    if manual_changes.commit(chroot.layout, chroot.name, inside.upper, layers, mounts):
         say(
             f"chroot {chroot.name} is modified by hand: what depends on it is rebuilt with your "
             f"changes\n  next: to discard them: doit enter {chroot.name} --reset"
@@ -130,8 +130,8 @@ def reset(chroot: Chroot) -> int:
     """Discard the manual changes of a chroot."""
     from tasks.chroot import manual_changes
 
-    if os.path.lexists(chroot.layout.touched(chroot.name)):
-        manual_changes.forget(chroot.layout, chroot.name)
+    if os.path.lexists(chroot.layout.manual_changes(chroot.name)):
+        manual_changes.discard(chroot.layout, chroot.name)
         say(
             f"the manual changes in {chroot.name} are discarded; the next run makes it without them"
         )

@@ -78,7 +78,7 @@ def clean(layout: Layout, steps: list[Step[Any]], every: list[str], *, dry: bool
     gone = {step.task: _owned(layout, step) for step in steps}
     if not dry:
         entered = [f"enter:{task.partition(':')[2]}" for task in every]
-        locks = {layout.busy(task) for task in (*every, *entered) if not task.endswith(":")}
+        locks = {layout.task_lock(task) for task in (*every, *entered) if not task.endswith(":")}
         with all_locked(locks, layout.locks):
             for paths in gone.values():
                 for path in paths:

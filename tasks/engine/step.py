@@ -183,7 +183,7 @@ def _make(layout: Layout, step: Step[Any], inputs: Inputs) -> None:
     earlier = records.earlier(layout, step.task)
     journal.start(layout, step.task)
     with (
-        locked(layout.busy(step.task), step.task),
+        locked(layout.task_lock(step.task), step.task),
         listening(lambda note: journal.add_note(layout, step.task, note)),
     ):
         if record.exists():

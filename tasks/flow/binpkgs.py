@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ from tasks.site import Chroot, identity
 from tasks.system.files import closed_folder
 from tasks.system.notes import note
 
-_PORTAGE = 250  # the uid and gid of `portage` in every Gentoo stage
-
 
 def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     """Build a chroot's package set with the real emerge and collect every package of it."""
     from tasks.builder import collect
     from tasks.flow import fetching
-    from tasks.portage import emerge, etc_portage
+    from tasks.portage import account, emerge, etc_portage, vdb
     from tasks.publish import sign
     from tasks.system.sandbox import Bind
 
@@ -35,7 +32,7 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     closed_folder(layout.inside)
     distdir = fetching.distdir(chroot)
     for folder in {layout.distfiles, distdir.folder, pkgdir, logs}:
-        _writable_inside(folder)
+        account.writable_folder(folder)
     binds = (
         *distdir.binds,
         Bind(str(pkgdir), etc_portage.PKGDIR, writable=True),
@@ -49,11 +46,11 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
             chroot, inputs, space, network=True, binds=binds, variables=distdir.variables
         )
         emerge.build(inside, chroot.own.packages, site.config.build, log)
-        packages = collect.collect(
-            emerge.installed(space / "upper"), pkgdir, layout.binpkgs(chroot.name), layout.trash
+        packages = collect.collect_set(
+            vdb.entries(space / "upper"), pkgdir, layout.binpkgs(chroot.name), layout.trash
         )
     modified = inputs[CHROOT(chroot.name)].modified
-    record = BinpkgsRecord(collect.identify(packages), packages, modified)
+    record = BinpkgsRecord(collect.set_id(packages), packages, modified)
     note("set-collected", chroot=chroot.name, packages=len(packages), set=record.set)
     if modified:
         note("built-where-modified", chroots=list(modified))
@@ -98,9 +95,3 @@ def _start_pkgdir(chroot: Chroot, inputs: Inputs, pkgdir: Path) -> None:
         if not (scratch / path).exists():
             (scratch / path).mkdir(parents=True)
     scratch.rename(pkgdir)
-
-
-def _writable_inside(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chown(folder, _PORTAGE, _PORTAGE)
-    folder.chmod(0o2775)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks import lock as lock_file
 from tasks.errors import BinmillError, Busy
 from tasks.lock import SeedPin
-from tasks.records import CHROOT, SEED, ChrootRecord, Inputs, Mount, MountRecord, SeedRecord
+from tasks.records import CHROOT, SEED, ChrootRecord, Inputs, MountRecord, SeedRecord
 from tasks.site import Chroot, Site, identity
 from tasks.system.command import require_root
 from tasks.system.files import closed_folder, locked, remove_tree
@@ -23,7 +23,7 @@ def extract_seed(site: Site, name: str, inputs: Inputs) -> SeedRecord:
         require_root("unpack a stage with its owners and devices")
         closed_folder(target.parent)
         # two seeds may be the same stage, and two tasks may extract it at once
-        with locked(site.layout.unpacking(target.name), f"the stage {pin.path}", wait=True):
+        with locked(site.layout.extraction_lock(target.name), f"the stage {pin.path}", wait=True):
             if not target.is_dir():
                 _extract(site, name, pin, target)
     return SeedRecord(pin.path, pin.sha512)
@@ -50,7 +50,7 @@ def _sweep_killed(site: Site, target: Path) -> None:
     for left in target.parent.glob(".*.tmp"):
         with (
             contextlib.suppress(Busy),
-            locked(site.layout.unpacking(left.name[1:-4]), f"the stage in {left}"),
+            locked(site.layout.extraction_lock(left.name[1:-4]), f"the stage in {left}"),
         ):
             remove_tree(left, site.layout.trash)
 
@@ -70,12 +70,12 @@ def make_chroot(chroot: Chroot, inputs: Inputs) -> ChrootRecord:
     state = chroot.layout.state
     layers.commit(files, [state / part for part in below], target, chroot.layout.trash)
     stack = (str(target.relative_to(state)), *below)
-    changes = manual_changes.marked(chroot.layout, chroot.name)
+    changes = manual_changes.read_mark(chroot.layout, chroot.name)
     if changes and changes.over == stack:
         note("chroot-modified", chroot=chroot.name)
         return ChrootRecord((changes.layer, *stack), (*modified, chroot.name))
     if changes:
-        manual_changes.forget(chroot.layout, chroot.name)
+        manual_changes.discard(chroot.layout, chroot.name)
         note("manual-changes-dropped", chroot=chroot.name)
     return ChrootRecord(stack, modified)
 
@@ -105,10 +105,7 @@ def enter_once(chroot: Chroot, inputs: Inputs) -> MountRecord:
         )
     table = sandbox_plan.mount_table(mounts)
     note("chroot-entered", chroot=chroot.name, mounts=len(table))
-    return MountRecord(
-        tuple(Mount(**mount) for mount in table),
-        tuple(sorted(filter(None, environment.split("\0")))),
-    )
+    return MountRecord(table, tuple(sorted(filter(None, environment.split("\0")))))
 
 
 def sweep(folder: Path, keep: set[Path], trash: Path) -> None:

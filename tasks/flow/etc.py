@@ -32,8 +32,8 @@ def generate(chroot: Chroot, _inputs: Inputs) -> EtcRecord:
     target = chroot.layout.etc(chroot.name) / identity([settled, link])[:32]
     closed_folder(target.parent.parent)  # a mirror's password may be in it
     etc_portage.write(files, link, target, chroot.layout.trash)
-    etc_portage.vouched(target, settled, settled)
-    etc_portage.renew_mirrors(files, target)
+    etc_portage.check_unmodified(target, settled, settled)
+    etc_portage.update_mirrors(files, target)
     return EtcRecord(str(target.relative_to(chroot.layout.state)), tuple(sorted(settled)))
 
 
@@ -44,7 +44,7 @@ def portage_files(chroot: Chroot, **more: Any) -> dict[str, str]:
     files = etc_portage.files(chroot.site.config, chroot.name, **more)
     own = chroot.own.portage_dir
     if own:
-        files = etc_portage.merged(files, etc_portage.own_files(chroot.layout.site / own))
+        files = etc_portage.merge(files, etc_portage.read_portage_dir(chroot.layout.site / own))
     return files
 
 
@@ -74,8 +74,8 @@ def check_settings(chroot: Chroot, inputs: Inputs) -> CheckRecord:
     problems = config_check.problems(answer.stdout)
     for each in problems:
         if not each.fatal:
-            note("setting-doubtful", problem=config_check.worded(config, name, each))
-    fatal = [config_check.worded(config, name, each) for each in problems if each.fatal]
+            note("setting-doubtful", problem=config_check.describe(config, name, each))
+    fatal = [config_check.describe(config, name, each) for each in problems if each.fatal]
     if fatal:
         raise BinmillError("settings-rejected", chroot=name, problems=fatal)
     note("settings-accepted", chroot=name)

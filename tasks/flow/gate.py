@@ -98,7 +98,10 @@ def _clashes(
     stanzas = list(every.values())
     missing = gate.missing_sonames(stanzas, gate.seed_libraries(seed, stanzas))
     collisions = gate.collisions(
-        {stanza["CPV"]: gpkg.files(folder / where[path] / path) for path, stanza in every.items()}
+        {
+            stanza["CPV"]: gpkg.image_paths(folder / where[path] / path)
+            for path, stanza in every.items()
+        }
     )
     ask = partial(gate.match_blockers, client, client.workspace / "blockers")
     return [*missing, *gate.without_blockers(collisions, stanzas, ask)]

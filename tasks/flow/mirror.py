@@ -20,7 +20,7 @@ def fill(site: Site, inputs: Inputs) -> MirrorRecord:
     """Add distfiles fetched by builds to the mirror."""
     from tasks.serve import distfiles
 
-    with locked(site.layout.busy("distfile"), "the mirror"):
+    with locked(site.layout.task_lock("distfile"), "the mirror"):
         _sync(site, inputs)
     names = {group: sorted(distfiles.names(site.layout.mirror(group))) for group in _groups(site)}
     return MirrorRecord({group: len(each) for group, each in names.items()}, identity(names))
@@ -35,7 +35,7 @@ def add(site: Site, files: Sequence[Path], group: str | None) -> None:
         raise BinmillError("distfile-needs-group", groups=groups)
     if chosen not in groups:
         raise BinmillError("distfile-group-unknown", group=chosen, groups=groups)
-    with locked(site.layout.busy("distfile"), "the mirror"):
+    with locked(site.layout.task_lock("distfile"), "the mirror"):
         inputs = records.reading(site.layout, tree_keys(site))
         listed = distfiles.listed_distfiles(_trees(site, inputs))
         for file in files:
@@ -45,7 +45,7 @@ def add(site: Site, files: Sequence[Path], group: str | None) -> None:
 
 def sync(site: Site) -> None:
     """Add distfiles fetched by builds to the mirror now."""
-    with locked(site.layout.busy("distfile"), "the mirror"):
+    with locked(site.layout.task_lock("distfile"), "the mirror"):
         _sync(site, records.reading(site.layout, tree_keys(site)))
 
 

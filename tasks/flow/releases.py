@@ -28,7 +28,7 @@ def roll_back(chroot: Chroot, to: str = "") -> tuple[int, int]:
     from tasks.publish.generation import Rollback
 
     binhost, task = chroot.binhost, f"publish:{chroot.name}"
-    with locked(chroot.layout.busy(task), task):
+    with locked(chroot.layout.task_lock(task), task):
         current = generation.load_current(binhost)
         number = current.number if current else None
         target = retention.rollback_target(generation.load_all(binhost), number, to)
@@ -61,7 +61,7 @@ def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, Genera
         raise BinmillError("channel-unknown", channel=channel, known=channels or ["none"])
     binhost, task = chroot.binhost, f"publish:{chroot.name}"
     below = ["", *channels][channels.index(channel)]
-    with locked(chroot.layout.busy(task), task):
+    with locked(chroot.layout.task_lock(task), task):
         chosen = _choose(chroot, number, generation.current(binhost, below))
         before = generation.load_current(binhost, channel)
         if before and before.number == chosen.number:

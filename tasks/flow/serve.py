@@ -115,7 +115,7 @@ def add_password(site: Site, name: str, groups: Sequence[str]) -> None:
 @contextlib.contextmanager
 def _changing_users(site: Site) -> Iterator[None]:
     """Lock the list of users for the block, then write the password files."""
-    with locked(site.layout.busy("user"), "the list of users"):
+    with locked(site.layout.task_lock("user"), "the list of users"):
         yield
         _update_passwords(site)
 

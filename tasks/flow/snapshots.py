@@ -118,7 +118,7 @@ def _freeze(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Fr
 
     tree = site.config.tree
     with (
-        locked(site.layout.busy("snapshots"), "the download of snapshots"),
+        locked(site.layout.task_lock("snapshots"), "the download of snapshots"),
         site.scratch("snapshot") as scratch,
     ):
 

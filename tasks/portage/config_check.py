@@ -97,7 +97,7 @@ def _text(value: object) -> str:
     return one_line(value, _LONGEST_TEXT)
 
 
-def worded(config: Config, name: str, problem: Problem) -> str:
+def describe(config: Config, name: str, problem: Problem) -> str:
     """One line: the table that has the value, the key, the value and what is wrong with it."""
     table = next(
         (link for link in reversed(config.lineage(name)) if _has(config, link, problem)), name

@@ -15,11 +15,8 @@ from pathlib import Path
 
 from tasks.config.tables import Build
 from tasks.errors import CommandFailed, OutOfMemory
-from tasks.portage.vdb import entries as installed
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
-
-__all__ = ["build", "command", "fetch", "installed", "progress", "reason", "said_since"]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # The most precise line comes first, with the number of lines that belong to it.
@@ -84,10 +81,10 @@ def build(buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path
         sandbox.run(buildroot, ["emaint", "--fix", "binhost"], log=log, timeout=3600)
         sandbox.run(buildroot, command(options, packages), log=log, timeout=seconds)
     except CommandFailed as failed:
-        output = said_since(log, start)
+        output = output_since(log, start)
         fields: dict[str, str | Path] = {
             "chroot": buildroot.hostname,
-            "reason": reason(output) or failed.message,
+            "reason": first_failure(output) or failed.message,
             "log": log,
         }
         if isinstance(failed, OutOfMemory):
@@ -112,13 +109,13 @@ def fetch(
         raise CommandFailed(
             "distfiles-not-fetched",
             chroot=buildroot.hostname,
-            reason=reason(said_since(log, start)) or failed.message,
+            reason=first_failure(output_since(log, start)) or failed.message,
             group=group,
             log=log,
         ) from failed
 
 
-def said_since(log: Path, start: int) -> str:
+def output_since(log: Path, start: int) -> str:
     """The text of a log from a byte on: earlier runs are in the same file."""
     with log.open("rb") as stream:
         stream.seek(start)
@@ -134,7 +131,7 @@ _TAIL = 256 << 10  # bytes at the end of a log that contain the present package
 
 def progress(log: Path) -> str:
     """Read how far emerge(1) is from its log: `3 of 10 dev-libs/a-1, 1 failed`."""
-    text = _COLOUR.sub("", said_since(log, max(0, log.stat().st_size - _TAIL)))
+    text = _COLOUR.sub("", output_since(log, max(0, log.stat().st_size - _TAIL)))
     starts = list(_EMERGING.finditer(text))
     if not starts:
         return ""
@@ -143,7 +140,7 @@ def progress(log: Path) -> str:
     return f"{number} of {total} {package}" + (f", {failed} failed" if failed else "")
 
 
-def reason(output: str) -> str:
+def first_failure(output: str) -> str:
     """The first line of emerge's output that explains a failure; "" if there is none."""
     plain = (_COLOUR.sub("", line).strip() for line in output.split("\n"))
     lines = [line for line in plain if line and not line.startswith(">>> Jobs:")]

@@ -138,7 +138,7 @@ def without_mirrors(config: Config) -> Config:
     return config.model_copy(update={"mirrors": Mirrors.model_construct(gentoo=[], local=[])})
 
 
-def renew_mirrors(generated: Mapping[str, str], target: Path) -> None:
+def update_mirrors(generated: Mapping[str, str], target: Path) -> None:
     """Update the files that contain mirrors, each in one step.
 
     Nothing else can differ, as the directory is named after the rest. A running build sees the old
@@ -152,7 +152,7 @@ def renew_mirrors(generated: Mapping[str, str], target: Path) -> None:
             write_atomic(file, text)
 
 
-def settled(present: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def mirrorless_variants(present: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """The sets of files after which a present /etc/portage may be named; pure.
 
     The name leaves the mirrors out (`without_mirrors`), but an early release had them in it, and a
@@ -166,7 +166,7 @@ def settled(present: Mapping[str, str]) -> Iterator[dict[str, str]]:
     yield {path: text for path, text in bare.items() if path != "mirrors"}
 
 
-def own_files(folder: Path) -> dict[str, str]:
+def read_portage_dir(folder: Path) -> dict[str, str]:
     """Read a stack's portage_dir, text by path: regular files only.
 
     Bytes that are not UTF-8 are decoded as os.fsdecode would do it.
@@ -189,11 +189,13 @@ def own_files(folder: Path) -> dict[str, str]:
     return contents
 
 
-def vouched(folder: Path, paths: Collection[str], texts: Mapping[str, str] | None = None) -> None:
+def check_unmodified(
+    folder: Path, paths: Collection[str], texts: Mapping[str, str] | None = None
+) -> None:
     """Raise BinmillError if a generated directory was modified since it was written.
 
     `paths` are the files of its record, `texts` their content where it is to be compared. The files
-    that contain mirrors may differ; see `renew_mirrors`.
+    that contain mirrors may differ; see `update_mirrors`.
     """
     present = {
         str(Path(place, name).relative_to(folder))
@@ -212,7 +214,7 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def merged(generated: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+def merge(generated: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Generated and own files together; raises BinmillError if both have the same path.
 
     A file where the other has a directory counts as the same path.

@@ -86,7 +86,7 @@ def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
         raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
 
 
-def files(path: Path) -> Iterator[str]:
+def image_paths(path: Path) -> Iterator[str]:
     """The paths that a GPKG's image installs, without directories: absolute and normalised.
 
     The image is read as a stream, whatever its size. Raises NotTrusted if it cannot be read.

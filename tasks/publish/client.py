@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.errors import BinmillError, CommandFailed, NotTrusted
-from tasks.portage.emerge import installed, reason, said_since
+from tasks.portage import vdb
+from tasks.portage.emerge import first_failure, output_since
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
@@ -57,18 +58,18 @@ def install(client: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
     try:
         sandbox.run(client, command(packages), log=log, timeout=3600)
     except CommandFailed as failed:
-        cause = reason(said_since(log, start)) or failed.message
+        cause = first_failure(output_since(log, start)) or failed.message
         raise BinmillError(
             "client-install-failed", chroot=client.hostname, cause=cause, log=log
         ) from failed
-    return sorted(f"{entry.parent.name}/{entry.name}" for entry in installed(client.upper))
+    return sorted(f"{entry.parent.name}/{entry.name}" for entry in vdb.entries(client.upper))
 
 
 def expect_refusal(client: Sandbox, user: str, packages: Sequence[str], log: Path) -> None:
     """Try an installation that must be refused; raises BinmillError if it is not."""
     start = log.stat().st_size if log.exists() else 0
     result = sandbox.run(client, command(packages), log=log, timeout=3600, check=False)
-    names = sorted(path.name for path in (client.upper / "var/db/pkg").glob("*/*"))
+    names = sorted(path.name for path in (client.upper / vdb.DATABASE).glob("*/*"))
     if result.returncode == 0 or names:
         raise BinmillError(
             "client-not-refused",
@@ -77,5 +78,5 @@ def expect_refusal(client: Sandbox, user: str, packages: Sequence[str], log: Pat
             packages=names or ["nothing"],
             log=log,
         )
-    if " 401 " not in said_since(log, start):
+    if " 401 " not in output_since(log, start):
         raise BinmillError("client-failed-otherwise", user=user, chroot=client.hostname, log=log)

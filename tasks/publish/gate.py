@@ -19,8 +19,8 @@ from typing import ClassVar
 from tasks import messages
 from tasks.domain import Package
 from tasks.errors import BinmillError, CommandFailed
-from tasks.portage import gpkg, inside
-from tasks.portage.emerge import installed, reason, said_since
+from tasks.portage import gpkg, inside, vdb
+from tasks.portage.emerge import first_failure, output_since
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
@@ -150,7 +150,7 @@ def seed_libraries(seed: Path, stanzas: Iterable[Stanza]) -> set[Library]:
     slot). For a stage without a database, they are the names of files like shared libraries.
     """
     replaced = {(_package(s["CPV"]), _slot(s.get("SLOT", ""))) for s in stanzas}
-    entries = [e for e in seed.glob("var/db/pkg/*/*") if (e / "PF").is_file()]
+    entries = [e for e in seed.glob(f"{vdb.DATABASE}/*/*") if (e / "PF").is_file()]
     provided: set[Library] = set()
     for entry in entries:
         name = _package(f"{entry.parent.name}/{entry.name}")
@@ -243,8 +243,8 @@ def install(
     try:
         sandbox.run(chroot, command(packages, cpvs), log=log, timeout=4 * 3600)
     except CommandFailed as failed:
-        return [InstallFailed(reason(said_since(log, start)) or failed.message)]
-    present = {f"{entry.parent.name}/{entry.name}" for entry in installed(chroot.upper)}
+        return [InstallFailed(first_failure(output_since(log, start)) or failed.message)]
+    present = {f"{entry.parent.name}/{entry.name}" for entry in vdb.entries(chroot.upper)}
     return [NotInstalled(cpv) for cpv in sorted(set(cpvs) - present)]
 
 

@@ -92,7 +92,7 @@ def holder(layout: Layout, task: str) -> Holder | None:
 
     /proc/locks (proc(5)) has the process and the inode; the file's text must name the same one.
     """
-    path = layout.busy(task)
+    path = layout.task_lock(task)
     with contextlib.suppress(OSError, ValueError, IndexError):
         inode = path.stat().st_ino
         written = _HOLDER.match(path.read_text(encoding="utf-8", errors="replace"))
@@ -176,7 +176,7 @@ def _chroot(
     reasons: Mapping[str, Reason],
     last: RunReport | None,
 ) -> ChrootReport:
-    modified = os.path.lexists(layout.touched(name)) or _on_modified(layout, name)
+    modified = os.path.lexists(layout.manual_changes(name)) or _on_modified(layout, name)
     for task in reversed(tasks):
         if process := holder(layout, task):
             return ChrootReport("building", task, reasons.get(task), process, modified)

@@ -85,7 +85,7 @@ def _etc(site: Site, record: EtcRecord, seen: Seen) -> Iterator[str]:
     seen(sum(map(len, content.values())))
     link = folder / etc_portage.PROFILE
     target = str(link.readlink()) if link.is_symlink() else ""
-    ids = [identity([files, target])[:32] for files in etc_portage.settled(content)]
+    ids = [identity([files, target])[:32] for files in etc_portage.mirrorless_variants(content)]
     if folder.name not in ids:
         yield f"{record.path} is not what was generated"
 
@@ -95,7 +95,7 @@ def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[s
     from tasks.portage import index
     from tasks.portage.index import INDEX
 
-    if collect.identify(record.packages) != record.set:
+    if collect.set_id(record.packages) != record.set:
         yield "its record does not list the packages of its set"
     folder = site.layout.binpkgs(name) / record.set
     for package in record.packages:

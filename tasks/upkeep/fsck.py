@@ -93,7 +93,7 @@ def _mark(site: Site, damage: Damage) -> str:
         return "not marked; "
     try:
         if damage.lock:
-            with locked(site.layout.busy(damage.lock), damage.lock):
+            with locked(site.layout.task_lock(damage.lock), damage.lock):
                 damage.mend()
         else:
             damage.mend()
@@ -232,7 +232,7 @@ def _withdraw(site: Site, name: str, number: int, spoilt: Sequence[Path]) -> Non
     binhost = site.layout.binhost(name)
     verify.withdraw(binhost, number, spoilt, site.layout.trash)
     if number == generation.current(binhost):
-        with locked(site.layout.busy(f"candidate:{name}"), f"candidate:{name}"):
+        with locked(site.layout.task_lock(f"candidate:{name}"), f"candidate:{name}"):
             for task in ("publish", "candidate"):
                 remove_tree(site.layout.record(f"{task}:{name}"), site.layout.trash)
 
@@ -270,7 +270,7 @@ def _salvage(site: Site) -> None:
     """Begin the tree repository anew with every day that can be read in the damaged one."""
     from tasks.snapshot import frozen_days, remote
 
-    with locked(site.layout.busy("tree"), "tree"):
+    with locked(site.layout.task_lock("tree"), "tree"):
         aside = _aside(site.layout.tree)
         try:
             days = frozen_days.tags(aside)

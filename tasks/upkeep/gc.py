@@ -102,7 +102,7 @@ def _of_nobody(site: Site, artifacts: Artifacts) -> Iterator[Leftover]:
     for path in _entries(layout.records):
         if path.stem not in names or path.suffix not in (".json", ".before"):
             yield Leftover(path, "the record of a task that does not exist")
-    names |= {layout.busy(f"enter:{name}").name for name in config.chroots}
+    names |= {layout.task_lock(f"enter:{name}").name for name in config.chroots}
     # other locks are of no one artifact
     kinds = {"overlay", "enter", *(task.partition(":")[0] for task in artifacts if ":" in task)}
     for path in _entries(layout.locks):
@@ -137,7 +137,7 @@ def _unfinished(site: Site, known: Known) -> Iterator[Leftover]:
 def _locks(site: Site, artifacts: Artifacts) -> set[Path]:
     """The locks that a run may take, whether it ever did or not."""
     entered = [f"enter:{name}" for name in site.config.chroots]
-    return {site.layout.busy(task) for task in (*artifacts, *entered)}
+    return {site.layout.task_lock(task) for task in (*artifacts, *entered)}
 
 
 def _entries(folder: Path) -> list[Path]:

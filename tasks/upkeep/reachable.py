@@ -102,6 +102,6 @@ def gather(site: Site, artifacts: Artifacts) -> Known:
                 raise BinmillError(
                     "unreadable-nothing-deleted", what=f"generation {number} of {name}"
                 ) from error
-    marks = (manual_changes.marked(layout, name) for name in site.config.chroots)
+    marks = (manual_changes.read_mark(layout, name) for name in site.config.chroots)
     lock = lock_file.read_or_none(layout)
     return Known(lock, tuple(records), tuple(sources), tuple(filter(None, marks)))

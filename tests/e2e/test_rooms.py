@@ -107,7 +107,7 @@ def test_real_emerge_that_looks_touches_nothing(made: Site, lab_site: LabSite) -
     lab_site.doit("enter", "base", "--", "emerge", "--pretend", "--verbose", "app-misc/hello")
     lab_site.doit("enter", "base", "--", "emerge", "--info")
     assert "nothing to do" in lab_site.doit("mount:base")
-    assert not made.layout.touched("base").exists()
+    assert not made.layout.manual_changes("base").exists()
 
 
 def test_what_emerge_installs_by_hand_is_kept_and_thrown_away(
@@ -120,7 +120,7 @@ def test_what_emerge_installs_by_hand_is_kept_and_thrown_away(
         "enter", "base", "--scratch", "--", "sh", "-c", "ls /usr/bin/*hello /var/db/pkg/app-misc"
     )
     lab_site.doit("enter", "base", "--reset")
-    assert not made.layout.touched("base").exists()
+    assert not made.layout.manual_changes("base").exists()
 
 
 def test_kills_during_real_builds(made: Site) -> None:

@@ -162,7 +162,10 @@ def test_each_kind_of_change_is_kept(site: Site) -> None:
 def test_second_session_continues_in_a_new_layer(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, "echo one > /root/one; rm /etc/hosts")
-    first = layout.state / json.loads((layout.touched("java") / "layer.json").read_text())["layer"]
+    first = (
+        layout.state
+        / json.loads((layout.manual_changes("java") / "layer.json").read_text())["layer"]
+    )
     was = sorted((path, path.lstat().st_mtime_ns) for path in first.rglob("*"))
     assert enter_sh(
         layout, "cat /root/one; ls /etc; echo two > /root/two; rm /root/one"
@@ -298,7 +301,7 @@ def test_missing_profile_is_reported(site: Site) -> None:
 def test_damaged_mark_is_reported_with_advice(site: Site) -> None:
     layout = site.layout
     enter_sh(layout, ": > /root/x")
-    (layout.touched("java") / "layer.json").write_text("{")
+    (layout.manual_changes("java") / "layer.json").write_text("{")
     printed = doit(layout, "mount:java", code=1)
     assert "[manual-mark-damaged]" in printed
     assert "doit enter java --reset" in printed

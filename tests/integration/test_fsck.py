@@ -261,7 +261,7 @@ def test_a_damaged_overlay_repository(built_site: SampleSite) -> None:
 def test_what_is_being_made_is_left_alone(built_site: SampleSite) -> None:
     """Two at once: who repairs is told who has it."""
     flipped_export(built_site.layout)
-    with locked(built_site.layout.busy("tree"), "tree"):
+    with locked(built_site.layout.task_lock("tree"), "tree"):
         printed = built_site.doit("fsck", "--repair", code=1)
     assert "not marked: tree is in the hands of another run" in printed
     assert export(built_site.layout, "tree").is_dir()

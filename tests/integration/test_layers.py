@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.chroot.layers import commit, contents, place
+from tasks.chroot.layers import commit, contents, write_file
 from tasks.errors import BinmillError, HostLacks
 from tests.kit.files import names
 from tests.kit.refused import refused
@@ -35,14 +35,14 @@ def test_directories_are_as_in_the_topmost_layer(tmp_path: Path) -> None:
     upper.mkdir()
     before = os.umask(0o077)
     try:
-        place(upper, [top, seed], "var/lib/new/file", "text\n")
+        write_file(upper, [top, seed], "var/lib/new/file", "text\n")
     finally:
         os.umask(before)
     assert owned(upper / "var") == ("0o711", 1000, 1000)
     assert owned(upper / "var/lib") == ("0o2770", 250, 4242)
     assert owned(upper / "var/lib/new") == ("0o755", 0, 4242)  # as mkdir(2) has it there
     assert owned(upper / "var/lib/new/file") == ("0o644", 0, 0)
-    place(upper, [], "var/lib/other", "x")
+    write_file(upper, [], "var/lib/other", "x")
     assert owned(upper / "var/lib") == ("0o2770", 250, 4242)  # what is there stays
 
 
@@ -57,7 +57,7 @@ def test_no_link_is_followed(tmp_path: Path, kind: str) -> None:
         leads = {"absolute": str(out), "climbing": "../out", "inside": "other"}[kind]
         (seed / "etc").symlink_to(leads)
     with refused(BinmillError, "layer-lacks-directory", path="/etc", layer=seed):
-        place(upper, [seed], "etc/hosts", "x")
+        write_file(upper, [seed], "etc/hosts", "x")
     assert names(out) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.chroot.manual_changes import begin, keep, marked, prune
+from tasks.chroot.manual_changes import commit, copy_layer, prune, read_mark
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.system.files import remove_tree
@@ -130,24 +130,24 @@ def test_very_deep_tree_is_pruned(upper: Path, tmp_path: Path) -> None:
 def test_mark_names_the_layer_until_the_changes_are_undone(layout: Layout, upper: Path) -> None:
     (layout.state / "seeds/x").mkdir(parents=True)
     (upper / "file").write_text("mine")
-    assert keep(layout, "java", upper, ["seeds/x"], [])
-    mark = marked(layout, "java")
+    assert commit(layout, "java", upper, ["seeds/x"], [])
+    mark = read_mark(layout, "java")
     assert mark
     assert mark.over == ("seeds/x",)
     assert (layout.state / mark.layer / "file").read_text() == "mine"
     assert not upper.exists()
     upper.mkdir()
-    begin(upper, layout.state / mark.layer)
+    copy_layer(upper, layout.state / mark.layer)
     (upper / "file").unlink()
-    assert not keep(layout, "java", upper, ["seeds/x"], [])  # all changes are undone
-    assert marked(layout, "java") is None
+    assert not commit(layout, "java", upper, ["seeds/x"], [])  # all changes are undone
+    assert read_mark(layout, "java") is None
     assert (layout.state / mark.layer / "file").read_text() == "mine"
 
 
 def test_damaged_mark_is_refused(layout: Layout) -> None:
-    mark = layout.touched("java") / "layer.json"
+    mark = layout.manual_changes("java") / "layer.json"
     mark.parent.mkdir(parents=True)
     for text in ("", "{}", "7", '{"layer": "x", "over": 7}'):
         mark.write_text(text)
         with refused(BinmillError, "manual-mark-damaged", path=mark, chroot="java"):
-            marked(layout, "java")
+            read_mark(layout, "java")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder.collect import collect, identify
+from tasks.builder.collect import collect_set, set_id
 from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
 from tasks.system.files import sha512
@@ -42,11 +42,11 @@ class Build:
         return gpkg(path, values=values)
 
     def collect(self) -> tuple[Package, ...]:
-        return collect(self.entries, self.pkgdir, self.place / "sets", self.place / "trash")
+        return collect_set(self.entries, self.pkgdir, self.place / "sets", self.place / "trash")
 
     def folder(self, packages: tuple[Package, ...]) -> Path:
         """The directory of a collected set."""
-        return self.place / "sets" / identify(packages)
+        return self.place / "sets" / set_id(packages)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_request_of_a_stack_has_values_of_its_bases(config: Config) -> None:
 def test_problem_names_the_table_that_has_the_value(
     config: Config, key: str, value: str, table: str
 ) -> None:
-    line = config_check.worded(config, "shop", dataclasses.replace(UNKNOWN, key=key, value=value))
+    line = config_check.describe(config, "shop", dataclasses.replace(UNKNOWN, key=key, value=value))
     assert line == f"[chroots.{table}] {key}: {value!r}: no package has this flag"
 
 
@@ -89,7 +89,7 @@ def test_answer_is_parsed() -> None:
 
 def test_problem_ends_with_its_suggestion(config: Config) -> None:
     (found,) = config_check.problems(answer(near="y"))
-    assert config_check.worded(config, "shop", found).endswith("; did you mean 'y'?")
+    assert config_check.describe(config, "shop", found).endswith("; did you mean 'y'?")
 
 
 def test_program_inside_uses_the_codes_that_are_accepted() -> None:
@@ -109,7 +109,7 @@ def test_answer_cannot_control_a_terminal(config: Config) -> None:
     hostile = answer(value="\x1b[2Jx", near="\x1b]0;x\x07", names=["no\n" * 500])
     (found,) = config_check.problems(hostile)
     assert len(found.names[0]) == 300
-    line = config_check.worded(config, "shop", dataclasses.replace(found, code="version-unknown"))
+    line = config_check.describe(config, "shop", dataclasses.replace(found, code="version-unknown"))
     assert line.isprintable()
 
 

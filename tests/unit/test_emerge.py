@@ -10,7 +10,7 @@ import pytest
 from tasks.config.tables import Build
 from tasks.errors import CommandFailed, OutOfMemory
 from tasks.portage import emerge
-from tasks.portage.emerge import command, makeopts, reason, said_since, tried_the_network
+from tasks.portage.emerge import command, first_failure, makeopts, output_since, tried_the_network
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 from tests.kit.refused import refused
@@ -146,7 +146,7 @@ emerge: there are no ebuilds to satisfy "no/thing".
     ],
 )
 def test_reason_is_the_most_precise_line(log: str, line: str) -> None:
-    assert reason(log) == line
+    assert first_failure(log) == line
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_package_that_tried_the_network_is_recognised(log: str, tried: bool) -> 
 def test_only_output_of_this_run_is_read(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"emerge: there are no ebuilds to satisfy old\n\xff!!! new\n")
-    assert reason(said_since(log, 0)).startswith("emerge: there are no ebuilds")
-    assert said_since(log, 44) == "\ufffd!!! new\n"
+    assert first_failure(output_since(log, 0)).startswith("emerge: there are no ebuilds")
+    assert output_since(log, 44) == "\ufffd!!! new\n"
 
 
 def test_command_names_the_packages_beside_world() -> None:

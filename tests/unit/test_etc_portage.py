@@ -228,9 +228,9 @@ def test_portage_dir_is_merged(tmp_path: Path) -> None:
     (own / "package.use" / "mine").write_text("a/b c\n")
     (own / "profile" / "package.provided").write_text("sys-apps/x-1\n")
     (own / "bashrc").write_text("\u00e9\n", encoding="utf-8")
-    found = etc_portage.own_files(own)
+    found = etc_portage.read_portage_dir(own)
     assert sorted(found) == ["bashrc", "package.use/mine", "profile/package.provided"]
-    merged = etc_portage.merged({"make.conf": "x", "package.use/binmill": "y"}, found)
+    merged = etc_portage.merge({"make.conf": "x", "package.use/binmill": "y"}, found)
     assert merged == {"make.conf": "x", "package.use/binmill": "y", **found}
 
 
@@ -240,26 +240,26 @@ def test_portage_dir_is_merged(tmp_path: Path) -> None:
 def test_portage_dir_file_that_clashes_is_refused(path: str) -> None:
     generated = {"make.conf": "x", "package.use/binmill": "y"}
     with refused(BinmillError, "portage-dir-clash", paths=[path]):
-        etc_portage.merged(generated, {path: "mine", "bashrc": "z"})
-    assert etc_portage.merged(generated, {"make.conf.d": "", "package.usex/y": ""})
+        etc_portage.merge(generated, {path: "mine", "bashrc": "z"})
+    assert etc_portage.merge(generated, {"make.conf.d": "", "package.usex/y": ""})
 
 
 def test_portage_dir_that_is_missing_is_refused(tmp_path: Path) -> None:
     with refused(BinmillError, "portage-dir-missing", path=tmp_path / "portage"):
-        etc_portage.own_files(tmp_path / "portage")
+        etc_portage.read_portage_dir(tmp_path / "portage")
 
 
 @pytest.mark.parametrize("target", ["/etc/shadow", "/etc"])
 def test_link_in_portage_dir_is_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / "link").symlink_to(target)
     with refused(BinmillError, "portage-dir-link", path=tmp_path / "link"):
-        etc_portage.own_files(tmp_path)
+        etc_portage.read_portage_dir(tmp_path)
 
 
 def test_named_pipe_in_portage_dir_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with refused(BinmillError, "portage-dir-special-file", path=tmp_path / "pipe"):
-        etc_portage.own_files(tmp_path)
+        etc_portage.read_portage_dir(tmp_path)
 
 
 def test_portage_dir_file_in_another_encoding_is_written_unchanged(tmp_path: Path) -> None:
@@ -267,10 +267,10 @@ def test_portage_dir_file_in_another_encoding_is_written_unchanged(tmp_path: Pat
     patch = b"--- a/x\n+++ b/x\n@@ -0,0 +1 @@\n+caf\xe9\x00\n"
     (tmp_path / "portage/patches/a/b").mkdir(parents=True)
     (tmp_path / "portage/patches/a/b/x.patch").write_bytes(patch)
-    made = etc_portage.merged({"make.conf": "x"}, etc_portage.own_files(tmp_path / "portage"))
+    made = etc_portage.merge({"make.conf": "x"}, etc_portage.read_portage_dir(tmp_path / "portage"))
     etc_portage.write(made, "/var/db/x", tmp_path / "etc/id", tmp_path / "trash")
     assert (tmp_path / "etc/id/patches/a/b/x.patch").read_bytes() == patch
-    etc_portage.vouched(tmp_path / "etc/id", made, made)
+    etc_portage.check_unmodified(tmp_path / "etc/id", made, made)
     identity([made])
 
 
@@ -278,20 +278,20 @@ def test_portage_dir_file_in_another_encoding_is_written_unchanged(tmp_path: Pat
 def test_modified_directory_is_reported_and_kept(tmp_path: Path, what: str) -> None:
     made, folder = {"a/b": "1", "c": "2", "make.conf": "3"}, tmp_path / "etc"
     etc_portage.write(made, "/var/db/x", folder, tmp_path / "trash")
-    etc_portage.vouched(folder, made, made)
+    etc_portage.check_unmodified(folder, made, made)
     (folder / "make.conf").write_text("other mirrors")
     (folder / "mirrors").write_text("other mirrors")
-    etc_portage.vouched(folder, made, made)
+    etc_portage.check_unmodified(folder, made, made)
     if what.startswith("added"):
         (folder / ("a/new" if "below" in what else "new")).write_text("x")
     elif what == "changed":
         (folder / "c").write_text("x")
-        etc_portage.vouched(folder, made)
+        etc_portage.check_unmodified(folder, made)
     else:
         (folder / ("c" if what == "gone" else "make.profile")).unlink()
     kept = names(folder)
     with refused(BinmillError, "etc-modified", folder=folder):
-        etc_portage.vouched(folder, made, made)
+        etc_portage.check_unmodified(folder, made, made)
     assert names(folder) == kept
 
 

@@ -118,7 +118,7 @@ def test_packages_that_block_each_other_may_share_files() -> None:
 
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_package_lists_the_files_of_its_image(tmp_path: Path, suffix: str) -> None:
-    from tasks.portage.gpkg import files
+    from tasks.portage.gpkg import image_paths
 
     image = tar([("image/usr/bin/x", b"1"), ("image//usr/./share/../lib/y", b"2" * 70000)])
     members = [
@@ -126,12 +126,12 @@ def test_package_lists_the_files_of_its_image(tmp_path: Path, suffix: str) -> No
         (f"metadata.tar{suffix}", b""),
         (f"image.tar{suffix}", PACKERS[suffix](image)),
     ]
-    assert list(files(gpkg(tmp_path / "x.gpkg.tar", members))) == ["/usr/bin/x", "/usr/lib/y"]
+    assert list(image_paths(gpkg(tmp_path / "x.gpkg.tar", members))) == ["/usr/bin/x", "/usr/lib/y"]
     broken = gpkg(tmp_path / "y.gpkg.tar", [(f"image.tar{suffix}", b"\x7f not so" * 100)])
     with refused(NotTrusted, "gpkg-damaged"):
-        list(files(broken))
+        list(image_paths(broken))
     with refused(NotTrusted, "gpkg-damaged"):
-        list(files(gpkg(tmp_path / "z.gpkg.tar", [("gpkg-1", b"")])))
+        list(image_paths(gpkg(tmp_path / "z.gpkg.tar", [("gpkg-1", b"")])))
 
 
 def test_refusal_shows_some_violations_of_each_kind_and_logs_all(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tasks.layout import Layout
 LAYOUT = Layout(Path("/site"), Path("/site/state"))
 NAMED: list[Callable[[str], Path]] = [
     LAYOUT.record,
-    LAYOUT.busy,
+    LAYOUT.task_lock,
     LAYOUT.log,
     LAYOUT.overlay,
     LAYOUT.export,
@@ -21,7 +21,7 @@ NAMED: list[Callable[[str], Path]] = [
     LAYOUT.etc,
     LAYOUT.binpkgs,
     LAYOUT.binhost,
-    LAYOUT.touched,
+    LAYOUT.manual_changes,
     LAYOUT.package_logs,
     lambda name: LAYOUT.layer("base", name),
     lambda name: LAYOUT.layer(name, "0"),

@@ -81,10 +81,10 @@ def test_the_lock_and_what_is_newer(layout: Layout) -> None:
     assert any("newer     overlay java: main has moved on" in line for line in shown(layout))
     records.tell(layout, "overlay:java", "0" * 40, "java: of an older pin")
     assert look(layout)["newer"] == []
-    layout.news("overlay:java").write_text("[")
+    layout.update("overlay:java").write_text("[")
     assert look(layout)["newer"] == []
     records.tell(layout, "overlay:java", pinned, "")
-    assert not layout.news("overlay:java").exists()
+    assert not layout.update("overlay:java").exists()
 
 
 def test_a_newer_seed(layout: Layout) -> None:
@@ -133,7 +133,7 @@ def test_a_chroot_that_is_being_made(run: Layout) -> None:
 
 
 def test_a_chroot_touched_by_hand(layout: Layout) -> None:
-    layout.touched("base").mkdir(parents=True)
+    layout.manual_changes("base").mkdir(parents=True)
     assert "chroot    base  fresh, touched by hand" in shown(layout)
 
 

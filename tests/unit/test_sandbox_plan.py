@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.chroot.sandbox_plan import ENVIRONMENT, mount_table, plan
+from tasks.records import Mount
 from tasks.system.sandbox import Bind, Sandbox
 
 
@@ -80,15 +81,15 @@ INSIDE = """\
 
 
 def test_mount_table_is_sorted_and_simplified() -> None:
-    assert mount_table(INSIDE) == [
-        {"at": "/", "type": "overlay", "options": "rw"},
-        {"at": "/dev/pts", "type": "devpts", "options": "rw,nosuid,noexec"},
-        {"at": "/proc", "type": "proc", "options": "rw,nosuid,nodev,noexec"},
-        {"at": "/sys", "type": "sysfs", "options": "ro,nosuid,nodev,noexec"},
-        {"at": "/var/cache/x\\040y", "type": "bind", "options": "rw"},
-        {"at": "/var/db/repos/gentoo", "type": "bind", "options": "ro,nosuid,nodev"},
-    ]
-    assert mount_table("") == []
+    assert mount_table(INSIDE) == (
+        Mount("/", "overlay", "rw"),
+        Mount("/dev/pts", "devpts", "rw,nosuid,noexec"),
+        Mount("/proc", "proc", "rw,nosuid,nodev,noexec"),
+        Mount("/sys", "sysfs", "ro,nosuid,nodev,noexec"),
+        Mount("/var/cache/x\\040y", "bind", "rw"),
+        Mount("/var/db/repos/gentoo", "bind", "ro,nosuid,nodev"),
+    )
+    assert mount_table("") == ()
 
 
 def test_mount_table_does_not_depend_on_the_host() -> None:

@@ -69,7 +69,7 @@ def test_no_record_while_it_is_made(layout: Layout) -> None:
 
 
 def test_only_one_at_a_time(layout: Layout) -> None:
-    with locked(layout.busy("chroot:java"), "x"):
+    with locked(layout.task_lock("chroot:java"), "x"):
         failed = run(layout, step())
     assert failed is not None
     assert "in the hands of another run" in failed.message
