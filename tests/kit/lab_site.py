@@ -63,7 +63,7 @@ class LabSite:
 
 
 def without_groups(config: Path, local: str) -> None:
-    """The demo's config without what test_giving is about: restricted files come from `local`."""
+    """The demo's config without what test_groups is about: restricted files come from `local`."""
     raw = tomli.loads(config.read_text())
     for table in ("access", "mirror", "serve"):
         raw.pop(table, None)
