@@ -17,13 +17,15 @@ class Rollback(SiteCommand):
     name = "rollback"
     doc_purpose = "publish an earlier generation's packages again"
     doc_description = (
-        "They come back as a new generation, since a client must not meet anything older than it\n"
-        "has read. It is held until the set changes, or until `doit publish:NAME`."
+        "The packages come back as a new generation, because clients refuse an index that is older\n"
+        "than theirs. It is held until the set changes, or until `doit publish:NAME`."
     )
 
     def add_arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="NAME", help="the chroot")
-        parser.add_argument("--to", metavar="N", default="", help="the generation; else the last")
+        parser.add_argument(
+            "--to", metavar="N", default="", help="the generation (default: the one before)"
+        )
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.flow import releases
@@ -32,7 +34,7 @@ class Rollback(SiteCommand):
         new, earlier = releases.roll_back(chroot, arguments.to)
         say(
             f"{chroot.name}: generation {new} is current, with the packages of {earlier}; it is "
-            f"held until the set changes, or until doit publish:{chroot.name}"
+            f"held until the set changes, or until `doit publish:{chroot.name}`"
         )
 
 
@@ -42,7 +44,7 @@ class Promote(SiteCommand):
     name = "promote"
     doc_purpose = "give a channel a tested generation, unchanged"
     doc_description = (
-        "Without N it is the generation of the channel before; without --to, the first channel of\n"
+        "Without N, it is the generation of the channel before. Without --to, the first channel of\n"
         "[binhost] channels gets it."
     )
 
@@ -64,11 +66,11 @@ class Generations(SiteCommand):
     """doit generations [NAME] [--json]."""
 
     name = "generations"
-    doc_purpose = "list the generations that are kept, and what points to each"
+    doc_purpose = "list the generations, with the names that point to them"
 
     def add_arguments(self, parser: Parser) -> None:
-        parser.add_argument("name", metavar="NAME", nargs="?", help="one chroot; else all")
-        parser.add_argument("--json", action="store_true", help="as JSON, for a program")
+        parser.add_argument("name", metavar="NAME", nargs="?", help="the chroot (default: all)")
+        parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.publish import generation, retention
@@ -86,16 +88,17 @@ class Diff(SiteCommand):
     """doit diff NAME [N [M]] [--json]."""
 
     name = "diff"
-    doc_purpose = "compare two generations, as a client of N meets M"
+    doc_purpose = "list the changes from one generation to another"
     doc_description = (
-        "Without N: the current one and the one before; without M: N and the current one."
+        "Without N, from the previous generation to the current one; without M, from N to the\n"
+        "current one."
     )
 
     def add_arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="NAME", help="the chroot")
         parser.add_argument("first", metavar="N", nargs="?", default="", help="a generation")
         parser.add_argument("second", metavar="M", nargs="?", default="", help="a later one")
-        parser.add_argument("--json", action="store_true", help="as JSON, for a program")
+        parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.flow import releases

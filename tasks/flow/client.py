@@ -1,4 +1,4 @@
-"""client: install what was published, in a fresh client, over HTTP."""
+"""client: install the published packages in a fresh client, over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gate: nothing is published that a client could not install."""
+"""gate: check that clients can install a candidate before it is published."""
 
 from __future__ import annotations
 

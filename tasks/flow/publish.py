@@ -1,4 +1,4 @@
-"""publish: the generation that clients see, and how they get from one to another."""
+"""publish: switch clients to another generation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def publish_candidate(chroot: Chroot, inputs: Inputs) -> PublishRecord:
     """Switch clients to the candidate that passed the gate; delete generations no longer needed.
 
-    After a rollback the current one stays until the set changes, or the task is named.
+    A rollback stays current until the set changes, or the task is named on the command line.
     """
     from tasks.publish import generation
 
@@ -65,7 +65,7 @@ def _renew(chroot: Chroot, inputs: Inputs, channel: str) -> None:
     if current is None:
         return
     if current.source.signer != chroot.site.config.binhost.signing_key:
-        which = channel or "a rollback"
+        which = channel or "current"
         note("manifest-not-renewed", chroot=chroot.name, number=current.number, channel=which)
         return
     reissue(chroot, inputs, current, channel, current.issue.rollback)

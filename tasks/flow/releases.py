@@ -1,4 +1,4 @@
-"""Rollback, promotion and comparison of what was published."""
+"""Rollback, promotion and comparison of published generations."""
 
 from __future__ import annotations
 
@@ -65,7 +65,12 @@ def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, Genera
         chosen = _choose(chroot, number, generation.current(binhost, below))
         before = generation.load_current(binhost, channel)
         if before and before.number == chosen.number:
-            raise BinmillError("channel-has-generation", channel=channel, number=chosen.number)
+            raise BinmillError(
+                "channel-has-generation",
+                chroot=chroot.name,
+                channel=channel,
+                number=chosen.number,
+            )
         if before and before.issue.timestamp > chosen.issue.timestamp:
             new = publish.reissue(chroot, _inputs(chroot), chosen, channel)
             return channel, generation.load(binhost, new)

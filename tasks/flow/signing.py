@@ -1,4 +1,4 @@
-"""Signing: in a sandbox from the verified seed, in which no ebuild has run; verified outside."""
+"""Signing in a sandbox over the verified seed, in which no ebuild has run; verified outside."""
 
 from __future__ import annotations
 

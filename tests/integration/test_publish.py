@@ -163,7 +163,7 @@ def test_channel_signed_by_another_key_is_not_renewed(
     later = time.time() + 20 * 86400
     monkeypatch.setattr("time.time", lambda: later)
     assert factory.publish().generation == 3  # its own manifest was renewed
-    assert "generation 1 of testing is signed by another key" in capsys.readouterr().out
+    assert "the manifest of generation 1 (testing) is not renewed" in capsys.readouterr().out
     assert generation.current(factory.layout.binhost("base"), "testing") == 1
 
 
