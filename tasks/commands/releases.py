@@ -17,8 +17,8 @@ class Rollback(SiteCommand):
     name = "rollback"
     doc_purpose = "publish an earlier generation's packages again"
     doc_description = (
-        "The packages come back as a new generation, because clients refuse an index that is older\n"
-        "than theirs. It is held until the set changes, or until `doit publish:NAME`."
+        "The packages come back as a new generation, because clients refuse an index older than\n"
+        "theirs. It is held until the set changes, or until `doit publish:NAME`."
     )
 
     def add_arguments(self, parser: Parser) -> None:
@@ -44,8 +44,8 @@ class Promote(SiteCommand):
     name = "promote"
     doc_purpose = "give a channel a tested generation, unchanged"
     doc_description = (
-        "Without N, it is the generation of the channel before. Without --to, the first channel of\n"
-        "[binhost] channels gets it."
+        "Without N, it is the generation of the channel before. Without --to, the first channel\n"
+        "of [binhost] channels gets it."
     )
 
     def add_arguments(self, parser: Parser) -> None:

@@ -90,8 +90,8 @@ def test_diff_shows_the_rebuilt_package_and_its_causes(base: Chroot, lab_site: L
     (zlib,) = [package for package in plain["rebuilt"] if package["name"] == ZLIB]
     assert zlib["use"] == ["-static-libs"]
     assert "other /etc/portage" in zlib["why"]
-    assert "there is no generation '9'" in lab_site.doit("diff", "base", "9", code=1)
-    assert "one of: base" in lab_site.doit("diff", "bose", code=1)
+    assert "[generation-unknown]" in lab_site.doit("diff", "base", "9", code=1)
+    assert "[chroot-unknown]" in lab_site.doit("diff", "bose", code=1)
     assert len(json.loads(lab_site.doit("generations", "--json"))) == 2
     assert current(base) == 2
 
@@ -113,8 +113,8 @@ def test_client_sees_a_rollback_until_it_ends(
     assert "current, rollback to 1, held" in lab_site.doit("generations", "base")
     assert tasks_run(lab_site.doit("gate:base")) == set()
     assert "publish:base" not in lab_site.doit("why", "client:base").split("it has not")[0]
-    assert "no generation before 1" in lab_site.doit("rollback", "base", code=1)
-    assert "is the current one already" in lab_site.doit("rollback", "base", "--to", "3", code=1)
+    assert "[rollback-nothing-earlier]" in lab_site.doit("rollback", "base", code=1)
+    assert "[rollback-target-current]" in lab_site.doit("rollback", "base", "--to", "3", code=1)
     assert tasks_run(lab_site.doit("publish:base")) == {"publish:base"}
     assert portage.install() == newest
     assert current(base) == 4
@@ -122,16 +122,12 @@ def test_client_sees_a_rollback_until_it_ends(
 
 def test_channel_changes_only_on_request(base: Chroot, lab_site: LabSite) -> None:
     binhost = base.binhost
-    assert "there is no channel 'stabel'" in lab_site.doit(
-        "promote", "base", "--to", "stabel", code=1
-    )
-    assert "no other generation" in lab_site.doit("promote", "base", "--to", "stable", code=1)
+    assert "[channel-unknown]" in lab_site.doit("promote", "base", "--to", "stabel", code=1)
+    assert "[generation-no-other]" in lab_site.doit("promote", "base", "--to", "stable", code=1)
     lab_site.doit("promote", "base", "2")
     lab_site.doit("promote", "base", "--to", "stable")
     assert generation.current(binhost, "testing") == generation.current(binhost, "stable") == 2
-    assert "stable has generation 2 already" in lab_site.doit(
-        "promote", "base", "--to", "stable", code=1
-    )
+    assert "[channel-has-generation]" in lab_site.doit("promote", "base", "--to", "stable", code=1)
     lab_site.doit("promote", "base", "1", "--to", "stable")  # older: issued again
     assert generation.current(binhost, "stable") == 5
     assert generation.current(binhost, "stable", previous=True) == 2
