@@ -29,6 +29,9 @@ from tasks.system.command import require_root
 from tasks.system.files import empty_trash, locked, remove_tree, write_atomic
 
 
+_USERS_OF_THE_LAB = ("__init__.py", "__main__.py", "demo.py", "mirror.py", "site.py")
+
+
 @dataclass(frozen=True)
 class Calendar:
     """The time at which the build of a lab started; all its dates follow from it."""
@@ -111,9 +114,10 @@ def _calendar(lab: Upstream) -> Calendar:
 
 
 def _digest_of_sources() -> str:
-    """Hash all that the lab is built from, so that an edited lab is built again."""
+    """Hash all that determines the lab's content, so that an edited lab is built again."""
     total = hashlib.sha256()
-    files = [*LAB.glob("*.py"), *(path for path in SOURCES.rglob("*") if path.is_file())]
+    modules = [path for path in LAB.glob("*.py") if path.name not in _USERS_OF_THE_LAB]
+    files = [*modules, *(path for path in SOURCES.rglob("*") if path.is_file())]
     for file in sorted(files):
         total.update(f"{file.relative_to(LAB)}\0".encode())
         total.update(hashlib.sha256(file.read_bytes()).digest())

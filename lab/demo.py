@@ -46,7 +46,7 @@ def run(lab: Path | None = None, port: int = PORT, arguments: Sequence[str] = ()
         with mirror.serving(directory, port):
             status = _doit(config, arguments) if arguments else _whole_job(directory, config)
     if status == 0 and not arguments:
-        print(_summary(Layout(site=home, state=home / "state")), flush=True)
+        print(summary(Layout(site=home, state=home / "state")), flush=True)
     return status
 
 
@@ -76,7 +76,7 @@ def _doit(config: Path, words: Sequence[str]) -> int:
         return process.wait()
 
 
-def _summary(layout: Layout) -> str:
+def summary(layout: Layout) -> str:
     """Describe the results, their places, and the next commands."""
     state = os.path.relpath(layout.state)
     return "\n".join(

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import archive, keys, mirror, overlay, snapshots, tree, upstream
+from lab import archive, demo, keys, mirror, overlay, snapshots, tree, upstream
 from lab.upstream import SOURCES, Facts, Upstream
+from tasks import records
 from tasks.errors import BinmillError, HostLacks, Stale
+from tasks.layout import Layout
+from tasks.records import CLIENT, MEMBERS, TREE, AccessTestRecord, ClientRecord, TreeRecord
 from tasks.system.command import run
 from tests.kit.refused import refused
 
@@ -49,6 +52,16 @@ def write_facts(lab: Upstream) -> None:
     """Write the facts of a lab in which nothing is built."""
     facts = Facts("", {}, [], "", "", "", "", {})
     lab.facts_file.write_text(json.dumps(asdict(facts)))
+
+
+def test_summary_of_the_demo_names_generations_and_refused_users(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, tmp_path / "state")
+    records.save(layout, TREE(), TreeRecord("20260326", "c" * 40, 1))
+    records.save(layout, CLIENT("base"), ClientRecord(3, ("a/b-1", "a/c-1")))
+    records.save(layout, MEMBERS("base"), AccessTestRecord(3, "role:java", ("a/b-1",), ("anna",)))
+    summary = demo.summary(layout)
+    assert "generation 3, 2 packages installed by a fresh client" in summary
+    assert "1 package installed over TLS by a member of role:java; refused: anna" in summary
 
 
 def _distfiles(folder: Path) -> dict[str, tree.Distfile]:

@@ -61,9 +61,11 @@ def sample_stage(root: Path) -> Path:
 
 
 def exhaustive_stage(root: Path) -> Path:
-    """A stage with more than a real one has: all that tar and a file system can keep."""
+    """A stage with more than a real one has: all that tar and a file system can store."""
     sample_stage(root)
-    with (root / "var/holes").open("wb") as holes:  # more than one header of GNU's has room for
+    with (root / "var/holes").open(
+        "wb"
+    ) as holes:  # more than fit into one header of the GNU format
         for number in range(60):
             holes.seek(number << 18)
             holes.write(b"island %d" % number)
@@ -99,7 +101,7 @@ def exhaustive_stage(root: Path) -> Path:
 
 
 def pack_stage(root: Path, target: Path, *options: str, packer: Sequence[str] = ()) -> Path:
-    """The tarball of a tree, with all its attributes, compressed as its name says."""
+    """Pack a tree with all its attributes; the suffix of `target` says how it is compressed."""
     plain = target.with_suffix("")
     subprocess.run(
         [
@@ -125,12 +127,12 @@ def pack_stage(root: Path, target: Path, *options: str, packer: Sequence[str] = 
 
 
 def describe_tree(root: Path) -> dict[str, tuple[object, ...]]:
-    """Everything about a tree but for inode numbers and directories' times."""
-    found: dict[str, tuple[object, ...]] = {}
+    """Return all about the files of a tree except inode numbers and times of directories."""
+    files: dict[str, tuple[object, ...]] = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()
         kind = stat.S_IFMT(status.st_mode)
-        found[str(path.relative_to(root))] = (
+        files[str(path.relative_to(root))] = (
             oct(status.st_mode),
             status.st_uid,
             status.st_gid,
@@ -144,4 +146,4 @@ def describe_tree(root: Path) -> dict[str, tuple[object, ...]]:
                 for key in os.listxattr(path, follow_symlinks=False)
             },
         )
-    return found
+    return files

@@ -1,9 +1,9 @@
-"""Hostile strings at every place of config.toml that takes one: literally, or refused.
+"""Hostile strings in every setting of config.toml that takes a string.
 
-The places are read off the models. A string that is taken must go through to what is made of it
-(/etc/portage, argument vectors, nginx's configuration, what the chroot's Portage is asked) as it
-is: everything is made once with a harmless string and once with the hostile one, and the two may
-differ in that string only.
+The settings come from the models. Each string is refused, or used literally in everything that is
+generated from the config (/etc/portage, argument vectors, nginx's configuration, the request to
+the chroot's Portage): that is generated with a harmless string and with the hostile one, and the
+results may differ in that string only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.kit.configs import FOUR_CHROOTS
 from tests.kit.make_conf import getconfig
 
 NAMES = {"keys": "k", "overlays": "ours", "seeds": "s", "chroots": "java"}
-# Never taken anywhere: they would end a line, a string of C's, or turn the reader's eye around.
+# Refused everywhere: they would end a line or a C string, or reverse the text on a screen.
 BROKEN = [
     "a\nb",
     "a\0b",
@@ -94,17 +94,17 @@ HOSTILE = [
 
 
 def places() -> dict[str, config_keys.Put]:
-    """Every place, by name, with how to put a string there into a whole config."""
-    found: dict[str, config_keys.Put] = {}
+    """Return functions that put a string into a complete config, by the name of the place."""
+    puts: dict[str, config_keys.Put] = {}
     for table, name in NAMES.items():
-        found[f"{table}{{}}"] = lambda text, table=table, name=name: {  # type: ignore[misc]
+        puts[f"{table}{{}}"] = lambda text, table=table, name=name: {  # type: ignore[misc]
             **FOUR_CHROOTS,
             table: {**FOUR_CHROOTS[table], text: FOUR_CHROOTS[table][name]},
         }
     for key, kind in config_keys.keys().items():
         for place, put in config_keys.strings(key, kind):
-            found[place] = lambda text, key=key, put=put: _with(key, put(text))  # type: ignore[misc]
-    return found
+            puts[place] = lambda text, key=key, put=put: _with(key, put(text))  # type: ignore[misc]
+    return puts
 
 
 def _with(key: str, value: Any) -> dict[str, Any]:
@@ -123,7 +123,7 @@ Load = Callable[[str, str], Site | ConfigError]
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """The site with a string at a place, or how that is refused; each is read once."""
+    """Return the site with a string at a place, or the error; each config is read once."""
     folder = tmp_path_factory.mktemp("hostile")
     layout = Layout(folder, folder / "state")
 
@@ -132,26 +132,26 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
         layout.config.write_text(tomli_w.dumps(PLACES[place](text)), encoding="utf-8")
         try:
             return Site(layout, config_file.read_config(layout))
-        except ConfigError as refused:
-            return refused
+        except ConfigError as error:
+            return error
 
     return loaded
 
 
-def told(value: Any) -> Iterator[str]:
-    """Every string in plain data, names and values."""
+def strings(value: Any) -> Iterator[str]:
+    """Yield every string in plain data, names and values."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key
-            yield from told(inner)
+            yield from strings(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from told(inner)
+            yield from strings(inner)
     elif isinstance(value, str):
         yield value
 
 
-def test_the_places_are_there() -> None:
+def test_places_include_every_kind_of_setting() -> None:
     assert len(PLACES) > 50
     for place in (
         "chroots{}",
@@ -166,67 +166,71 @@ def test_the_places_are_there() -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_refused_in_words_or_taken_literally(place: str, load: Load) -> None:
+def test_read_config_refuses_a_string_or_keeps_it_literally(place: str, load: Load) -> None:
     for text in (*BROKEN, *HOSTILE):
-        found = load(place, text)
-        if isinstance(found, Site):
+        site = load(place, text)
+        if isinstance(site, Site):
             assert text not in BROKEN
-            assert text in told(found.config.model_dump()), text
+            assert text in strings(site.config.model_dump()), text
             continue
-        message = str(found)
+        message = str(site)
         assert place.split(".", 1)[0].strip("{}[]") in message, text
-        assert all(sign.isprintable() or sign == "\n" for sign in message), text
+        assert all(char.isprintable() or char == "\n" for char in message), text
         assert len(message) < 1000, text
 
 
-def made_of(site: Site) -> dict[str, Any]:
-    """All that is made of a config and read by somebody else, as that reader takes it apart."""
+def generated_from(site: Site) -> dict[str, Any]:
+    """Return all that is generated from a config for other programs, parsed as they parse it."""
     config = site.config
     tasks = [task for task in graph.build(site) if isinstance(task, dict)]
-    found: dict[str, Any] = {"tasks": [f"{t['basename']}:{t.get('name')}" for t in tasks]}
+    generated: dict[str, Any] = {"tasks": [f"{t['basename']}:{t.get('name')}" for t in tasks]}
     for name in config.chroots:
         link = etc_portage.profile_link(config, name)
         for path, text in etc_portage.files(config, name).items():
             lines = sorted(text.splitlines())
-            found[f"{name}/{path}"] = getconfig(text) if path == "make.conf" else lines
-        found[f"{name} link"] = link
+            generated[f"{name}/{path}"] = getconfig(text) if path == "make.conf" else lines
+        generated[f"{name} link"] = link
         packages = config.chroots[name].packages
-        found[f"{name} emerge"] = sorted(emerge.command(config.build, packages))
-        found[f"{name} client"] = sorted(client.command(packages))
-        found[f"{name} check"] = json.loads(json.dumps(config_check.request(config, name)))
-    found["proxies"] = site.proxies
+        generated[f"{name} emerge"] = sorted(emerge.command(config.build, packages))
+        generated[f"{name} client"] = sorted(client.command(packages))
+        generated[f"{name} check"] = json.loads(json.dumps(config_check.request(config, name)))
+    generated["proxies"] = site.proxies
     table = config.serve
     tls = nginx.Tls(*cast(Any, (str(table.certificate), str(table.certificate_key))))
     locations = policy.locations(config.access, list(config.chroots))
-    found["nginx"] = nginx.server_block(locations, "/state", "/users", config.binhost.listen, tls)
-    found["nginx.conf"] = nginx.main_config("", Path("/scratch"), f"{table.worker} x")
-    return found
+    generated["nginx"] = nginx.server_block(
+        locations, "/state", "/users", config.binhost.listen, tls
+    )
+    generated["nginx.conf"] = nginx.main_config("", Path("/scratch"), f"{table.worker} x")
+    return generated
 
 
-def swapped(value: Any, old: str, new: str) -> Any:
+def replaced(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
-        return {swapped(k, old, new): swapped(v, old, new) for k, v in value.items()}
+        return {replaced(k, old, new): replaced(v, old, new) for k, v in value.items()}
     if isinstance(value, list):
-        changed = [swapped(inner, old, new) for inner in value]
+        changed = [replaced(inner, old, new) for inner in value]
         return sorted(changed) if all(isinstance(inner, str) for inner in changed) else changed
     return value.replace(old, new) if old and isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_made_differs_in_that_string_only(place: str, load: Load) -> None:
+def test_generated_files_contain_a_hostile_string_literally(place: str, load: Load) -> None:
     sites = ((text, load(place, text)) for text in HOSTILE)
-    taken = {text: site for text, site in sites if isinstance(site, Site)}
-    if not taken:
+    accepted = {text: site for text, site in sites if isinstance(site, Site)}
+    if not accepted:
         return
     harmless = next((t for t in config_keys.PLAIN if isinstance(load(place, t), Site)), None)
-    assert harmless is not None, f"add a harmless value for {place} to PLAIN in tests/keys.py"
+    assert harmless is not None, (
+        f"add a harmless value for {place} to PLAIN in tests/kit/config_keys.py"
+    )
     plain = load(place, harmless)
     assert isinstance(plain, Site)
-    expected = made_of(plain)
-    for text, site in taken.items():
+    expected = generated_from(plain)
+    for text, site in accepted.items():
         try:
-            made = made_of(site)
-        except BinmillError as refused:
-            assert text[:50] in str(refused) or repr(text)[1:-1][:50] in str(refused)
+            generated = generated_from(site)
+        except BinmillError as error:
+            assert text[:50] in str(error) or repr(text)[1:-1][:50] in str(error)
             continue
-        assert swapped(made, "", "") == swapped(expected, harmless, text), (place, text)
+        assert replaced(generated, "", "") == replaced(expected, harmless, text), (place, text)
