@@ -28,7 +28,6 @@ from tasks.errors import Stale
 from tasks.system.command import require_root
 from tasks.system.files import empty_trash, locked, remove_tree, write_atomic
 
-
 _USERS_OF_THE_LAB = ("__init__.py", "__main__.py", "demo.py", "mirror.py", "site.py")
 
 
