@@ -30,8 +30,8 @@ from tasks.seed.tar_stream import ArchiveRefused, Consumer, TarEntry, copy_check
 from tasks.system.command import require_root, run, started, widen
 from tasks.system.files import closed_folder, remove_tree, sync_folder
 from tasks.system.notes import note
+from tasks.system.progress import Progress
 from tasks.system.read_ahead import Ahead
-from tasks.system.terminal import Progress
 
 _CHUNK = 1 << 20
 _SYNC_SECONDS = 2.0  # between syncs, so that the last one has little left to write

@@ -20,9 +20,9 @@ from tasks.system import resumable
 from tasks.system.deadline import DeadlinePassed
 from tasks.system.network_errors import explain
 from tasks.system.notes import note
+from tasks.system.progress import Progress
 from tasks.system.proxy import proxies, use_proxy
 from tasks.system.resumable import Partial, date_of
-from tasks.system.terminal import Progress
 from tasks.text import without_password as public
 
 if TYPE_CHECKING:

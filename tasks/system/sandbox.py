@@ -23,8 +23,9 @@ from tasks.system import copy_fallback
 from tasks.system.command import Done, require_root, started, stop
 from tasks.system.disk_space import room_told
 from tasks.system.files import closed_folder, remove_tree
+from tasks.system.pseudo_terminal import PseudoTerminal
 from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
-from tasks.system.terminal import PseudoTerminal, say
+from tasks.system.terminal import say
 
 # Imported, not run as a script: a script is compiled anew each time.
 _INIT = (

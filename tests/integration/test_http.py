@@ -19,7 +19,7 @@ import pytest
 
 from tasks.errors import DownloadFailed
 from tasks.system import http as downloads
-from tasks.system import terminal
+from tasks.system import progress
 from tasks.system.http import Got, Missing, download
 from tasks.system.proxy import use_proxy
 from tests.kit.files import names
@@ -627,12 +627,12 @@ def test_long_download_is_reported_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(terminal, "_LONG_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LONG_SECONDS", 0.0)
     large = server.url("/large", file(bytes(2_100_000)))
     download([large], target, limit=1 << 22)
     assert capsys.readouterr().out == "  2.1 MB of file in 0 s\n"
     download([server.url("/small", good)], target, limit=LIMIT)
-    monkeypatch.setattr(terminal, "_LONG_SECONDS", 60.0)
+    monkeypatch.setattr(progress, "_LONG_SECONDS", 60.0)
     download([large], target, limit=1 << 22)
     assert capsys.readouterr().out == ""
 

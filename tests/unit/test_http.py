@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from tasks.errors import DownloadFailed
 from tasks.system.http import Missing, download
 from tasks.system.network_errors import explain
 from tasks.system.resumable import date_of
-from tasks.system.terminal import Progress
 from tests.kit.refused import refused
 
 
@@ -66,20 +64,6 @@ def test_message_holds_no_password_of_a_url_without_a_path(tmp_path: Path) -> No
         download(["gopher://user:sesame@a.test"], tmp_path / "x", limit=9)
     assert failed.value.message.startswith("no mirror delivered a.test: ")
     assert "sesame" not in str(failed.value)
-
-
-def test_progress_starts_where_an_earlier_download_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    with Progress("file", 10 << 20, done=4 << 20) as progress:
-        progress.advance(1 << 20)
-        task = progress._bar.tasks[0]
-        assert (task.completed, task.total) == (5 << 20, 10 << 20)
 
 
 @pytest.mark.parametrize(
