@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.messages import Field
-from tasks.system.disk_space import filling
+from tasks.system.disk_space import named_if_full
 from tasks.system.files import remove_tree
 from tasks.system.notes import Note
 
@@ -239,7 +239,7 @@ def _append(layout: Layout, event: Event) -> None:
     line = json.dumps({"event": event.event, **_clean(asdict(event))}, sort_keys=True) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        with filling(path):
+        with named_if_full(path):
             os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.errors import BinmillError
 from tasks.system.command import require_root
-from tasks.system.files import remove_tree, sync_folder, sync_tree
+from tasks.system.files import staged
 
 
 def contents(name: str, lineage: Sequence[str]) -> dict[str, str]:
@@ -33,15 +33,10 @@ def commit(files: Mapping[str, str], below: Sequence[Path], target: Path, trash:
     require_root("make a chroot's layer")
     if target.is_dir():
         return
-    scratch = target.with_name(f".{target.name}.tmp")
-    remove_tree(scratch, trash)
-    scratch.mkdir(parents=True)
-    scratch.chmod(0o755)
-    for path, text in files.items():
-        write_file(scratch, below, path, text)
-    sync_tree(scratch)
-    scratch.rename(target)
-    sync_folder(target.parent)
+    with staged(target, trash) as folder:
+        folder.chmod(0o755)
+        for path, text in files.items():
+            write_file(folder, below, path, text)
 
 
 def write_file(upper: Path, below: Sequence[Path], path: str, text: str) -> None:

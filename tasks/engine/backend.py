@@ -18,7 +18,7 @@ from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile
 
 from tasks.errors import BinmillError
-from tasks.system.disk_space import no_room
+from tasks.system.disk_space import shortage
 
 _BUSY_MILLISECONDS = 30_000
 _LAST_KEY = "deps:"
@@ -86,7 +86,8 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
             if found != "ok":
                 raise sqlite3.DatabaseError(found.splitlines()[-1])
         except sqlite3.OperationalError as error:
-            why = no_room(path.parent) or "check its permissions and the disk"
+            full = shortage(path.parent)
+            why = full.message if full else "check its permissions and the disk"
             raise InvalidDodoFile(f"{path} cannot be opened ({error}); {why}") from error
         except sqlite3.DatabaseError as error:
             raise InvalidDodoFile(

@@ -52,10 +52,9 @@ class Clean(Spelling, DoitClean):  # type: ignore[misc]
                 chosen.append(running)
             elif not task.has_subtask:
                 write(self.outstream, f"{task.name}: has nothing that is ever deleted\n")
-        every = [task.name for task in self.task_list if _cleanable(task) is not None]
         if chosen:
             layout, steps = chosen[0].layout, [running.step for running in chosen]
-            error = failure(lambda: clean(layout, steps, every, dry=dryrun), "clean")
+            error = failure(lambda: clean(layout, steps, dry=dryrun), "clean")
             if error is not None:
                 self.failed = True
                 write(self.outstream, f"clean: FAILED: {describe(error)}\n")
@@ -70,16 +69,14 @@ def _cleanable(task: Any) -> Running | None:
     return None if isinstance(task, OnDemandTask) else step_of(task)
 
 
-def clean(layout: Layout, steps: list[Step[Any]], every: list[str], *, dry: bool) -> None:
+def clean(layout: Layout, steps: list[Step[Any]], *, dry: bool) -> None:
     """Delete what steps own, and their records; with `dry` only print it.
 
-    Raises Busy while any task out of `every` runs: a build has the layers below it mounted.
+    Raises Busy while any task of the site runs: a build has the layers below it mounted.
     """
     gone = {step.task: _owned(layout, step) for step in steps}
     if not dry:
-        entered = [f"enter:{task.partition(':')[2]}" for task in every]
-        locks = {layout.task_lock(task) for task in (*every, *entered) if not task.endswith(":")}
-        with all_locked(locks, layout.locks):
+        with all_locked(layout.locks):
             for paths in gone.values():
                 for path in paths:
                     put_away(path, layout.trash)

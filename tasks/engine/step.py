@@ -27,7 +27,7 @@ from tasks.engine.on_demand import OnDemandTask, RequestedTask, UnlessNamed, Whe
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.records import Inputs, Key, Request
-from tasks.system.disk_space import room_told
+from tasks.system.disk_space import explain_full_disk
 from tasks.system.files import locked
 from tasks.system.notes import listening
 
@@ -189,7 +189,7 @@ def _make(layout: Layout, step: Step[Any], inputs: Inputs) -> None:
         if record.exists():
             record.replace(earlier)
         try:
-            with room_told(layout.state):
+            with explain_full_disk(layout.state):
                 made = step.make(inputs)
             if step.target is None:
                 records.save(layout, step.key, made)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.config.tables import ChrootConfig, Config, Mirrors
 from tasks.errors import BinmillError
-from tasks.system.files import remove_tree, sync_folder, sync_tree, write_atomic
+from tasks.system.files import staged, write_atomic
 
 REPOS = "/var/db/repos"
 DISTDIR = "/var/cache/distfiles"
@@ -118,19 +118,14 @@ def write(generated: Mapping[str, str], link: str, target: Path, trash: Path) ->
     """Write a generated /etc/portage in one step, unless `target` exists."""
     if target.is_dir():
         return
-    scratch = target.with_name(f".{target.name}.tmp")
-    remove_tree(scratch, trash)
-    scratch.mkdir(parents=True)
-    for path, text in generated.items():
-        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
-        (scratch / path).write_bytes(_raw(text))
-        (scratch / path).chmod(0o644)
-    (scratch / PROFILE).symlink_to(link)
-    for folder, _, _ in os.walk(scratch):
-        Path(folder).chmod(0o755)
-    sync_tree(scratch)
-    scratch.rename(target)
-    sync_folder(target.parent)
+    with staged(target, trash) as scratch:
+        for path, text in generated.items():
+            (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / path).write_bytes(_raw(text))
+            (scratch / path).chmod(0o644)
+        (scratch / PROFILE).symlink_to(link)
+        for folder, _, _ in os.walk(scratch):
+            Path(folder).chmod(0o755)
 
 
 def without_mirrors(config: Config) -> Config:

@@ -23,7 +23,7 @@ from tasks.publish.generation import CANDIDATES, Issue, Rollback, Source
 from tasks.publish.published import SignedPackage
 from tasks.publish.release_manifest import Manifest, Release
 from tasks.system.command import run
-from tasks.system.disk_space import room_told
+from tasks.system.disk_space import explain_full_disk
 from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic, write_parts
 
 _PACKED = f"{INDEX}.gz"
@@ -79,7 +79,7 @@ def prepare(
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
-        with room_told(scratch):
+        with explain_full_disk(scratch):
             issue = _issue(binhost, content, rollback)
             to_sign = _write(scratch, number, content, issue, valid_days)
             _sign(scratch, to_sign, sign)

@@ -7,11 +7,12 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tasks.errors import BinmillError, NotTrusted
 from tasks.system.command import run, started
-from tasks.system.files import remove_tree, sync_folder
+from tasks.system.files import staged
 from tasks.system.git import bare, explained
 
 _ALLOWED_MODES = {"100644", "100755", "120000", "040000"}
@@ -27,10 +28,8 @@ def export_commit(repository: Path, commit: str, target: Path, trash: Path) -> N
         return
     repo = bare(repository)
     _refuse_odd_entries(str(repo.git.ls_tree("-r", "-t", "-z", commit)), commit)
-    scratch = target.with_name(f".{target.name}.tmp")
-    remove_tree(scratch, trash)
-    scratch.mkdir(parents=True)
-    with explained("commit-not-exported", commit=commit):
+    sync = partial(run, "sync", "-f")  # one call for the many files of a tree
+    with staged(target, trash, sync) as scratch, explained("commit-not-exported", commit=commit):
         archive = repo.git.execute(
             ["git", "-c", "tar.umask=0022", "archive", "--format=tar", commit], as_process=True
         )
@@ -41,12 +40,9 @@ def export_commit(repository: Path, commit: str, target: Path, trash: Path) -> N
             stream.close()  # else git would wait for us after the end of tar
             status = unpack.wait()
         archive.wait()
-    if status != 0:
-        raise BinmillError("commit-not-exported", commit=commit, cause=f"tar: status {status}")
-    scratch.chmod(0o755)
-    run("sync", "-f", scratch)  # before it gets the name of a complete export
-    scratch.rename(target)
-    sync_folder(target.parent)
+        if status != 0:
+            raise BinmillError("commit-not-exported", commit=commit, cause=f"tar: status {status}")
+        scratch.chmod(0o755)
 
 
 def _refuse_odd_entries(listing: str, commit: str) -> None:

@@ -1,4 +1,4 @@
-"""What a person is told where the disk is full."""
+"""A full disk, explained: programs often hide that reason behind words of their own."""
 
 from __future__ import annotations
 
@@ -10,44 +10,41 @@ from pathlib import Path
 
 from tasks.errors import BinmillError, DiskFull
 
-_ROOM, _ROOM_FILES = 1 << 20, 16  # bytes, inodes; with less, a file system is full
+_FULL_BYTES, _FULL_INODES = 1 << 20, 16  # with less, a file system is full
 
 
-def no_room(path: Path) -> str:
-    """What a file system has run out of, in a few words with what to look at; "" where it has not.
-
-    Programs often hide the reason behind words of their own.
-    """
+def shortage(path: Path) -> DiskFull | None:
+    """Return an error that says what the file system of `path` has run out of; None: nothing."""
     try:
-        found = os.statvfs(path)
+        left = os.statvfs(path)
     except OSError:
-        return ""
-    if found.f_bavail * found.f_frsize < _ROOM:
-        return f"there is no space left on device: df -h {path}"
-    if found.f_files and found.f_favail < _ROOM_FILES:
-        return f"there are no inodes left on device: df -i {path}"
-    return ""
+        return None
+    if left.f_bavail * left.f_frsize < _FULL_BYTES:
+        return DiskFull("no-space-left", path=path)
+    if left.f_files and left.f_favail < _FULL_INODES:
+        return DiskFull("no-inodes-left", path=path)
+    return None
 
 
 @contextlib.contextmanager
-def room_told(path: Path) -> Iterator[None]:
+def explain_full_disk(path: Path) -> Iterator[None]:
     """Raise DiskFull for a BinmillError in the block, where the file system of `path` is full.
 
-    It stands where the error has not yet led to anything being deleted: after that there is room.
+    It stands where the error has not yet led to anything being deleted: after that there is space.
     """
     try:
         yield
     except DiskFull:
         raise
     except BinmillError as error:
-        if lack := no_room(path):
-            raise DiskFull(f"{error.message} ({lack})", error.hint) from error
+        if full := shortage(path):
+            raise DiskFull("disk-full", cause=error.message, reason=full.message) from error
         raise
 
 
 @contextlib.contextmanager
-def filling(path: Path) -> Iterator[None]:
-    """Name the file that the disk has no room for: write(2) knows no names."""
+def named_if_full(path: Path) -> Iterator[None]:
+    """Name the file in the error of a full disk: write(2) knows no names."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
 """The one way to write, hash, copy and delete files.
 
-A file is either the old one or the new one, never half of one: written beside its place,
-synced, renamed. A tree is deleted only after it was moved out of the way, never through a link
-and never across a mount.
+A file is either the old one or the new one, never half of one: written beside its place, synced,
+renamed. A tree is moved out of the way before it is deleted, never through a link and never across
+a mount.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from tasks.errors import BinmillError, Busy
-from tasks.system.disk_space import filling
+from tasks.system.disk_space import named_if_full
 
 _CHUNK = 1 << 20
 _OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline and backslash
 
 
 def write_atomic(path: Path, data: bytes | str, mode: int = 0o644) -> None:
-    """Put `data` at `path` in one step; readers see the old content or the new, never less."""
+    """Write a file in one step: readers see the old content or the new one."""
     write_parts(path, (data.encode() if isinstance(data, str) else data,), mode)
 
 
 def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
-    """The same of something that is never in memory as a whole."""
+    """Write a file in one step, from parts that are never in memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with filling(path), os.fdopen(os.open(scratch, flags, mode), "wb") as stream:
+        with named_if_full(path), os.fdopen(os.open(scratch, flags, mode), "wb") as stream:
             stream.writelines(parts)
             os.fchmod(stream.fileno(), mode)
             stream.flush()
@@ -52,7 +52,7 @@ def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
 
 
 def closed_folder(path: Path) -> None:
-    """Make a folder that only its owner can enter: what guests leave in it may be setuid."""
+    """Create a folder that only its owner can enter: guests may leave setuid programs in it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
 
@@ -66,10 +66,34 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_tree(folder: Path) -> None:
-    """Make a small tree of files durable, names and contents, before it gets its own name.
+@contextlib.contextmanager
+def staged(
+    target: Path, trash: Path, sync: Callable[[Path], object] | None = None
+) -> Iterator[Path]:
+    """Yield an empty folder that becomes `target` at the end, durable and in one step.
 
-    All files are there before the first is synced: a journal then writes them at once.
+    What was at `target` goes to the trash. After an error the folder is deleted; what a killed
+    run has left is deleted by the next one. `sync` makes its content durable (sync_tree).
+    """
+    scratch = target.with_name(f".{target.name}.tmp")
+    closed_folder(trash)  # now: a full disk would have no inode for it, and nothing be deleted
+    remove_tree(scratch, trash)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        (sync or sync_tree)(scratch)
+        remove_tree(target, trash)
+        scratch.rename(target)
+    except BaseException:
+        remove_tree(scratch, trash)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a small tree of files durable, names and contents.
+
+    All files exist before the first is synced: a journal then writes them at once.
     """
     for place, _, names in os.walk(folder):
         for name in names:
@@ -81,13 +105,13 @@ def sync_tree(folder: Path) -> None:
 
 
 def digests(path: Path, *names: str) -> dict[str, str]:
-    """Hex digests of a file by hashlib name, read once, in one pass."""
+    """Compute hex digests of a file, by hashlib name, in one pass."""
     with path.open("rb") as stream:
         return digests_of(stream, *names)
 
 
 def digests_of(stream: BinaryIO, *names: str) -> dict[str, str]:
-    """Hex digests of an open file, from its first byte to its last, wherever it stands."""
+    """Compute hex digests of an open file, from its first byte to its last."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     stream.seek(0)
     while chunk := stream.read(_CHUNK):
@@ -107,7 +131,7 @@ def sha256(path: Path) -> str:
 
 
 def copy_plain(source: Path, target: Path) -> None:
-    """Copy a file that a chroot made: never through a link, regular files with one name only.
+    """Copy a file that a chroot has written: never through a link, and with one name only.
 
     Raises BinmillError for anything else (a device, a link to the host, a hard link that could
     still be written from inside).
@@ -117,7 +141,7 @@ def copy_plain(source: Path, target: Path) -> None:
     try:
         status = os.fstat(found)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise BinmillError(f"{source} is not a plain file with one name; it is not taken")
+            raise BinmillError("file-not-plain", path=source)
         descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY)
     finally:
         os.close(found)
@@ -125,7 +149,7 @@ def copy_plain(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
-            with filling(target), scratch.open("xb") as writer:
+            with named_if_full(target), scratch.open("xb") as writer:
                 shutil.copyfileobj(reader, writer, _CHUNK)
                 writer.flush()
                 os.fsync(writer.fileno())
@@ -138,31 +162,29 @@ def copy_plain(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive flock(2) for the length of the block; raises Busy naming the holder.
+    """Hold an exclusive flock(2) during the block; raises Busy, which names the holder.
 
-    With `wait`, the holder's end is waited for instead. The kernel drops the lock with its
+    With `wait`, it waits for the end of the holder instead. The kernel drops the lock with its
     process, so a stale lock cannot exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o644)
+    descriptor = _open_lock(path)
     try:
         try:
             how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
             fcntl.flock(descriptor, how)
             while not _is_at(descriptor, path):  # deleted between the two calls: of no use
                 os.close(descriptor)
-                descriptor = os.open(path, flags, 0o644)
+                descriptor = _open_lock(path)
                 fcntl.flock(descriptor, how)
         except BlockingIOError:
             holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
             raise Busy(
-                f"{what} is in the hands of another run ({holder or 'unknown process'})",
-                "wait for it to end, then run the same command again",
+                "locked-by-another-run", what=what, holder=holder or "an unknown process"
             ) from None
         os.ftruncate(descriptor, 0)
         now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        with contextlib.suppress(OSError):  # on a full disk too, somebody has to make room
+        with contextlib.suppress(OSError):  # a full disk must not keep gc from making space
             os.pwrite(descriptor, f"process {os.getpid()} since {now}\n".encode(), 0)
         yield
     finally:
@@ -170,16 +192,43 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def all_locked(paths: Iterable[Path], folder: Path) -> Iterator[None]:
-    """Hold these locks and all others in a folder of locks; raises Busy naming the first holder.
+def all_locked(folder: Path) -> Iterator[None]:
+    """Hold all locks of a folder, also those not created yet; raises Busy naming a holder.
 
-    For what must not happen beside anything else, and is over at once.
+    For what must not happen beside anything else, and is over at once: whoever creates a lock
+    there waits for it. Needs neither space nor inodes, since these are what gc has to make.
     """
-    there = folder.iterdir() if folder.is_dir() else ()
-    with contextlib.ExitStack() as held:
-        for path in sorted({*paths, *there}):
-            held.enter_context(locked(path, path.name.replace(".", ":", 1)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        yield  # no other run can hold a lock in a folder that is not there, nor create it now
+        return
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(_creation_locked(folder, fcntl.LOCK_EX))
+        for path in sorted(folder.iterdir()):
+            locks.enter_context(locked(path, path.name.replace(".", ":", 1)))
         yield
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock file; creates it when nothing holds all locks of its folder."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags)
+    with _creation_locked(path.parent, fcntl.LOCK_SH):
+        return os.open(path, flags | os.O_CREAT, 0o644)
+
+
+@contextlib.contextmanager
+def _creation_locked(folder: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -191,18 +240,18 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def mounts_below(path: Path) -> list[str]:
     """Mount points at or beneath a directory, as this process sees them (proc(5), mountinfo)."""
-    # the name itself is not followed: of a link, it is the link that is asked about
+    # the last name is not followed: of a link, the link itself is meant
     top = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - may be "/"
-    found = []
+    points = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         point = os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), line.split(b" ")[4]))
         if point == top or point.startswith(top.rstrip("/") + "/"):
-            found.append(point)
-    return found
+            points.append(point)
+    return points
 
 
 def remove_tree(path: Path, trash: Path) -> None:
-    """Delete a tree of ours for good: refuse mounts, move it to `trash`, walk without links.
+    """Delete a tree of ours: refuse mounts, move it to `trash`, walk without following links.
 
     `trash` must be on the same file system. A killed deletion is finished by `empty_trash`.
     """
@@ -213,16 +262,12 @@ def remove_tree(path: Path, trash: Path) -> None:
 def put_away(path: Path, trash: Path) -> Path | None:
     """Move a file or tree of ours to the trash, by one rename; returns its place there.
 
-    Raises BinmillError where something is mounted in it; None when there is nothing.
+    Raises BinmillError where something is mounted in it; None where there is nothing.
     """
     if not os.path.lexists(path):
         return None
-    held = mounts_below(path)
-    if held:
-        raise BinmillError(
-            f"{path} is not deleted: something is mounted at {held[0]}",
-            f"umount {held[0]}, then run the same command again",
-        )
+    if mounts := mounts_below(path):
+        raise BinmillError("mount-below", path=path, mount=mounts[0])
     closed_folder(trash)
     place = trash / f"{path.name}.{secrets.token_hex(4)}"
     path.rename(place)
@@ -236,12 +281,9 @@ def empty_trash(trash: Path) -> None:
     """
     if not trash.is_dir():
         return
-    held = [point for point in mounts_below(trash) if point != os.path.realpath(trash)]
-    if held:  # a bind mount from the same file system has the same st_dev: only the table tells
-        raise BinmillError(
-            f"{trash} is not emptied: something is mounted at {held[0]}",
-            f"umount {held[0]}, then run the same command again",
-        )
+    mounts = [point for point in mounts_below(trash) if point != os.path.realpath(trash)]
+    if mounts:  # a bind mount from the same file system has the same st_dev: only the table tells
+        raise BinmillError("mount-below", path=trash, mount=mounts[0])
     descriptor = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         while names := os.listdir(descriptor):  # noqa: PTH208 - a descriptor, not a path
@@ -262,7 +304,7 @@ def _delete(trash: int, name: str) -> None:
         folder = os.open(name, flags, dir_fd=trash)
         try:
             if os.fstat(folder).st_dev != os.fstat(trash).st_dev:
-                raise BinmillError(f"deletion stopped: {name} is on another file system")
+                raise BinmillError("deletion-stopped", name=name)
             with os.scandir(folder) as entries:
                 inner = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
             for each, is_folder in inner:
@@ -276,5 +318,5 @@ def _delete(trash: int, name: str) -> None:
         try:
             os.rmdir(name, dir_fd=trash)
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY:  # something new came in: the next round has it
+            if error.errno != errno.ENOTEMPTY:  # something was added: the next round deletes it
                 raise

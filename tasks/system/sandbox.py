@@ -21,7 +21,7 @@ from pathlib import Path
 from tasks.errors import BinmillError, CommandFailed, OutOfMemory
 from tasks.system import copy_fallback
 from tasks.system.command import Done, require_root, started, stop
-from tasks.system.disk_space import room_told
+from tasks.system.disk_space import explain_full_disk
 from tasks.system.files import closed_folder, remove_tree
 from tasks.system.pseudo_terminal import PseudoTerminal
 from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
@@ -97,7 +97,7 @@ def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
         (path / "upper").chmod(0o755)
         for part in TEMPORARY:
             (path / part).chmod(0o1777)
-        with room_told(path):
+        with explain_full_disk(path):
             yield path
     finally:
         remove_tree(path, trash)

@@ -46,7 +46,7 @@ def show(site: Site, artifacts: Artifacts) -> None:
 def delete(site: Site, artifacts: Artifacts) -> None:
     """Delete what nothing names; raises Busy while any task of the site runs."""
     layout = site.layout
-    with all_locked(_locks(site, artifacts), layout.locks):
+    with all_locked(layout.locks):
         leftovers = plan(site, artifacts)
         old = [each for each in leftovers if each.path == layout.trash]
         total = sum(_list(layout, each, each.path) for each in old)  # before more comes in
@@ -132,12 +132,6 @@ def _unfinished(site: Site, known: Known) -> Iterator[Leftover]:
             yield Leftover(path, "damaged, put aside by `doit fsck --repair`")
     if _entries(layout.trash):
         yield Leftover(layout.trash, "was being deleted")
-
-
-def _locks(site: Site, artifacts: Artifacts) -> set[Path]:
-    """The locks that a run may take, whether it ever did or not."""
-    entered = [f"enter:{name}" for name in site.config.chroots]
-    return {site.layout.task_lock(task) for task in (*artifacts, *entered)}
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -263,7 +263,7 @@ def test_what_is_being_made_is_left_alone(built_site: SampleSite) -> None:
     flipped_export(built_site.layout)
     with locked(built_site.layout.task_lock("tree"), "tree"):
         printed = built_site.doit("fsck", "--repair", code=1)
-    assert "not marked: tree is in the hands of another run" in printed
+    assert "not marked: tree is locked by another run" in printed
     assert export(built_site.layout, "tree").is_dir()
     built_site.doit("fsck", "--repair")
     assert tasks_run(built_site.doit(*TASKS)) == {"tree"}

@@ -184,9 +184,9 @@ def test_nothing_goes_while_something_runs(built_site: SampleSite) -> None:
     for task in ("binpkgs:base", "enter:java", "tree"):
         with locked(built_site.layout.task_lock(task), task):
             printed = built_site.doit("gc", "--yes", code=1)
-            assert f"{task} is in the hands of another run (process " in printed
+            assert f"{task} is locked by another run (process " in printed
             printed = built_site.doit("clean", "chroot:base", code=1)
-            assert f"{task} is in the hands of another run (process " in printed
+            assert f"{task} is locked by another run (process " in printed
     assert files(built_site.layout.state) >= everything
     assert "nothing to do" in built_site.doit(*TASKS)
 

@@ -1,4 +1,4 @@
-"""Files: whole or not at all, and nothing taken or deleted through a link."""
+"""Files: complete or not there, and nothing copied or deleted through a link."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tasks.errors import BinmillError, Busy
 from tasks.system import files
 from tests.kit.files import names
+from tests.kit.refused import refused
 
 
 @pytest.mark.parametrize("data", ["text \u4e2d", b"\0bytes", "", b"x" * 3_000_000])
@@ -36,7 +38,7 @@ def test_write_atomic_sets_the_mode_whatever_the_umask(tmp_path: Path, mode: int
 
 
 @pytest.mark.parametrize("step", ["fsync", "fchmod", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+def test_write_atomic_that_fails_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     target = tmp_path / "file"
@@ -107,7 +109,7 @@ def _socket(path: Path) -> None:
 @pytest.mark.parametrize("make", [_link, _dangling, _hard, _device, _socket, os.mkfifo, os.mkdir])
 def test_copy_plain_refuses(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "source")
-    with pytest.raises(BinmillError, match="not a plain file with one name"):
+    with refused(BinmillError, "file-not-plain", path=tmp_path / "source"):
         files.copy_plain(tmp_path / "source", tmp_path / "new" / "target")
     assert not (tmp_path / "new").exists()
 
@@ -121,16 +123,17 @@ def test_locked_names_the_holder(tmp_path: Path) -> None:
     lock = tmp_path / "locks" / "tree"
     with (
         files.locked(lock, "the tree"),
-        pytest.raises(Busy, match=rf"the tree is in the hands .* \(process {os.getpid()} since \d"),
+        refused(Busy, "locked-by-another-run", what="the tree") as busy,
         files.locked(lock, "the tree"),
     ):
-        pytest.fail("two held it")
+        pytest.fail("both hold it")
+    assert str(busy.value.fields["holder"]).startswith(f"process {os.getpid()} since ")
     with files.locked(lock, "the tree"):
         pass
 
 
-def test_a_process_id_that_is_in_use_again_holds_no_old_lock(tmp_path: Path) -> None:
-    """Fault 37: what counts is the kernel's lock, not whom the file names."""
+def test_lock_file_alone_locks_nothing(tmp_path: Path) -> None:
+    """The lock is the kernel's; the process that the file names is only for people."""
     lock = tmp_path / "lock"
     for process in (os.getpid(), os.getppid(), 1):
         lock.write_text(f"process {process} since 2026-03-10 00:00:00 UTC\n")
@@ -138,11 +141,92 @@ def test_a_process_id_that_is_in_use_again_holds_no_old_lock(tmp_path: Path) -> 
             assert lock.read_text().startswith(f"process {os.getpid()} since ")
 
 
-def test_locked_is_free_after_an_error(tmp_path: Path) -> None:
+def test_lock_is_free_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.locked(tmp_path / "lock", "x"):
         raise ZeroDivisionError
     with files.locked(tmp_path / "lock", "x"):
         pass
+
+
+def test_all_locked_creates_no_lock_file(tmp_path: Path) -> None:
+    folder = tmp_path / "locks"
+    with files.all_locked(folder):
+        assert names(folder) == []
+
+
+def test_all_locked_names_the_holder_of_any_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "locks"
+    with (
+        files.locked(folder / "seed.base", "seed:base"),
+        refused(Busy, "locked-by-another-run", what="seed:base"),
+        files.all_locked(folder),
+    ):
+        pytest.fail("both hold it")
+
+
+def test_all_locked_needs_no_free_inode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with files.all_locked(tmp_path / "locks"):
+        assert names(tmp_path) == []
+
+
+def test_all_locked_keeps_new_locks_waiting(tmp_path: Path) -> None:
+    folder, order = tmp_path / "locks", list[str]()
+
+    def work() -> None:
+        with files.locked(folder / "new", "new"):
+            order.append("worker")
+
+    worker = threading.Thread(target=work)
+    with files.all_locked(folder):
+        worker.start()
+        worker.join(0.3)
+        assert worker.is_alive()
+        order.append("all")
+    worker.join()
+    assert order == ["all", "worker"]
+
+
+def test_staged_folder_appears_at_the_end(tmp_path: Path) -> None:
+    target, trash = tmp_path / "results" / "new", tmp_path / "trash"
+    with files.staged(target, trash) as folder:
+        (folder / "file").write_text("x")
+        assert not target.exists()
+    assert names(target) == ["file"]
+    assert names(target.parent) == ["new"]
+
+
+def test_staged_folder_replaces_the_old_one(tmp_path: Path) -> None:
+    target, trash = tmp_path / "results", tmp_path / "trash"
+    target.mkdir()
+    (target / "old").write_text("x")
+    with files.staged(target, trash) as folder:
+        (folder / "new").write_text("x")
+        assert names(target) == ["old"]
+    assert names(target) == ["new"]
+
+
+def test_staged_folder_is_gone_after_an_error(tmp_path: Path) -> None:
+    target, trash = tmp_path / "results", tmp_path / "trash"
+    with pytest.raises(ZeroDivisionError), files.staged(target, trash) as folder:
+        (folder / "file").write_text("x")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["trash"]
+    assert names(trash) == []
+
+
+def test_staged_folder_of_a_killed_run_is_deleted(tmp_path: Path) -> None:
+    target, trash = tmp_path / "results", tmp_path / "trash"
+    with files.staged(target, trash) as folder:
+        place = folder
+    place.mkdir()
+    (place / "left").write_text("x")
+    with files.staged(target, trash):
+        pass
+    assert names(target) == []
 
 
 def test_remove_tree(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_only_one_at_a_time(layout: Layout) -> None:
     with locked(layout.task_lock("chroot:java"), "x"):
         failed = run(layout, step())
     assert failed is not None
-    assert "in the hands of another run" in failed.message
+    assert "locked by another run" in failed.message
     assert str(os.getpid()) in failed.message
     assert run(layout, step()) is None
 
