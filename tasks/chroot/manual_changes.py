@@ -1,7 +1,7 @@
 """Manual changes in a chroot: kept as one more layer above it, with a mark.
 
-`state/touched/NAME/layer.json` is the mark: the layer with the changes, and the layers on which
-they were made. It exists as long as the chroot differs from what config.toml describes.
+`state/touched/NAME/layer.json` is the mark: the layer with the changes, and the layers below it. It
+exists as long as the chroot differs from what config.toml describes.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _directories(top: Path) -> list[Path]:
 
 
 def _is_mount_point(folder: Path, inner: str, points: Collection[str]) -> bool:
-    """Tell whether a directory is a mount point, or was made above one as sandbox_init does."""
+    """Tell whether a directory is a mount point, or one above it that sandbox_init made."""
     status = folder.lstat()
     plain = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o755, 0, 0)
     return inner in points or (plain and any(point.startswith(f"{inner}/") for point in points))

@@ -64,7 +64,7 @@ def own(
 ) -> Sandbox:
     """The chroot itself: its layers (or those given, below state/) and its /etc/portage.
 
-    Raises BinmillError where the generated /etc/portage was changed by hand.
+    Raises BinmillError if the generated /etc/portage was modified.
     """
     from tasks.portage import etc_portage
 
@@ -88,7 +88,7 @@ def from_seed(
     network: bool = False,
     variables: Mapping[str, str] | None = None,
 ) -> Sandbox:
-    """A fresh chroot from the seed, in which nothing of the chroot's own has run.
+    """A fresh chroot from the seed, in which nothing of the chroot has run.
 
     `files` are those of its /etc/portage, by path; with `trusted`, its Portage accepts packages
     that this key signed.
@@ -107,7 +107,7 @@ def from_seed(
 
 @dataclass(frozen=True)
 class _More:
-    """What a caller adds to a sandbox."""
+    """Additions of a caller to a sandbox."""
 
     binds: Sequence[Bind]
     network: bool

@@ -1,4 +1,4 @@
-"""What is wrong in config.toml, as data; `str` of a problem is its line in the report."""
+"""Problems in config.toml as data; `str` of a problem is its line in the report."""
 
 from __future__ import annotations
 

@@ -87,23 +87,23 @@ def of_set(stanzas: Iterable[Stanza], packages: Sequence[Package]) -> dict[str, 
     Raises BinmillError for a package that has none, NotTrusted for one that has two.
     """
     names = {package.path: package for package in packages}
-    found: dict[str, Stanza] = {}
+    chosen: dict[str, Stanza] = {}
     for stanza in stanzas:
         path = stanza.get("PATH", "")
         package = names.get(path)
         if package is None:
             continue
-        if path in found:
+        if path in chosen:
             raise NotTrusted("index-duplicate", path=path)
-        found[path] = {
+        chosen[path] = {
             **{key: value for key, value in stanza.items() if key not in _NOT_OURS},
             "CPV": package.cpv,
             "BUILD_ID": str(package.build_id),
         }
     for path, package in names.items():
-        if path not in found:
+        if path not in chosen:
             raise BinmillError("index-lacks-package", package=package.cpv)
-    return found
+    return chosen
 
 
 def complete(stanza: Stanza, sums: Sums) -> Stanza:

@@ -1,4 +1,4 @@
-"""The keyring by which a chroot's Portage accepts signed packages (BINPKG_GPG_VERIFY_GPG_HOME)."""
+"""The keyring with which Portage verifies signed packages (BINPKG_GPG_VERIFY_GPG_HOME)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class PublicKey:
 
 
 def write(key: PublicKey, home: Path) -> None:
-    """Make a GnuPG home with one trusted key; readable by all, since Portage verifies as nobody.
+    """Make a GnuPG home with one trusted key; readable by all, as Portage verifies as user nobody.
 
-    It is made at a short path: gpg fails where its agent's socket would have more than 107 bytes
+    It is made at a short path: gpg fails if its agent's socket would have more than 107 bytes
     (unix(7)), even when it needs no agent.
     """
     with tempfile.TemporaryDirectory(prefix="binmill-gpg-") as short:

@@ -30,8 +30,8 @@ def problems(layout: Layout, *changes: tuple[str, Any]) -> list[Problem]:
     return caught.value.problems
 
 
-def place(found: Problem) -> tuple[str, str, str]:
-    return found.table, found.key, found.code
+def place(problem: Problem) -> tuple[str, str, str]:
+    return problem.table, problem.key, problem.code
 
 
 def test_good_config_is_loaded_with_defaults(layout: Layout) -> None:
@@ -169,8 +169,8 @@ def test_one_problem_is_reported_with_its_place(
     ],
 )
 def test_problem_is_one_line(layout: Layout, change: tuple[str, Any], line: str) -> None:
-    (found,) = problems(layout, change)
-    assert str(found).startswith(line)
+    (problem,) = problems(layout, change)
+    assert str(problem).startswith(line)
 
 
 def test_all_problems_of_keys_and_types_are_reported_at_once(layout: Layout) -> None:
@@ -189,8 +189,8 @@ def test_all_problems_of_keys_and_types_are_reported_at_once(layout: Layout) -> 
 
 
 def test_all_unknown_names_are_reported_at_once(layout: Layout) -> None:
-    found = problems(layout, ("tree.key", "x"), ("chroots.base.seed", "y"))
-    assert [each.fields["word"] for each in found] == ["x", "y"]
+    both = problems(layout, ("tree.key", "x"), ("chroots.base.seed", "y"))
+    assert [each.fields["word"] for each in both] == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,9 @@ def test_all_unknown_names_are_reported_at_once(layout: Layout) -> None:
 def test_circle_of_bases_is_reported_once(
     layout: Layout, bases: dict[str, str], circle: str
 ) -> None:
-    (found,) = problems(layout, *((f"chroots.{name}.base", base) for name, base in bases.items()))
-    assert place(found) == (f"chroots.{circle[0]}", "base", "bases-circular")
-    assert found.fields == {"circle": circle}
+    (problem,) = problems(layout, *((f"chroots.{name}.base", base) for name, base in bases.items()))
+    assert place(problem) == (f"chroots.{circle[0]}", "base", "bases-circular")
+    assert problem.fields == {"circle": circle}
 
 
 def _value(config: Config, place: str) -> Any:
@@ -323,7 +323,7 @@ TLS = ("serve", {"certificate": "cert.pem", "certificate_key": "key.pem"})
 
 
 def test_access_is_loaded(layout: Layout) -> None:
-    found = read(
+    config = read(
         layout,
         three_chroots_with(
             GROUPS,
@@ -335,10 +335,10 @@ def test_access_is_loaded(layout: Layout) -> None:
             ("mirror.keep_days", 3),
         ),
     )
-    assert found.access.restricted == "role:java"
-    assert found.access.binhosts == {"java": "role:java"}
-    assert found.mirror.keep_days == 3
-    assert found.serve.worker == "nobody"
+    assert config.access.restricted == "role:java"
+    assert config.access.binhosts == {"java": "role:java"}
+    assert config.mirror.keep_days == 3
+    assert config.serve.worker == "nobody"
 
 
 @pytest.mark.parametrize(

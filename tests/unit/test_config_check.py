@@ -88,8 +88,8 @@ def test_answer_is_parsed() -> None:
 
 
 def test_problem_ends_with_its_suggestion(config: Config) -> None:
-    (found,) = config_check.problems(answer(near="y"))
-    assert config_check.describe(config, "shop", found).endswith("; did you mean 'y'?")
+    (problem,) = config_check.problems(answer(near="y"))
+    assert config_check.describe(config, "shop", problem).endswith("; did you mean 'y'?")
 
 
 def test_program_inside_uses_the_codes_that_are_accepted() -> None:
@@ -107,9 +107,11 @@ def test_program_inside_uses_the_codes_that_are_accepted() -> None:
 
 def test_answer_cannot_control_a_terminal(config: Config) -> None:
     hostile = answer(value="\x1b[2Jx", near="\x1b]0;x\x07", names=["no\n" * 500])
-    (found,) = config_check.problems(hostile)
-    assert len(found.names[0]) == 300
-    line = config_check.describe(config, "shop", dataclasses.replace(found, code="version-unknown"))
+    (problem,) = config_check.problems(hostile)
+    assert len(problem.names[0]) == 300
+    line = config_check.describe(
+        config, "shop", dataclasses.replace(problem, code="version-unknown")
+    )
     assert line.isprintable()
 
 

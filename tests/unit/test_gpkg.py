@@ -90,8 +90,8 @@ def test_metadata_is_read_with_every_compression(tmp_path: Path, suffix: str) ->
 
 def test_value_of_several_lines_keeps_them(tmp_path: Path) -> None:
     values = {**VALUES, "NEEDED": "a\n\nb", "odd name": "x", "x.ebuild": "y"}
-    found = metadata(gpkg(tmp_path / "x.gpkg.tar", values=values))
-    assert found == {**VALUES, "NEEDED": "a\n\nb"}
+    read = metadata(gpkg(tmp_path / "x.gpkg.tar", values=values))
+    assert read == {**VALUES, "NEEDED": "a\n\nb"}
 
 
 def test_metadata_in_several_frames_is_read_whole(tmp_path: Path) -> None:

@@ -106,9 +106,9 @@ def test_header_has_the_keys_of_the_profile_and_ours() -> None:
         "EVIL": "x",
     }
     revisions = {"ours": "b" * 40, "gentoo": HASH}
-    made = header(written, 3, 77, revisions)
-    assert json.loads(made.pop("REPO_REVISIONS")) == revisions
-    assert made == {
+    block = header(written, 3, 77, revisions)
+    assert json.loads(block.pop("REPO_REVISIONS")) == revisions
+    assert block == {
         "ACCEPT_KEYWORDS": "amd64",
         "ARCH": "amd64",
         "PACKAGES": "3",
