@@ -9,6 +9,11 @@ import os
 import re
 from ast import literal_eval
 
+import pytest
+import tomli
+
+from lab import site
+from tasks.layout import Layout
 from tests.kit.lab_site import LabSite
 from tests.kit.project import PROJECT
 
@@ -32,17 +37,26 @@ VARYING = (
 )
 
 
-def test_tutorial_commands_print_what_the_page_shows(lab_site: LabSite) -> None:
+@pytest.fixture
+def tutorial(lab_site: LabSite) -> LabSite:
+    """The site that `python -m lab config` makes, on the lab of this module."""
+    mirror = tomli.loads(lab_site.layout.config.read_text())["mirrors"]["gentoo"][0]
+    home = lab_site.layout.site.with_name("tutorial")
+    site.write_config(lab_site.lab, int(mirror.rsplit(":", 1)[1]), home)
+    return LabSite(Layout(home, home / "state"), lab_site.lab)
+
+
+def test_tutorial_commands_print_what_the_page_shows(tutorial: LabSite) -> None:
     text = PAGE.read_text(encoding="utf-8")
     written, end = "", 0
     for step in STEP.finditer(text):
         written += text[end : step.start()]
         end = step.end()
         if step["table"]:
-            lab_site.change(**{step["table"]: {step["key"]: literal_eval(step["value"])}})
+            tutorial.change(**{step["table"]: {step["key"]: literal_eval(step["value"])}})
             written += step[0]
             continue
-        printed = shown(lab_site.doit(*step["words"].split()), lab_site)
+        printed = shown(tutorial.doit(*step["words"].split()), tutorial)
         written += f"```console\n$ doit {step['words']}\n{printed}```"
         if not os.environ.get("UPDATE_GOLDEN"):
             assert compared(printed) == compared(step["output"]), step["words"]
@@ -50,9 +64,10 @@ def test_tutorial_commands_print_what_the_page_shows(lab_site: LabSite) -> None:
         PAGE.write_text(written + text[end:], encoding="utf-8")
 
 
-def shown(printed: str, site: LabSite) -> str:
+def shown(printed: str, tutorial: LabSite) -> str:
     """The output with the paths that a reader has, and without lines about slow machines."""
-    text = printed.replace(str(site.layout.site), "tutorial").replace(str(site.lab), "lab/build")
+    text = printed.replace(str(tutorial.layout.site), "tutorial")
+    text = text.replace(str(tutorial.lab), "lab/build")
     lines = [line.rstrip() for line in text.splitlines()]
     return "".join(f"{line}\n" for line in lines if "still running" not in line)
 
