@@ -1,4 +1,4 @@
-"""Steps without doit's run: the record protocol, what a person is told, what counts as fresh."""
+"""Steps without doit's run: the record protocol, known failures, up-to-date checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,37 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from tasks import records
-from tasks.engine.on_demand import Asked, Named, WhenNamed
-from tasks.engine.step import Below, Fact, Present, Step, as_typed, carry_out, told
-from tasks.engine.step import interactive as interactive_task
-from tasks.errors import BinmillError, Busy, NotTrusted, Stale
+from tasks.causes import NeverMade, RollbackEnds
+from tasks.commands.site_command import as_typed
+from tasks.engine.checks import Fact, FilesUnchanged, ResultsExist
+from tasks.engine.on_demand import OnDemandTask, RequestedTask, WhenNamed
+from tasks.engine.step import Option, Step, as_task, describe, failure, run_step
+from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.layout import Layout
+from tasks.records import Inputs, Kind, UndeclaredInput
 from tasks.system.files import locked
 from tests.kit.files import names
 
 
-def step(make: Callable[..., Any] = dict, task: str = "chroot:java") -> Step:
-    return Step(task, "make something", make)
+@dataclass(frozen=True)
+class Sample:
+    """A record; its fields are not in alphabetical order."""
+
+    text: str = ""
+    number: int = 0
 
 
-def run(layout: Layout, what: Step) -> TaskFailed | None:
-    """Carry it out; what doit is to remember of a success is the record's digest."""
-    ended = carry_out(layout, what, Task(what.task, []))
+KEY, OTHER = Kind("sample", Sample)("java"), Kind("other", Sample)("java")
+NAME = "sample.java.json"
+
+
+def step(make: Callable[[Inputs], Sample] = lambda _: Sample(), **more: Any) -> Step[Sample]:
+    return Step(KEY, "make something", make, **more)
+
+
+def run(layout: Layout, what: Step[Sample]) -> TaskFailed | None:
+    """Run it; doit is to remember the digest of the record."""
+    ended = run_step(layout, what, Task(what.task, []))
     if isinstance(ended, TaskFailed):
         return ended
     assert ended == {"record": digest(layout.record(what.task))}
@@ -41,53 +58,67 @@ def digest(record: Path) -> str:
     return hashlib.sha256(record.read_bytes()).hexdigest() if record.exists() else ""
 
 
-def present(check: Present) -> bool:
-    """Its answer where doit remembers this very record."""
-    return check(Task("x", []), {"record": digest(check.record)})
-
-
-def test_the_record_is_sorted_and_small(layout: Layout) -> None:
-    assert run(layout, step(lambda: {"b": [1], "a": "ü"})) is None
-    text = layout.record("chroot:java").read_text()
-    assert list(json.loads(text)) == ["a", "b"]
+def test_record_is_sorted_text(layout: Layout) -> None:
+    assert run(layout, step(lambda _: Sample("ü", 1))) is None
+    text = layout.record(KEY.task).read_text()
+    assert list(json.loads(text)) == ["number", "text"]
     assert text.endswith("}\n")
-    assert records.read(layout, "chroot:java") == {"b": [1], "a": "ü"}
-    assert names(layout.record("chroot:java").parent) == ["chroot.java.json"]
+    assert records.load(layout, KEY) == Sample("ü", 1)
+    assert names(layout.record(KEY.task).parent) == [NAME]
 
 
-def test_no_record_while_it_is_made(layout: Layout) -> None:
-    seen = []
+def test_record_is_absent_while_its_task_runs(layout: Layout) -> None:
+    present = []
 
-    def make() -> dict[str, str]:
-        seen.append(layout.record("chroot:java").exists())
-        return {"x": "y"}
+    def make(_: Inputs) -> Sample:
+        present.append(layout.record(KEY.task).exists())
+        return Sample()
 
     for _ in range(2):
         assert run(layout, step(make)) is None
-    assert seen == [False, False]
-    assert layout.record("chroot:java").exists()
+    assert present == [False, False]
+    assert layout.record(KEY.task).exists()
 
 
-def test_only_one_at_a_time(layout: Layout) -> None:
-    with locked(layout.task_lock("chroot:java"), "x"):
+def test_step_is_run_by_one_process_at_a_time(layout: Layout) -> None:
+    with locked(layout.task_lock(KEY.task), "x"):
         failed = run(layout, step())
     assert failed is not None
-    assert "locked by another run" in failed.message
     assert str(os.getpid()) in failed.message
     assert run(layout, step()) is None
 
 
-def raises(error: BaseException) -> Callable[[], dict[str, Any]]:
-    def make() -> dict[str, Any]:
+def test_undeclared_input_raises(layout: Layout) -> None:
+    records.save(layout, OTHER, Sample("other"))
+
+    def make(inputs: Inputs) -> Sample:
+        return inputs[OTHER]
+
+    with pytest.raises(UndeclaredInput, match="other:java is not declared; declared: nothing"):
+        run(layout, step(make))
+    assert run(layout, step(make, reads=(OTHER,))) is None
+    assert records.load(layout, KEY) == Sample("other")
+
+
+def test_undeclared_lock_raises(layout: Layout) -> None:
+    with pytest.raises(UndeclaredInput):
+        Inputs(layout, frozenset([KEY])).lock()
+
+
+def raises(error: BaseException) -> Callable[..., Any]:
+    def make(*_: object) -> Any:
         raise error
 
     return make
 
 
+SAMPLE_ERROR = NotTrusted("stage-pointer-empty", stage="x")
+
+
 @pytest.mark.parametrize(
     "error",
     [
-        NotTrusted("x"),
+        SAMPLE_ERROR,
         OSError(28, "full"),
         KeyError("bug"),
         KeyboardInterrupt(),
@@ -96,235 +127,242 @@ def raises(error: BaseException) -> Callable[[], dict[str, Any]]:
     ],
     ids=lambda e: type(e).__name__,
 )
-def test_the_earlier_record_is_back(layout: Layout, error: BaseException) -> None:
-    run(layout, step(lambda: {"n": 1}))
+def test_failed_step_keeps_the_earlier_record(layout: Layout, error: BaseException) -> None:
+    run(layout, step(lambda _: Sample(number=1)))
     if isinstance(error, BinmillError | OSError):
         assert run(layout, step(raises(error))) is not None
     else:
         with pytest.raises(type(error)):
             run(layout, step(raises(error)))
-    assert records.read(layout, "chroot:java") == {"n": 1}
-    assert names(layout.record("chroot:java").parent) == ["chroot.java.json"]
+    assert records.load(layout, KEY) == Sample(number=1)
+    assert names(layout.record(KEY.task).parent) == [NAME]
 
 
-def test_also_when_the_new_one_cannot_be_written(
+def test_record_that_cannot_be_written_keeps_the_earlier_one(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(layout, step(lambda: {"n": 1}))
+    run(layout, step(lambda _: Sample(number=1)))
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk")
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "write_atomic", full)
-        failed = run(layout, step(lambda: {"n": 2}))
+        failed = run(layout, step(lambda _: Sample(number=2)))
     assert failed is not None
     assert "No space left on device: /disk" in failed.message
-    assert records.read(layout, "chroot:java") == {"n": 1}
+    assert records.load(layout, KEY) == Sample(number=1)
 
 
-def test_no_record_yet(layout: Layout) -> None:
-    with pytest.raises(Stale, match="chroot:java has not been made yet") as stale:
-        records.read(layout, "chroot:java")
-    assert stale.value.hint == "run `doit chroot:java`"
-    layout.record("chroot:java").parent.mkdir(parents=True)
-    layout.record("chroot:java").write_bytes(b"\xff{")
-    with pytest.raises(Stale):
-        records.read(layout, "chroot:java")
+@pytest.mark.parametrize("content", [None, b"\xff{", b"{}", b'{"text": "", "number": "1"}'])
+def test_missing_or_damaged_record_is_stale(layout: Layout, content: bytes | None) -> None:
+    tree = records.TREE()
+    if content is not None:
+        layout.record(tree.task).parent.mkdir(parents=True)
+        layout.record(tree.task).write_bytes(content)
+    with pytest.raises(Stale) as stale:
+        records.load(layout, tree)
+    assert (stale.value.code, stale.value.fields) == ("record-missing", {"task": "tree"})
 
 
-TOLD: list[tuple[BaseException, str]] = [
-    (NotTrusted("bad"), "bad"),
-    (Busy("busy", "wait"), "busy\n  next: wait"),
-    (FileNotFoundError(2, "No such file", "/a"), "it: No such file: /a\n  next: "),
-    (OSError(2, "No such file", b"/b"), "it: No such file: b'/b'\n  next: "),
-    (OSError(28, "No space", 7), "it: No space: 7\n  next: "),
-    (OSError("in words"), "it: in words\n  next: "),
-    (BrokenPipeError(), "it: BrokenPipeError\n  next: "),
-    (TimeoutError(), "it: TimeoutError\n  next: "),
+SYSTEM_ERRORS: list[tuple[OSError, str, str]] = [
+    (FileNotFoundError(2, "No such file", "/a"), "No such file", ": /a"),
+    (OSError(2, "No such file", b"/b"), "No such file", ": b'/b'"),
+    (OSError(28, "No space", 7), "No space", ": 7"),
+    (OSError("in words"), "in words", ""),
+    (BrokenPipeError(), "BrokenPipeError", ""),
+    (TimeoutError(), "TimeoutError", ""),
 ]
 
 
-@pytest.mark.parametrize(("error", "text"), TOLD, ids=[repr(error) for error, _ in TOLD])
-def test_told(error: BaseException, text: str) -> None:
-    failed = told(raises(error), "it")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("error", "reason", "where"), SYSTEM_ERRORS, ids=[repr(each[0]) for each in SYSTEM_ERRORS]
+)
+def test_system_error_gets_a_code(error: OSError, reason: str, where: str) -> None:
+    failed = failure(raises(error), "it")
     assert failed is not None
-    assert failed.message.startswith(text)
+    assert failed.code == "system-error"
+    assert failed.fields == {"subject": "it", "reason": reason, "where": where}
+
+
+@pytest.mark.parametrize(
+    ("user", "code"), [(0, "permission-denied"), (1000, "permission-denied-user")]
+)
+def test_permission_error_gets_a_code(
+    monkeypatch: pytest.MonkeyPatch, user: int, code: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    failed = failure(raises(PermissionError(13, "Permission denied", "/a")), "it")
+    assert failed is not None
+    assert (failed.code, failed.fields) == (code, {"subject": "it", "path": "/a"})
+
+
+def test_error_of_a_task_is_its_failure() -> None:
+    assert failure(raises(SAMPLE_ERROR), "it") is SAMPLE_ERROR
+    assert failure(lambda: None, "it") is None
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), AssertionError(), MemoryError(), SystemExit])
-def test_a_bug_is_not_told_but_shown(error: BaseException) -> None:
+def test_bug_is_not_a_failure(error: BaseException) -> None:
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        told(raises(error), "it")  # type: ignore[arg-type]
+        failure(raises(error), "it")
 
 
-def test_all_went_well() -> None:
-    assert told(lambda: None, "it") is None
+def test_described_error_has_its_code_and_advice() -> None:
+    first, second = describe(SAMPLE_ERROR).splitlines()
+    assert first == f"{SAMPLE_ERROR.message} [stage-pointer-empty]"
+    assert second == f"  next: {SAMPLE_ERROR.hint}"
 
 
 # --- up-to-date checks never raise: doit would take that for a bug -----------
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        b"",
-        b"{",
-        b"\xff",
-        b"[]",
-        b"3",
-        b'"x"',
-        b"null",
-        b"{}",
-        b'{"path": 3}',
-        b'{"path": null}',
-        b'{"path": "nowhere"}',
-        b'{"path": "a\\u0000b"}',
-    ],
-)
-def test_what_is_not_there_is_not_present(tmp_path: Path, content: bytes | None) -> None:
+def exists(record: Path, results: Callable[[Any], Iterable[Path]] = lambda _: ()) -> bool:
+    """The check's answer where doit remembers this very record."""
+    check = ResultsExist(record, lambda raw: results(json.loads(raw)))
+    return check(Task("x", []), {"record": digest(record)})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b'{"path": "a\\u0000b"}'])
+def test_results_of_an_unreadable_record_do_not_exist(
+    tmp_path: Path, content: bytes | None
+) -> None:
     record = tmp_path / "x.json"
     if content is not None:
         record.write_bytes(content)
-    check = Present(record, lambda made: [tmp_path / made["path"].strip()])
-    assert present(check) is False
+    assert exists(record, lambda fields: [tmp_path / fields["path"]]) is False
 
 
-def test_a_record_that_the_task_did_not_write_is_not_present(tmp_path: Path) -> None:
+def test_results_do_not_exist_for_a_record_that_the_task_did_not_write(tmp_path: Path) -> None:
     record = tmp_path / "x.json"
     record.write_text("{}")
-    check = Present(record, lambda _: [])
-    assert present(check) is True
+    assert exists(record) is True
     for remembered in ({}, {"record": "0" * 64}):
-        assert check(Task("x", []), remembered) is False
+        assert ResultsExist(record, lambda _: ())(Task("x", []), remembered) is False
 
 
-def test_present(tmp_path: Path) -> None:
+def test_results_exist_when_every_path_does(tmp_path: Path) -> None:
     record = tmp_path / "x.json"
-    record.write_text('{"paths": ["a", "b"]}')
-    check = Present(record, lambda made: [tmp_path / name for name in made["paths"]])
+    record.write_text('["a", "b"]')
+
+    def results(paths: list[str]) -> list[Path]:
+        return [tmp_path / name for name in paths]
+
     (tmp_path / "a").mkdir()
-    assert present(check) is False
+    assert exists(record, results) is False
     (tmp_path / "b").touch()
-    assert present(check) is True
+    assert exists(record, results) is True
     (tmp_path / "b").unlink()
     (tmp_path / "b").symlink_to("nowhere")
-    assert present(check) is False
+    assert exists(record, results) is False
 
 
-def below(folder: Path, values: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """What the check says, and what it would remember."""
+def unchanged(folder: Path, values: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """The check's answer, and what doit would remember."""
     task = Task("x", [])
-    fresh = Below(folder)(task, values)
+    answer = FilesUnchanged(folder)(task, values)
     (saver,) = task.value_savers
-    return fresh, saver()
+    return answer, saver()
 
 
-def test_below(tmp_path: Path) -> None:
+def test_files_unchanged_compares_names_and_content(tmp_path: Path) -> None:
     folder = tmp_path / "portage"
-    fresh, empty = below(folder, {})
-    assert not fresh
-    assert below(folder, empty)[0]
+    answer, empty = unchanged(folder, {})
+    assert not answer
+    assert unchanged(folder, empty)[0]
     folder.mkdir()
-    assert below(folder, empty)[0]
+    assert unchanged(folder, empty)[0]
     (folder / "a").mkdir()
     (folder / "a" / "b").write_text("x")
-    fresh, one = below(folder, empty)
-    assert not fresh
-    assert below(folder, one)[0]
+    answer, one = unchanged(folder, empty)
+    assert not answer
+    assert unchanged(folder, one)[0]
     (folder / "a" / "b").rename(folder / "b")
-    assert not below(folder, one)[0]
+    assert not unchanged(folder, one)[0]
     (folder / "b").rename(folder / "a" / "b")
-    assert below(folder, one)[0]
+    assert unchanged(folder, one)[0]
     (folder / "a" / "b").write_text("y")
-    assert not below(folder, one)[0]
+    assert not unchanged(folder, one)[0]
 
 
-def test_below_a_folder_with_odd_things_in_it(tmp_path: Path) -> None:
+def test_files_unchanged_with_odd_files(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / os.fsdecode(b"not-utf8-\xff")).write_text("x")
     (tmp_path / "new\nline").write_text("x")
-    fresh, held = below(tmp_path, {})
-    assert not fresh
-    assert below(tmp_path, held)[0]
+    answer, values = unchanged(tmp_path, {})
+    assert not answer
+    assert unchanged(tmp_path, values)[0]
 
 
-def test_a_fact_says_what_does_not_hold() -> None:
-    fact = Fact(lambda: False, "the lock is gone")
-    assert fact() is False
-    assert "the lock is gone" in repr(fact)
+def test_fact_gives_its_cause() -> None:
+    fact = Fact(lambda: False, NeverMade)
+    assert fact(Task("x", []), {}) is False
+    assert fact.cause({}) == NeverMade()
 
 
 # --- the tasks that doit gets -------------------------------------------------
 
 
-def test_as_task(layout: Layout) -> None:
-    whole = Step(
-        "chroot:java",
-        "make java",
-        dict,
-        needs=("seed:x",),
-        files=(layout.lock,),
-        inputs={"b": 1, "a": [2]},
-    )
-    task = whole.as_task(layout)
-    assert (task["basename"], task["name"], task["doc"]) == ("chroot", "java", "make java")
-    assert task["targets"] == [str(layout.record("chroot:java"))]
-    assert task["file_dep"] == [str(layout.record("seed:x")), str(layout.lock)]
-    assert "name" not in Step("tree", "x", dict).as_task(layout)
-    turned = Step("chroot:java", "x", dict, inputs={"a": [2], "b": 1}).as_task(layout)
-    assert task["uptodate"][0].config == turned["uptodate"][0].config
+def test_task_of_a_step(layout: Layout) -> None:
+    whole = step(reads=(OTHER,), files=(layout.lock,), settings={"b": 1, "a": [2]})
+    task = as_task(whole, layout)
+    assert (task.name, task.subtask_of, task.doc) == ("sample:java", "sample", "make something")
+    assert task.targets == [str(layout.record("sample:java"))]
+    assert task.file_dep == {str(layout.record("other:java")), str(layout.lock)}
+    tree: Step[Sample] = Step(Kind("tree", Sample)(), "x", lambda _: Sample())
+    assert as_task(tree, layout).subtask_of is None
 
 
-@pytest.mark.parametrize(("args", "asked"), [(None, False), ([], True), (["x"], True)])
-def test_asked(layout: Layout, args: list[str] | None, asked: bool) -> None:
-    seen = []
-    task = Step("snapshot", "x", lambda *, asked: seen.append(asked) or {}).as_asked_task(  # type: ignore[func-returns-value]
-        layout, layout.record("snapshot")
+def settings(task: Task) -> Any:
+    return task.uptodate[0][0].config
+
+
+def test_order_of_settings_does_not_matter(layout: Layout) -> None:
+    one, two = ({"b": 1, "a": [2]}, {"a": [2], "b": 1})
+    assert settings(as_task(step(settings=one), layout)) == settings(
+        as_task(step(settings=two), layout)
     )
+
+
+def test_task_can_be_sent_to_a_worker(layout: Layout) -> None:
+    """`doit -n` pickles every task; the functions of a step cannot be."""
+    task = as_task(step(results=lambda _: [], checks=(Fact(lambda: True, NeverMade),)), layout)
+    assert pickle.loads(pickle.dumps(task.pickle_safe_dict()))["name"] == "sample:java"  # noqa: S301
+
+
+@pytest.mark.parametrize(("args", "named"), [(None, False), ([], True), (["x"], True)])
+def test_on_demand_task_knows_whether_it_was_named(
+    layout: Layout, args: list[str] | None, named: bool
+) -> None:
+    requests = []
+
+    def make(inputs: Inputs) -> Sample:
+        requests.append(inputs.request.named)
+        return Sample()
+
+    task = as_task(step(make, options=(Option("day", "day", "x"),)), layout)
     task.init_options(args)
     task.init_options()  # doit does so again before it runs
-    assert isinstance(task, Asked)
-    assert task.asked is asked
+    assert isinstance(task, OnDemandTask)
+    assert task.named is named
     function, (where, what) = task._actions[0]
     assert set(function(where, what, task)) == {"record"}
-    assert seen == [asked]
+    assert requests == [named]
 
 
 @pytest.mark.parametrize("args", [None, [], ["x"]])
 @pytest.mark.parametrize("holds", [True, False])
-def test_what_must_hold_for_those_who_name_it(
-    layout: Layout, args: list[str] | None, holds: bool
-) -> None:
-    seen = []
-    check = WhenNamed(lambda: holds, "it is held")
-    task = Step(
-        "publish:java",
-        "x",
-        lambda *, asked: seen.append(asked) or {},  # type: ignore[func-returns-value]
-        when_named=check,
-    ).as_named_task(layout)
-    assert (task.name, task.subtask_of) == ("publish:java", "publish")
+def test_check_of_a_named_task(layout: Layout, args: list[str] | None, holds: bool) -> None:
+    check = WhenNamed(lambda: holds, RollbackEnds)
+    task = as_task(step(when_named=check), layout)
+    assert (task.name, task.subtask_of) == ("sample:java", "sample")
     task.init_options(args)
     task.init_options()
-    assert isinstance(task, Named) and not isinstance(task, Asked)
+    assert isinstance(task, RequestedTask) and not isinstance(task, OnDemandTask)
     assert check(task, {}) is (args is None or holds)
-    assert "it is held" in repr(check)
-    function, (where, what) = task._actions[0]
-    assert set(function(where, what, task)) == {"record"}
-    assert seen == [args is not None]
-
-
-def test_options_of_a_task_for_people_become_words() -> None:
-    seen: list[list[str]] = []
-    (attend,) = interactive_task(seen.append, "x")["actions"]
-    task = Task("rollback:java", [])
-    task.options = {"to": "3", "json": True, "list": False, "none": ""}
-    assert attend(task, None) is None
-    assert seen == [["--to", "3", "--json"]]
+    assert check.cause({}) == RollbackEnds()
 
 
 @pytest.mark.parametrize(
@@ -343,16 +381,7 @@ def test_options_of_a_task_for_people_become_words() -> None:
         (["doit", "-f", "enter", "enter", "java", "a=b"], ["java"], ["java"]),  # no guessing
     ],
 )
-def test_as_typed(argv: list[str], words: list[str], typed: list[str]) -> None:
+def test_words_like_a_variable_reach_a_command(
+    argv: list[str], words: list[str], typed: list[str]
+) -> None:
     assert as_typed("enter", words, argv) == typed
-
-
-@pytest.mark.parametrize(("code", "ends"), [(None, None), (0, None), (7, 7), (130, 130)])
-def test_interactive_ends_as_the_command_did(code: int | None, ends: int | None) -> None:
-    (attend,) = interactive_task(lambda _words: code, "x")["actions"]
-    if ends is None:
-        assert attend(Task("enter", []), []) is None
-    else:
-        with pytest.raises(SystemExit) as left:
-            attend(Task("enter", []), [])
-        assert left.value.code == ends
