@@ -1,4 +1,4 @@
-"""What a run prints."""
+"""The output of a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 from doit.exceptions import BaseFail, TaskError, TaskFailed, UnmetDependency
 from doit.task import Task
 
-from tasks.engine import runs
+from tasks import journal
 from tasks.engine.reporter import Reporter
-from tasks.engine.step import ATTENDED, Watch
+from tasks.engine.step import Running, Step
 from tasks.layout import Layout
+from tasks.records import Kind, LockRecord
 
 
 def work() -> None:
@@ -39,7 +40,7 @@ class Run:
         self.out = io.StringIO()
         self.reporter = Reporter(self.out, {"show_out": False, "failure_verbosity": 0})
 
-    def made(self, name: str, seconds: float = 0, *, fail: BaseFail | None = None) -> None:
+    def add(self, name: str, seconds: float = 0, *, fail: BaseFail | None = None) -> None:
         each = task(name)
         self.reporter.execute_task(each)
         self.now += seconds
@@ -62,8 +63,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     ("seconds", "said"),
     [(0, "0.0 s"), (1.26, "1.3 s"), (59.9, "59.9 s"), (60, "1 min 0 s"), (3725, "62 min 5 s")],
 )
-def test_what_was_done(run: Run, seconds: float, said: str) -> None:
-    run.made("chroot:java", seconds)
+def test_summary_counts_tasks_and_time(run: Run, seconds: float, said: str) -> None:
+    run.add("chroot:java", seconds)
     run.reporter.skip_uptodate(task("tree"))
     assert run.end() == [
         "chroot:java: make chroot:java",
@@ -72,14 +73,14 @@ def test_what_was_done(run: Run, seconds: float, said: str) -> None:
     ]
 
 
-def test_nothing_to_do(run: Run) -> None:
+def test_summary_of_a_run_with_nothing_to_do(run: Run) -> None:
     for each in ("tree", "seed:x"):
         run.reporter.skip_uptodate(task(each))
     run.reporter.skip_uptodate(task("seed", actions=False))  # a group is no work
     assert run.end() == ["nothing to do: all 2 tasks are up to date"]
 
 
-def test_no_task_at_all(run: Run) -> None:
+def test_run_without_tasks_prints_nothing(run: Run) -> None:
     assert run.end() == []
 
 
@@ -91,9 +92,9 @@ def test_no_task_at_all(run: Run) -> None:
     ],
     ids=["known", "bug"],
 )
-def test_failures(run: Run, fail: BaseFail, said: list[str]) -> None:
-    run.made("tree", 2)
-    run.made("x", 3, fail=fail)
+def test_failure_is_printed_and_counted(run: Run, fail: BaseFail, said: list[str]) -> None:
+    run.add("tree", 2)
+    run.add("x", 3, fail=fail)
     lines = run.end()
     assert lines[2] == "x: make x"
     assert [line for line in lines if line in said] == said
@@ -102,9 +103,9 @@ def test_failures(run: Run, fail: BaseFail, said: list[str]) -> None:
     )
 
 
-def test_interrupted(run: Run) -> None:
+def test_interrupted_run_is_neither_done_nor_failed(run: Run) -> None:
     """A run that is ended from outside has neither succeeded nor failed."""
-    run.made("tree", 2)
+    run.add("tree", 2)
     run.reporter.execute_task(task("binpkgs:java"))
     run.now += 60
     assert run.end()[-1] == (
@@ -113,41 +114,27 @@ def test_interrupted(run: Run) -> None:
     )
 
 
-def test_a_person_s_task_is_left_alone(run: Run) -> None:
-    each = task("enter", meta=ATTENDED)
-    run.reporter.execute_task(each)
-    run.reporter.add_success(each)
-    assert run.end() == []
-
-
-def test_a_person_s_task_that_fails(run: Run) -> None:
-    each = task("enter", meta=ATTENDED)
-    run.reporter.execute_task(each)
-    run.reporter.add_failure(each, TaskFailed("there is no chroot 'x'"))
-    assert run.end() == ["enter: FAILED: there is no chroot 'x'"]
-
-
-def test_a_group_is_no_work(run: Run) -> None:
+def test_group_is_not_counted(run: Run) -> None:
     group = task("seed", actions=False)
     run.reporter.execute_task(group)
     run.reporter.add_success(group)
     assert run.end() == []
 
 
-def test_what_doit_itself_has_to_say(run: Run) -> None:
+def test_errors_of_doit_itself_are_printed(run: Run) -> None:
     run.reporter.runtime_error("something about tasks")
     assert run.end() == ["something about tasks"]
 
 
-def test_plain_lines_only(run: Run) -> None:
-    run.made("tree", 1)
-    run.made("x", fail=TaskFailed("ü"))
+def test_output_is_plain_lines(run: Run) -> None:
+    run.add("tree", 1)
+    run.add("x", fail=TaskFailed("ü"))
     text = "\n".join(run.end())
     assert all(c.isprintable() or c == "\n" for c in text)
 
 
-def test_what_was_left_out_did_not_fail(run: Run) -> None:
-    run.made("tree", 2, fail=TaskFailed("bad"))
+def test_task_left_out_is_not_a_failure(run: Run) -> None:
+    run.add("tree", 2, fail=TaskFailed("bad"))
     run.reporter.add_failure(task("x"), UnmetDependency("tree"))
     lines = run.end()
     assert lines[2] == "x: left out, since tree failed"
@@ -156,28 +143,30 @@ def test_what_was_left_out_did_not_fail(run: Run) -> None:
 
 
 def watched(layout: Layout, name: str) -> Task:
-    def far(_log: Path) -> str:
+    def progress(_log: Path) -> str:
         return "3 of 10 dev-libs/a-1\x1b[0m"
 
-    return task(name, meta={"watch": Watch(layout, name, far)})
+    kind, _, chroot = name.partition(":")
+    step = Step(Kind(kind, LockRecord)(chroot), "", lambda _: LockRecord(), progress=progress)
+    return task(name, meta={"step": Running(layout, step)})
 
 
-def test_a_sign_of_life_where_there_is_no_terminal(run: Run, layout: Layout) -> None:
+def test_long_task_prints_a_line_every_five_minutes(run: Run, layout: Layout) -> None:
     run.reporter.execute_task(watched(layout, "binpkgs:x"))
     run.reporter.look(run.now + 299)
     run.reporter.look(run.now + 301)
     lines = run.out.getvalue().splitlines()
-    assert lines[1:] == ["  still at it: binpkgs:x 5 min 1 s, 3 of 10 dev-libs/a-1[0m"]
+    assert lines[1:] == ["  still at it: binpkgs:x 5 min 1 s, 3 of 10 dev-libs/a-1?[0m"]
     run.reporter.over.set()
 
 
-def test_a_live_line_on_a_terminal(
+def test_terminal_has_a_live_line(
     run: Run, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run.out, "isatty", lambda: True)
     before = replace(layout, run="20260311T101112Z-4999999")
-    runs.began(before, "binpkgs:x")
-    runs.ended(before, "binpkgs:x", "done", 600)
+    journal.start(before, "binpkgs:x")
+    journal.end(before, "binpkgs:x", "done", 600)
     run.reporter.execute_task(watched(layout, "binpkgs:x"))
     run.reporter.over.set()
     run.reporter.look(run.now + 65)
