@@ -224,7 +224,9 @@ def _built(chroot: Chroot) -> Iterator[Step[Any]]:
     """From a chroot to a signed candidate that has passed the gate."""
     name, config = chroot.name, chroot.site.config
     base = (BINPKGS(chroot.base.name),) if chroot.base else ()
-    seeds = seed_keys(chroot) if chroot.config.groups else ()  # restricted files are fetched there
+    seeds = seed_keys(
+        chroot
+    )  # to fetch in; read without groups, too, so that `groups` rebuilds nothing
     yield Step(
         BINPKGS(name),
         f"build the package set of {name} with emerge",

@@ -16,7 +16,8 @@ from doit.task import Task
 
 from tasks import graph
 from tasks.config.tables import Config
-from tasks.engine.on_demand import Asked
+from tasks.engine.on_demand import OnDemandTask
+from tasks.engine.spelling import commands
 from tasks.layout import Layout
 from tasks.site import Site
 from tests.kit.configs import BASE, ONE_CHROOT
@@ -32,21 +33,7 @@ PER_CHROOT = (
     "publish",
     "client",
 )
-ASKED = (
-    "log",
-    "enter",
-    "show",
-    "serve",
-    "user",
-    "distfile",
-    "fsck",
-    "gc",
-    "rollback",
-    "promote",
-    "generations",
-    "diff",
-)
-SHARED = {"snapshot", "lock", "tree", *ASKED, *graph.GROUPS}
+SHARED = {"snapshot", "lock", "tree", *graph.GROUPS}
 
 OVERLAYS = {name: {"url": f"https://git.example/{name}.git"} for name in ("java", "science")}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -118,15 +105,15 @@ def before(tasks: dict[str, Task], name: str) -> set[str]:
     return found
 
 
-def test_every_task_is_there(site: Site) -> None:
+def test_graph_has_every_task(site: Site) -> None:
     config = site.config
     wanted = SHARED | {f"overlay:{n}" for n in config.overlays}
     wanted |= {f"seed:{n}" for n in config.seeds}
-    wanted |= {f"{kind}:{n}" for kind in (*PER_CHROOT, "rollback") for n in config.chroots}
+    wanted |= {f"{kind}:{n}" for kind in PER_CHROOT for n in config.chroots}
     assert set(tasks_of(site)) == wanted
 
 
-def test_every_task_has_one_worded_line(site: Site) -> None:
+def test_doc_of_a_task_is_one_line(site: Site) -> None:
     for name, task in tasks_of(site).items():
         assert task.doc, name
         assert "\n" not in task.doc
@@ -135,18 +122,18 @@ def test_every_task_has_one_worded_line(site: Site) -> None:
         assert task.doc[0].islower(), task.doc
 
 
-def test_what_is_there_beside_the_group_is_told_apart(site: Site) -> None:
+def test_docs_of_tasks_differ(site: Site) -> None:
     docs = [task.doc for task in tasks_of(site).values() if not task.has_subtask]
     assert len(docs) == len(set(docs))
 
 
-def test_no_circle(site: Site) -> None:
+def test_graph_has_no_circle(site: Site) -> None:
     tasks = tasks_of(site)
     for name in tasks:
         assert name not in before(tasks, name)
 
 
-def test_targets_are_unique_and_every_dependency_has_a_maker(site: Site) -> None:
+def test_every_dependency_is_the_target_of_one_task(site: Site) -> None:
     tasks = tasks_of(site)
     targets = [target for task in tasks.values() for target in task.targets]
     assert len(targets) == len(set(targets))
@@ -156,14 +143,14 @@ def test_targets_are_unique_and_every_dependency_has_a_maker(site: Site) -> None
         assert all(Path(path).is_absolute() for path in [*task.targets, *task.file_dep])
 
 
-def test_every_artifact_leaves_a_record(site: Site) -> None:
+def test_target_of_a_task_is_its_record(site: Site) -> None:
     for name, task in tasks_of(site).items():
-        if task.has_subtask or name.partition(":")[0] in (*ASKED, "lock"):
+        if task.has_subtask or name.partition(":")[0] == "lock":
             continue
         assert task.targets == [str(site.layout.record(name))]
 
 
-def test_defaults_exist_and_reach_every_chroot(site: Site) -> None:
+def test_defaults_reach_every_chroot(site: Site) -> None:
     tasks = tasks_of(site)
     names = graph.defaults(site)
     assert set(names) <= set(tasks)
@@ -173,7 +160,7 @@ def test_defaults_exist_and_reach_every_chroot(site: Site) -> None:
     assert "snapshot" not in reached  # nobody gets another tree without asking for it
 
 
-def test_the_flow(site: Site) -> None:
+def test_tasks_follow_the_flow(site: Site) -> None:
     tasks, config = tasks_of(site), site.config
     for name, chroot in config.chroots.items():
         below = f"chroot:{chroot.base}" if chroot.base else f"seed:{chroot.seed}"
@@ -189,7 +176,7 @@ def test_the_flow(site: Site) -> None:
         assert f"publish:{name}" in before(tasks, f"client:{name}")
 
 
-def test_a_stack_does_not_wait_for_another(site: Site) -> None:
+def test_stack_does_not_wait_for_another(site: Site) -> None:
     tasks, config = tasks_of(site), site.config
     for name in config.chroots:
         others = set(config.chroots) - set(config.lineage(name))
@@ -197,31 +184,17 @@ def test_a_stack_does_not_wait_for_another(site: Site) -> None:
         assert not {f"{kind}:{other}" for kind in PER_CHROOT for other in others} & reached
 
 
-def test_only_what_looks_outside_must_be_asked(site: Site) -> None:
-    asked = {name for name, task in tasks_of(site).items() if isinstance(task, Asked)}
+def test_only_snapshot_and_lock_run_on_demand(site: Site) -> None:
+    asked = {name for name, task in tasks_of(site).items() if isinstance(task, OnDemandTask)}
     assert asked == {"snapshot", "lock"}
 
 
 def test_no_task_has_the_name_of_a_command(site: Site) -> None:
-    commands = {
-        "list",
-        "info",
-        "run",
-        "clean",
-        "forget",
-        "ignore",
-        "help",
-        "dumpdb",
-        "strace",
-        "tabcompletion",
-        "reset-dep",
-        "why",
-        "status",
-    }
-    assert not commands & set(tasks_of(site))
+    theirs = {"ignore", "help", "strace", "tabcompletion", "reset-dep"}
+    assert not (theirs | set(commands())) & set(tasks_of(site))
 
 
-def test_the_graph_reads_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_is_made_without_reading_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """And starts nothing; that holds for every unit test (conftest)."""
 
     def refuse(*arguments: Any, **_: Any) -> None:
@@ -238,7 +211,7 @@ def test_the_graph_reads_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     assert made
 
 
-def test_the_same_config_gives_the_same_graph(site: Site) -> None:
+def test_same_config_gives_the_same_graph(site: Site) -> None:
     def shape(tasks: dict[str, Task]) -> list[Any]:
         return [(t.name, sorted(t.file_dep), t.targets, t.task_dep) for t in tasks.values()]
 
@@ -266,7 +239,7 @@ INPUTS = [
 @pytest.mark.parametrize(
     ("place", "value", "wanted"), INPUTS, ids=[".".join(case[0]) for case in INPUTS]
 )
-def test_a_change_of_the_config_touches_only_what_it_is_about(
+def test_setting_is_read_only_by_its_tasks(
     place: tuple[str, ...], value: Any, wanted: set[str]
 ) -> None:
     def changed(raw: Any, keys: tuple[str, ...]) -> Any:
@@ -286,7 +259,7 @@ def test_a_change_of_the_config_touches_only_what_it_is_about(
     assert {name for name in old if old[name] != new[name]} == wanted
 
 
-def test_no_password_is_in_what_a_task_says() -> None:
+def test_doc_of_a_task_has_no_password() -> None:
     """Fault 58: `doit list` and a run's output show it to everybody."""
     url = "https://me:sesame@git.example/x.git"
     site = site_of(

@@ -122,10 +122,10 @@ def test_report_has_updates_beyond_the_present_pins(layout: Layout) -> None:
     assert report(layout).updates == (update,)
     updates.keep(layout, "overlay:java", "0" * 40, update)  # beyond an older pin
     assert report(layout).updates == ()
-    layout.news("overlay:java").write_text("[")
+    layout.update("overlay:java").write_text("[")
     assert report(layout).updates == ()
     updates.keep(layout, "overlay:java", "b" * 40, None)
-    assert not layout.news("overlay:java").exists()
+    assert not layout.update("overlay:java").exists()
     updates.keep(layout, "seed:openrc", SEED_PATH, update)
     assert report(layout).updates == (update,)
 
@@ -172,7 +172,7 @@ def test_chroot_that_is_being_built_has_a_holder(run: Layout) -> None:
     last = report(run).last_run
     assert last is not None
     assert last.outcome == "interrupted"  # no process holds it
-    with locked(run.busy("binpkgs:base"), "it"):
+    with locked(run.task_lock("binpkgs:base"), "it"):
         found = report(run)
         chroot = found.chroots["base"]
         assert (chroot.state, chroot.task) == ("building", "binpkgs:base")
@@ -185,7 +185,7 @@ def test_chroot_that_is_being_built_has_a_holder(run: Layout) -> None:
 
 
 def test_chroot_modified_by_hand(layout: Layout) -> None:
-    layout.touched("base").mkdir(parents=True)
+    layout.manual_changes("base").mkdir(parents=True)
     assert report(layout).chroots["base"].modified
     assert "chroot    base  fresh, modified by hand" in screen(layout)
 

@@ -1,8 +1,8 @@
-"""What a change of config.toml makes stale: a row for every key, and the very tasks.
+"""Tasks that a change of config.toml makes stale: a row for every key.
 
 The keys are read off the models, so a key without a row fails. The site has recorded state in the
-real database; what is stale is doit's own word. Only what the change itself makes stale counts:
-who comes after runs if the record before him comes out otherwise.
+real database; doit itself says what is stale. Only what the change itself makes stale counts:
+later tasks run if a record before them comes out different.
 """
 
 from __future__ import annotations
@@ -27,6 +27,26 @@ from tasks import lock as lock_file
 from tasks.config import load as config_file
 from tasks.engine.backend import DurableBackend
 from tasks.layout import Layout
+from tasks.publish import generation
+from tasks.publish.generation import Issue, Source
+from tasks.records import (
+    AccessTestRecord,
+    BinpkgsRecord,
+    CandidateRecord,
+    CheckRecord,
+    ChrootRecord,
+    ClientRecord,
+    EtcRecord,
+    GateRecord,
+    Kind,
+    MirrorRecord,
+    MountRecord,
+    OverlayRecord,
+    PublishRecord,
+    SeedRecord,
+    SnapshotRecord,
+    TreeRecord,
+)
 from tasks.site import Site
 from tests.kit.config_keys import keys
 from tests.kit.configs import FOUR_CHROOTS
@@ -52,16 +72,22 @@ LOCK = lock_file.Lock.model_validate(
         | {"own": {"path": "own.tar.xz", "sha512": "e" * 128}},
     }
 )
-MADE: dict[str, dict[str, Any]] = {
-    "tree": {"commit": "c" * 40},
-    "overlay": {"commit": "d" * 40},
-    "seed": {"sha512": "e" * 128},
-    "chroot": {"layers": ["layers"]},
-    "etc": {"path": "etc"},
-    "binpkgs": {"set": "s"},
-    "candidate": {"generation": 1},
-    "gate": {"generation": 1},
-    "publish": {"generation": 1},
+RECORDS: dict[Kind[Any], Any] = {
+    records.SNAPSHOT: SnapshotRecord("20260310", "c" * 40, 0, "e" * 128, FINGERPRINT),
+    records.TREE: TreeRecord("20260310", "c" * 40, 0),
+    records.OVERLAY: OverlayRecord("d" * 40),
+    records.SEED: SeedRecord("x/stage3.tar.xz", "e" * 128),
+    records.CHROOT: ChrootRecord(("layers",)),
+    records.ETC: EtcRecord("etc", ()),
+    records.MOUNT: MountRecord((), ()),
+    records.CHECK: CheckRecord("x"),
+    records.BINPKGS: BinpkgsRecord("s", ()),
+    records.CANDIDATE: CandidateRecord(1, "s", {}),
+    records.GATE: GateRecord(1, 0),
+    records.PUBLISH: PublishRecord(1, "s", {}),
+    records.CLIENT: ClientRecord(1, ()),
+    records.MEMBERS: AccessTestRecord(1, "role:java", (), ()),
+    records.MIRROR: MirrorRecord({}, ""),
 }
 
 
@@ -81,7 +107,8 @@ def portage(value: Any) -> list[tuple[Any, ...]]:
 
 
 NONE: set[str] = set()
-ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "client", "members")
+FROM_SEED = ("binpkgs", "candidate", "gate", "publish", "client", "members")
+ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "publish", "client", "members")
 # KEY: rows of (the entry of the table, where the table has names; the new value; what is stale).
 # In the tables named by people, KEY has a * for the name. A new key gets its row here, and its
 # line in docs/config.md, "What a change makes stale".
@@ -122,10 +149,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
             "base",
             "t",
             {"chroot:base"}
-            | each("candidate", "base", "java", "tomcat")
-            | each("gate", "base", "java", "tomcat")
-            | each("client", "base", "java", "tomcat")
-            | each("members", "base", "java", "tomcat"),
+            | {f"{kind}:{name}" for kind in FROM_SEED for name in ("base", "java", "tomcat")},
         ),
     ],
     "chroots.*.base": [
@@ -225,16 +249,20 @@ def made(layout: Layout) -> Layout:
     for name in FOUR_CHROOTS["chroots"]:
         (layout.binpkgs(name) / "s").mkdir(parents=True)
         (layout.binhost(name) / "gen" / "1").mkdir(parents=True)
-        facts = layout.binhost(name) / "gen" / "1" / "generation.json"
-        facts.write_text(f'{{"created": {int(time.time())}}}')
+        now = int(time.time())
+        issue = Issue(now, now, {}, 0)
+        generation.write(layout.binhost(name) / "gen" / "1", Source("s", FINGERPRINT, {}), issue)
         (layout.binhost(name) / "current").symlink_to("gen/1")
     for name in tasks:
-        records.write(layout, name, MADE.get(name.partition(":")[0], {}))
+        kind, _, chroot = name.partition(":")
+        for each, record in RECORDS.items():
+            if each.name == kind:
+                records.save(layout, each(chroot), record)
     memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
-    for name, task in tasks.items():
+    for task in tasks.values():
         memory.get_status(task, tasks)
-        record = layout.record(name).read_bytes()
-        task.values = {"record": hashlib.sha256(record).hexdigest()}
+        written = Path(task.targets[0]).read_bytes()
+        task.values = {"record": hashlib.sha256(written).hexdigest()}
         task.save_extra_values()
         memory.save_success(task)
     memory.close()
@@ -265,7 +293,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
     return raw
 
 
-def test_every_key_has_its_row() -> None:
+def test_every_key_has_a_row() -> None:
     without = set(keys()) - set(ROWS)
     assert not without, (
         f"new in config.toml: {', '.join(sorted(without))}. Say in ROWS of {Path(__file__).name} "
@@ -276,12 +304,12 @@ def test_every_key_has_its_row() -> None:
     assert not gone, f"no longer in config.toml: {', '.join(sorted(gone))}; take out its rows"
 
 
-def test_nothing_is_stale_before(site: Layout) -> None:
+def test_finished_site_is_not_stale(site: Layout) -> None:
     assert stale(site, FOUR_CHROOTS) == set()
 
 
 @pytest.mark.parametrize(("place", "value", "wanted"), list(rows()))
-def test_a_change_makes_stale_what_it_must(
+def test_changed_key_makes_its_tasks_stale(
     site: Layout, place: str, value: Any, wanted: set[str]
 ) -> None:
     assert stale(site, changed(place, value)) == wanted
@@ -296,34 +324,32 @@ def test_a_change_makes_stale_what_it_must(
         (
             "chroots.new",
             {"base": "java"},
-            each("chroot", "new")
-            | each("etc", "new")
-            | {f"{kind}:new" for kind in (*ENTER, "publish")},
+            each("chroot", "new") | each("etc", "new") | {f"{kind}:new" for kind in ENTER},
         ),
     ],
 )
-def test_what_is_new_makes_itself_stale(
+def test_new_entry_makes_only_its_tasks_stale(
     site: Layout, place: str, value: Any, wanted: set[str]
 ) -> None:
     assert stale(site, changed(place, value)) == wanted
 
 
 @pytest.mark.parametrize("place", ["chroots.tomcat", "chroots.other", "overlays.more", "keys.l"])
-def test_what_is_gone_makes_nothing_stale(site: Layout, place: str) -> None:
+def test_deleted_entry_makes_nothing_stale(site: Layout, place: str) -> None:
     raw = copy.deepcopy(FOUR_CHROOTS)
     table, name = place.split(".")
     del raw[table][name]
     assert stale(site, raw) == set()
 
 
-def test_a_comment_makes_nothing_stale(site: Layout) -> None:
+def test_comment_and_order_make_nothing_stale(site: Layout) -> None:
     load(site, FOUR_CHROOTS)
     site.config.write_text("# new\n" + site.config.read_text())
     tasks = {name: dict(entry) for name, entry in reversed(FOUR_CHROOTS["chroots"].items())}
     assert stale(site, {**FOUR_CHROOTS, "chroots": tasks}) == set()
 
 
-def test_a_release_manifest_is_renewed_at_half_of_its_time(
+def test_release_manifest_is_stale_at_half_of_its_validity(
     site: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, half = int(time.time()), 15 * 86400
