@@ -90,15 +90,10 @@ def _freeze_newer(site: Site) -> Note:
     if refusal:
         raise NotTrusted("nothing-newer-accepted", cause=refusal.message, advice=refusal.hint)
     if newest is None:
-        raise _no_snapshot(site.config.tree.lookback_days, pinned)
+        code = "no-snapshot-since-lock" if pinned else "no-snapshot"
+        raise BinmillError(code, lookback=site.config.tree.lookback_days, pinned=pinned)
     _check_age(site, newest)
     return _nothing_newer(site, newest, looked=bool(days))
-
-
-def _no_snapshot(lookback: int, pinned: str) -> BinmillError:
-    if pinned:
-        return BinmillError("no-snapshot-since-lock", lookback=lookback, pinned=pinned)
-    return BinmillError("no-snapshot", lookback=lookback)
 
 
 def _freeze_requested(site: Site, day: date) -> Note:

@@ -21,19 +21,19 @@ def resolve(site: Site, inputs: Inputs) -> LockRecord:
 
     day = inputs.request.options.get("tree", "")
     previous = lock_file.read_or_none(site.layout)
-    kept = None if inputs.request.named and not day else previous
-    gaps = kept.gaps(site.config) if kept else []
+    base = None if inputs.request.named and not day else previous
+    gaps = base.gaps(site.config) if base else []
     lock = Lock(
-        tree=kept.tree if kept and not day else _tree_pin(site, day),
+        tree=base.tree if base and not day else _tree_pin(site, day),
         overlays={
-            name: kept.overlays[name]
-            if kept and Gap("overlay", name) not in gaps
+            name: base.overlays[name]
+            if base and Gap("overlay", name) not in gaps
             else overlays.branch_head(site.layout.overlay(name), overlay)
             for name, overlay in site.config.overlays.items()
         },
         seeds={
-            name: kept.seeds[name]
-            if kept and Gap("seed", name) not in gaps
+            name: base.seeds[name]
+            if base and Gap("seed", name) not in gaps
             else _seed_pin(site, name, previous)
             for name in site.config.seeds
         },

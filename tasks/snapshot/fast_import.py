@@ -30,6 +30,7 @@ _BRANCH = b"refs/heads/incoming"
 # A little compression and no deltas: the first day takes four fifths of the time and a third more
 # space; after thirty days it is within a tenth of a full repack's size (bench/snapshots.py).
 _SETTINGS = ("-c", "core.compression=1", "-c", "fastimport.unpackLimit=0")
+_COMMAND = ("fast-import", "--quiet", "--done", "--depth=0", "--date-format=raw")
 # otherwise git maps whole packs, a gigabyte at a time
 _SMALL = ("-c", "core.packedGitWindowSize=1m", "-c", "core.packedGitLimit=32m")
 # zlib takes 268 kB for each object. glibc's malloc(3) would request them from the kernel and return
@@ -98,21 +99,8 @@ class Importer:
             self._listing = self._reader.submit(
                 lambda: set(self._lines("ls-tree", "-r", "--full-tree", str(self._before)))
             )
-        self._process = self._repo.git.execute(
-            [
-                "git",
-                *_SETTINGS,
-                *_SMALL,
-                "fast-import",
-                "--quiet",
-                "--done",
-                "--depth=0",
-                "--date-format=raw",
-            ],
-            as_process=True,
-            istream=-1,
-            env=_MEMORY,
-        )
+        argv = ["git", *_SETTINGS, *_SMALL, *_COMMAND]
+        self._process = self._repo.git.execute(argv, as_process=True, istream=-1, env=_MEMORY)
         stdin = self._process.stdin
         widen(stdin, _PIPE_BYTES)
         self._pipe = io.BufferedWriter(io.FileIO(os.dup(stdin.fileno()), "wb"), _PIPE_BYTES)

@@ -13,30 +13,32 @@ from tasks.system.git import bare, explained
 if TYPE_CHECKING:
     from git import Repo
 
+# of killed git processes: its locks are files, and outlive it; no reference's name can end so
+_LEFTOVERS = (
+    "objects/pack/tmp_*",
+    "objects/pack/.tmp-*",
+    "fast_import_*",
+    "*.lock",
+    "refs/**/*.lock",
+)
+
 
 @contextlib.contextmanager
 def exclusive(repository: Path) -> Iterator[Repo]:
     """Lock a repository and delete what killed imports left in it; raises Busy."""
-
-    def sweep() -> None:
-        # git's own locks are files, and outlive it; no reference's name can end like this
-        for pattern in (
-            "objects/pack/tmp_*",
-            "objects/pack/.tmp-*",
-            "fast_import_*",
-            "*.lock",
-            "refs/**/*.lock",
-        ):
-            for leftover in repository.glob(pattern):
-                leftover.unlink(missing_ok=True)
-
     repo = bare(repository)
     with locked(repository / "binmill.busy", f"the repository {repository.name}"):
-        sweep()
+        _delete_leftovers(repository)
         try:
             yield repo
         finally:
-            sweep()
+            _delete_leftovers(repository)
+
+
+def _delete_leftovers(repository: Path) -> None:
+    for pattern in _LEFTOVERS:
+        for leftover in repository.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def repack(repository: Path) -> None:
