@@ -9,6 +9,7 @@ import contextlib
 import json
 from dataclasses import asdict
 
+from tasks import messages
 from tasks.layout import Layout
 from tasks.system.files import write_atomic
 from tasks.system.notes import Note
@@ -28,5 +29,7 @@ def read(layout: Layout, task: str, pinned: str) -> Note | None:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         kept = json.loads(layout.update(task).read_text(encoding="utf-8"))
         if kept["pinned"] == pinned:
-            return Note(str(kept["code"]), dict(kept["fields"]))
+            update = Note(str(kept["code"]), dict(kept["fields"]))
+            messages.sentence(update.code, update.fields)  # of another version, it may have none
+            return update
     return None
