@@ -43,6 +43,10 @@ class Name:
     build_id: int
 
     @property
+    def cp(self) -> str:
+        return f"{self.category}/{self.package}"
+
+    @property
     def cpv(self) -> str:
         return f"{self.category}/{self.package}-{self.version}"
 
@@ -62,6 +66,12 @@ def parse(category: str, pf: str, build_id: str) -> Name:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", build_id):
         raise NotTrusted("build-id-malformed", package=f"{category}/{pf}", build_id=build_id)
     return Name(category, match["pn"], match["pvr"], int(build_id))
+
+
+def parse_cpv(cpv: str, build_id: str = "1") -> Name:
+    """A name from CATEGORY/PF; raises NotTrusted for anything else."""
+    category, _, pf = cpv.partition("/")
+    return parse(category, pf, build_id)
 
 
 def metadata(path: Path, role: Role | None = None) -> dict[str, str]:

@@ -116,7 +116,7 @@ awk -v wanted="$fingerprint" -v now="$now" '
 until=$(value valid_until)
 digits valid_until "$until"
 [ "$now" -lt "$until" ] ||
-  refuse "it expired $(((now - until) / 3600)) h ago: nothing newer was published, or is shown here"
+  refuse "it expired $(((now - until) / 3600)) h ago: nothing newer is published, or it is withheld"
 
 stamp=$(value timestamp)
 digits timestamp "$stamp"
@@ -134,8 +134,8 @@ fi
 for file in Packages Packages.gz; do
   wanted=$(value "files/$file/sha512")
   [ ${#wanted} -eq 128 ] || refuse "the manifest has no digest of $file"
-  found=$(sha512sum <"$work/$file")
-  [ "${found%% *}" = "$wanted" ] || refuse "$file does not match the signed digest"
+  actual=$(sha512sum <"$work/$file")
+  [ "${actual%% *}" = "$wanted" ] || refuse "$file does not match the signed digest"
 done
 
 mkdir -p "$(dirname "$seen")"

@@ -209,9 +209,8 @@ def _sonames(stanza: Stanza) -> set[str]:
 
 def _split(stanza: Stanza) -> tuple[str, str]:
     """CATEGORY/PN and version of a stanza's CPV."""
-    category, _, pf = stanza["CPV"].partition("/")
-    name = gpkg.parse(category, pf, stanza.get("BUILD_ID") or "1")
-    return f"{name.category}/{name.package}", name.version
+    name = gpkg.parse_cpv(stanza["CPV"], stanza.get("BUILD_ID") or "1")
+    return name.cp, name.version
 
 
 def _dependency_name(word: str) -> str:

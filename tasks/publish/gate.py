@@ -21,6 +21,7 @@ from tasks.domain import Package
 from tasks.errors import BinmillError, CommandFailed
 from tasks.portage import gpkg, inside, vdb
 from tasks.portage.emerge import first_failure, output_since
+from tasks.publish import client
 from tasks.system import sandbox
 from tasks.system.sandbox import Sandbox
 
@@ -139,7 +140,7 @@ def missing_sonames(stanzas: Iterable[Stanza], seed: Iterable[Library]) -> list[
         MissingSoname(stanza["CPV"], library.soname, library.category)
         for stanza in stanzas
         for library in libraries(stanza.get("REQUIRES", ""))
-        if not {library, Library("", library.soname)} & provided
+        if library not in provided and Library("", library.soname) not in provided
     ]
 
 
@@ -149,11 +150,11 @@ def seed_libraries(seed: Path, stanzas: Iterable[Stanza]) -> set[Library]:
     They come from its package database, without the packages that the set replaces (same name and
     slot). For a stage without a database, they are the names of files like shared libraries.
     """
-    replaced = {(_package(s["CPV"]), _slot(s.get("SLOT", ""))) for s in stanzas}
+    replaced = {(gpkg.parse_cpv(s["CPV"]).cp, _slot(s.get("SLOT", ""))) for s in stanzas}
     entries = [e for e in seed.glob(f"{vdb.DATABASE}/*/*") if (e / "PF").is_file()]
     provided: set[Library] = set()
     for entry in entries:
-        name = _package(f"{entry.parent.name}/{entry.name}")
+        name = gpkg.parse_cpv(f"{entry.parent.name}/{entry.name}").cp
         if (entry / "PROVIDES").is_file() and (name, _slot(_line(entry / "SLOT"))) not in replaced:
             provided.update(libraries(_line(entry / "PROVIDES")))
     if not entries:
@@ -216,20 +217,8 @@ def command(packages: Sequence[str], cpvs: Iterable[str]) -> list[str]:
 
     With --emptytree: a package of the seed would hide that one of the set is missing.
     """
-    return [
-        "emerge",
-        "--verbose",
-        "--color=n",
-        "--nospinner",
-        "--getbinpkg",
-        "--usepkgonly",
-        "--emptytree",
-        "--with-bdeps=n",
-        f"--jobs={os.cpu_count()}",
-        "@world",
-        *sorted(packages),
-        *(f"={cpv}" for cpv in sorted(cpvs)),
-    ]
+    words = client.command([*packages, *(f"={cpv}" for cpv in cpvs)])
+    return [words[0], "--emptytree", *words[1:]]
 
 
 def install(
@@ -281,12 +270,6 @@ def refusal(name: str, number: int, violations: Sequence[Violation], log: Path) 
         shown=shown,
         log=log,
     )
-
-
-def _package(cpv: str) -> str:
-    category, _, pf = cpv.partition("/")
-    name = gpkg.parse(category, pf, "1")
-    return f"{name.category}/{name.package}"
 
 
 def _slot(slot: str) -> str:

@@ -87,8 +87,8 @@ def reusable(binhost: Path, packages: Sequence[Package], signer: str) -> dict[st
 
     Their sums are read from its ledger. Raises BinmillError for a file whose size has changed.
     """
-    known, reused = read_paths(binhost), dict[str, SignedPackage]()
-    missing = {p.path: p.sha512 for p in packages if known.get(p.path) == p.sha512}
+    paths, reused = read_paths(binhost), dict[str, SignedPackage]()
+    missing = {p.path: p.sha512 for p in packages if paths.get(p.path) == p.sha512}
     for number in reversed(generation.numbers(binhost)):
         if not missing:
             break

@@ -20,7 +20,7 @@ _DAY = 86400
 
 
 def expendable(
-    kept: Sequence[Generation],
+    generations: Sequence[Generation],
     pinned: Collection[int],
     *,
     keep: int,
@@ -32,7 +32,7 @@ def expendable(
     Four kinds stay: those with a name, those that are `pinned`, the newest `keep`, and those that
     were the newest at any time in the last `keep_days`, since a client may have their index.
     """
-    ordered = sorted((each for each in kept if not each.candidate), key=lambda g: g.number)
+    ordered = sorted((each for each in generations if not each.candidate), key=lambda g: g.number)
     numbers = []
     for place, each in enumerate(ordered[:-keep]):
         replaced = ordered[place + 1].issue.timestamp
@@ -42,13 +42,13 @@ def expendable(
     return numbers
 
 
-def rollback_target(kept: Sequence[Generation], current: int | None, target: str) -> int:
+def rollback_target(generations: Sequence[Generation], current: int | None, target: str) -> int:
     """The number that a rollback goes back to: `target` if given, else the one before `current`.
 
     If `current` is a rollback itself, the one before is counted from the generation whose packages
     it has. Raises BinmillError if there is none.
     """
-    by_number = {each.number: each for each in kept if not each.candidate}
+    by_number = {each.number: each for each in generations if not each.candidate}
     listed = [str(number) for number in sorted(by_number)] or ["none"]
     if target:
         if not target.isdecimal() or int(target) not in by_number:

@@ -30,12 +30,12 @@ from tests.kit.refused import refused
 from tests.kit.site_commands import run_command
 
 
-def held(factory: PublishingSite) -> bool:
-    return publish.holds_rollback(factory.chroot, records.load(factory.layout, BINPKGS("base")).set)
+def held(site: PublishingSite) -> bool:
+    return publish.holds_rollback(site.chroot, records.load(site.layout, BINPKGS("base")).set)
 
 
 @pytest.fixture
-def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishingSite:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishingSite:
     def beside(_: Chroot, _inputs: Inputs, _space: Path, files: Sequence[Path]) -> None:
         sign(files)
 
@@ -43,196 +43,196 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishingSite:
     return PublishingSite(tmp_path)
 
 
-def test_rollback_is_held_until_the_set_changes(factory: PublishingSite, capsys: Any) -> None:
+def test_rollback_is_held_until_the_set_changes(site: PublishingSite, capsys: Any) -> None:
     for build in (1, 2):
-        factory.candidate(build)
-        assert factory.publish().generation == build
-    releases.roll_back(factory.chroot)
-    assert (factory.current, factory.build()) == (3, 1)
-    assert factory.publish() == PublishRecord(3, "set of 1", {"public": 1})
+        site.candidate(build)
+        assert site.publish().generation == build
+    releases.roll_back(site.chroot)
+    assert (site.current, site.build()) == (3, 1)
+    assert site.publish() == PublishRecord(3, "set of 1", {"public": 1})
     assert "is held; to end that: doit publish:base" in capsys.readouterr().out
-    assert held(factory)
-    factory.candidate(3)
-    assert not held(factory)
-    factory.publish()
-    assert factory.build() == 3
-    assert not held(factory)
+    assert held(site)
+    site.candidate(3)
+    assert not held(site)
+    site.publish()
+    assert site.build() == 3
+    assert not held(site)
 
 
-def test_rollback_ends_on_request(factory: PublishingSite) -> None:
+def test_rollback_ends_on_request(site: PublishingSite) -> None:
     for build in (1, 2):
-        factory.candidate(build)
-        factory.publish()
-    releases.roll_back(factory.chroot, "1")
-    assert factory.publish(named=True).generation == 4
-    assert factory.build() == 2
-    before = factory.current
-    assert factory.publish().generation == before  # it is the candidate's: nothing to do
-    assert factory.publish(named=True).generation == before
+        site.candidate(build)
+        site.publish()
+    releases.roll_back(site.chroot, "1")
+    assert site.publish(named=True).generation == 4
+    assert site.build() == 2
+    before = site.current
+    assert site.publish().generation == before  # it is the candidate's: nothing to do
+    assert site.publish(named=True).generation == before
 
 
-def test_candidate_older_than_a_rollback_is_replaced(factory: PublishingSite) -> None:
+def test_candidate_older_than_a_rollback_is_replaced(site: PublishingSite) -> None:
     """Clients would refuse its index: it is deleted, and its number is not used again."""
     for build in (1, 2):
-        factory.candidate(build)
-        factory.publish()
-    binhost = factory.layout.binhost("base")
-    assert factory.candidate(3) == 3
-    releases.roll_back(factory.chroot)
-    assert factory.current == 4
-    assert not publish.place(factory.chroot, CandidateRecord(3, "", {})).exists()  # so it is stale
-    assert factory.candidate(3) == 5
-    assert factory.publish(named=True).generation == 5
-    assert factory.build() == 3
+        site.candidate(build)
+        site.publish()
+    binhost = site.layout.binhost("base")
+    assert site.candidate(3) == 3
+    releases.roll_back(site.chroot)
+    assert site.current == 4
+    assert not publish.place(site.chroot, CandidateRecord(3, "", {})).exists()  # so it is stale
+    assert site.candidate(3) == 5
+    assert site.publish(named=True).generation == 5
+    assert site.build() == 3
     stamps = [each.issue.timestamp for each in generation.load_all(binhost)]
     assert stamps == sorted(set(stamps))
 
 
 def test_killed_rollback_never_reuses_the_number_of_a_candidate(
-    factory: PublishingSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: PublishingSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise publish would serve the packages of the rollback for that candidate."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a SIGKILL loses nothing that was written
-    assert factory.current is None
+    assert site.current is None
     before = PublishingSite(tmp_path / "before")
     for build in (1, 2):
         before.candidate(build)
         before.publish()
     record = CandidateRecord(before.candidate(3), "set of 3", {"public": 1})
     for moment in range(1, 1000):
-        site = PublishingSite(tmp_path / str(moment))
-        shutil.copytree(tmp_path / "before", site.layout.site, symlinks=True)
+        copied = PublishingSite(tmp_path / str(moment))
+        shutil.copytree(tmp_path / "before", copied.layout.site, symlinks=True)
 
-        def rollback(site: PublishingSite = site) -> None:
-            releases.roll_back(site.chroot)
+        def rollback(copied: PublishingSite = copied) -> None:
+            releases.roll_back(copied.chroot)
 
         died = killed_before(moment, rollback)
-        if site.current == 2:
+        if copied.current == 2:
             rollback()
-        assert site.build() == 1
-        named = publish.place(site.chroot, record)
+        assert copied.build() == 1
+        named = publish.place(copied.chroot, record)
         assert not named.exists() or generation.load_folder(named).source.set == "set of 3"
-        shutil.rmtree(site.layout.site)
+        shutil.rmtree(copied.layout.site)
         if not died:
             break
     assert moment > 30
 
 
-def test_run_killed_before_the_switch_is_completed_by_the_next(factory: PublishingSite) -> None:
-    factory.candidate(1)
-    factory.publish()
-    number = factory.candidate(2)
-    candidate.promote_candidate(factory.layout.binhost("base"), number)
-    assert factory.build() == 1
-    assert factory.publish().generation == number
-    assert factory.build() == 2
+def test_run_killed_before_the_switch_is_completed_by_the_next(site: PublishingSite) -> None:
+    site.candidate(1)
+    site.publish()
+    number = site.candidate(2)
+    candidate.promote_candidate(site.layout.binhost("base"), number)
+    assert site.build() == 1
+    assert site.publish().generation == number
+    assert site.build() == 2
 
 
 def test_manifest_is_renewed_for_every_channel(
-    factory: PublishingSite, monkeypatch: pytest.MonkeyPatch
+    site: PublishingSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import time
 
     for build in (1, 2):
-        factory.candidate(build)
-        factory.publish()
-    releases.promote(factory.chroot, "1", to="testing")
-    releases.roll_back(factory.chroot)
-    assert factory.publish().generation == 3
+        site.candidate(build)
+        site.publish()
+    releases.promote(site.chroot, "1", to="testing")
+    releases.roll_back(site.chroot)
+    assert site.publish().generation == 3
     later = time.time() + 20 * 86400
     monkeypatch.setattr("time.time", lambda: later)
-    assert not publish.all_valid(factory.chroot)
-    made = factory.publish()
-    assert publish.all_valid(factory.chroot)
-    binhost = factory.layout.binhost("base")
+    assert not publish.all_valid(site.chroot)
+    made = site.publish()
+    assert publish.all_valid(site.chroot)
+    binhost = site.layout.binhost("base")
     assert (made.generation, generation.current(binhost, "testing")) == (4, 5)
-    assert factory.build() == 1
-    assert held(factory)  # it is still that rollback
-    assert factory.publish() == made
+    assert site.build() == 1
+    assert held(site)  # it is still that rollback
+    assert site.publish() == made
 
 
 def test_channel_signed_by_another_key_is_not_renewed(
-    factory: PublishingSite, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    site: PublishingSite, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     import time
 
-    factory.candidate(1, signer="B" * 40)
-    factory.publish()
-    releases.promote(factory.chroot)
-    factory.candidate(2)
+    site.candidate(1, signer="B" * 40)
+    site.publish()
+    releases.promote(site.chroot)
+    site.candidate(2)
     later = time.time() + 20 * 86400
     monkeypatch.setattr("time.time", lambda: later)
-    assert factory.publish().generation == 3  # its own manifest was renewed
+    assert site.publish().generation == 3  # its own manifest was renewed
     assert "the manifest of generation 1 (testing) is not renewed" in capsys.readouterr().out
-    assert generation.current(factory.layout.binhost("base"), "testing") == 1
+    assert generation.current(site.layout.binhost("base"), "testing") == 1
 
 
-def test_generations_of_records_and_channels_are_not_pruned(factory: PublishingSite) -> None:
-    factory.candidate(1)
-    factory.publish()
-    releases.promote(factory.chroot, to="testing")
+def test_generations_of_records_and_channels_are_not_pruned(site: PublishingSite) -> None:
+    site.candidate(1)
+    site.publish()
+    releases.promote(site.chroot, to="testing")
     for build in range(2, 6):
-        factory.candidate(build)
-        factory.publish()
-    assert generation.numbers(factory.layout.binhost("base")) == [1, 4, 5]
-    releases.promote(factory.chroot, to="stable")  # what testing has
-    assert generation.current(factory.layout.binhost("base"), "stable") == 1
+        site.candidate(build)
+        site.publish()
+    assert generation.numbers(site.layout.binhost("base")) == [1, 4, 5]
+    releases.promote(site.chroot, to="stable")  # what testing has
+    assert generation.current(site.layout.binhost("base"), "stable") == 1
 
 
-def test_rollback_to_unusable_generations_is_refused(factory: PublishingSite) -> None:
-    factory.candidate(1, signer="B" * 40)
-    factory.publish(named=True)
-    factory.candidate(2)
-    factory.publish()
+def test_rollback_to_unusable_generations_is_refused(site: PublishingSite) -> None:
+    site.candidate(1, signer="B" * 40)
+    site.publish(named=True)
+    site.candidate(2)
+    site.publish()
     with refused(
         BinmillError, "generation-signed-by-other-key", signer="B" * 40, key=SIGNER, number=1
     ):
-        releases.roll_back(factory.chroot)
-    assert factory.current == 2
-    factory.candidate(3)
-    factory.publish()
-    factory.tables["access"] = {"groups": ["role:java"], "packages": {"a-b/x": "role:java"}}
-    factory.tables["serve"] = {"certificate": "c", "certificate_key": "k"}
+        releases.roll_back(site.chroot)
+    assert site.current == 2
+    site.candidate(3)
+    site.publish()
+    site.tables["access"] = {"groups": ["role:java"], "packages": {"a-b/x": "role:java"}}
+    site.tables["serve"] = {"certificate": "c", "certificate_key": "k"}
     with refused(BinmillError, "rollback-not-allowed", number=2) as failure:
-        releases.roll_back(factory.chroot)
+        releases.roll_back(site.chroot)
     assert "a-b/x-1 may not be given to public" in str(failure.value.fields["reason"])
-    del factory.tables["access"]
-    (path,) = (factory.layout.binhost("base") / "gen/2/public/a-b/x").iterdir()
+    del site.tables["access"]
+    (path,) = (site.layout.binhost("base") / "gen/2/public/a-b/x").iterdir()
     path.unlink()
     with refused(BinmillError, "generation-incomplete", path="a-b/x/x-1-2.gpkg.tar"):
-        releases.roll_back(factory.chroot, "2")
-    assert factory.current == 3
+        releases.roll_back(site.chroot, "2")
+    assert site.current == 3
 
 
-def test_channel_never_goes_back_in_time(factory: PublishingSite) -> None:
-    factory.tables["binhost"]["keep"] = 9
+def test_channel_never_goes_back_in_time(site: PublishingSite) -> None:
+    site.tables["binhost"]["keep"] = 9
     for build in (1, 2):
-        factory.candidate(build)
-        factory.publish()
-    binhost = factory.layout.binhost("base")
-    releases.promote(factory.chroot)
+        site.candidate(build)
+        site.publish()
+    binhost = site.layout.binhost("base")
+    releases.promote(site.chroot)
     assert generation.current(binhost, "testing") == 2
-    releases.promote(factory.chroot, "1")
+    releases.promote(site.chroot, "1")
     assert generation.current(binhost, "testing") == 3
-    assert factory.current == 2
+    assert site.current == 2
     for number, channel, code in [
         ("7", "", "generation-unknown"),
         ("", "beta", "channel-unknown"),
         ("3", "", "channel-has-generation"),
     ]:
         with refused(BinmillError, code):
-            releases.promote(factory.chroot, number, channel)
+            releases.promote(site.chroot, number, channel)
 
 
-def test_diff_and_generations_as_text_and_json(factory: PublishingSite, capsys: Any) -> None:
+def test_diff_and_generations_as_text_and_json(site: PublishingSite, capsys: Any) -> None:
     for build in (1, 2):
-        factory.candidate(build)
-        factory.publish()
-    factory.candidate(3)
+        site.candidate(build)
+        site.publish()
+    site.candidate(3)
     capsys.readouterr()
 
     def output(command: type[SiteCommand], *words: str) -> str:
-        run_command(command, factory.site, *words)
+        run_command(command, site.site, *words)
         return str(capsys.readouterr().out)
 
     assert output(Diff, "base").startswith("base generation 1 -> 2: 1 package, 1 rebuilt")
@@ -246,16 +246,16 @@ def test_diff_and_generations_as_text_and_json(factory: PublishingSite, capsys: 
     rows = json.loads(output(Generations, "base", "--json"))
     assert [row["names"] for row in rows] == [["previous"], ["current"], []]
     with pytest.raises(InvalidCommand, match="unrecognized arguments: 3"):
-        run_command(Diff, factory.site, "base", "1", "2", "3")
+        run_command(Diff, site.site, "base", "1", "2", "3")
 
 
-def test_rollback_and_promote_print_the_result(factory: PublishingSite, capsys: Any) -> None:
+def test_rollback_and_promote_print_the_result(site: PublishingSite, capsys: Any) -> None:
     for build in (1, 2):
-        factory.candidate(build)
-        factory.publish()
-    run_command(Rollback, factory.site, "base", "--to", "1")
+        site.candidate(build)
+        site.publish()
+    run_command(Rollback, site.site, "base", "--to", "1")
     assert "base: generation 3 is current, with the packages of 1" in capsys.readouterr().out
-    run_command(Promote, factory.site, "base", "--to", "testing")
+    run_command(Promote, site.site, "base", "--to", "testing")
     assert "base: testing has generation 3, 1 package" in capsys.readouterr().out
     with refused(BinmillError, "chroot-unknown", name="bose"):
-        run_command(Rollback, factory.site, "bose")
+        run_command(Rollback, site.site, "bose")
