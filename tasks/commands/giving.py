@@ -1,4 +1,4 @@
-"""serve, user, distfile: commands for serving packages and distfiles to others."""
+"""serve, user, distfile: commands for serving packages and distfiles to clients."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ class User(SiteCommand):
 
     name = "user"
     doc_purpose = "manage the users that may fetch: add, remove, list"
+    doc_description = """\
+doit user add NAME --group GROUP [--group GROUP ...] [--certificate [--days N]]
+doit user remove NAME
+doit user list
+
+A user gets a password, printed once, or with --certificate a file below secrets/clients/."""
 
     def add_arguments(self, parser: Parser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="add | remove | list")
@@ -67,10 +73,16 @@ class Distfile(SiteCommand):
 
     name = "distfile"
     doc_purpose = "manage the mirror's distfiles: add files, or sync what builds fetched"
+    doc_description = """\
+doit distfile add FILE [FILE ...] [--group GROUP]
+doit distfile sync
+
+A file must match a DIST line of the locked tree or of an overlay. Without --group it is added
+for the group of [access] restricted."""
 
     def add_arguments(self, parser: Parser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="add | sync")
-        add = verbs.add_parser("add", help="add files that a Manifest names")
+        add = verbs.add_parser("add", help="add files that a Manifest lists")
         add.add_argument("files", metavar="FILE", nargs="+", type=Path)
         add.add_argument("--group", help="public, site:NAME or role:NAME")
         verbs.add_parser("sync", help="add distfiles fetched by builds now")
