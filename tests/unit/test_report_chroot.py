@@ -10,7 +10,7 @@ import pytest
 
 from tasks import graph, journal
 from tasks.causes import MayChange, NotRemembered, Reason
-from tasks.config.load import Config
+from tasks.config.tables import Config
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.report.gather import gather
