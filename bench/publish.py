@@ -77,7 +77,7 @@ def run(table: Table, size: Size) -> None:
     table.save({"new": share, "usual way": "rsync, then emaint binhost --fix"})
 
 
-BENCH = Bench(run, full=Size(3), quick=Size(2, scale=0.15))
+BENCH = Bench(run, full=Size(3), quick=Size(2, scale=0.1))
 
 
 def _env(site: Site) -> dict[str, str]:
