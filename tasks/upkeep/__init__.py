@@ -1,1 +1,1 @@
-"""Upkeep: what of state/ is still wanted, and whether it is still what was made."""
+"""Upkeep: delete the parts of state/ that nothing needs (gc), and verify the others (fsck)."""

@@ -1,6 +1,6 @@
-"""Checks of what records name: one for each kind of artifact. They read only.
+"""Checks of the results that records name, one for each kind of artifact; they only read.
 
-Each yields a line for each flaw, and reports the bytes that it has read to `seen`.
+Each yields a note for each flaw, and reports to `seen` how many bytes it has read.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from tasks.records import (
 )
 from tasks.site import Site, identity
 from tasks.system.files import digests
+from tasks.system.notes import Note
 
 Seen = Callable[[int], None]
 
 
-def flaws(site: Site, key: Key[Any], record: Any, seen: Seen) -> Iterator[str]:
-    """The flaws of what a record names, beyond that it exists.
+def flaws(site: Site, key: Key[Any], record: Any, seen: Seen) -> Iterator[Note]:
+    """Compare the results of a record with it; yields a note for each flaw.
 
-    Raises BinmillError where there is nothing sound to compare it with.
+    Raises BinmillError where there is nothing intact to compare them with.
     """
     match record:
         case TreeRecord() | OverlayRecord():
@@ -46,37 +47,41 @@ def flaws(site: Site, key: Key[Any], record: Any, seen: Seen) -> Iterator[str]:
             yield from _set(site, key.name, record, seen)
 
 
-def _export(site: Site, overlay: str, commit: str, seen: Seen) -> Iterator[str]:
+def reported(line: str) -> Note:
+    """A flaw in the words of the package that found it."""
+    return Note("flaw-reported", {"line": line})
+
+
+def _export(site: Site, overlay: str, commit: str, seen: Seen) -> Iterator[Note]:
     from tasks.snapshot import export
 
     repository = site.layout.overlay(overlay) if overlay else site.layout.tree
     if (repository / "HEAD").is_file():  # else the repository itself is reported elsewhere
-        yield from export.differences(repository, commit, site.layout.export(commit), seen)
+        target = site.layout.export(commit)
+        yield from map(reported, export.differences(repository, commit, target, seen))
 
 
-def _seed(site: Site, record: SeedRecord, seen: Seen) -> Iterator[str]:
+def _seed(site: Site, record: SeedRecord, seen: Seen) -> Iterator[Note]:
     from tasks.system import tree_manifest
 
-    layout = site.layout
+    seed, listing = site.layout.seed(record.sha512), site.layout.seed_listing(record.sha512)
     try:
-        yield from tree_manifest.differences(
-            layout.seed(record.sha512), layout.seed_listing(record.sha512), seen
-        )
+        yield from map(reported, tree_manifest.differences(seed, listing, seen))
     except tree_manifest.Damaged as error:
-        yield f"cannot be checked: {error.message}"
+        yield Note("flaw-not-checkable", {"cause": error.message})
 
 
-def _layer(site: Site, name: str, record: ChrootRecord, seen: Seen) -> Iterator[str]:
+def _layer(site: Site, name: str, record: ChrootRecord, seen: Seen) -> Iterator[Note]:
     from tasks.system.tree_manifest import texts
 
-    own, *below = record.unmodified(name)  # nothing says what manual changes should be
+    own, *below = record.unmodified(name)  # manual changes have nothing to compare them with
     content = texts(site.layout.state / own)
     seen(sum(map(len, content.values())))
     if identity([below, content])[:32] != Path(own).name:
-        yield f"{own} is not what it was made of"
+        yield Note("flaw-layer-changed", {"path": own})
 
 
-def _etc(site: Site, record: EtcRecord, seen: Seen) -> Iterator[str]:
+def _etc(site: Site, record: EtcRecord, seen: Seen) -> Iterator[Note]:
     from tasks.portage import etc_portage
     from tasks.system.tree_manifest import texts
 
@@ -87,24 +92,25 @@ def _etc(site: Site, record: EtcRecord, seen: Seen) -> Iterator[str]:
     target = str(link.readlink()) if link.is_symlink() else ""
     ids = [identity([files, target])[:32] for files in etc_portage.mirrorless_variants(content)]
     if folder.name not in ids:
-        yield f"{record.path} is not what was generated"
+        yield Note("flaw-etc-changed", {"path": record.path})
 
 
-def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[str]:
+def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[Note]:
     from tasks.builder import collect
     from tasks.portage import index
     from tasks.portage.index import INDEX
 
     if collect.set_id(record.packages) != record.set:
-        yield "its record does not list the packages of its set"
+        yield Note("flaw-set-differs")
     folder = site.layout.binpkgs(name) / record.set
     for package in record.packages:
         path = folder / package.path
         try:
             if digests(path, "sha512")["sha512"] != package.sha512:
-                yield f"{package.path} has changed"
+                yield Note("flaw-package-changed", {"path": package.path})
         except OSError as error:
-            yield f"{package.path}: {error.strerror}"
+            cause = error.strerror
+            yield Note("flaw-package-unreadable", {"path": package.path, "cause": cause})
         else:
             seen(path.stat().st_size)
     try:
@@ -113,28 +119,28 @@ def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[s
         stanzas = []
     listed = {stanza.get("PATH") for stanza in stanzas}
     if unlisted := [each.path for each in record.packages if each.path not in listed]:
-        yield f"{INDEX} does not list {unlisted[0]}"
+        yield Note("flaw-index-incomplete", {"index": INDEX, "path": unlisted[0]})
 
 
-def mirror(site: Site, group: str, seen: Seen) -> Iterator[tuple[str, str]]:
-    """The distfiles of a group that differ from their Manifest: name, and a line.
+def mirror(site: Site, group: str, seen: Seen) -> Iterator[tuple[str, Note]]:
+    """Compare the distfiles of a group with their Manifests; yields names and flaws.
 
-    Distfiles that no Manifest of the locked tree and overlays names cannot be checked.
+    Distfiles that no Manifest of the locked tree and overlays lists cannot be checked.
     """
     from tasks.serve import distfiles
 
     folder = site.layout.mirror(group)
-    held = distfiles.names(folder)
-    if not held:
+    names = distfiles.names(folder)
+    if not names:
         return
     keys: list[Key[Any]] = [TREE(), *(OVERLAY(name) for name in site.config.overlays)]
     try:
         trees = [site.layout.export(records.load(site.layout, key).commit) for key in keys]
     except BinmillError:
         return
-    wanted = distfiles.listed_distfiles(trees)
-    for name in sorted(held & wanted.keys()):
+    listed = distfiles.listed_distfiles(trees)
+    for name in sorted(names & listed.keys()):
         try:
-            seen(distfiles.check(folder / name, name, wanted[name]).size)
+            seen(distfiles.check(folder / name, name, listed[name]).size)
         except (BinmillError, OSError) as error:
-            yield name, str(getattr(error, "message", error))
+            yield name, reported(str(getattr(error, "message", error)))

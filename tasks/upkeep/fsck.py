@@ -1,8 +1,8 @@
-"""fsck: read everything that the records name, tell the damage, and mark just that stale.
+"""fsck: read everything that records name, report damage, and mark it for repair.
 
-Repairing takes a damaged result and its record away, so that the next run of the same command
-makes exactly that again; what depends on it stays, since the record comes out the same. A
-repository is put aside and never deleted: days may be in it that no mirror has any more.
+Repairing removes a damaged result and its record, so that the next run of the same command rebuilds
+just that; later tasks do not run again, since the record comes out the same. A repository is
+renamed and never deleted: it may have days that no mirror has any more.
 """
 
 from __future__ import annotations
@@ -10,36 +10,38 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from tasks import lock as lock_file
-from tasks import records
+from tasks import messages, records
 from tasks.errors import BinmillError
 from tasks.site import Site
 from tasks.system.files import locked, remove_tree
+from tasks.system.notes import Note, note
 from tasks.system.terminal import live, say
 from tasks.upkeep import checks
+from tasks.upkeep.checks import reported
 from tasks.upkeep.reachable import Artifact, Artifacts
 
-_LINES = 3  # flaws of one artifact that are told
 _TICK_SECONDS = 0.2
 Memory = Callable[[Path], Mapping[str, str]]  # the engine's: by task the SHA-256 of its record
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one artifact, what makes it right again, and how --repair begins that.
+    """The flaws of one artifact, the remedy, and the function by which --repair begins it.
 
-    `mend` is None where only a person can; `lock` is the task that must not run meanwhile.
+    `repair` is None where only a person can repair it; the task `lock` must not run meanwhile.
     """
 
     artifact: str
-    flaws: Sequence[str]
-    remedy: str
-    mend: Callable[[], object] | None
+    flaws: Sequence[Note]
+    remedy: Note
+    repair: Callable[[], object] | None
     lock: str = ""
 
 
@@ -62,43 +64,45 @@ class Progress:
 
 
 def check(site: Site, artifacts: Artifacts, memory: Memory, *, repair: bool) -> int:
-    """Report all damage, and mark it where `repair`; 0 if there is none left, else 1."""
+    """Report all damage, and mark it with `repair`; 0 if there is none left, else 1."""
     progress = Progress()
     damaged = left = 0
     for damage in _all(site, artifacts, memory, progress):
         damaged += 1
-        more = len(damage.flaws) - _LINES
-        say(
-            f"{damage.artifact}: damaged: {'; '.join(damage.flaws[:_LINES])}"
-            + (f"; and {more} more" if more > 0 else "")
-        )
-        problem = _mark(site, damage) if repair else "not marked; "
-        left += bool(problem)
-        say(f"  {problem if repair and problem else 'marked; ' if repair else ''}{damage.remedy}")
-    read = f"{progress.artifacts} artifacts, {progress.read / 1e6:,.0f} MB read"
+        flaws = [_sentence(flaw) for flaw in damage.flaws]
+        say(messages.sentence("fsck-damaged", {"artifact": damage.artifact, "flaws": flaws}))
+        remedy = _sentence(damage.remedy)
+        if not repair or damage.repair is None:
+            left += 1
+            note("fsck-not-marked", remedy=remedy)
+        elif cause := _mark(site, damage.repair, damage.lock):
+            left += 1
+            note("fsck-mark-failed", cause=cause, remedy=remedy)
+        else:
+            note("fsck-marked", remedy=remedy)
     if not damaged:
-        say(f"no damage: {read}")
+        code = "fsck-no-damage"
     elif not repair:
-        say(f"{damaged} damaged, {read}; `doit fsck --repair` marks what can be made again")
-    elif left:
-        say(f"{left} of {damaged} are left: {read}")
+        code = "fsck-shown"
     else:
-        say(f"{damaged} damaged, all marked: {read}; now run the same command as always")
+        code = "fsck-left" if left else "fsck-all-marked"
+    counts = {"damaged": damaged, "left": left}
+    counts |= {"artifacts": progress.artifacts, "read": progress.read}
+    say(messages.sentence(code, counts))
     return 1 if left else 0
 
 
-def _mark(site: Site, damage: Damage) -> str:
-    """Begin a repair; returns why it could not be done, "" where it was."""
-    if damage.mend is None:
-        return "not marked; "
+def _sentence(flaw: Note) -> str:
+    return messages.sentence(flaw.code, flaw.fields)
+
+
+def _mark(site: Site, repair: Callable[[], object], lock: str) -> str:
+    """Begin a repair; returns the cause where that failed."""
     try:
-        if damage.lock:
-            with locked(site.layout.task_lock(damage.lock), damage.lock):
-                damage.mend()
-        else:
-            damage.mend()
+        with locked(site.layout.task_lock(lock), lock) if lock else nullcontext():
+            repair()
     except BinmillError as error:
-        return f"not marked: {error.message}; "
+        return error.message
     return ""
 
 
@@ -108,17 +112,15 @@ def _all(site: Site, artifacts: Artifacts, memory: Memory, progress: Progress) -
     try:
         remembered = memory(site.layout.database)
     except BinmillError as error:
-        yield Damage(
-            "doit.db",
-            [error.message],
-            "the next run makes everything again, with what lies below state/",
-            partial(_forget, site.layout.database),
-        )
+        flaws = [reported(error.message)]
+        repair = partial(_rename_database, site.layout.database)
+        yield Damage("doit.db", flaws, Note("remedy-database"), repair)
     try:
         lock_file.read_or_none(site.layout)
     except BinmillError as error:
-        yield Damage("config.lock", [error.message], error.hint, None)
-    yield from _repositories(site, progress)  # before the exports, which are held against them
+        remedy = Note("remedy-advice", {"advice": error.hint})
+        yield Damage("config.lock", [reported(error.message)], remedy, None)
+    yield from _repositories(site, progress)  # before the exports, which are compared with them
     for artifact in artifacts.values():
         yield from _artifact(site, artifact, remembered, progress)
     yield from _published(site, progress)
@@ -131,33 +133,33 @@ def _artifact(
     task = artifact.key.task
     place, earlier = site.layout.record(task), records.earlier(site.layout, task)
     raw, old = _bytes(place), _bytes(earlier)
-    flaws: list[str] = []
-    named: list[Path] = []  # only what a sound record names: else it may belong to another one
+    flaws: list[Note] = []
+    paths: list[Path] = []  # only those of an intact record: others may belong to another task
     if raw is not None:
         progress.at(task)
         try:
             flaws = _record_flaws(site, artifact, raw, remembered, progress)
-            # the packages that a build has finished stay: Portage checks them itself
+            # packages that a build has finished stay: Portage checks them itself
             own = artifact.owned_in(raw)
-            named = [path for path in own if not path.is_relative_to(site.layout.inside)]
+            paths = [path for path in own if not path.is_relative_to(site.layout.inside)]
         except ValueError:
-            flaws = ["its record cannot be read"]
+            flaws = [Note("flaw-record-unreadable")]
         except BinmillError as error:
-            reason = f"it cannot be checked: {error.message}"
-            yield Damage(task, [reason], f"doit clean {task}; doit {task}", None)
+            flaw = Note("flaw-not-checkable", {"cause": error.message})
+            yield Damage(task, [flaw], Note("remedy-clean", {"task": task}), None)
     if old is not None and not _parses(artifact, old):
-        flaws, named = [*flaws, "its earlier record cannot be read"], [*named, earlier]
-    if not flaws or _bytes(place) != raw:  # it was made again meanwhile
+        flaws, paths = [*flaws, Note("flaw-earlier-record-unreadable")], [*paths, earlier]
+    if not flaws or _bytes(place) != raw:  # it was rebuilt meanwhile
         return
 
-    def mend() -> None:
+    def repair() -> None:
         if _bytes(place) != raw:
             return
-        for path in (*named, place):
+        for path in (*paths, place):
             if path.is_relative_to(site.layout.state) and ".." not in path.parts:
                 remove_tree(path, site.layout.trash)
 
-    yield Damage(task, flaws, f"`doit {task}` makes it again", mend, lock=task)
+    yield Damage(task, flaws, Note("remedy-rebuild", {"task": task}), repair, lock=task)
 
 
 def _record_flaws(
@@ -166,17 +168,21 @@ def _record_flaws(
     raw: bytes,
     remembered: Mapping[str, str],
     progress: Progress,
-) -> list[str]:
+) -> list[Note]:
     """The flaws of an artifact; raises ValueError for a record that cannot be read."""
     key = artifact.key
     record, results = records.parse(key, raw), artifact.results_in(raw)
     digest = sha256(raw).hexdigest()
     if remembered.get(key.task, digest) != digest:
-        return ["its record is not the one that was written"]
+        return [Note("flaw-record-replaced")]
     own = artifact.owned_in(raw)
-    # a result of a task below is reported with that task
-    mine = [path for path in results if path in own or not own]
-    missing = [f"{_short(site, path)} is missing" for path in mine if not path.exists()]
+    # results of another task are reported with that task
+    checked = [path for path in results if path in own or not own]
+    missing = [
+        Note("flaw-result-missing", {"path": _short(site, path)})
+        for path in checked
+        if not path.exists()
+    ]
     return missing or list(checks.flaws(site, key, record, progress.seen))
 
 
@@ -196,41 +202,31 @@ def _published(site: Site, progress: Progress) -> Iterator[Damage]:
         try:
             published.read_paths(binhost)
         except BinmillError as error:
-            yield Damage(
-                f"binhost {name}",
-                [error.message],
-                "written again from the kept generations",
-                partial(verify.restore_paths, binhost),
-                lock=task,
-            )
-        now = generation.current(binhost)
+            flaws = [reported(error.message)]
+            repair = partial(verify.restore_paths, binhost)
+            yield Damage(f"binhost {name}", flaws, Note("remedy-paths"), repair, lock=task)
+        current = generation.current(binhost)
+        replace = Note("remedy-replace", {"task": task})
         for number in generation.numbers(binhost):
             progress.at(f"binhost {name} generation {number}")
-            found = list(verify.flaws(binhost, number, progress.seen))
-            if number == now and not found and verify.damaged(binhost, number):
+            damage = list(verify.flaws(binhost, number, progress.seen))
+            if damage:
                 yield Damage(
                     progress.artifact,
-                    ["something was taken out of it"],
-                    f"`doit {task}` replaces it",
-                    None,
-                )
-            if found:
-                yield Damage(
-                    progress.artifact,
-                    [line for _, line in found],
-                    f"`doit {task}` makes a new generation"
-                    if number == now
-                    else "the rest of it goes on being served until it is pruned",
-                    partial(_withdraw, site, name, number, [path for path, _ in found]),
+                    [reported(flaw.text) for flaw in damage],
+                    replace if number == current else Note("remedy-serve-rest"),
+                    partial(_withdraw, site, name, number, [flaw.path for flaw in damage]),
                     lock=task,
                 )
+            elif number == current and verify.damaged(binhost, number):
+                yield Damage(progress.artifact, [Note("flaw-files-withdrawn")], replace, None)
 
 
-def _withdraw(site: Site, name: str, number: int, spoilt: Sequence[Path]) -> None:
+def _withdraw(site: Site, name: str, number: int, files: Sequence[Path]) -> None:
     from tasks.publish import generation, verify
 
     binhost = site.layout.binhost(name)
-    verify.withdraw(binhost, number, spoilt, site.layout.trash)
+    verify.withdraw(binhost, number, files, site.layout.trash)
     if number == generation.current(binhost):
         with locked(site.layout.task_lock(f"candidate:{name}"), f"candidate:{name}"):
             for task in ("publish", "candidate"):
@@ -243,70 +239,56 @@ def _repositories(site: Site, progress: Progress) -> Iterator[Damage]:
     tree = site.layout.tree
     if tree.exists():
         progress.at("tree.git")
-        if said := git.damage(tree):
-            yield Damage(
-                "tree.git",
-                [said],
-                "put aside with its whole days taken over; `doit "
-                "snapshot` gets the others from the remote and the mirrors",
-                partial(_salvage, site),
-                lock="snapshot",
-            )
+        if flaw := git.damage(tree):
+            repair: Callable[[], object] = partial(_salvage, site)
+            yield Damage("tree.git", [reported(flaw)], Note("remedy-tree"), repair, lock="snapshot")
     for name in site.config.overlays:
         place = site.layout.overlay(name)
         if place.exists():
             progress.at(f"overlays/{name}.git")
-            if said := git.damage(place):
-                yield Damage(
-                    progress.artifact,
-                    [said],
-                    "put aside; it is fetched again when its commit is wanted",
-                    partial(_aside, place),
-                    lock=f"overlay:{name}",
-                )
+            if flaw := git.damage(place):
+                repair, lock = partial(_rename, place), f"overlay:{name}"
+                remedy = Note("remedy-overlay")
+                yield Damage(progress.artifact, [reported(flaw)], remedy, repair, lock)
 
 
 def _salvage(site: Site) -> None:
-    """Begin the tree repository anew with every day that can be read in the damaged one."""
+    """Start a new tree repository with every day that can be read in the damaged one."""
     from tasks.snapshot import frozen_days, remote
 
     with locked(site.layout.task_lock("tree"), "tree"):
-        aside = _aside(site.layout.tree)
+        damaged = _rename(site.layout.tree)
         try:
-            days = frozen_days.tags(aside)
+            days = frozen_days.tags(damaged)
         except BinmillError:
             days = []
         for day in days:
             try:
-                remote.fetch_day(site.layout.tree, str(aside), day)
+                remote.fetch_day(site.layout.tree, str(damaged), day)
             except BinmillError:
-                say(f"  {day} cannot be read any more")
+                note("day-lost", day=day)
         try:
-            remote.fast_forward(site.layout.tree, str(aside))
+            remote.fast_forward(site.layout.tree, str(damaged))
         except BinmillError:
-            say("  the branch cannot be read any more; the next day begins it anew")
+            note("branch-lost")
 
 
 def _mirror(site: Site, progress: Progress) -> Iterator[Damage]:
     from tasks.serve import distfiles
 
     for group in ("public", *site.config.access.groups):
-        progress.at(f"mirror {group}")
+        artifact = f"mirror {group}"
+        progress.at(artifact)
         folder = site.layout.mirror(group)
-        for name, line in checks.mirror(site, group, progress.seen):
-            yield Damage(
-                f"mirror {group}",
-                [line],
-                "`doit distfile sync` lets it in again"
-                if group == "public"
-                else f"`doit distfile add {name} --group {group}` with a whole one",
-                partial(distfiles.delete, folder, name),
-                lock="distfile",
-            )
+        for name, flaw in checks.mirror(site, group, progress.seen):
+            code = "remedy-distfile" if group == "public" else "remedy-restricted-distfile"
+            remedy = Note(code, {"name": name, "group": group})
+            repair = partial(distfiles.delete, folder, name)
+            yield Damage(artifact, [flaw], remedy, repair, lock="distfile")
 
 
-def _aside(path: Path) -> Path:
-    """Give something another name beside it; it is kept until `doit gc`."""
+def _rename(path: Path) -> Path:
+    """Rename something damaged, beside it; `doit gc` deletes it."""
     place, count = path.with_name(f"{path.name}.damaged"), 1
     while place.exists():
         count += 1
@@ -315,11 +297,11 @@ def _aside(path: Path) -> Path:
     return place
 
 
-def _forget(database: Path) -> None:
-    """Put doit's memory aside, and what SQLite would play back into a new one."""
+def _rename_database(database: Path) -> None:
+    """Rename doit's database, and the journal that SQLite would play back into a new one."""
     for path in (database.with_name(f"{database.name}-journal"), database):
         if path.exists():
-            _aside(path)
+            _rename(path)
 
 
 def _bytes(path: Path) -> bytes | None:
@@ -334,5 +316,5 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _short(site: Site, path: Path) -> str:
-    inside = path.is_relative_to(site.layout.state)
-    return str(path.relative_to(site.layout.state) if inside else path)
+    state = site.layout.state
+    return str(path.relative_to(state) if path.is_relative_to(state) else path)

@@ -1,6 +1,6 @@
-"""Everything that stays: what the lock, a record, or a kept generation names.
+"""Paths that something needs: those that the lock, a record or a generation names.
 
-`reachable` is pure; `gather` reads what it decides by. A record or lock that cannot be read is an
+`reachable` is pure; `gather` reads its references. A record or lock that cannot be read is an
 error, never "nothing": the results that it names would be deleted.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Artifact(Protocol):
-    """What upkeep knows of a task: its key, and the paths that its record names."""
+    """A task's key, and the paths that its record names."""
 
     @property
     def key(self) -> Key[Any]:
@@ -32,11 +32,11 @@ class Artifact(Protocol):
         ...
 
     def results_in(self, raw: bytes) -> list[Path]:
-        """The paths that a record's text vouches for; raises ValueError for a damaged one."""
+        """The paths that a record's text names; raises ValueError if it is damaged."""
         ...
 
     def owned_in(self, raw: bytes) -> list[Path]:
-        """Those that it alone has."""
+        """Those of them that no other artifact has."""
         ...
 
 
@@ -44,8 +44,8 @@ Artifacts = Mapping[str, Artifact]  # by task
 
 
 @dataclass(frozen=True)
-class Known:
-    """What names results: the lock, the text of records by task (earlier ones too), generations.
+class References:
+    """Everything that names results: the lock, the text of each task's records, generations.
 
     `generations` are the sources of every generation and candidate, by the name of its chroot;
     `manual` are the layers of manual changes.
@@ -57,31 +57,32 @@ class Known:
     manual: tuple[Mark, ...] = ()
 
 
-def reachable(layout: Layout, known: Known, artifacts: Artifacts) -> frozenset[Path]:
+def reachable(layout: Layout, references: References, artifacts: Artifacts) -> frozenset[Path]:
     """Every path below state/ that something names; raises BinmillError for a damaged record."""
-    found: set[Path] = set()
-    if known.lock:
-        found.add(layout.export(known.lock.tree.commit))
-        found |= {layout.export(pin.commit) for pin in known.lock.overlays.values()}
-        found |= {layout.seed(pin.sha512) for pin in known.lock.seeds.values()}
-    for task, raw in known.records:
+    paths: set[Path] = set()
+    lock = references.lock
+    if lock:
+        paths.add(layout.export(lock.tree.commit))
+        paths |= {layout.export(pin.commit) for pin in lock.overlays.values()}
+        paths |= {layout.seed(pin.sha512) for pin in lock.seeds.values()}
+    for task, raw in references.records:
         try:
-            found |= set(artifacts[task].results_in(raw))
+            paths |= set(artifacts[task].results_in(raw))
         except ValueError as error:
             raise BinmillError(
                 "unreadable-nothing-deleted", what=f"the record of {task}"
             ) from error
-    for name, source in known.generations:
-        found.add(layout.binpkgs(name) / source.set)
-        found |= {layout.export(commit) for commit in source.revisions.values()}
-    for mark in known.manual:
-        found |= {layout.state / layer for layer in (mark.layer, *mark.over)}
-    seeds = layout.seeds
-    return frozenset(found | {p.with_name(f"{p.name}.listing") for p in found if p.parent == seeds})
+    for name, source in references.generations:
+        paths.add(layout.binpkgs(name) / source.set)
+        paths |= {layout.export(commit) for commit in source.revisions.values()}
+    for mark in references.manual:
+        paths |= {layout.state / layer for layer in (mark.layer, *mark.over)}
+    listings = {p.with_name(f"{p.name}.listing") for p in paths if p.parent == layout.seeds}
+    return frozenset(paths | listings)
 
 
-def gather(site: Site, artifacts: Artifacts) -> Known:
-    """Read what names results on this site; raises BinmillError where something is damaged."""
+def gather(site: Site, artifacts: Artifacts) -> References:
+    """Read the references of a site; raises BinmillError where one is damaged."""
     from tasks.chroot import manual_changes
     from tasks.publish import generation
 
@@ -103,5 +104,5 @@ def gather(site: Site, artifacts: Artifacts) -> Known:
                     "unreadable-nothing-deleted", what=f"generation {number} of {name}"
                 ) from error
     marks = (manual_changes.read_mark(layout, name) for name in site.config.chroots)
-    lock = lock_file.read_or_none(layout)
-    return Known(lock, tuple(records), tuple(sources), tuple(filter(None, marks)))
+    lock, manual = lock_file.read_or_none(layout), tuple(filter(None, marks))
+    return References(lock, tuple(records), tuple(sources), manual)

@@ -1,9 +1,10 @@
-"""fsck by the real doit on a small site: each kind of damage is found, marked and made good."""
+"""fsck by the real doit on a small site: it reports, marks and repairs each kind of damage."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,12 @@ from tasks.system.files import locked
 from tests.kit.files import names
 from tests.kit.sample_site import TASKS, YESTERDAY, SampleSite, tasks_run
 
-Harm = Callable[[Layout], None]
+Damage = Callable[[Layout], None]
 
 
 def record(layout: Layout, task: str) -> dict[str, str]:
-    found: dict[str, str] = json.loads(layout.record(task).read_text())
-    return found
+    fields: dict[str, str] = json.loads(layout.record(task).read_text())
+    return fields
 
 
 def export(layout: Layout, task: str) -> Path:
@@ -32,7 +33,7 @@ def seed(layout: Layout) -> Path:
 
 
 def flip(path: Path, at: int = 0) -> None:
-    """One byte is another one."""
+    """Change one bit of a file."""
     raw = bytearray(path.read_bytes())
     raw[at] ^= 1
     path.write_bytes(raw)
@@ -100,16 +101,16 @@ def no_record_at_all(layout: Layout) -> None:
     layout.record("chroot:java").write_text("[]")
 
 
-Kind = tuple[Harm, str, str]
-# What can be wrong at once, so that it is seen that one damage does not hide another.
-ROUNDS: list[list[Kind]] = [
+Case = tuple[Damage, str, str]  # with the damaged task, and words of the flaw
+# Several at once: one damage must not hide another.
+ROUNDS: list[list[Case]] = [
     [
         (flipped_export, "tree", "/app-misc/one/one-1.ebuild has changed"),
         (strange_export, "overlay:java", "/x.ebuild does not belong there"),
         (flipped_seed, "seed:openrc", "/usr/bin/sh: other content"),
-        (changed_layer, "chroot:base", "is not what it was made of"),
+        (changed_layer, "chroot:base", "differs from the layer"),
         (cut_record, "etc:base", "its record cannot be read"),
-        (more_in_etc, "etc:java", "is not what was generated"),
+        (more_in_etc, "etc:java", "differs from the files"),
     ],
     [
         (executable_export, "tree", "/profiles/repo_name has changed"),
@@ -123,44 +124,45 @@ ROUNDS: list[list[Kind]] = [
         (lost_in_seed, "seed:openrc", "/dev/null is missing"),
     ],
     [
-        (flipped_record, "tree", "is not the one that was written"),
+        (flipped_record, "tree", "is not the one that its task wrote"),
         (cut_listing, "seed:openrc", "is not what was written"),
     ],
 ]
 
 
-@pytest.mark.parametrize("kinds", ROUNDS)
-def test_damage_is_found_and_just_that_is_made_again(
-    built_site: SampleSite, kinds: list[Kind]
+@pytest.mark.parametrize("cases", ROUNDS)
+def test_fsck_repairs_damaged_artifacts_and_no_others(
+    built_site: SampleSite, cases: list[Case]
 ) -> None:
-    """Fault 46, and everything else that a bad disk or a stray hand can do to an artifact."""
     before = built_site.records()
-    harmed = {task for _, task, _ in kinds}
-    for harm, _, _ in kinds:
-        harm(built_site.layout)
+    damaged = {task for _, task, _ in cases}
+    for damage, _, _ in cases:
+        damage(built_site.layout)
     printed = built_site.doit("fsck", code=1)
-    told = dict(line.split(": damaged: ") for line in printed.splitlines() if ": damaged: " in line)
-    assert told.keys() == harmed
-    for _, task, said in kinds:
-        assert said in told[task]
-    assert f"\n{len(harmed)} damaged, all marked: " in built_site.doit("fsck", "--repair")
-    assert tasks_run(built_site.doit(*TASKS)) == harmed
+    flaws = dict(
+        line.split(": damaged: ") for line in printed.splitlines() if ": damaged: " in line
+    )
+    assert flaws.keys() == damaged
+    for _, task, words in cases:
+        assert words in flaws[task]
+    assert f"\n{len(damaged)} damaged, all marked: " in built_site.doit("fsck", "--repair")
+    assert tasks_run(built_site.doit(*TASKS)) == damaged
     assert built_site.records() == before
-    assert built_site.doit("fsck").startswith("all is well: ")
+    assert built_site.doit("fsck").startswith("no damage: ")
 
 
-def test_looking_changes_nothing(built_site: SampleSite) -> None:
+def test_fsck_without_repair_changes_nothing(built_site: SampleSite) -> None:
     flipped_export(built_site.layout)
     printed = built_site.doit("fsck", code=1)
     assert built_site.doit("fsck", code=1) == printed
     assert "nothing to do" in built_site.doit(*TASKS)
 
 
-def test_a_damaged_memory(built_site: SampleSite) -> None:
-    """Fault 45: one line; after the repair everything is made again, into the same records."""
+def test_fsck_repairs_a_damaged_database(built_site: SampleSite) -> None:
+    """Other commands fail with one line; after the repair every task leaves the same record."""
     before = built_site.records()
     os.truncate(built_site.layout.database, 5000)
-    for words in ((), ("tree",), ("list",), ("status",), ("gc", "--yes"), ("clean", "tree")):
+    for words in ((), ("tree",), ("list",), ("status",), ("why",), ("clean", "tree")):
         printed = built_site.doit(*words, code=3)
         assert printed.startswith("ERROR: ")
         assert printed.count("\n") == 1
@@ -169,20 +171,21 @@ def test_a_damaged_memory(built_site: SampleSite) -> None:
     built_site.doit("fsck", "--repair")
     assert len(tasks_run(built_site.doit(*TASKS))) == 7
     assert built_site.records() == before
-    assert built_site.doit("fsck").startswith("all is well: ")
+    assert built_site.doit("fsck").startswith("no damage: ")
     assert "doit.db.damaged" in built_site.doit("gc", "--yes")
     assert not list(built_site.layout.state.glob("*.damaged*"))
 
 
-def test_a_damaged_lock_is_for_a_person(built_site: SampleSite) -> None:
+def test_fsck_leaves_a_damaged_lock_to_a_person(built_site: SampleSite) -> None:
     text = built_site.layout.lock.read_text()
     built_site.layout.lock.write_text(text[:-20])
     for words in (("fsck",), ("fsck", "--repair")):
         printed = built_site.doit(*words, code=1)
         assert "config.lock: damaged: " in printed
-        assert "take it back from version control" in printed
+        assert "  not marked; " in printed
+        assert "version control" in printed
     built_site.layout.lock.write_text(text)
-    assert built_site.doit("fsck").startswith("all is well: ")
+    assert built_site.doit("fsck").startswith("no damage: ")
 
 
 def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
@@ -193,60 +196,61 @@ def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
 
 
 def loosen(repository: Path) -> None:
-    """Have the objects of a repository as files of their own."""
-    packs = repository / "objects/pack"
-    held = [path.read_bytes() for path in packs.glob("*.pack")]
-    for each in packs.iterdir():
+    """Unpack the objects of a repository into a file each."""
+    folder = repository / "objects/pack"
+    packs = [path.read_bytes() for path in folder.glob("*.pack")]
+    for each in folder.iterdir():
         each.unlink()
-    for pack in held:
+    for pack in packs:
         git(repository, "unpack-objects", "-q", stdin=pack)
 
 
-def harm_blob(repository: Path, what: str) -> None:
-    """Cut the object that a name (TAG:PATH) leads to."""
-    digest = git(repository, "rev-parse", what)
+def damage_blob(repository: Path, name: str) -> None:
+    """Truncate the object of a name (TAG:PATH)."""
+    digest = git(repository, "rev-parse", name)
     loosen(repository)
-    cut(repository, digest)
+    truncate(repository, digest)
 
 
-def cut(repository: Path, digest: str) -> None:
+def truncate(repository: Path, digest: str) -> None:
     loose = repository / "objects" / digest[:2] / digest[2:]
     loose.chmod(0o644)
     os.truncate(loose, 5)
 
 
-def test_a_damaged_object_of_the_tree(built_site: SampleSite) -> None:
-    """Fault 47: found; what is made of it goes on; the next snapshot freezes that day again."""
+def test_fsck_renames_a_damaged_tree_and_snapshot_freezes_the_day_again(
+    built_site: SampleSite,
+) -> None:
     before = built_site.records()
     tag = f"{YESTERDAY:%Y%m%d}"
-    harm_blob(built_site.layout.tree, f"{tag}:app-misc/one/one-1.ebuild")
+    damage_blob(built_site.layout.tree, f"{tag}:app-misc/one/one-1.ebuild")
     assert "tree.git: damaged: " in built_site.doit("fsck", code=1)
     printed = built_site.doit("fsck", "--repair", code=1)
-    assert f"{tag} cannot be read any more" in printed
+    assert f"  {tag} cannot be read\n" in printed
     assert "nothing to do" in built_site.doit(*TASKS)
     assert f"frozen gentoo {tag}" in built_site.doit("snapshot")
     assert built_site.records() == before
-    assert built_site.doit("fsck").startswith("all is well: ")
+    assert built_site.doit("fsck").startswith("no damage: ")
 
 
-def test_whole_days_of_a_damaged_repository_are_taken_over(built_site: SampleSite) -> None:
+def test_fsck_copies_intact_days_of_a_damaged_tree(built_site: SampleSite) -> None:
     tree = built_site.layout.tree
-    cut(tree, git(tree, "hash-object", "-w", "--stdin", stdin=b"of no day"))
+    truncate(tree, git(tree, "hash-object", "-w", "--stdin", stdin=b"not of a frozen day"))
     refs = ("for-each-ref", "refs/heads", "refs/tags")
     before = git(tree, *refs)
     assert "tree.git: damaged: " in built_site.doit("fsck", code=1)
     built_site.doit("fsck", "--repair")
     assert git(tree, *refs) == before
     assert names(built_site.layout.state / "tree.git.damaged/refs")
-    assert built_site.doit("fsck").startswith("all is well: ")
+    assert built_site.doit("fsck").startswith("no damage: ")
     assert "nothing to do" in built_site.doit(*TASKS)
 
 
-def test_a_damaged_overlay_repository(built_site: SampleSite) -> None:
+def test_fsck_renames_a_damaged_overlay(built_site: SampleSite) -> None:
     before = built_site.records()
     repository = built_site.layout.overlay("java")
     commit = record(built_site.layout, "overlay:java")["commit"]
-    harm_blob(repository, f"{commit}:dev-java/a/a-1.ebuild")
+    damage_blob(repository, f"{commit}:dev-java/a/a-1.ebuild")
     assert "overlays/java.git: damaged: " in built_site.doit("fsck", code=1)
     built_site.doit("fsck", "--repair")
     assert "nothing to do" in built_site.doit(*TASKS)
@@ -258,12 +262,13 @@ def test_a_damaged_overlay_repository(built_site: SampleSite) -> None:
     assert names(repository.parent) == ["java.git"]
 
 
-def test_what_is_being_made_is_left_alone(built_site: SampleSite) -> None:
-    """Two at once: who repairs is told who has it."""
+def test_fsck_repair_beside_a_running_task_does_not_mark_its_artifact(
+    built_site: SampleSite,
+) -> None:
     flipped_export(built_site.layout)
     with locked(built_site.layout.task_lock("tree"), "tree"):
         printed = built_site.doit("fsck", "--repair", code=1)
-    assert "not marked: tree is locked by another run" in printed
+    assert re.search(r"  not marked: tree is locked by another run \(process \d", printed), printed
     assert export(built_site.layout, "tree").is_dir()
     built_site.doit("fsck", "--repair")
     assert tasks_run(built_site.doit(*TASKS)) == {"tree"}

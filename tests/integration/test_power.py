@@ -140,6 +140,6 @@ def test_the_old_or_the_new(
             for path in inside.layout.records.glob("*.json"):
                 assert isinstance(json.loads(path.read_bytes()), dict), (number, path)
             printed = site.doit("fsck", prefix=prefix)
-            assert printed.startswith("all is well: "), (number, printed)
+            assert printed.startswith("no damage: "), (number, printed)
             site.doit(*STEPS, prefix=prefix)
             assert inside.records() == wanted, number

@@ -91,7 +91,7 @@ def test_full_at_each_step(
         elsewhere.doit(step)
     assert failed >= 2
     assert elsewhere.records() == prebuilt_site.records()
-    assert elsewhere.doit("fsck")[1].startswith("all is well: ")
+    assert elsewhere.doit("fsck")[1].startswith("no damage: ")
 
 
 def test_read_only(elsewhere: Elsewhere, prebuilt_site: SampleSite) -> None:
