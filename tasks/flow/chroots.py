@@ -34,7 +34,7 @@ def _extract(site: Site, name: str, pin: SeedPin, target: Path) -> None:
     from tasks.seed.extract import extract
 
     entry = site.config.seeds[name]
-    _sweep_killed(site, target)
+    _delete_leftovers(site, target)
     if entry.file is not None:
         opening = download.open_local_file(entry, pin, site.layout.site / entry.file)
     else:
@@ -45,8 +45,8 @@ def _extract(site: Site, name: str, pin: SeedPin, target: Path) -> None:
     note("seed-extracted", archive=archive.name, entries=totals.entries, size=totals.size)
 
 
-def _sweep_killed(site: Site, target: Path) -> None:
-    """Delete what killed runs left of other stages; this one's is deleted when it is extracted."""
+def _delete_leftovers(site: Site, target: Path) -> None:
+    """Delete what killed runs left of other stages; `extract` deletes what is left of this one."""
     for left in target.parent.glob(".*.tmp"):
         with (
             contextlib.suppress(Busy),
@@ -62,31 +62,30 @@ def make_chroot(chroot: Chroot, inputs: Inputs) -> ChrootRecord:
     """
     from tasks.chroot import layers, manual_changes
 
-    below, modified = _below(chroot, inputs)
+    below = _below(chroot, inputs)
     files = layers.contents(chroot.name, [each.name for each in chroot.lineage])
-    target = chroot.layout.layer(chroot.name, identity([list(below), files]))
+    target = chroot.layout.layer(chroot.name, identity([list(below.layers), files]))
     require_root("make a chroot's layer")
     closed_folder(target.parent.parent)
     state = chroot.layout.state
-    layers.commit(files, [state / part for part in below], target, chroot.layout.trash)
-    stack = (str(target.relative_to(state)), *below)
+    layers.commit(files, [state / part for part in below.layers], target, chroot.layout.trash)
+    stack = (str(target.relative_to(state)), *below.layers)
     changes = manual_changes.read_mark(chroot.layout, chroot.name)
     if changes and changes.over == stack:
         note("chroot-modified", chroot=chroot.name)
-        return ChrootRecord((changes.layer, *stack), (*modified, chroot.name))
+        return ChrootRecord((changes.layer, *stack), (*below.modified, chroot.name))
     if changes:
         manual_changes.discard(chroot.layout, chroot.name)
         note("manual-changes-dropped", chroot=chroot.name)
-    return ChrootRecord(stack, modified)
+    return ChrootRecord(stack, below.modified)
 
 
-def _below(chroot: Chroot, inputs: Inputs) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The layers below a chroot's own, and the chroots among its bases that were modified."""
+def _below(chroot: Chroot, inputs: Inputs) -> ChrootRecord:
+    """Return the layers below a chroot's own: those of its base, or its seed."""
     if chroot.base:
-        record = inputs[CHROOT(chroot.base.name)]
-        return record.layers, record.modified
+        return inputs[CHROOT(chroot.base.name)]
     seed = chroot.layout.seed(inputs[SEED(chroot.seed)].sha512)
-    return (str(seed.relative_to(chroot.layout.state)),), ()
+    return ChrootRecord((str(seed.relative_to(chroot.layout.state)),))
 
 
 def enter_once(chroot: Chroot, inputs: Inputs) -> MountRecord:
@@ -109,7 +108,7 @@ def enter_once(chroot: Chroot, inputs: Inputs) -> MountRecord:
 
 
 def sweep(folder: Path, keep: set[Path], trash: Path) -> None:
-    """Delete earlier results in a folder of results that are named by their content."""
+    """Delete all entries but those to keep, in a folder of results named by their content."""
     if folder.is_dir():
         for entry in folder.iterdir():
             if entry not in keep:
