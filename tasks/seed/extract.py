@@ -28,7 +28,7 @@ from tasks.seed.manifest import ManifestWriter
 from tasks.seed.policy import StagePolicy
 from tasks.seed.tar_stream import ArchiveRefused, Consumer, TarEntry, copy_checked
 from tasks.system.command import require_root, run, started, widen
-from tasks.system.files import closed_folder, remove_tree, sync_folder
+from tasks.system.files import remove_tree, staged
 from tasks.system.notes import note
 from tasks.system.progress import Progress
 from tasks.system.read_ahead import Ahead
@@ -91,32 +91,26 @@ def extract(archive: Archive, target: Path, trash: Path) -> Totals:
     acceptable as a stage, BinmillError where this machine could not write it.
     """
     require_root("unpack a stage with its owners and devices")
-    scratch = target.with_name(f".{target.name}.tmp")
     listing = target.with_name(f"{target.name}.listing")
-    remove_tree(scratch, trash)
-    closed_folder(trash)  # made now, since a full disk would have no space for it
     try:
-        with _background_sync(scratch.parent):
-            policy, manifest = _unpack(archive, scratch, trash)
-        with ThreadPoolExecutor(1) as executor:
-            sync = executor.submit(run, "sync", "-f", scratch)
-            sanity.check(scratch)
-            sanity.check_privileges(scratch, policy.privileged)
-            if archive.contents is not None:
-                contents.compare(scratch, archive.contents, policy.entries, archive.name)
-            manifest.write(scratch, policy.folders, listing)
-            sync.result()  # all data is on disk before the final name says so
-        scratch.rename(target)
+        with staged(target, trash, sync=lambda _: None) as scratch:  # synced beside the checks
+            with _background_sync(scratch):
+                policy, manifest = _unpack(archive, scratch, trash)
+            with ThreadPoolExecutor(1) as executor:
+                sync = executor.submit(run, "sync", "-f", scratch)
+                sanity.check(scratch)
+                sanity.check_privileges(scratch, policy.privileged)
+                if archive.contents is not None:
+                    contents.compare(scratch, archive.contents, policy.entries, archive.name)
+                manifest.write(scratch, policy.folders, listing)
+                sync.result()
     except BaseException as error:
-        with contextlib.suppress(OSError, BinmillError):  # the next run deletes what is left
-            listing.unlink(missing_ok=True)
-            remove_tree(scratch, trash)
+        listing.unlink(missing_ok=True)
         if isinstance(error, ArchiveRefused):
             raise NotTrusted(
                 "stage-refused", archive=archive.name, reason=error.code, cause=error.message
             ) from error
         raise
-    sync_folder(target.parent)
     return Totals(policy.entries, policy.size)
 
 
@@ -140,7 +134,7 @@ def _unpack(archive: Archive, scratch: Path, trash: Path) -> tuple[StagePolicy, 
 
 
 def _make_scratch(scratch: Path) -> Path:
-    scratch.mkdir(parents=True)
+    scratch.mkdir(exist_ok=True)
     for inherited in ("default", "access"):  # from the parent; files made below would inherit, too
         with contextlib.suppress(OSError):
             os.removexattr(scratch, f"system.posix_acl_{inherited}")

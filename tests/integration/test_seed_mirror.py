@@ -163,7 +163,7 @@ def mirrors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> StageMirrors:
     monkeypatch.setattr(http, "_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(trees, "_frozen", lambda *_: TREE)
+    monkeypatch.setattr(trees, "_tree_pin", lambda *_: TREE)
     server.answers["*"] = status(404)
     return StageMirrors(tmp_path, server, keys, tarball.read_bytes())
 
