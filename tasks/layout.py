@@ -6,6 +6,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
     config.lock                the commits and digests that they were resolved to
     state/
       doit.db                  doit's database (tasks.engine.backend)
+      sizes.json               sizes of exports, layers and seeds (tasks.system.disk_usage)
       records/TASK.json        the record of each finished task, small and deterministic
       news/NAME.json           upstream updates of an overlay or seed, for `doit status`
       locks/TASK               flock(2) files, one per artifact
@@ -149,6 +150,15 @@ class Layout:
     @property
     def records(self) -> Path:
         return self.state / "records"
+
+    @property
+    def sizes(self) -> Path:
+        return self.state / "sizes.json"
+
+    def large_trees(self) -> list[Path]:
+        """Every tree of many files that is never written again under its name."""
+        patterns = ("exports/[!.]*/", "layers/*/[!.]*/", "seeds/[!.]*/")
+        return [path for pattern in patterns for path in sorted(self.state.glob(pattern))]
 
     @property
     def locks(self) -> Path:

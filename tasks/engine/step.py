@@ -28,6 +28,7 @@ from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.records import Inputs, Key, Request
 from tasks.system.disk_space import explain_full_disk
+from tasks.system.disk_usage import record_sizes
 from tasks.system.files import locked
 from tasks.system.notes import listening
 
@@ -198,6 +199,7 @@ def _make(layout: Layout, step: Step[Any], inputs: Inputs) -> None:
                 earlier.replace(record)
             raise
         earlier.unlink(missing_ok=True)
+        record_sizes(layout.sizes, layout.large_trees())
 
 
 def failure(action: Callable[[], object], subject: str) -> BinmillError | None:

@@ -31,6 +31,7 @@ from tasks.report.model import (
     RunReport,
     SiteReport,
 )
+from tasks.system.disk_usage import usage
 from tasks.system.notes import Note
 
 _DISK_SECONDS = 0.4
@@ -59,7 +60,7 @@ def gather(
         tasks={key.task: reasons.get(key.task) for key in keys},
         last_run=last,
         binhosts={name: _binhost(layout, name) for name in chroots},
-        disk=disk(layout.state, time.monotonic() + _DISK_SECONDS),
+        disk=_disk(layout),
         problems=tuple(problems),
     )
 
@@ -104,32 +105,10 @@ def holder(layout: Layout, task: str) -> Holder | None:
     return None
 
 
-def disk(state: Path, until: float) -> DiskReport:
+def _disk(layout: Layout) -> DiskReport:
     """The disk space below each part of state/; not complete when the time is up."""
-    sizes: dict[str, int] = {}
-    complete = True
-
-    def closed(_error: OSError) -> None:
-        nonlocal complete
-        complete = False
-
-    with contextlib.suppress(FileNotFoundError, PermissionError, NotADirectoryError):
-        for part in sorted(state.iterdir()):
-            seen: set[int] = set()
-            sizes[part.name] = part.lstat().st_blocks * 512
-            if part.is_symlink() or not part.is_dir():
-                continue
-            for place, _, files in os.walk(part, onerror=closed):
-                if time.monotonic() > until:
-                    complete = False
-                    break
-                for file in files:
-                    with contextlib.suppress(OSError):
-                        status = Path(place, file).lstat()
-                        if status.st_ino not in seen:  # generations share files
-                            seen.add(status.st_ino)
-                            sizes[part.name] += status.st_blocks * 512
-    return DiskReport(sizes, complete)
+    found = usage(layout.state, layout.sizes, time.monotonic() + _DISK_SECONDS)
+    return DiskReport(found.parts, found.complete)
 
 
 def _lock(layout: Layout, problems: list[str]) -> Lock | None:

@@ -7,8 +7,6 @@ never deleted.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 from tasks import messages, text
 from tasks.layout import Layout
 from tasks.site import Site
+from tasks.system.disk_usage import disk_size
 from tasks.system.files import all_locked, empty_trash, put_away
 from tasks.system.notes import Note
 from tasks.system.terminal import say
@@ -148,19 +147,3 @@ def _list(layout: Layout, each: Leftover, place: Path) -> int:
     reason = messages.sentence(each.reason.code, each.reason.fields)
     say(f"  {text.size(size):>9}  {each.path.relative_to(layout.state)}: {reason}")
     return size
-
-
-def disk_size(path: Path) -> int:
-    """The bytes that a file or tree takes on the disk; hard links count once."""
-    inodes: set[int] = set()
-    total = 0
-    for place, folders, names in os.walk(path):
-        for name in (*folders, *names):
-            with contextlib.suppress(OSError):
-                status = Path(place, name).lstat()
-                if status.st_ino not in inodes:
-                    inodes.add(status.st_ino)
-                    total += status.st_blocks * 512
-    with contextlib.suppress(OSError):
-        total += path.lstat().st_blocks * 512
-    return total

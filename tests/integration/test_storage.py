@@ -107,3 +107,15 @@ def test_read_only(elsewhere: Elsewhere, prebuilt_site: SampleSite) -> None:
         assert elsewhere.records() == before
         elsewhere.doit(step)
     assert elsewhere.records() == prebuilt_site.records()
+
+
+def test_gc_makes_space_where_no_inode_is_left(elsewhere: Elsewhere) -> None:
+    """Without a lock file, and without an inode for one."""
+    elsewhere.doit("snapshot")
+    elsewhere.run("rm", "-r", elsewhere.site.layout.locks)
+    leftover = elsewhere.top / "state/exports/old"
+    leftover.mkdir(parents=True)
+    (leftover / "file").touch()
+    fill_inodes(elsewhere.top, 0)
+    assert "1 deleted" in elsewhere.doit("gc", "--yes")[1]
+    assert not leftover.exists()

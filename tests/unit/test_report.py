@@ -29,7 +29,7 @@ from tasks.records import (
 )
 from tasks.report import json as report_json
 from tasks.report import text
-from tasks.report.gather import disk, gather, holder
+from tasks.report.gather import gather, holder
 from tasks.report.model import DiskReport, SiteReport
 from tasks.system.files import locked
 from tasks.system.notes import Note
@@ -229,17 +229,6 @@ def test_binhost_has_its_generations(layout: Layout) -> None:
         lines = [line for line in screen(layout) if line.startswith("binhost")]
         until = "; held after a rollback, until `doit publish:base`" if held else ""
         assert lines == [f"binhost   base  generation 10 is current, 3 kept{until}"]
-
-
-def test_disk_use_counts_a_shared_file_once(tmp_path: Path) -> None:
-    (tmp_path / "seeds").mkdir()
-    (tmp_path / "seeds" / "a").write_bytes(b"x" * 100_000)
-    (tmp_path / "seeds" / "b").hardlink_to(tmp_path / "seeds" / "a")
-    (tmp_path / "link").symlink_to("/")
-    found = disk(tmp_path, time.monotonic() + 60)
-    assert found.complete
-    assert 100_000 <= found.parts["seeds"] < 200_000
-    assert not disk(tmp_path, time.monotonic() - 1).complete
 
 
 def test_hostile_text_is_one_plain_line(layout: Layout) -> None:
