@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tasks.seed.tar_stream import ArchiveRefused, TarEntry, escaped
+from tasks.seed.tar_stream import ArchiveRefused, TarEntry
 
 _ENTRIES_LIMIT = 900_000  # a desktop's stage4 has half of that
 _BYTES_LIMIT = 128 << 30
@@ -73,20 +73,18 @@ class StagePolicy:
             raise ArchiveRefused("stage-size-limit", limit=self._size_limit, packed=self._packed)
         for name in entry.attributes:
             if name.startswith(_FORBIDDEN_ATTRIBUTES):
-                raise ArchiveRefused(
-                    "entry-attribute", path=escaped(entry.name), attribute=escaped(name)
-                )
+                raise ArchiveRefused("entry-attribute", path=entry.name, attribute=name)
         path = inner_path(entry.name)
         folder, _, _ = path.rpartition(b"/")
         if folder not in self.folders:
             self._add_folders(folder)
         if entry.kind == "directory":
             if path in self._files or path in self._others:
-                raise ArchiveRefused("entry-two-kinds", path=escaped(path))
+                raise ArchiveRefused("entry-two-kinds", path=path)
             self.folders.add(path)
             return path
         if path in self._files or path in self._others or path in self.folders:
-            raise ArchiveRefused("entry-twice", path=escaped(path))
+            raise ArchiveRefused("entry-twice", path=path)
         if entry.kind in ("file", "hard link"):
             self._check_file(path, entry)
             self._files.add(path)
@@ -101,9 +99,7 @@ class StagePolicy:
         for length in range(1, len(parts) + 1):
             step = b"/".join(parts[:length])
             if step in self._files or step in self._others:
-                raise ArchiveRefused(
-                    "entry-through-link", path=escaped(folder), parent=escaped(step)
-                )
+                raise ArchiveRefused("entry-through-link", path=folder, parent=step)
             self.folders.add(step)
 
     def _check_file(self, path: bytes, entry: TarEntry) -> None:
@@ -111,7 +107,7 @@ class StagePolicy:
         if entry.kind == "hard link":
             source = inner_path(entry.target)
             if source not in self._files:
-                raise ArchiveRefused("entry-hard-link", path=escaped(path))
+                raise ArchiveRefused("entry-hard-link", path=path)
             if source not in self.privileged:
                 return
             file = self.privileged[source]  # a hard link has the mode of its file
@@ -121,13 +117,9 @@ class StagePolicy:
             return
         if path not in self._setuid and not _PROGRAMS.fullmatch(path):
             self._check_top(path)
-            raise ArchiveRefused(
-                "entry-privileged-place", path=escaped(path), privileges=file.privileges
-            )
+            raise ArchiveRefused("entry-privileged-place", path=path, privileges=file.privileges)
         if file.mode & _OTHERS_WRITE:
-            raise ArchiveRefused(
-                "entry-privileged-writable", path=escaped(path), privileges=file.privileges
-            )
+            raise ArchiveRefused("entry-privileged-writable", path=path, privileges=file.privileges)
         self.privileged[path] = file
 
     def _check_top(self, path: bytes) -> None:
@@ -135,29 +127,29 @@ class StagePolicy:
         top, _, rest = path.partition(b"/")
         tops = {folder.partition(b"/")[0] for folder in self.folders - {b""}}
         if tops == {top} and _PROGRAMS.fullmatch(rest):
-            raise ArchiveRefused("stage-in-subdirectory", folder=escaped(top))
+            raise ArchiveRefused("stage-in-subdirectory", folder=top)
 
 
 def inner_path(name: bytes) -> bytes:
     """Return a name as a path below the root directory (b"" for itself); raises ArchiveRefused."""
     path = name.removeprefix(b"./").removesuffix(b"/")
     if len(name) > _PATH_LIMIT or path.count(b"/") > _DEPTH_LIMIT:
-        raise ArchiveRefused("path-too-long", path=escaped(name[:60]))
+        raise ArchiveRefused("path-too-long", path=name[:60])
     if path[:1] in _ODD or path[-1:] == b"/" or b"//" in path or b"/." in path:
         parts = path.split(b"/")
         if name in (b".", b"./"):
             return b""
         if b"" in parts or b"." in parts or b".." in parts:
-            raise ArchiveRefused("path-leads-out", path=escaped(name))
+            raise ArchiveRefused("path-leads-out", path=name)
     return path
 
 
 def _check_special(path: bytes, entry: TarEntry) -> None:
     if entry.kind == "symbolic link" and not 0 < len(entry.target) <= _PATH_LIMIT:
-        raise ArchiveRefused("entry-link-target", path=escaped(path))
+        raise ArchiveRefused("entry-link-target", path=path)
     if entry.kind == "block device":
-        raise ArchiveRefused("entry-block-device", path=escaped(path))
+        raise ArchiveRefused("entry-block-device", path=path)
     if entry.kind == "character device":
         major, minor = entry.device
         if entry.device not in _DEVICES and major not in _DEVICE_MAJORS:
-            raise ArchiveRefused("entry-device", path=escaped(path), major=major, minor=minor)
+            raise ArchiveRefused("entry-device", path=path, major=major, minor=minor)

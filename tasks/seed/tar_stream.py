@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal, NamedTuple, Protocol
 from zlib import adler32
 
 from tasks.errors import BinmillError
+from tasks.messages import Field
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -25,13 +26,7 @@ _TIMES = re.compile(rb"(?:[0-9]+ [acm]time=-?[0-9]+(?:\.[0-9]+)?\n)+")
 _NOTHING: dict[bytes, bytes] = {}
 
 Kind = Literal[
-    "file",
-    "hard link",
-    "symbolic link",
-    "character device",
-    "block device",
-    "directory",
-    "fifo",
+    "file", "hard link", "symbolic link", "character device", "block device", "directory", "fifo"
 ]
 _KINDS: dict[bytes, Kind] = {
     b"\0": "file",
@@ -59,8 +54,13 @@ _XATTR = b"SCHILY.xattr."
 class ArchiveRefused(BinmillError):
     """The archive must not be unpacked: it is no complete tar archive, or no acceptable stage.
 
-    `message` completes the sentence "ARCHIVE is not accepted as a stage: ...".
+    `message` completes the sentence "ARCHIVE is not accepted as a stage: ...". Fields of bytes
+    (names in the archive) are escaped.
     """
+
+    def __init__(self, code: str, /, **fields: Field | bytes) -> None:
+        plain = {n: escaped(v) if isinstance(v, bytes) else v for n, v in fields.items()}
+        super().__init__(code, **plain)
 
 
 class TarEntry(NamedTuple):  # a frozen dataclass takes three times as long to make
@@ -233,16 +233,16 @@ def _entry(
     name = _name(block, pax, long)
     kind = _KINDS.get(code)
     if kind is None:
-        raise ArchiveRefused("tar-entry-type", name=escaped(name), type=escaped(code))
+        raise ArchiveRefused("tar-entry-type", name=name, type=code)
     if b"size" in pax:
         pax_size = _decimal(pax[b"size"])
         if size not in (0, pax_size):
-            raise ArchiveRefused("tar-entry-two-sizes", name=escaped(name))
+            raise ArchiveRefused("tar-entry-two-sizes", name=name)
         size = pax_size
     if size and kind != "file":
-        raise ArchiveRefused("tar-entry-content", name=escaped(name), kind=kind)
+        raise ArchiveRefused("tar-entry-content", name=name, kind=kind)
     if kind == "file" and name.endswith(b"/"):
-        raise ArchiveRefused("tar-entry-file-or-directory", name=escaped(name))
+        raise ArchiveRefused("tar-entry-file-or-directory", name=name)
     target = b""
     if kind.endswith("link"):
         target = pax.get(b"linkpath") or long.get(_LONG_LINK) or block[157:257].partition(b"\0")[0]
@@ -250,7 +250,7 @@ def _entry(
     if kind.endswith("device"):
         device = _number(block[329:337]), _number(block[337:345])
     if b"\0" in name or b"\0" in target:
-        raise ArchiveRefused("tar-entry-nul", name=escaped(name))
+        raise ArchiveRefused("tar-entry-nul", name=name)
     if not pax:
         return TarEntry(name, kind, mode, size, (uid, gid), target, device, {}, code == b"S")
     owner = _decimal(pax.get(b"uid", b"%d" % uid)), _decimal(pax.get(b"gid", b"%d" % gid))
@@ -299,7 +299,7 @@ def _records(text: bytes) -> dict[bytes, bytes]:
         if not blank < end <= len(text) or text[end - 1 : end] != b"\n" or not equals:
             raise ArchiveRefused("tar-extended-header-damaged")
         if keyword not in _KEYWORDS and not keyword.startswith(_KEYWORD_PREFIXES):
-            raise ArchiveRefused("tar-keyword", keyword=escaped(keyword))
+            raise ArchiveRefused("tar-keyword", keyword=keyword)
         if not value and keyword in _NAMES:
             raise ArchiveRefused("tar-name-empty")
         records[keyword] = value
