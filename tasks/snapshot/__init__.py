@@ -1,1 +1,1 @@
-"""mirror -> trust -> frozen tree: a signed snapshot becomes a commit and a date tag in git."""
+"""Snapshots: a signed archive of the tree becomes a commit and a tag in git; overlays; exports."""

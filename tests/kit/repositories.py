@@ -1,4 +1,4 @@
-"""Git repositories as tests look at them."""
+"""Look into git repositories, and damage them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small snapshots for tests: a .tar.xz with metadata/timestamp.x, as the mirrors have it."""
+"""Small snapshots for tests: a .tar.xz with metadata/timestamp.x, like those of the mirrors."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def made_at(day: date) -> int:
 def entry(
     name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = ""
 ) -> tuple[tarfile.TarInfo, bytes]:
-    """One member of a tar archive, of any kind."""
+    """An entry of a tar archive, of any kind."""
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.type, info.linkname = len(data), mode, kind, link
     return info, data
 
 
 def tar(*entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
-    """An archive of these members, in this order."""
+    """An archive of these entries, in this order."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=form) as made:
         for info, data in entries:
@@ -73,7 +73,7 @@ def snapshot(
 
 @contextlib.contextmanager
 def verified_tarball(archive: Path) -> Iterator[VerifiedArchive]:
-    """The archive as if its signature had been verified."""
+    """An archive whose signature counts as verified."""
     with archive.open("rb") as stream:
         yield VerifiedArchive(
             archive,

@@ -1,4 +1,4 @@
-"""Trees with Manifests of the real one's shape."""
+"""Trees with Manifests, in the shape of Gentoo's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gz(text: bytes) -> bytes:
 def tree_files(
     package: bytes | None = None, more: Files | None = None, ignored: bytes = b""
 ) -> tuple[Files, bytes]:
-    """The files of a tree, as the real one has them, and what its top Manifest has to say."""
+    """The files of a tree in the shape of Gentoo's, and the text of its top Manifest."""
     news = gz(manifest_lines({"DATA a/a.txt": b"news\n"}))
     files = {
         f"{PACKAGE_DIR}/one-1.ebuild": PACKAGE["EBUILD one-1.ebuild"],
