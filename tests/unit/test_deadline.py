@@ -80,11 +80,8 @@ def test_error_of_the_block_is_raised_where_there_is_time(error: type[BaseExcept
 
 def test_thread_ends_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadline, "_LOOK_SECONDS", 60.0)
-    before = threading.active_count()
+    before = set(threading.enumerate())  # those of other tests may end meanwhile
     with Deadline():
-        assert threading.active_count() == before + 1
-    for _ in range(100):
-        if threading.active_count() == before:
-            return
-        time.sleep(0.02)
-    pytest.fail("the thread of a deadline did not end")
+        (thread,) = set(threading.enumerate()) - before
+    thread.join(10)
+    assert not thread.is_alive()
