@@ -1,4 +1,4 @@
-"""Storage that fails while something is collected, published or rolled back (faults 42 to 44).
+"""Storage that fails while something is collected, published or rolled back.
 
 The site lies on a small tmpfs in a mount namespace of its own. Each action is tried with no room at
 all, then with a little more, until it has all that it needs: so the disk is full at every moment.
@@ -16,20 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doit.task import Task
 
 from tasks import records
-from tasks.builder.collect import collect
-from tasks.engine.step import Step, carry_out, interactive
-from tasks.flow import candidate, releases
+from tasks.builder.collect import collect_set, set_id
+from tasks.engine.on_demand import RequestedTask
+from tasks.engine.step import Step, describe, failure, run_step
 from tasks.flow import publish as flow
+from tasks.flow import releases, signing
 from tasks.portage.index import parse
-from tasks.publish import generation
-from tasks.records import Record
-from tasks.site import Site
+from tasks.publish import candidate, generation
+from tasks.records import (
+    BINPKGS,
+    CANDIDATE,
+    GATE,
+    PUBLISH,
+    BinpkgsRecord,
+    CandidateRecord,
+    GateRecord,
+    Inputs,
+    Key,
+    PublishRecord,
+    R,
+)
+from tasks.site import Chroot
 from tasks.system.command import run
 from tasks.system.files import sha512, write_atomic
-from tasks.upkeep.gc import gc
+from tasks.upkeep import gc
 from tests.kit.binhost import SIGNED
 from tests.kit.packages import VALUES, gpkg
 from tests.kit.publishing import PublishingSite
@@ -67,21 +79,21 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 class Trial:
-    """A copy of the site below, on the disk; what can be done there, as the engine does it."""
+    """A copy of the prepared site on the disk, and actions there as the engine runs them."""
 
     def __init__(self, place: Path, sign: Signing) -> None:
-        self.factory, self.sign = PublishingSite(place), sign
-        self.layout = self.factory.layout
+        self.publishing, self.sign = PublishingSite(place), sign
+        self.layout = self.publishing.layout
         self.binhost = self.layout.binhost("base")
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Three generations, 3 current and 2 before it; a set that waits, and one to collect."""
         for build in (1, 2, 3):
-            self.factory.candidate(build)
-            self.factory.publish()
-        waiting, folder = self.factory.sets.build_set(*PACKAGES, identity="set of 4")
+            self.publishing.candidate(build)
+            self.publishing.publish()
+        waiting, folder = self.publishing.sets.build_set(*PACKAGES, identity="set of 4")
         folder.rename(self.layout.state / "waiting")
-        records.write(self.layout, "binpkgs:base", waiting)
+        records.save(self.layout, BINPKGS("base"), waiting)
         for name, build, _ in PACKAGES:
             path = f"app-misc/{name}/{name}-1-{build}.gpkg.tar"
             values = {**VALUES, "PF": f"{name}-1", "BUILD_ID": str(build)}
@@ -92,46 +104,55 @@ class Trial:
         (self.layout.state / "pkgdir/Packages").write_text("PACKAGES: 2\n\n")
         shutil.rmtree(self.layout.trash, ignore_errors=True)  # as on a site that deleted nothing
 
-    def carried_out(self, task: str, make: Callable[[], Record]) -> str:
-        """What the step says of its failure; "" when it has ended well."""
-        record = str(self.layout.record(task))
-        ended = carry_out(self.layout, Step(task, "", make), Task(task, [], targets=[record]))
+    def run(self, key: Key[R], make: Callable[[Inputs], R], *reads: Key[Any]) -> str:
+        """Run a step that was named; the message of its failure, "" for none."""
+        step = Step(key, "", make, reads=reads)
+        task = RequestedTask(step.task, [], targets=[str(self.layout.record(step.task))])
+        task.init_options([])
+        ended = run_step(self.layout, step, task)
         return "" if isinstance(ended, dict) else str(ended.message)
 
     def candidate(self) -> str:
-        """As publishing.candidate, with packages that are signed already."""
+        """Prepare a candidate of the set that waits; its packages are signed already."""
 
-        def make() -> Record:
-            waiting = records.read(self.layout, "binpkgs:base")
-            content = self.factory.sets.content((waiting, self.layout.state / "waiting"))
-            number = generation.prepare(self.binhost, content, self.sign, self.layout.trash)
-            return {"generation": number, "set": waiting["set"]}
+        def make(inputs: Inputs) -> CandidateRecord:
+            waiting = inputs[BINPKGS("base")]
+            content = self.publishing.sets.content((waiting, self.layout.state / "waiting"))
+            number = candidate.prepare(
+                self.binhost, content, self.sign, self.layout.trash, valid_days=30
+            )
+            return CandidateRecord(number, waiting.set, {"public": 2})
 
-        return self.carried_out("candidate:base", make)
+        said = self.run(CANDIDATE("base"), make, BINPKGS("base"))
+        if not said:
+            number = records.load(self.layout, CANDIDATE("base")).generation
+            said = self.run(GATE("base"), lambda _: GateRecord(number, 2))
+        return said
 
     def publish(self) -> str:
-        return self.carried_out(
-            "publish:base", lambda: flow.publish(self.factory.site, "base", asked=True)
-        )
+        def make(inputs: Inputs) -> PublishRecord:
+            return flow.publish_candidate(self.publishing.chroot, inputs)
+
+        return self.run(PUBLISH("base"), make, BINPKGS("base"), CANDIDATE("base"), GATE("base"))
 
     def both(self) -> str:
         return self.candidate() or self.publish()
 
     def rollback(self) -> str:
-        def run(words: list[str]) -> None:
-            releases.rollback(self.factory.site, words)
-
-        (action,) = interactive(run, "")["actions"]
-        ended = action(Task("rollback", []), ["base"])
-        return "" if ended is None else str(ended.message)
+        """As `doit rollback base`."""
+        error = failure(lambda: releases.roll_back(self.publishing.chroot), "rollback")
+        return describe(error) if error else ""
 
     def collect(self) -> str:
         state = self.layout.state
         entries = sorted(state.glob("db/*/*"))
         sets = self.layout.binpkgs("base")
-        return self.carried_out(
-            "binpkgs:base", lambda: collect(entries, state / "pkgdir", sets, self.layout.trash)
-        )
+
+        def make(_: Inputs) -> BinpkgsRecord:
+            packages = collect_set(entries, state / "pkgdir", sets, self.layout.trash)
+            return BinpkgsRecord(set_id(packages), packages)
+
+        return self.run(BINPKGS("base"), make)
 
     def live(self) -> dict[str, bytes | str]:
         """All that clients see, and which generation that is; it fits together."""
@@ -166,29 +187,29 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site to be copied."""
-    folder = tmp_path_factory.mktemp("begun") / "site"
+    folder = tmp_path_factory.mktemp("prepared") / "site"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
-        Trial(folder, sign).begin()
+        Trial(folder, sign).prepare()
     return folder
 
 
 @pytest.fixture
-def trial(disk: Disk, begun: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
-    """Makes the disk a copy of that site, with a signing that is none."""
-    signing: list[Signing] = [sign]
+def trial(disk: Disk, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+    """Fill the disk with a copy of that site, whose signatures are marks."""
+    sign_with: list[Signing] = [sign]
 
-    def beside(_site: Site, _name: str, _space: Path, files: Sequence[Path]) -> None:
-        signing[0](files)
+    def beside(_chroot: Chroot, _inputs: Inputs, _space: Path, files: Sequence[Path]) -> None:
+        sign_with[0](files)
 
-    monkeypatch.setattr(candidate, "sign_beside", beside)
+    monkeypatch.setattr(signing, "sign_beside", beside)
 
     def copied(sign: Signing = sign) -> Trial:
-        signing[0] = sign
+        sign_with[0] = sign
         empty(disk)
-        shutil.copytree(begun, disk.top, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(prepared, disk.top, symlinks=True, dirs_exist_ok=True)
         return Trial(disk.top, sign)
 
     return copied
@@ -220,7 +241,7 @@ def stands(site: Trial, before: dict[str, bytes | str], wanted: Any) -> bool:
         (Trial.collect, sign),
     ],
 )
-def test_full_at_every_moment(  # noqa: PLR0917
+def test_full_disk_at_every_moment_keeps_the_old_generation(  # noqa: PLR0917
     disk: Disk,
     trial: Callable[..., Trial],
     action: Callable[[Trial], str],
@@ -255,7 +276,7 @@ def test_full_at_every_moment(  # noqa: PLR0917
 
 # Before these calls, and whether clients have the old generation if there is no inode from then on.
 MOMENTS = {
-    "the generation is named": (generation, "let_out", 1, True),
+    "the generation is named": (candidate, "promote_candidate", 1, True),
     "the switch": (generation, "switch", 1, True),
     "current, after previous": (generation, "_point", 2, True),
 }
@@ -264,11 +285,11 @@ WAYS = [
     for way, action in (("published", Trial.both), ("rolled back", Trial.rollback))
     for told, moment in MOMENTS.items()
 ]
-WAYS.append(pytest.param(Trial.both, records, "write", 2, False, id="published, its record"))
+WAYS.append(pytest.param(Trial.both, records, "save", 3, False, id="published, its record"))
 
 
 @pytest.mark.parametrize(("action", "module", "name", "call", "old"), WAYS)
-def test_full_from_a_moment_on(  # noqa: PLR0917
+def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
     disk: Disk,
     trial: Callable[..., Trial],
     action: Callable[[Trial], str],
@@ -311,21 +332,22 @@ def told_of(said: str) -> None:
     assert [each.split(":")[0].strip() for each in more] in ([], ["next"]), said
 
 
-def test_room_is_made_on_a_full_disk(disk: Disk, trial: Callable[..., Trial]) -> None:
-    """What an operator is told to do must not need what he has not."""
+def test_gc_works_on_a_full_disk(disk: Disk, trial: Callable[..., Trial]) -> None:
+    """It needs no space itself."""
     site = trial()
     stray = site.layout.binpkgs("gone") / "set/file"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(bytes(100_000))
     fill_bytes(disk.top, 0)
-    gc(site.factory.site, {}, ["--yes"])
+    gc.delete(site.publishing.site, {})
     assert not stray.exists()
     assert os.statvfs(disk.top).f_bavail > 0
 
 
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
-def test_read_only(disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str]) -> None:
-    """Fault 44."""
+def test_read_only_disk_keeps_the_old_generation(
+    disk: Disk, trial: Callable[..., Trial], action: Callable[[Trial], str]
+) -> None:
     undisturbed = trial()
     assert action(undisturbed) == ""
     wanted = undisturbed.content()
