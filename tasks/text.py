@@ -4,6 +4,7 @@ counts and sizes are written."""
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 
 _FEW = 5  # names of a list that a sentence shows
@@ -57,6 +58,11 @@ def span(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def utc(timestamp: float) -> str:
+    """Write a time in epoch seconds: `2026-01-16 00:45 UTC`."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(timestamp))
 
 
 def ago(seconds: float) -> str:

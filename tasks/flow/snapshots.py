@@ -191,7 +191,7 @@ def _nothing_newer(site: Site, newest: FrozenDay, *, looked: bool) -> Note:
     time = download.received_at(_source(site), day_of(newest.tag, "tag"))
     if time is None:
         return Note("nothing-newer", fields)
-    return Note("nothing-newer-since", {**fields, "time": f"{time:%Y-%m-%d %H:%M} UTC"})
+    return Note("nothing-newer-since", {**fields, "time": int(time.timestamp())})
 
 
 def _check_age(site: Site, newest: FrozenDay) -> None:

@@ -10,8 +10,8 @@ The TOML files beside this one hold a table for each code:
 A blank is a field of the error, with one of Python's format specifications or one of these:
 `list` (all names), `few` (the first five), `sentences` (also, with semicolons), `lines` (each on a
 line below), `count NOUN` (a number, or the length of a list, with its noun), `size` (bytes), `span`
-(seconds). The content of a field is made printable. Files are read when a sentence is first
-needed: `doit list` does not pay for them.
+(seconds), `utc` (a time, epoch seconds). The content of a field is made printable. Files are read
+when a sentence is first needed: `doit list` does not pay for them.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class _Formatter(string.Formatter):
             return text.size(int(value))
         if spec == "span":
             return text.span(float(value))
+        if spec == "utc":
+            return text.utc(float(value))
         if spec == "list":
             filled = ", ".join(words)
         elif spec == "sentences":

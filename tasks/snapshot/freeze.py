@@ -88,7 +88,7 @@ def freeze_archive(
                 commit=frozen.commit,
             )
         if timestamp <= floor:
-            raise NotTrusted("snapshot-too-old", archive=filename, time=_utc(timestamp))
+            raise NotTrusted("snapshot-too-old", archive=filename, time=timestamp)
         if existing is None:
             check(quarantined, frozen.commit)
             fast_import.release(quarantined, repository)
@@ -146,12 +146,8 @@ def _checked_time(data: bytes, day: date, filename: str) -> int:
     timestamp = int(first[0])
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     if not start <= datetime.fromtimestamp(timestamp, UTC) <= start + timedelta(days=2):
-        raise NotTrusted("snapshot-time-wrong", archive=filename, time=_utc(timestamp))
+        raise NotTrusted("snapshot-time-wrong", archive=filename, time=timestamp)
     return timestamp
-
-
-def _utc(timestamp: int) -> str:
-    return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _reference(repo: Repo, frozen: FrozenDay, name: str, url: str, last: FrozenDay | None) -> None:

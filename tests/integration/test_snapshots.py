@@ -69,8 +69,9 @@ def test_snapshot_freezes_and_pushes_each_new_day(fake_upstream: FakeUpstream) -
     before = fake_upstream.frozen_state(site)
     again, notes = fake_upstream.snapshot(site)
     assert (again, fake_upstream.frozen_state(site)) == (record, before)
-    time = "2026-01-16 00:45 UTC"
-    assert notes == [Note("nothing-newer-since", {"tag": "20260115", "mirrors": 2, "time": time})]
+    assert notes == [
+        Note("nothing-newer-since", {"tag": "20260115", "mirrors": 2, "time": made_at(DAY)})
+    ]
     fake_upstream.publish("one", fake_upstream.signed(NEXT))
     record, notes = fake_upstream.snapshot(site)
     assert record.tag == "20260116"

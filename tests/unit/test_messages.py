@@ -72,6 +72,8 @@ def sample(name: str, spec: str) -> Field:
         return [f"{name}-1", f"{name}-2"]
     if spec == "size" or spec.endswith(("d", "o", "x")):
         return 42_000_000
+    if spec == "utc":
+        return 1_768_524_300
     if spec == "span" or spec.endswith(("f", "g")):
         return 93.5
     return name.upper()
