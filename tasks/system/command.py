@@ -18,13 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.errors import BinmillError, CommandFailed, HostLacks
+from tasks.errors import CommandFailed, HostLacks
 
 Argument = str | os.PathLike[str]
 
 _PIPE_USUAL = 64 << 10
 _GRACE_SECONDS = 5.0
-# The kernel ends a program when who started it is gone, and not what that one has started. So
+# The kernel ends a program when its parent is gone, but not what the program has started. So
 # something in its process group waits for the end of a pipe that only this process can write to.
 _WATCHED = """(trap '' TERM; read -r _ </dev/fd/"$0"; kill -KILL 0) >/dev/null 2>&1 & exec "$@" """
 # Where a missing program comes from, by Debian package.
@@ -45,7 +45,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Done:
-    """How a program ended: `returncode` (negative: a signal) and what it printed, as text."""
+    """The end of a program: `returncode` (negative: a signal) and its output, as text."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -67,9 +67,9 @@ def run(
     """Run a program to its end and return how it ended.
 
     `timeout` is in seconds, `family` as in `started`. With `log`, both output streams are appended
-    to that file and the result carries its last lines as `stderr`. Raises CommandFailed when it
-    exits non-zero (unless `check` is false) or outlives its time, HostLacks when there is no such
-    program.
+    to that file, and the result has its last lines as `stderr`. Raises CommandFailed when the
+    program exits non-zero (unless `check` is false) or exceeds its time, HostLacks when there is no
+    such program.
     """
     with contextlib.ExitStack() as stack:
         out: IO[bytes] | int = subprocess.PIPE
@@ -94,16 +94,19 @@ def run(
         try:
             stdout, stderr = process.communicate(input, timeout=timeout)
         except subprocess.TimeoutExpired as late:
+            code = "program-timeout" if log is None else "program-timeout-logged"
             raise CommandFailed(
-                f"{_words(argv)} did not end within {timeout:g} s",
-                f"its output is in {log}" if log else "",
+                code, command=_words(argv), seconds=timeout or 0.0, log=log
             ) from late
-    printed = _tail(log) if log is not None else _text(stderr)
-    done = Done(tuple(map(str, argv)), process.returncode, _text(stdout), printed)
+    printed = tail(log) if log is not None else decode(stderr)
+    done = Done(tuple(map(str, argv)), process.returncode, decode(stdout), printed)
     if check and done.returncode != 0:
         raise CommandFailed(
-            f"{_words(argv)} failed ({_outcome(done.returncode)}): {_last_line(done)}",
-            f"read {log}" if log else "",
+            "program-failed" if log is None else "program-failed-logged",
+            command=_words(argv),
+            outcome=_outcome(done.returncode),
+            cause=last_line(done.stderr or done.stdout),
+            log=log,
         )
     return done
 
@@ -120,11 +123,11 @@ def started(
     orphaned: str = "KILL",
     family: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A running program, for pipes and servers; however the block ends, nothing of it is left.
+    """Start a program, for pipes and servers; however the block ends, nothing of it is left.
 
-    `orphaned` is the signal that it gets when this process is killed: TERM for one that would
-    leave processes of its own behind, and ends them when it is told. With `family` all that it has
-    started is killed then, too.
+    `orphaned` is the signal that it gets when this process is killed: TERM for one that ends
+    processes of its own when it gets that. With `family`, all that it has started is killed then,
+    too.
 
     `env` replaces the caller's environment.
     """
@@ -149,7 +152,7 @@ def started(
 
 @contextlib.contextmanager
 def _watched() -> Iterator[tuple[Sequence[str], Sequence[int]]]:
-    """Words before a program that kill its process group when this process is gone; their pipe."""
+    """Yield what to put before a program so that its group dies with this process, and a pipe."""
     reading, writing = os.pipe()  # kept open for writing here alone: it is not inherited
     try:
         yield (locate("sh"), "-c", _WATCHED, str(reading)), (reading,)
@@ -159,7 +162,7 @@ def _watched() -> Iterator[tuple[Sequence[str], Sequence[int]]]:
 
 
 def widen(pipe: IO[bytes], size: int = 1 << 20) -> None:
-    """Let a pipe hold more, so that its two ends run side by side: `size` or what may be had of it.
+    """Let a pipe hold more, `size` or what is allowed, so that its two ends run side by side.
 
     An unprivileged user has a limit, and a share of pipe memory that others may have used up
     (pipe(7)).
@@ -202,19 +205,13 @@ def locate(program: str) -> str:
         if os.access(candidate, os.X_OK) and candidate.is_file():
             return str(candidate)
     package = _PACKAGES.get(program, program)
-    raise HostLacks(
-        f"the program {program!r} is not installed",
-        f"apt-get install {package} (or your distribution's package that has {program})",
-    )
+    raise HostLacks("program-missing", program=program, package=package)
 
 
 def require_root(work: str) -> None:
-    """Raise HostLacks unless this process is root; `work` says what needs it."""
+    """Raise HostLacks unless this process is root; `work` is a verb phrase for the message."""
     if os.geteuid() != 0:
-        raise HostLacks(
-            f"only root can {work}",
-            "run the same command as root (sudo -E doit ...); README, 'What root means here'",
-        )
+        raise HostLacks("root-needed", work=work)
 
 
 @cache
@@ -240,34 +237,39 @@ def _words(argv: Sequence[Argument]) -> str:
 def _outcome(returncode: int) -> str:
     if returncode < 0:
         number = -returncode  # real-time signals have no name in signal.Signals
-        known = number in set(signal.Signals)
-        return f"killed by {signal.Signals(number).name if known else f'signal {number}'}"
+        named = number in set(signal.Signals)
+        return f"killed by {signal.Signals(number).name if named else f'signal {number}'}"
     return f"exit code {returncode}"
 
 
-def _text(data: bytes | None) -> str:
-    return (data or b"").decode("utf-8", "replace")
+def decode(output: bytes | None) -> str:
+    """Decode a program's output; bytes that are no UTF-8 are replaced."""
+    return (output or b"").decode("utf-8", "replace")
 
 
-def _tail(log: Path, size: int = 4000) -> str:
+def tail(log: Path, size: int = 4000) -> str:
+    """Read the end of a log."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - size))
-        return _text(stream.read())
+        return decode(stream.read())
 
 
-def _last_line(done: Done) -> str:
-    lines = [x.strip() for x in (done.stderr or done.stdout).splitlines() if x.strip()]
+def last_line(output: str) -> str:
+    """Return the last line of an output that is not empty: mostly the reason of a failure."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "it printed nothing"
 
 
 __all__ = [
     "Argument",
-    "BinmillError",
     "Done",
+    "decode",
+    "last_line",
     "locate",
     "require_root",
     "run",
     "started",
     "stop",
+    "tail",
     "widen",
 ]

@@ -100,7 +100,7 @@ def download(urls: Sequence[str], target: Path, *, limit: int) -> Got:
         if resumable.find(target, limit) is None:
             resumable.discard(target)
     name = public(urls[0]).rsplit("/", 1)[-1] if urls else target.name
-    fields = {"file": name, "reasons": "; ".join(reasons), "codes": codes}
+    fields = {"file": name, "reasons": reasons, "codes": codes}
     if set(codes) <= {"mirror-lacks-file"}:
         raise Missing("not-on-mirrors", **fields)
     raise DownloadFailed("download-failed", **fields)

@@ -1,4 +1,4 @@
-"""Whether this machine has, and allows, what chroots are made of; said before any work."""
+"""Check, before any work, that this machine has and allows what chroots need."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks import messages
 from tasks.errors import BinmillError, HostLacks
 from tasks.system import sandbox
 from tasks.system.command import locate
@@ -14,46 +15,38 @@ PROGRAMS = ("git", "gpg", "gpgv", "nginx", "setpriv", "tar", "unshare", "xz", "z
 
 
 def check(place: Path, programs: Iterable[str] = PROGRAMS) -> None:
-    """Raise HostLacks listing all that is missing and how to give it; `place`: where state/ is."""
-    problems = [*_missing(programs), *_withheld(place)]
+    """Raise HostLacks, which lists everything that is missing; `place` is the folder of state/."""
+    problems = [*_missing(programs), *_not_allowed(place)]
     if problems:
-        raise HostLacks(
-            "this machine lacks what chroots need; nothing was done\n" + "\n".join(problems),
-            "give it that, then run the same command again; "
-            "listing and explaining tasks works without (doit list, info, why)",
-        )
+        raise HostLacks("host-not-suitable", problems=problems)
 
 
 def _missing(programs: Iterable[str]) -> list[str]:
-    found = []
+    problems = []
     for program in programs:
         try:
             locate(program)
         except HostLacks as error:
-            found.append(f"  - {error.message}: {error.hint}")
-    return found
+            problems.append(f"{error.message}: {error.hint}")
+    return problems
 
 
-def _withheld(place: Path) -> list[str]:
-    """Try a real sandbox over nothing: the kernel's answer is the only true one.
+def _not_allowed(place: Path) -> list[str]:
+    """Try a real sandbox over nothing: only the kernel knows what it allows.
 
-    Where only overlayfs is withheld, that is said, and chroots are copies.
+    Where it refuses only overlayfs, a note says so, and chroots are copies.
     """
     if os.geteuid() != 0:
-        return ["  - root: run the same command as root (sudo make ...)"]
+        return [messages.sentence("host-without-root", {})]
     scratch = place / ".preflight"
     try:
-        with sandbox.workspace(scratch, "room", scratch / "trash") as space:
+        with sandbox.workspace(scratch, "sandbox", scratch / "trash") as space:
             (space / "nothing").mkdir()
             empty = sandbox.Sandbox("preflight", (space / "nothing",), space)
-            sandbox.run(empty, ["true"], timeout=60, check=False)  # that it stood is enough
+            sandbox.run(empty, ["true"], timeout=60, check=False)  # that it starts is enough
     except (BinmillError, OSError) as error:
-        said = str(error).splitlines()[0]
-        return [
-            f"  - namespaces: {said}\n"
-            "      a virtual machine or a real one has them; a container needs --privileged\n"
-            "      (CAP_SYS_ADMIN, mount and pid namespaces)"
-        ]
+        cause = str(error).splitlines()[0]
+        return [messages.sentence("host-without-namespaces", {"cause": cause})]
     finally:
         _tidy(scratch)
     return []

@@ -1,6 +1,6 @@
-"""Chroots in namespaces of their own: what is mounted is data, and nothing outlives its parent.
+"""Chroots in namespaces of their own: mounts are data, and nothing outlives its parent.
 
-A Sandbox is a plan: layers, mounts, environment. `run` carries it out through util-linux's
+A Sandbox is a plan: layers, mounts, environment. `run` executes a command in it by util-linux's
 setpriv and unshare and a small first process (sandbox_init.py) that mounts, pivots and reaps.
 All three of parent-death signal, pid namespace and kill-child are needed: any one alone leaves
 survivors when doit is killed. Mounts are made in a private mount namespace only, so they can
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from tasks.errors import BinmillError, CommandFailed, OutOfMemory
 from tasks.system import copy_fallback
-from tasks.system.command import Done, require_root, started, stop
+from tasks.system.command import Done, decode, last_line, require_root, started, stop, tail
 from tasks.system.disk_space import explain_full_disk
 from tasks.system.files import closed_folder, remove_tree
+from tasks.system.notes import note
 from tasks.system.pseudo_terminal import PseudoTerminal
 from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
-from tasks.system.terminal import say
 
 # Imported, not run as a script: a script is compiled anew each time.
 _INIT = (
@@ -45,6 +45,15 @@ _NAMESPACES = (
 )
 
 
+# The code of a failed command: out of memory or not, with a log or without.
+_CODES = {
+    (False, False): "command-failed",
+    (False, True): "command-failed-logged",
+    (True, False): "command-out-of-memory",
+    (True, True): "command-out-of-memory-logged",
+}
+
+
 @dataclass(frozen=True)
 class Bind:
     """A host directory or file at an absolute path inside; read-only unless said otherwise.
@@ -59,7 +68,7 @@ class Bind:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """All that a command in a chroot sees. `layers`: directories, the topmost first, read-only.
+    """Everything that a command in a chroot sees. `layers`: read-only, the topmost first.
 
     `workspace` is a directory of ours on the host for the upper layer; what the command writes
     is in `workspace/upper` afterwards.
@@ -79,17 +88,17 @@ class Sandbox:
 
 @contextlib.contextmanager
 def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
-    """A throwaway place for one sandbox's upper layer; what a killed run left there is swept."""
+    """Yield a folder for the upper layer of one sandbox, deleted at the end.
+
+    What a killed run has left there is deleted first.
+    """
     path = parent / name
     closed_folder(trash)  # now: on a full disk nothing could be deleted any more
     parent.mkdir(parents=True, exist_ok=True)
     if parent.stat().st_dev != trash.stat().st_dev:
-        raise BinmillError(
-            f"{parent} is another file system than {trash.parent}",
-            f"umount it, and mount that at {trash.parent}: what was made is moved by renames",
-        )
+        raise BinmillError("work-on-another-disk", path=parent, state=trash.parent)
     remove_tree(path, trash)
-    # a guest may leave setuid programs: nobody else on this host gets at them
+    # a guest may leave setuid programs: no other user of this host must reach them
     path.mkdir(mode=0o700, parents=True)
     try:
         for part in ("upper", "work", "root", *TEMPORARY):
@@ -117,27 +126,27 @@ def run(
     and BinmillError when the sandbox itself could not be set up.
     """
     before = _out_of_memory()
-    done, stands = _run(sandbox, argv, log, timeout)
-    if _copies(sandbox, done.returncode, stands):
-        done, stands = _run(sandbox, argv, log, timeout)
-    if not stands:
-        raise BinmillError(
-            f"the sandbox {sandbox.hostname} could not be set up: {_last(done.stderr, log)}"
-        )
+    done, ready = _run(sandbox, argv, log, timeout)
+    if _copy_instead(sandbox, done.returncode, ready):
+        done, ready = _run(sandbox, argv, log, timeout)
+    if not ready:
+        cause = last_line(done.stderr if log is None else tail(log))
+        raise BinmillError("sandbox-not-set-up", chroot=sandbox.hostname, cause=cause)
     if check and done.returncode != 0:
         killed = _out_of_memory() > before
-        failure = OutOfMemory if killed else CommandFailed
-        why = "out of memory, the kernel killed some of it; " if killed else ""
-        raise failure(
-            f"{' '.join(argv[:4])} failed in {sandbox.hostname} (exit code {done.returncode}): "
-            f"{why}{_last(done.stderr or done.stdout, log)}",
-            f"read {log}" if log else "",
+        raise (OutOfMemory if killed else CommandFailed)(
+            _CODES[killed, log is not None],
+            command=" ".join(argv[:4]),
+            chroot=sandbox.hostname,
+            status=done.returncode,
+            cause=last_line((done.stderr or done.stdout) if log is None else tail(log)),
+            log=log,
         )
     return done
 
 
 def _out_of_memory() -> int:
-    """How many processes this kernel has killed for want of memory (its vmstat; since 4.13)."""
+    """Count the processes that this kernel has killed for lack of memory (vmstat; since 4.13)."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
             if line.startswith("oom_kill "):
@@ -148,7 +157,7 @@ def _out_of_memory() -> int:
 def _run(
     sandbox: Sandbox, argv: Sequence[str], log: Path | None, timeout: float | None
 ) -> tuple[Done, bool]:
-    """One attempt: how it ended, and whether the sandbox stood."""
+    """Try once; returns how it ended, and whether the sandbox was set up."""
     with contextlib.ExitStack() as stack:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -161,12 +170,11 @@ def _run(
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as late:
-            raise CommandFailed(
-                f"{argv[0]} in {sandbox.hostname} did not end within {timeout:g} s",
-                f"its output is in {log}" if log else "",
-            ) from late
-        stands = _stands(sandbox, plan)
-    return Done(tuple(argv), process.returncode, _text(stdout), _text(stderr)), stands
+            code = "program-timeout" if log is None else "program-timeout-logged"
+            command = f"{argv[0]} in {sandbox.hostname}"
+            raise CommandFailed(code, command=command, seconds=timeout or 0.0, log=log) from late
+        ready = _was_ready(sandbox, plan)
+    return Done(tuple(argv), process.returncode, decode(stdout), decode(stderr)), ready
 
 
 def enter(sandbox: Sandbox, argv: Sequence[str]) -> int:
@@ -175,10 +183,10 @@ def enter(sandbox: Sandbox, argv: Sequence[str]) -> int:
     On a terminal it gets a pseudo terminal of its own, so that a shell inside has job control
     and the caller's session keeps its terminal. Elsewhere it inherits the three streams.
     """
-    code, stands = _enter(sandbox, argv)
-    if _copies(sandbox, code, stands):
+    code, ready = _enter(sandbox, argv)
+    if _copy_instead(sandbox, code, ready):
         code, _ = _enter(sandbox, argv)
-    return code if code >= 0 else 128 - code  # as a shell tells of a signal
+    return code if code >= 0 else 128 - code  # a signal, as a shell reports it
 
 
 def _enter(sandbox: Sandbox, argv: Sequence[str]) -> tuple[int, bool]:
@@ -202,25 +210,22 @@ def _enter(sandbox: Sandbox, argv: Sequence[str]) -> tuple[int, bool]:
                 inner.relay()
             return process.wait(), os.fstat(plan).st_size == 0
         finally:
-            stop(process)  # before anybody looks at what it has written
-            _stands(sandbox, plan)
+            stop(process)  # before what it has written is read
+            _was_ready(sandbox, plan)
 
 
-def _stands(sandbox: Sandbox, plan: int) -> bool:
-    """Whether the sandbox stood; where its root is a copy, the upper layer is made by now."""
+def _was_ready(sandbox: Sandbox, plan: int) -> bool:
+    """Tell whether the sandbox was set up; where its root is a copy, make the upper layer."""
     if copy_fallback.is_copied(sandbox.workspace):
         copy_fallback.gather(sandbox.workspace)
     return os.fstat(plan).st_size == 0
 
 
-def _copies(sandbox: Sandbox, code: int, stands: bool) -> bool:
-    """Copy the layers where overlayfs was refused; whether it was. It is said, and remembered."""
-    if stands or code != NO_OVERLAY:
+def _copy_instead(sandbox: Sandbox, code: int, ready: bool) -> bool:
+    """Copy the layers where overlayfs was refused; returns whether it was."""
+    if ready or code != NO_OVERLAY:
         return False
-    say(
-        f"  {sandbox.hostname}: no overlayfs for {sandbox.workspace}; its layers are copied, which "
-        "takes time and disk"
-    )
+    note("layers-copied", chroot=sandbox.hostname, path=sandbox.workspace)
     copy_fallback.spread(sandbox.layers, sandbox.workspace)
     return True
 
@@ -246,9 +251,9 @@ def _entry(sandbox: Sandbox, plan: int) -> list[str]:
 
 @contextlib.contextmanager
 def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[int]:
-    """The plan in an anonymous file that the first process, of the same interpreter, inherits.
+    """Yield an anonymous file with the plan, for the first process, of the same interpreter.
 
-    It empties the file when the sandbox stands and the command is about to start.
+    That empties the file when the sandbox is set up and the command is about to start.
     """
     raw = marshal.dumps(
         {
@@ -276,16 +281,3 @@ def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _text(data: bytes | None) -> str:
-    return (data or b"").decode("utf-8", "replace")
-
-
-def _last(text: str, log: Path | None) -> str:
-    if log is not None:
-        with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 4000))
-            text = _text(stream.read())
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it printed nothing"

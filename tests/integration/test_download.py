@@ -58,7 +58,7 @@ def test_fetch_passes_the_verified_archive(fake_upstream: FakeUpstream) -> None:
         assert tarball.url == fake_upstream.server.url(fake_upstream.path("one"))
         assert tarball.sha512 == tarball.digest() == hashlib.sha512(right.archive).hexdigest()
         assert tarball.signature.signer == fake_upstream.keys.fingerprint("good")
-        assert tarball.signature.made == made_at(NEXT) + 900
+        assert tarball.signature.signed_at == made_at(NEXT) + 900
         assert downloads(fake_upstream) == [ARCHIVE, f"{ARCHIVE}.gpgsig"]
         assert tarball.path.parent.stat().st_mode & 0o777 == 0o700
         return "result"

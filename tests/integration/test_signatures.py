@@ -68,7 +68,7 @@ def sealed(*how: str) -> Make:
 
 # The files that a mirror has under the name of the newest day, and the reason of the refusal.
 FAULTS: dict[str, tuple[Make, str]] = {
-    "a page for an archive": (but(lambda *_: {"archive": PAGE}), "does not fit the bytes"),
+    "a page for an archive": (but(lambda *_: {"archive": PAGE}), "does not match the content"),
     "a page for everything": (lambda _: Signed(PAGE, PAGE, PAGE), "there is no signature in it"),
     "a page that is signed": (
         lambda fake_upstream: Signed(PAGE, fake_upstream.keys.sign(who="good", data=PAGE)),
@@ -80,16 +80,16 @@ FAULTS: dict[str, tuple[Make, str]] = {
     ),
     "a flipped byte": (
         but(lambda _, right: {"archive": flip_bit(right.archive, 99)}),
-        "does not fit the bytes",
+        "does not match the content",
     ),
     "cut short": (
         but(lambda _, right: {"archive": right.archive[:-1]}),
-        "does not fit the bytes",
+        "does not match the content",
     ),
-    "empty": (but(lambda *_: {"archive": b""}), "does not fit the bytes"),
+    "empty": (but(lambda *_: {"archive": b""}), "does not match the content"),
     "bad signature": (
         but(lambda _, right: {"signature": flip_bit(right.signature, -1)}),
-        "does not fit the bytes",
+        "does not match the content",
     ),
     "unknown key": (signed_by(who="stranger"), "by a key that is not in the key file"),
     "expired key": (signed_by(who="expired"), "the key that signed it has expired"),
@@ -119,11 +119,11 @@ FAULTS: dict[str, tuple[Make, str]] = {
                 "archive": fake_upstream.keys.sign("--sign", who="good", data=right.archive)
             }
         ),
-        "does not fit the bytes",
+        "does not match the content",
     ),
     "another file's signature": (
         but(lambda fake_upstream, _: {"signature": fake_upstream.signed(DAY).signature or b""}),
-        "does not fit the bytes",
+        "does not match the content",
     ),
     "two signatures": (signed_by(who="good other"), "gpgv saw NEWSIG 2 times"),
     "last year's": (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import pytest
 
-from tasks.errors import BinmillError
+from tasks.errors import BinmillError, NotTrusted
 from tasks.messages import Field
 
 Error = TypeVar("Error", bound=BinmillError)
@@ -24,3 +24,10 @@ def refused(
     error = caught.value
     assert (type(error), error.code) == (kind, code), error
     assert {name: error.fields.get(name) for name in fields} == fields, error
+
+
+def distrusted(
+    reason: str, **fields: Field
+) -> AbstractContextManager[pytest.ExceptionInfo[NotTrusted]]:
+    """Expect a signature to be refused for this reason."""
+    return refused(NotTrusted, "signature-not-trusted", reason=reason, **fields)

@@ -1,4 +1,4 @@
-"""Every rule by which gpgv's status lines are judged, without gpgv."""
+"""Every rule for the status lines of gpgv, without gpgv."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import NotTrusted
-from tasks.system.gpgv import Role, Signature, judge
+from tasks.system.gpgv import Role, Signature, check_status
+from tests.kit.refused import distrusted
 
 PRIMARY, SUBKEY, OTHER = "A" * 40, "B" * 24 + "0123456789ABCDEF", "C" * 40
 NOW = 1_800_000_000
@@ -31,114 +31,111 @@ def text(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def test_a_good_signature() -> None:
-    assert judge(text(GOOD), 0, ROLE, "x", NOW) == Signature(PRIMARY, NOW - 60)
+def test_good_signature_is_accepted() -> None:
+    assert check_status(text(GOOD), 0, ROLE, "x", NOW) == Signature(PRIMARY, NOW - 60)
 
 
 @pytest.mark.parametrize("algorithm", [8, 9, 10])
-def test_strong_hashes(algorithm: int) -> None:
-    judge(text([NEWSIG, GOODSIG, valid(algorithm=algorithm)]), 0, ROLE, "x", NOW)
+def test_strong_hash_is_accepted(algorithm: int) -> None:
+    check_status(text([NEWSIG, GOODSIG, valid(algorithm=algorithm)]), 0, ROLE, "x", NOW)
 
 
-def test_a_clock_may_differ_by_ten_minutes() -> None:
-    judge(text([NEWSIG, GOODSIG, valid(made=NOW + 600)]), 0, ROLE, "x", NOW)
+def test_clock_may_differ_by_ten_minutes() -> None:
+    check_status(text([NEWSIG, GOODSIG, valid(made=NOW + 600)]), 0, ROLE, "x", NOW)
 
 
-def test_an_expired_key_elsewhere_in_the_ring_does_no_harm() -> None:
-    judge(text([*GOOD, "[GNUPG:] KEYEXPIRED 1600000000"]), 0, ROLE, "x", NOW)
+def test_expired_key_elsewhere_in_the_ring_is_ignored() -> None:
+    check_status(text([*GOOD, "[GNUPG:] KEYEXPIRED 1600000000"]), 0, ROLE, "x", NOW)
 
 
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ([], "NEWSIG 0 times"),
-        (GOOD[1:], "NEWSIG 0 times"),
-        ([NEWSIG, valid()], "GOODSIG 0 times"),
-        ([NEWSIG, GOODSIG], "VALIDSIG 0 times"),
-        ([*GOOD, NEWSIG], "NEWSIG 2 times"),
-        ([*GOOD, GOODSIG], "GOODSIG 2 times"),
-        ([*GOOD, valid()], "VALIDSIG 2 times"),
-        (GOOD * 2, "NEWSIG 2 times"),
-        ([*GOOD, "gpgv: hello"], "something unknown"),
-        ([*GOOD, ""], "something unknown"),
-        ([*GOOD, "[GNUPG:]"], "something unknown"),
-        ([NEWSIG, GOODSIG, valid(key="E" * 40)], "does not fit together"),
-        ([NEWSIG, "[GNUPG:] GOODSIG", valid()], "does not fit together"),
-        ([NEWSIG, GOODSIG, f"[GNUPG:] VALIDSIG {SUBKEY} 2027-01-15"], "does not fit together"),
-        ([NEWSIG, GOODSIG, valid(made="20270115T000000")], "does not fit together"),
-        ([NEWSIG, GOODSIG, valid(primary=OTHER)], f"signed by {OTHER}, which is not pinned"),
-        ([NEWSIG, GOODSIG, valid(primary=PRIMARY.lower())], "not pinned"),
-        ([NEWSIG, GOODSIG, valid(primary=PRIMARY[-16:])], "not pinned"),
+        ([], "signature-not-single"),
+        (GOOD[1:], "signature-not-single"),
+        ([NEWSIG, valid()], "signature-not-single"),
+        ([NEWSIG, GOODSIG], "signature-not-single"),
+        ([*GOOD, NEWSIG], "signature-not-single"),
+        ([*GOOD, GOODSIG], "signature-not-single"),
+        ([*GOOD, valid()], "signature-not-single"),
+        (GOOD * 2, "signature-not-single"),
+        ([*GOOD, "gpgv: hello"], "gpgv-line-unknown"),
+        ([*GOOD, ""], "gpgv-line-unknown"),
+        ([*GOOD, "[GNUPG:]"], "gpgv-line-unknown"),
+        ([NEWSIG, GOODSIG, valid(key="E" * 40)], "gpgv-inconsistent"),
+        ([NEWSIG, "[GNUPG:] GOODSIG", valid()], "gpgv-inconsistent"),
+        ([NEWSIG, GOODSIG, f"[GNUPG:] VALIDSIG {SUBKEY} 2027-01-15"], "gpgv-inconsistent"),
+        ([NEWSIG, GOODSIG, valid(made="20270115T000000")], "gpgv-inconsistent"),
+        ([NEWSIG, GOODSIG, valid(primary=OTHER)], "signing-key-not-pinned"),
+        ([NEWSIG, GOODSIG, valid(primary=PRIMARY.lower())], "signing-key-not-pinned"),
+        ([NEWSIG, GOODSIG, valid(primary=PRIMARY[-16:])], "signing-key-not-pinned"),
         *(
-            ([NEWSIG, GOODSIG, valid(algorithm=weak)], f"(number {weak}) is too weak")
+            ([NEWSIG, GOODSIG, valid(algorithm=weak)], "signature-hash-weak")
             for weak in (0, 1, 2, 3, 11)
         ),
-        ([NEWSIG, GOODSIG, valid(made=NOW + 601)], "signed in the future"),
+        ([NEWSIG, GOODSIG, valid(made=NOW + 601)], "signature-from-the-future"),
     ],
 )
-def test_refused(lines: list[str], reason: str) -> None:
-    with pytest.raises(NotTrusted) as refused:
-        judge(text(lines), 0, ROLE, "x.tar", NOW)
-    assert reason in refused.value.message
-    assert refused.value.message.startswith("x.tar is not trusted as snapshots: ")
-    assert "\n" not in refused.value.message
+def test_status_that_breaks_a_rule_is_refused(lines: list[str], reason: str) -> None:
+    with distrusted(reason, file="x.tar", role="snapshots") as error:
+        check_status(text(lines), 0, ROLE, "x.tar", NOW)
+    assert "\n" not in error.value.message
 
 
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("BADSIG", "does not fit the bytes"),
-        ("ERRSIG", "not in the key file, or in an unknown way"),
-        ("EXPSIG", "signature has expired"),
-        ("EXPKEYSIG", "key that signed it has expired"),
-        ("REVKEYSIG", "was revoked"),
-        ("KEYREVOKED", "was revoked"),
-        ("NO_PUBKEY", "not in the key file"),
-        ("NODATA", "no signature in it"),
-        ("FAILURE", "FAILURE"),
-        ("ERROR", "ERROR"),
-        ("UNEXPECTED", "UNEXPECTED"),
+        ("BADSIG", "signature-wrong"),
+        ("ERRSIG", "signature-unreadable"),
+        ("EXPSIG", "signature-expired"),
+        ("EXPKEYSIG", "signing-key-expired"),
+        ("REVKEYSIG", "signing-key-revoked"),
+        ("KEYREVOKED", "signing-key-revoked"),
+        ("NO_PUBKEY", "signing-key-unknown"),
+        ("NODATA", "signature-absent"),
+        ("FAILURE", "gpgv-reports"),
+        ("ERROR", "gpgv-reports"),
+        ("UNEXPECTED", "gpgv-reports"),
     ],
 )
-def test_one_fatal_word_spoils_a_good_signature(word: str, reason: str) -> None:
-    with pytest.raises(NotTrusted, match=reason):
-        judge(text([*GOOD, f"[GNUPG:] {word} x"]), 0, ROLE, "x", NOW)
+def test_fatal_line_beside_a_good_signature_is_refused(word: str, reason: str) -> None:
+    with distrusted(reason):
+        check_status(text([*GOOD, f"[GNUPG:] {word} x"]), 0, ROLE, "x", NOW)
 
 
-def test_of_several_fatal_words_the_most_telling_is_told() -> None:
+def test_most_specific_of_several_fatal_lines_is_the_reason() -> None:
     lines = ["FAILURE gpgv-exit 1", "ERRSIG 0 22 8 00 1 9", "NO_PUBKEY 0"]
-    with pytest.raises(NotTrusted, match="signed by a key that is not in the key file\n"):
-        judge(text([f"[GNUPG:] {line}" for line in lines]), 2, ROLE, "x", NOW)
+    with distrusted("signing-key-unknown"):
+        check_status(text([f"[GNUPG:] {line}" for line in lines]), 2, ROLE, "x", NOW)
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("fields", "reason"),
     [
-        ("0123456789ABCDEF 22 2 00 1 5 X", "its hash algorithm (number 2) is too weak"),
-        ("0123456789ABCDEF 22 1 00 1 5", "its hash algorithm (number 1) is too weak"),
-        ("0123456789ABCDEF 22 8 00 1 9 X", "not in the key file, or in an unknown way"),
-        ("0123456789ABCDEF 22", "not in the key file, or in an unknown way"),
-        ("", "not in the key file, or in an unknown way"),
+        ("0123456789ABCDEF 22 2 00 1 5 X", "signature-hash-weak"),
+        ("0123456789ABCDEF 22 1 00 1 5", "signature-hash-weak"),
+        ("0123456789ABCDEF 22 8 00 1 9 X", "signature-unreadable"),
+        ("0123456789ABCDEF 22", "signature-unreadable"),
+        ("", "signature-unreadable"),
     ],
 )
-def test_what_gpgv_would_not_even_check(said: str, reason: str) -> None:
-    """Fault 16: of a weak signature it says no more than ERRSIG, and which hash it has."""
-    with pytest.raises(NotTrusted) as refused:
-        judge(text([NEWSIG, f"[GNUPG:] ERRSIG {said}"]), 2, ROLE, "x", NOW)
-    assert refused.value.message.endswith(reason)
+def test_signature_that_gpgv_does_not_check_is_refused(fields: str, reason: str) -> None:
+    """Of a weak signature gpgv reports only ERRSIG and its hash."""
+    with distrusted(reason):
+        check_status(text([NEWSIG, f"[GNUPG:] ERRSIG {fields}"]), 2, ROLE, "x", NOW)
 
 
 @pytest.mark.parametrize("returncode", [1, 2, -9])
-def test_the_exit_code_must_agree(returncode: int) -> None:
-    with pytest.raises(NotTrusted, match=f"ended with {returncode}"):
-        judge(text(GOOD), returncode, ROLE, "x", NOW)
+def test_exit_code_must_agree(returncode: int) -> None:
+    with distrusted("gpgv-failed"):
+        check_status(text(GOOD), returncode, ROLE, "x", NOW)
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
-def test_a_user_id_cannot_write_status_lines(separator: str) -> None:
+def test_user_id_cannot_contain_status_lines(separator: str) -> None:
     injected = GOODSIG + separator + valid()
-    with pytest.raises(NotTrusted, match="VALIDSIG 0 times"):
-        judge(text([NEWSIG, injected]), 0, ROLE, "x", NOW)
+    with distrusted("signature-not-single"):
+        check_status(text([NEWSIG, injected]), 0, ROLE, "x", NOW)
 
 
 DAY = date(2027, 1, 15)
@@ -150,7 +147,7 @@ EXPKEYSIG = GOODSIG.replace("GOODSIG", "EXPKEYSIG")
 def listing(
     primary: str = "e", subkey: str = "e", ends: tuple[int | str, int | str] = (NOW, NOW)
 ) -> str:
-    """What gpg says of the key that signed: validity and end of the primary and its subkey."""
+    """A listing of gpg: validity and end of a primary and the subkey that signed."""
     return (
         f"pub:{primary}:255:22:X:1600000000:{ends[0]}::-:::c:::::ed25519:::0:\n"
         f"fpr:::::::::{PRIMARY}:\n"
@@ -173,11 +170,11 @@ OTHERS = f"pub:r:255:22:Z:1600000000:1600000001::-:::c:::::ed25519:::0:\nfpr::::
     ],
     ids=["both", "just before", "the subkey alone", "others do not count"],
 )
-def test_an_expired_key_that_is_asked_for(made: int, keys: str) -> None:
-    said = text([NEWSIG, "[GNUPG:] KEYEXPIRED 1600000001", EXPKEYSIG, valid(made=made)])
-    assert judge(said, 0, WAS_GOOD, "x", NOW, keys=keys) == Signature(PRIMARY, made)
-    with pytest.raises(NotTrusted, match="the key that signed it has expired"):
-        judge(said, 0, ROLE, "x", NOW, keys=keys)
+def test_expired_key_is_accepted_where_the_role_says_so(made: int, keys: str) -> None:
+    status = text([NEWSIG, "[GNUPG:] KEYEXPIRED 1600000001", EXPKEYSIG, valid(made=made)])
+    assert check_status(status, 0, WAS_GOOD, "x", NOW, keys=keys) == Signature(PRIMARY, made)
+    with distrusted("signing-key-expired"):
+        check_status(status, 0, ROLE, "x", NOW, keys=keys)
 
 
 @pytest.mark.parametrize(
@@ -209,39 +206,39 @@ def test_an_expired_key_that_is_asked_for(made: int, keys: str) -> None:
         "no VALIDSIG",
     ],
 )
-def test_an_expired_key_that_counts_for_nothing(lines: list[str], keys: str) -> None:
-    with pytest.raises(NotTrusted, match="the key that signed it has expired"):
-        judge(text([NEWSIG, *lines]), 0, WAS_GOOD, "x", NOW, keys=keys)
+def test_expired_key_is_refused_otherwise(lines: list[str], keys: str) -> None:
+    with distrusted("signing-key-expired"):
+        check_status(text([NEWSIG, *lines]), 0, WAS_GOOD, "x", NOW, keys=keys)
 
 
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] REVKEYSIG x"], "was revoked"),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] BADSIG x"], "does not fit the bytes"),
-        ([EXPKEYSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)], "GOODSIG 2 times"),
-        ([EXPKEYSIG, GOODSIG, valid(made=MIDNIGHT - 1)], "GOODSIG 2 times"),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), valid()], "VALIDSIG 2 times"),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1, algorithm=2)], "too weak"),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] REVKEYSIG x"], "signing-key-revoked"),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] BADSIG x"], "signature-wrong"),
+        ([EXPKEYSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)], "signature-not-single"),
+        ([EXPKEYSIG, GOODSIG, valid(made=MIDNIGHT - 1)], "signature-not-single"),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), valid()], "signature-not-single"),
+        ([EXPKEYSIG, valid(made=MIDNIGHT - 1, algorithm=2)], "signature-hash-weak"),
     ],
 )
-def test_all_other_rules_hold_for_an_expired_key(lines: list[str], reason: str) -> None:
-    with pytest.raises(NotTrusted, match=reason):
-        judge(text([NEWSIG, *lines]), 0, WAS_GOOD, "x", NOW, keys=listing())
+def test_other_rules_hold_for_an_expired_key(lines: list[str], reason: str) -> None:
+    with distrusted(reason):
+        check_status(text([NEWSIG, *lines]), 0, WAS_GOOD, "x", NOW, keys=listing())
 
 
-def test_an_expired_key_of_another_role() -> None:
+def test_expired_key_of_another_role_is_refused() -> None:
     role = Role(ROLE.name, ROLE.keyfile, (OTHER,), accept_expired_before=DAY)
-    with pytest.raises(NotTrusted, match="not pinned"):
-        judge(
+    with distrusted("signing-key-not-pinned"):
+        check_status(
             text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)]), 0, role, "x", NOW, keys=listing()
         )
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c", "\x1c"])
-def test_a_user_id_cannot_write_a_listing(separator: str) -> None:
+def test_user_id_cannot_contain_a_listing(separator: str) -> None:
     forged = "".join(f"{separator}pub:e:::::{NOW}:{separator}fpr:::::::::{PRIMARY}:")
     keys = listing(primary="r").replace("Some One", f"Some One{forged}")
-    said = text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)])
-    with pytest.raises(NotTrusted, match="has expired"):
-        judge(said, 0, WAS_GOOD, "x", NOW, keys=keys)
+    status = text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)])
+    with distrusted("signing-key-expired"):
+        check_status(status, 0, WAS_GOOD, "x", NOW, keys=keys)
