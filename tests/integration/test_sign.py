@@ -161,7 +161,10 @@ def test_detached_signature_verifies(
         with (tmp_path / "to-sign" / number).open("rb") as stream:
             assert verify_detached(role, stream, number, proof).signer == keys.fingerprint(name)
         other = tmp_path / "to-sign" / f"{1 - int(number)}"
-        with other.open("rb") as stream, pytest.raises(NotTrusted, match="does not match the content"):
+        with (
+            other.open("rb") as stream,
+            pytest.raises(NotTrusted, match="does not match the content"),
+        ):
             verify_detached(role, stream, number, proof)
     assert processes_naming(keys.home) == []
 
