@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from tasks import clock
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.messages import Field
@@ -104,13 +105,13 @@ def start(layout: Layout, task: str) -> None:
             link.unlink(missing_ok=True)
             link.symlink_to(layout.run)
             link.rename(layout.logs / "latest")
-    _append(layout, TaskStarted(task, int(time.time())))
+    _append(layout, TaskStarted(task, int(clock.now())))
 
 
 def add_note(layout: Layout, task: str, note: Note) -> None:
     """Record a note; the work goes on where it cannot be written."""
     with contextlib.suppress(OSError):
-        _append(layout, TaskNote(task, int(time.time()), note.code, note.fields))
+        _append(layout, TaskNote(task, int(clock.now()), note.code, note.fields))
 
 
 def end(
@@ -127,7 +128,7 @@ def end(
     message = str(_clean(error.message)) if error else ""
     code, fields = (error.code, error.fields) if error else ("", {})
     with contextlib.suppress(OSError):
-        now = int(time.time())
+        now = int(clock.now())
         _append(layout, TaskEnded(task, now, outcome, round(seconds, 1), code, fields, message))
         log = layout.log(task)
         with log.open("a", encoding="utf-8") as stream:
@@ -194,7 +195,7 @@ def prune_at_exit(layout: Layout, days: int, megabytes: int) -> None:
     def delete_old() -> None:
         if os.getpid() == owner and layout.run and layout.run_logs.is_dir():
             with contextlib.suppress(OSError, BinmillError):  # the next run tries again
-                prune(layout, days, megabytes, now=time.time())
+                prune(layout, days, megabytes, now=clock.now())
 
     atexit.register(delete_old)
 

@@ -7,12 +7,17 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tasks.layout import Layout
+
+if TYPE_CHECKING:
+    from tests.kit.set_clock import SetClock
 
 _HERE = Path(__file__).parent
 pytest.register_assert_rewrite("tests.kit")
@@ -54,6 +59,15 @@ def _unit_tests_stay_inside(
 def layout(tmp_path: Path) -> Layout:
     """An empty site of its own."""
     return Layout(site=tmp_path, state=tmp_path / "state")
+
+
+@pytest.fixture
+def clock() -> Iterator[SetClock]:
+    """The time of day, which the test sets."""
+    from tests.kit.set_clock import SetClock
+
+    with ExitStack() as stack:
+        yield SetClock(stack)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 
-from tasks import journal, records, text
+from tasks import clock, journal, records, text
 from tasks.causes import Reason
 from tasks.engine.explain import explain
 from tasks.engine.spelling import no_task
@@ -102,7 +101,7 @@ def _last_run(running: Running) -> Iterator[str]:
         if run.ended:
             outcome = f"{run.ended.outcome} after {text.span(run.ended.seconds)}"
             when = run.ended.time
-        yield f"  last run  {outcome}, {text.ago(time.time() - when)} ago"
+        yield f"  last run  {outcome}, {text.ago(clock.now() - when)} ago"
         if run.ended and run.ended.message:
             yield f"            {text.one_line(run.ended.message, _LONGEST)}"
         log = folder / running.log.name

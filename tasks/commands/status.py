@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json as json_format
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
 
+from tasks import clock
 from tasks.engine.explain import explain
 from tasks.engine.spelling import Spelling
 from tasks.engine.step import step_of
@@ -87,4 +87,4 @@ class Status(DoitCmdBase):  # type: ignore[misc]
         if json:
             yield report_json.render(report)
         else:
-            yield from text.screen(report, time.time())
+            yield from text.screen(report, clock.now())

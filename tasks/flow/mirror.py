@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import records
+from tasks import clock, records
 from tasks.errors import BinmillError, NotTrusted
 from tasks.records import OVERLAY, TREE, Inputs, Key, MirrorRecord
 from tasks.site import Site, identity
@@ -76,7 +75,7 @@ def _sync(site: Site, inputs: Inputs) -> None:
             refused.append(name)
             note("distfile-not-imported", cause=error.message)
     write_atomic(public / "layout.conf", distfiles.LAYOUT_CONF)
-    now, keep_days, deleted = time.time(), site.config.mirror.keep_days, 0
+    now, keep_days, deleted = clock.now(), site.config.mirror.keep_days, 0
     for group in _groups(site):
         folder = layout.mirror(group)
         deleted += len(distfiles.delete_outdated(folder, set(listed), now, keep_days))

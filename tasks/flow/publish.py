@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import records
+from tasks import clock, records
 from tasks.errors import BinmillError
 from tasks.flow import signing
 from tasks.records import BINPKGS, CANDIDATE, CandidateRecord, Inputs, PublishRecord
@@ -163,4 +162,4 @@ def valid(chroot: Chroot, channel: str = "") -> bool:
     except (BinmillError, OSError, ValueError):
         return False  # damaged
     days = chroot.site.config.binhost.valid_days
-    return current is None or time.time() < release_manifest.renewal(current.issue.created, days)
+    return current is None or clock.now() < release_manifest.renewal(current.issue.created, days)

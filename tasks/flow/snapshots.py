@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks import clock
 from tasks import lock as lock_file
 from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.flow import upstream_updates
@@ -141,19 +142,15 @@ def _source(site: Site) -> Source:
     tree = site.config.tree
     closed_folder(site.layout.downloads)
     for file in site.layout.downloads.glob(f"{tree.name}-*.tar.xz*"):
-        if file.stat().st_mtime < _now().timestamp() - _PARTIAL_SECONDS:
+        if file.stat().st_mtime < clock.today().timestamp() - _PARTIAL_SECONDS:
             discard(file)
     return Source(site.mirrors, tree.name, site.role(tree.key), site.layout.downloads)
 
 
 def _possible_days(count: int) -> list[date]:
     """The days whose snapshots can exist, newest first: that of day D is made on D+1."""
-    last = _now().date() - timedelta(days=1)
+    last = clock.today().date() - timedelta(days=1)
     return [last - timedelta(days=back) for back in range(count)]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _earliest(day: date) -> int:
@@ -209,7 +206,7 @@ def _warn_if_old(site: Site, frozen: FrozenDay) -> None:
 
 
 def _hours_old(frozen: FrozenDay) -> int:
-    return int(_now().timestamp() - frozen.timestamp) // _HOUR
+    return int(clock.today().timestamp() - frozen.timestamp) // _HOUR
 
 
 def _fast_forward(site: Site) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tasks import clock
 from tasks.errors import BinmillError
 from tasks.portage import index
 from tasks.portage.index import INDEX, Stanza
@@ -142,7 +142,7 @@ def read_content(folder: Path) -> Content:
 def _issue(binhost: Path, content: Content, rollback: Rollback | None) -> Issue:
     return Issue(
         timestamp=_next_timestamp(binhost),
-        created=int(time.time()),
+        created=int(clock.now()),
         views={view: len(paths) for view, paths in content.views.items()},
         packages=len(content.packages),
         rollback=rollback,
@@ -193,7 +193,7 @@ def _next_timestamp(binhost: Path, now: float | None = None) -> int:
     """A timestamp later than that of every generation, by as much as clients can tell apart."""
     numbers = generation.numbers(binhost)
     stamps = [generation.load(binhost, number).issue.timestamp for number in numbers]
-    return max(int(time.time() if now is None else now), max(stamps, default=-_APART) + _APART)
+    return max(int(clock.now() if now is None else now), max(stamps, default=-_APART) + _APART)
 
 
 def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp: int) -> list[str]:

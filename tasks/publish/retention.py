@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks import clock
 from tasks.errors import BinmillError
 from tasks.publish import generation
 from tasks.publish.generation import Generation
@@ -76,7 +77,7 @@ def prune(
     A download in progress has its file open, and continues.
     """
     every = generation.load_all(binhost)
-    numbers = expendable(every, pinned, keep=keep, keep_days=keep_days, now=time.time())
+    numbers = expendable(every, pinned, keep=keep, keep_days=keep_days, now=clock.now())
     for number in numbers:
         remove_tree(binhost / "gen" / str(number), trash)
     return numbers

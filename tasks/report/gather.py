@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks import journal, records, updates
+from tasks import clock, journal, records, updates
 from tasks import lock as lock_file
 from tasks.causes import Reason
 from tasks.errors import BinmillError
@@ -123,7 +123,7 @@ def _pins(lock: Lock) -> LockReport:
     age = None
     with contextlib.suppress(ValueError):
         day = datetime.strptime(lock.tree.tag, "%Y%m%d").replace(tzinfo=UTC)
-        age = (datetime.now(UTC) - day).days
+        age = (clock.today() - day).days
     return LockReport(
         tree=lock.tree.tag,
         commit=lock.tree.commit,

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks import clock
 from tasks.errors import BinmillError
 from tasks.serve.nginx import Tls
 from tasks.system.command import Argument, Done, run
@@ -60,7 +61,7 @@ def issue(folder: Path, name: str, days: int) -> Certificate:
     finally:
         for scratch in (request, extensions):
             scratch.unlink(missing_ok=True)
-    expires = time.strftime("%Y-%m-%d", time.gmtime(time.time() + days * _DAY))
+    expires = time.strftime("%Y-%m-%d", time.gmtime(clock.now() + days * _DAY))
     return Certificate(serial, expires)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from tasks import clock
 from tasks.errors import BinmillError, NotTrusted
 from tasks.system.command import run
 
@@ -111,7 +111,7 @@ def _gpgv(role: Role, descriptors: Sequence[int], name: str) -> tuple[Signature,
         answers.seek(0)
         status = answers.read().decode("utf-8", "replace")
         keys = _list_keys(home, ring) if role.accept_expired_before else ""
-    return check_status(status, done.returncode, role, name, time.time(), keys=keys), done.stdout
+    return check_status(status, done.returncode, role, name, clock.now(), keys=keys), done.stdout
 
 
 def check_status(

@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from tasks import clock
 from tasks.errors import DownloadFailed
 from tasks.system import resumable
 from tasks.system.deadline import DeadlinePassed
@@ -202,7 +203,7 @@ def _pause(headers: Mapping[str, str]) -> float | None:
     if re.fullmatch(r"[0-9]{1,9}", headers.get("Retry-After", "")):
         return float(headers["Retry-After"])
     until = date_of(headers, "Retry-After")
-    return (until - datetime.now(UTC)).total_seconds() if until else None
+    return (until - clock.today()).total_seconds() if until else None
 
 
 def _save(request: _Request, body: Iterator[bytes], start: int, total: int | None) -> None:

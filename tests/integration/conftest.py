@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,7 +44,8 @@ def upstream(
     with scripted_server() as server:
         server.answers["*"] = status(404)
         made = FakeUpstream(folder, server, keys, printed)
-        patch.setattr(snapshots, "_now", lambda: made.now)
+        days = SimpleNamespace(today=lambda: made.now)
+        patch.setattr(snapshots, "clock", days)  # signatures are judged by the real time
         yield made
     from git import Repo
 

@@ -24,6 +24,7 @@ from tasks.site import Site
 from tests.kit.configs import THREE_CHROOTS, three_chroots_with
 from tests.kit.files import names
 from tests.kit.refused import refused
+from tests.kit.set_clock import SetClock
 from tests.kit.site_commands import run_command
 
 CONTENT = b"the bytes of upstream"
@@ -168,20 +169,18 @@ def test_sync_without_an_overlay_names_its_task(site: Site) -> None:
         run_command(Distfile, site, "sync")
 
 
-def test_unlisted_file_is_deleted_after_keep_days(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unlisted_file_is_deleted_after_keep_days(site: Site, clock: SetClock) -> None:
     public, now = site.layout.mirror("public"), time.time()
     (site.layout.distfiles / "free.tar").write_bytes(CONTENT)
     run_command(Distfile, site, "sync")
     (site.layout.export(COMMIT) / "app-misc/free/Manifest").write_text("")
     run_command(Distfile, site, "sync")
     assert list(json.loads((public / ".unnamed.json").read_text())) == ["free.tar"]
-    monkeypatch.setattr(time, "time", lambda: now + 89 * DAY)
+    clock.set(now + 89 * DAY)
     run_command(Distfile, site, "sync")
     assert distfiles.names(public) == {"free.tar"}
     with (public / "free.tar").open("rb") as slow:  # a download that has begun
-        monkeypatch.setattr(time, "time", lambda: now + 91 * DAY)
+        clock.set(now + 91 * DAY)
         run_command(Distfile, site, "sync")
         assert slow.read() == CONTENT
     assert names(public) == [".unnamed.json", "layout.conf"]

@@ -30,6 +30,7 @@ from tests.kit.binhost import (
 from tests.kit.files import names
 from tests.kit.kills import killed_before
 from tests.kit.refused import refused
+from tests.kit.set_clock import SetClock
 
 
 @pytest.fixture
@@ -68,17 +69,15 @@ def test_first_generation_is_current_and_complete(site: SampleBinhost) -> None:
     assert names(site.binhost / "gen") == ["1"]
 
 
-def test_timestamps_grow_even_if_the_clock_goes_back(
-    site: SampleBinhost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.time", lambda: 1000.9)
+def test_timestamps_grow_even_if_the_clock_goes_back(site: SampleBinhost, clock: SetClock) -> None:
+    clock.set(1000.9)
     stamps = []
     for number in range(1, 4):
         site.publish(site.build_set(("x", number, b"%d" % number)))
         stamps.append(generation.load(site.binhost, number).issue.timestamp)
     assert stamps == [1000, 1006, 1012], "Portage treats those within five seconds as equal"
     generation.switch(site.binhost, 1)
-    monkeypatch.setattr("time.time", lambda: 5.0)
+    clock.set(5.0)
     site.publish(site.build_set(("x", 9, b"9")))
     assert generation.load(site.binhost, 4).issue.timestamp == 1018
 
@@ -209,10 +208,8 @@ def test_other_content_in_another_view_is_refused(site: SampleBinhost) -> None:
     assert site.client_files()["a-b/y/y-1-1.gpkg.tar"] == b"two signed 1"
 
 
-def test_release_manifest_of_each_view(
-    site: SampleBinhost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.time", lambda: 1000.5)
+def test_release_manifest_of_each_view(site: SampleBinhost, clock: SetClock) -> None:
+    clock.set(1000.5)
     made = site.build_set(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
     site.publish_content(site.content(made, views=VIEWS))
     site.publish_content(site.content(made, views=VIEWS))

@@ -27,6 +27,7 @@ from tests.kit.binhost import SIGNER, sign
 from tests.kit.kills import killed_before
 from tests.kit.publishing import PublishingSite
 from tests.kit.refused import refused
+from tests.kit.set_clock import SetClock
 from tests.kit.site_commands import run_command
 
 
@@ -128,9 +129,7 @@ def test_run_killed_before_the_switch_is_completed_by_the_next(site: PublishingS
     assert site.build() == 2
 
 
-def test_manifest_is_renewed_for_every_channel(
-    site: PublishingSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_manifest_is_renewed_for_every_channel(site: PublishingSite, clock: SetClock) -> None:
     import time
 
     for build in (1, 2):
@@ -140,7 +139,7 @@ def test_manifest_is_renewed_for_every_channel(
     releases.roll_back(site.chroot)
     assert site.publish().generation == 3
     later = time.time() + 20 * 86400
-    monkeypatch.setattr("time.time", lambda: later)
+    clock.set(later)
     assert not publish.all_valid(site.chroot)
     made = site.publish()
     assert publish.all_valid(site.chroot)
@@ -152,7 +151,7 @@ def test_manifest_is_renewed_for_every_channel(
 
 
 def test_channel_signed_by_another_key_is_not_renewed(
-    site: PublishingSite, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    site: PublishingSite, clock: SetClock, capsys: Any
 ) -> None:
     import time
 
@@ -161,7 +160,7 @@ def test_channel_signed_by_another_key_is_not_renewed(
     releases.promote(site.chroot)
     site.candidate(2)
     later = time.time() + 20 * 86400
-    monkeypatch.setattr("time.time", lambda: later)
+    clock.set(later)
     assert site.publish().generation == 3  # its own manifest was renewed
     assert "the manifest of generation 1 (testing) is not renewed" in capsys.readouterr().out
     assert generation.current(site.layout.binhost("base"), "testing") == 1

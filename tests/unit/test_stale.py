@@ -50,6 +50,7 @@ from tasks.records import (
 from tasks.site import Site
 from tests.kit.config_keys import keys
 from tests.kit.configs import FOUR_CHROOTS
+from tests.kit.set_clock import SetClock
 
 FINGERPRINT, OTHER = "A" * 40, "B" * 40
 LOCK = lock_file.Lock.model_validate(
@@ -349,11 +350,9 @@ def test_comment_and_order_make_nothing_stale(site: Layout) -> None:
     assert stale(site, {**FOUR_CHROOTS, "chroots": tasks}) == set()
 
 
-def test_release_manifest_is_stale_at_half_of_its_validity(
-    site: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_release_manifest_is_stale_at_half_of_its_validity(site: Layout, clock: SetClock) -> None:
     now, half = int(time.time()), 15 * 86400
-    monkeypatch.setattr("time.time", lambda: now + half - 600)
+    clock.set(now + half - 600)
     assert stale(site, FOUR_CHROOTS) == set()
-    monkeypatch.setattr("time.time", lambda: now + half + 600)
+    clock.set(now + half + 600)
     assert stale(site, FOUR_CHROOTS) == {f"publish:{name}" for name in FOUR_CHROOTS["chroots"]}
