@@ -20,10 +20,8 @@ def test_build_on_a_full_disk_fails_and_is_resumed(lab_site: LabSite) -> None:
         fill_bytes(disk.top, 8 << 20)
         output = lab_site.doit("binpkgs:base", code=1, before=disk.prefix)
         assert "binpkgs:base: FAILED: the build of base failed: " in output
-        assert (
-            f"(there is no space left on device: df -h {lab_site.layout.work}) [disk-full]"
-            in output
-        )
+        assert f"df -h {lab_site.layout.work}" in output
+        assert "[disk-full]" in output
         assert not (disk.top / "records/binpkgs.base.json").exists()
         assert list((disk.top / "work").iterdir()) == []
         (disk.top / "ballast").unlink()
