@@ -236,20 +236,20 @@ HTML = b"<html><body>200 Not Found</body></html>\n"
 # Signed files that are not accepted: the next mirror is used
 @pytest.mark.parametrize("which", [f"latest-{STEM}.txt", f"{NEW}/{STEM}-{NEW}.tar.xz.DIGESTS"])
 @pytest.mark.parametrize(
-    ("how", "kind"),
+    ("how", "kind", "reason"),
     [
-        ("html", NotTrusted),
-        ("altered", NotTrusted),
-        ("unknown key", NotTrusted),
-        ("key of another role", NotTrusted),
-        ("empty", NotTrusted),
-        ("of another file", NotTrusted),
-        ("403", DownloadFailed),
-        ("huge", DownloadFailed),
+        ("html", NotTrusted, "signature-absent"),
+        ("altered", NotTrusted, "signature-wrong"),
+        ("unknown key", NotTrusted, "signing-key-unknown"),
+        ("key of another role", NotTrusted, "signing-key-not-pinned"),
+        ("empty", NotTrusted, "signature-absent"),
+        ("of another file", NotTrusted, None),
+        ("403", DownloadFailed, None),
+        ("huge", DownloadFailed, None),
     ],
 )
 def test_lock_with_an_unacceptable_signed_file_uses_the_next_mirror(
-    mirrors: StageMirrors, which: str, how: str, kind: type[BinmillError]
+    mirrors: StageMirrors, which: str, how: str, kind: type[BinmillError], reason: str | None
 ) -> None:
     mirrors.publish("one")
     mirrors.publish("two")
@@ -268,6 +268,7 @@ def test_lock_with_an_unacceptable_signed_file_uses_the_next_mirror(
     mirrors.put("one", which, bad[how])
     with pytest.raises(kind) as caught:
         mirrors.lock("one")
+    assert caught.value.fields.get("reason") == reason
     if how == "of another file":
         assert caught.value.code in ("stage-digests-lack-file", "stage-pointer-empty")
     assert caught.value.hint
@@ -313,13 +314,19 @@ def sign_tarball(mirrors: StageMirrors, who: str = "good", data: bytes | None = 
     mirrors.put("one", f"{name}.asc", signature)
 
 
-@pytest.mark.parametrize(("who", "data"), [("other", None), ("good", b"something else")])
+@pytest.mark.parametrize(
+    ("who", "data", "reason"),
+    [
+        ("other", None, "signing-key-not-pinned"),
+        ("good", b"something else", "signature-wrong"),
+    ],
+)
 def test_lock_without_digests_refuses_a_bad_signature_of_the_tarball(
-    mirrors: StageMirrors, who: str, data: bytes | None
+    mirrors: StageMirrors, who: str, data: bytes | None, reason: str
 ) -> None:
     mirrors.publish("one")
     sign_tarball(mirrors, who, data)
-    with pytest.raises(NotTrusted):
+    with refused(NotTrusted, "signature-not-trusted", reason=reason):
         mirrors.lock()
     assert not (mirrors.folder / "config.lock").exists()
     assert names(mirrors.site().layout.downloads) == []
