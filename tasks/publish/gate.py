@@ -19,6 +19,7 @@ from typing import ClassVar
 from tasks import messages
 from tasks.domain import Package
 from tasks.errors import BinmillError, CommandFailed
+from tasks.messages import Field
 from tasks.portage import gpkg, inside, vdb
 from tasks.portage.emerge import first_failure, output_since
 from tasks.publish import client
@@ -52,8 +53,13 @@ class Violation:
 
     code: ClassVar[str] = ""
 
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The fields of the sentence."""
+        return vars(self)
+
     def __str__(self) -> str:
-        return messages.sentence(self.code, vars(self))
+        return messages.sentence(self.code, self.fields)
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,11 @@ class Collision(Violation):
     one: str
     other: str
     paths: tuple[str, ...]
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The fields of the sentence, with the first path as an example."""
+        return {**vars(self), "first": self.paths[0]}
 
 
 @dataclass(frozen=True)
