@@ -7,36 +7,25 @@ traceback.
 
 from __future__ import annotations
 
-import re
-
 from tasks import messages
 from tasks.messages import Field
-
-_CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 
 class BinmillError(Exception):
     """Something that a person can act on: `message` says what failed, `hint` what to do next."""
 
-    def __init__(self, code: str, hint: str | None = None, /, **fields: Field) -> None:
-        super().__init__(code, hint)
-        if hint is None and _CODE.fullmatch(code):
-            self.code, self.fields = code, fields
-        else:  # a sentence that is not in the catalogue yet
-            self.code, self.fields = "uncoded", {"message": code, "hint": hint or ""}
+    def __init__(self, code: str, /, **fields: Field) -> None:
+        super().__init__(code)
+        self.code, self.fields = code, fields
 
     @property
     def message(self) -> str:
         """One sentence: what failed and why."""
-        if self.code == "uncoded":
-            return str(self.fields["message"])
         return messages.sentence(self.code, self.fields)
 
     @property
     def hint(self) -> str:
         """What to do next; "" where there is nothing to say."""
-        if self.code == "uncoded":
-            return str(self.fields["hint"])
         return messages.advice(self.code, self.fields)
 
     def __str__(self) -> str:

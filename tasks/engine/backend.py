@@ -39,9 +39,9 @@ def remembered(path: Path) -> dict[str, str]:
             sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True)
         ) as connection:
             connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
-            said = connection.execute("pragma integrity_check(1)").fetchone()[0]
-            if said != "ok":
-                raise sqlite3.DatabaseError(said.splitlines()[-1])
+            answer = connection.execute("pragma integrity_check(1)").fetchone()[0]
+            if answer != "ok":
+                raise sqlite3.DatabaseError(answer.splitlines()[-1])
             if not connection.execute("select 1 from sqlite_master where name='doit'").fetchone():
                 return {}  # power was lost when it was being made
             for task, data in connection.execute("select task_id, task_data from doit"):
@@ -49,7 +49,7 @@ def remembered(path: Path) -> dict[str, str]:
                 if isinstance(record, str):
                     found[task] = record
     except (sqlite3.Error, ValueError, AttributeError, TypeError) as error:
-        raise BinmillError(f"{path} is damaged ({error})") from error
+        raise BinmillError("database-damaged", path=path, reason=str(error)) from error
     return found
 
 

@@ -221,6 +221,5 @@ def failure(action: Callable[[], object], subject: str) -> BinmillError | None:
 def describe(error: BinmillError) -> str:
     """An error as the terminal shows it: its sentence with its code, then what to do next."""
     first, newline, rest = error.message.partition("\n")
-    code = "" if error.code == "uncoded" else f" [{error.code}]"
     hint = f"\n  next: {error.hint}" if error.hint else ""
-    return f"{first}{code}{newline}{rest}{hint}"
+    return f"{first} [{error.code}]{newline}{rest}{hint}"

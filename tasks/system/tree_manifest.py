@@ -73,9 +73,9 @@ def _read(listing: Path) -> dict[str, list[Any]]:
     try:
         head, _, lines = listing.read_bytes().partition(b"\n")
     except FileNotFoundError:
-        raise Damaged(f"{listing.name} is missing") from None
+        raise Damaged("listing-missing", name=listing.name) from None
     if head != hashlib.sha256(lines).hexdigest().encode():
-        raise Damaged(f"{listing.name} is not what was written")
+        raise Damaged("listing-damaged", name=listing.name)
     return {path: found for path, *found in map(json.loads, lines.splitlines())}
 
 

@@ -182,7 +182,7 @@ def test_other_error_of_accept_ends_the_search(fake_upstream: FakeUpstream) -> N
 
     def accept(tarball: VerifiedArchive) -> None:
         tried.append(tarball.url)
-        raise Busy("x is locked", "wait")
+        raise Busy("locked-by-another-run", what="x", holder="y")
 
     with pytest.raises(Busy):
         fetch(source(fake_upstream, "one", "two"), NEXT, accept)

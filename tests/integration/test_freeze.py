@@ -533,11 +533,11 @@ def test_failing_check_keeps_the_commit_in_quarantine(repository: Path, tmp_path
 
     def refuse(place: Path, commit: str) -> None:
         seen.append(git(place, "show", f"{commit}:new"))
-        raise NotTrusted("no")
+        raise NotTrusted("listing-damaged", name="x")
 
     with (
         verified_tarball(snapshot(tmp_path, NEXT, {**FILES, "new": b"content"})) as tarball,
-        pytest.raises(NotTrusted, match="no"),
+        refused(NotTrusted, "listing-damaged"),
     ):
         freeze_archive(repository, tarball, NEXT, "gentoo", check=refuse)
     assert seen == ["content"]

@@ -216,7 +216,7 @@ def failing_emerge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if command[0] == "emerge":
             with log.open("a") as stream:
                 stream.write(COMPILE if "--fetchonly" not in command else FETCH)
-            raise CommandFailed("emerge ended with 1")
+            raise CommandFailed("listing-missing", name="emerge")
 
     monkeypatch.setattr(sandbox, "run", run)
     return log
@@ -243,10 +243,10 @@ def test_build_that_ran_out_of_memory_says_so(
     failing_emerge: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*_: object, **__: object) -> None:
-        raise OutOfMemory("killed", "")
+        raise OutOfMemory("listing-missing", name="memory")
 
     monkeypatch.setattr(sandbox, "run", run)
-    with refused(OutOfMemory, "build-out-of-memory", reason="killed"):
+    with refused(OutOfMemory, "build-out-of-memory", reason="memory is missing"):
         emerge.build(BUILDROOT, [], Build(), failing_emerge)
 
 

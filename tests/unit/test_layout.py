@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import BinmillError
 from tasks.layout import Layout
 
 LAYOUT = Layout(Path("/site"), Path("/site/state"))
@@ -45,8 +44,3 @@ def test_everything_lies_below_state(make: Callable[[str], Path]) -> None:
 
 def test_a_task_with_a_colon_has_one_record() -> None:
     assert LAYOUT.record("chroot:java") == Path("/site/state/records/chroot.java.json")
-
-
-def test_an_error_is_its_message_and_the_next_step() -> None:
-    assert str(BinmillError("it broke", "mend it")) == "it broke\n  next: mend it"
-    assert str(BinmillError("it broke")) == "it broke"

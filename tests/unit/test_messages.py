@@ -92,6 +92,25 @@ def test_code_in_source_passes_the_fields_of_its_sentence() -> None:
     assert wrong == []
 
 
+def test_error_in_source_has_a_code_of_the_catalogue() -> None:
+    nodes = list(sources())
+    errors = {"BinmillError"}
+    for _ in range(4):  # as deep as the tree of errors is
+        for _, node in nodes:
+            if isinstance(node, ast.ClassDef):
+                bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                errors |= {node.name} if bases & errors else set()
+    wrong = []
+    for place, node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            codes = [each.value for each in node.args[:1] if isinstance(each, ast.Constant)]
+            known = all(code in messages.catalogue() for code in codes)
+            if name in errors and codes and (not known or len(node.args) > 1):
+                wrong.append(f"{place}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert wrong == []
+
+
 def test_code_in_catalogue_is_used() -> None:
     assert sorted(messages.catalogue().keys() - {use.code for use in USES}) == []
 
