@@ -178,7 +178,7 @@ class Layout:
     def task_lock(self, task: str) -> Path:
         return self.locks / _one_name(task.replace(":", "."))
 
-    def update(self, task: str) -> Path:
+    def upstream_update(self, task: str) -> Path:
         return self.state / "news" / f"{_one_name(task.replace(':', '.'))}.json"
 
     def log(self, task: str) -> Path:

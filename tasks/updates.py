@@ -17,7 +17,7 @@ from tasks.system.notes import Note
 
 def keep(layout: Layout, task: str, pinned: str, update: Note | None) -> None:
     """Keep the update beyond the pin of an overlay (a commit) or seed (a path), or that none is."""
-    path = layout.update(task)
+    path = layout.upstream_update(task)
     if update is None:
         path.unlink(missing_ok=True)
     else:
@@ -27,7 +27,7 @@ def keep(layout: Layout, task: str, pinned: str, update: Note | None) -> None:
 def read(layout: Layout, task: str, pinned: str) -> Note | None:
     """The update that was kept for a task, if its pin is still the same."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        kept = json.loads(layout.update(task).read_text(encoding="utf-8"))
+        kept = json.loads(layout.upstream_update(task).read_text(encoding="utf-8"))
         if kept["pinned"] == pinned:
             update = Note(str(kept["code"]), dict(kept["fields"]))
             messages.sentence(update.code, update.fields)  # of another version, it may have none

@@ -62,7 +62,9 @@ def of_seed(site: Site, name: str, pin: SeedPin) -> None:
     entry = site.config.seeds[name]
     if entry.file is not None or entry.build is not None:
         return
-    folder = site.layout.update(f"seed:{name}").parent  # `doit lock` may use downloads/ now
+    folder = site.layout.upstream_update(
+        f"seed:{name}"
+    ).parent  # `doit lock` may use downloads/ now
     try:
         source = download.StageSource(entry, site.mirrors, folder)
         path = download.newest_build(source, site.role(str(entry.key)), pin.build).path

@@ -211,7 +211,7 @@ def test_upstream_updates_report_a_newer_build_and_keep_the_pin(mirrors: StageMi
         upstream_updates.look(site)
         mirrors.nothing_left(site)
         assert locks.read(site.layout).seeds["s"] == pin
-        folder = site.layout.update("seed:s").parent
+        folder = site.layout.upstream_update("seed:s").parent
         assert not folder.exists() or names(folder) in ([], ["seed.s.json"])
         return updates.read(site.layout, "seed:s", pin.path)
 

@@ -122,10 +122,10 @@ def test_report_has_updates_beyond_the_present_pins(layout: Layout) -> None:
     assert report(layout).updates == (update,)
     updates.keep(layout, "overlay:java", "0" * 40, update)  # beyond an older pin
     assert report(layout).updates == ()
-    layout.update("overlay:java").write_text("[")
+    layout.upstream_update("overlay:java").write_text("[")
     assert report(layout).updates == ()
     updates.keep(layout, "overlay:java", "b" * 40, None)
-    assert not layout.update("overlay:java").exists()
+    assert not layout.upstream_update("overlay:java").exists()
     updates.keep(layout, "seed:openrc", SEED_PATH, update)
     assert report(layout).updates == (update,)
 

@@ -34,5 +34,5 @@ def test_update_is_read_while_its_pin_is_the_same(layout: Layout) -> None:
 )
 def test_update_of_another_version_is_ignored(layout: Layout, kept: object) -> None:
     updates.keep(layout, TASK, PIN, UPDATE)
-    layout.update(TASK).write_text(json.dumps(kept))
+    layout.upstream_update(TASK).write_text(json.dumps(kept))
     assert updates.read(layout, TASK, PIN) is None

@@ -64,29 +64,23 @@ class Check:
 
     def _profile(self) -> Iterator[Problem]:
         for place in self.settings.profiles[-1:]:
-            for successor in read(Path(place, "deprecated")):
+            for successor in list(read(Path(place, "deprecated")))[:1]:
                 value = self.request["profile"]
                 yield problem(
                     "profile-deprecated", key="profile", value=value, names=[successor], fatal=False
                 )
-                break
 
     def _features(self) -> Iterator[Problem]:
-        for word in plain(self.request["features"]):
-            if word not in SUPPORTED_FEATURES:
-                near = nearest(word, SUPPORTED_FEATURES)
-                yield problem("feature-unknown", key="features", value=word, near=near)
+        words = self.request["features"]
+        yield from unknown("feature-unknown", "features", words, SUPPORTED_FEATURES)
 
     def _use(self) -> Iterator[Problem]:
-        words = plain(self.request["use"])
-        known = self._flags(set(words)) if words else set()
-        for word in words:
-            if word not in known:
-                near = nearest(word, known)
-                yield problem("flag-unknown", key="use", value=word, near=near)
+        words = self.request["use"]
+        if words:
+            yield from unknown("flag-unknown", "use", words, self._flags(words))
 
-    def _flags(self, wanted: set[str]) -> set[str]:
-        """The USE flags with a description; those of all packages too, where one is not found."""
+    def _flags(self, words: list[str]) -> set[str]:
+        """The USE flags with a description; if one of the words has none, those of all packages."""
         known = {line.split(" - ")[0] for line in self._lines("profiles/use.desc")}
         known |= {
             line.split(" - ")[0].partition(":")[2]
@@ -96,7 +90,7 @@ class Check:
         for place in self.places:
             for file in place.glob("profiles/desc/*.desc"):
                 known |= {f"{file.stem}_{line.split(' - ')[0]}" for line in read(file)}
-        if not wanted <= known:
+        if not {word.lstrip("-") for word in words} <= known:
             for package in self.db.cp_all():
                 known |= self._iuse(self.db.cp_list(package))
         return known
@@ -226,11 +220,6 @@ class Check:
         return same[0] if same else nearest(package, known)
 
 
-def plain(words: Iterable[str]) -> list[str]:
-    """The words without their signs; `*` is left out."""
-    return [word.lstrip("-") for word in words if word.lstrip("-") != "*"]
-
-
 def read(path: Path) -> Iterator[str]:
     """The lines of a file without comments and empty ones; none if there is no such file."""
     if path.is_file():
@@ -240,24 +229,16 @@ def read(path: Path) -> Iterator[str]:
                 yield text
 
 
-def problem(
-    code: str,
-    *,
-    key: str,
-    value: str,
-    near: str = "",
-    names: Sequence[str] = (),
-    fatal: bool = True,
-) -> Problem:
-    """One problem of the answer; its code is one of the catalogue in tasks/messages."""
-    return {
-        "code": code,
-        "key": key,
-        "value": value,
-        "near": near,
-        "names": list(names),
-        "fatal": fatal,
-    }
+def problem(code: str, **fields: Any) -> Problem:
+    """One problem of the answer; its sentence stands under its code in tasks/messages."""
+    return {"code": code, "near": "", "names": [], "fatal": True, **fields}
+
+
+def unknown(code: str, key: str, words: Iterable[str], known: Iterable[str]) -> Iterator[Problem]:
+    """A problem for each word that is not known; signs and `*` are ignored."""
+    for word in (word.lstrip("-") for word in words):
+        if word != "*" and word not in known:
+            yield problem(code, key=key, value=word, near=nearest(word, known))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
