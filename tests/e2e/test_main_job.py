@@ -152,7 +152,7 @@ def test_commands_run_inside(lab_site: LabSite) -> None:
     assert "one of: base, java, web, appliance" in lab_site.doit("enter", "jaba", code=1)
 
 
-def test_words_that_portage_does_not_know(lab_site: LabSite) -> None:
+def test_settings_that_portage_rejects_are_listed(lab_site: LabSite) -> None:
     good = lab_site.layout.config.read_text()
     wrong: dict[str, dict[str, object]] = {
         "chroots.base": {"features": ["bildpkg"], "accept_license": ["@FREE", "GPL-4"]},
@@ -174,8 +174,8 @@ def test_words_that_portage_does_not_know(lab_site: LabSite) -> None:
         printed = lab_site.doit("check:java", code=1)
     finally:
         lab_site.layout.config.write_text(good)
-    assert "Portage does not take 11 words that config.toml has for java" in printed
-    for told in [
+    assert "Portage rejects 11 values" in printed
+    for line in [
         "[chroots.base] features: 'bildpkg': not a feature of Portage; did you mean 'buildpkg'?",
         "accept_license: 'GPL-4': the tree has no such licence; did you mean 'GPL-3'?",
         "packages: 'dev-java/java-tool': no such package; did you mean 'dev-java/java-tools'?",
@@ -189,7 +189,7 @@ def test_words_that_portage_does_not_know(lab_site: LabSite) -> None:
         "package_use: 'hello': not an atom",
         "warning: [chroots.java] package_mask: '>=app-misc/hello-99': no version matches",
     ]:
-        assert told in printed
+        assert line in printed
     assert "Traceback" not in printed
 
 
