@@ -1,5 +1,5 @@
-# What a newcomer types. Everything is done by doit, pytest and `python -m lab`; this file
-# sets up what they need and calls them.
+# Short commands for newcomers. They set up the environment, then call doit, pytest and
+# `python -m lab`.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,15 +10,15 @@ TASKS ?=
 .PHONY: help setup possible demo test soak lint bench clean lab-serve lab-next-day
 
 help:
-	@echo "make demo          the whole job on the lab: snapshot to installed client (root)"
-	@echo "make test          all tests; those that this machine cannot run are listed"
-	@echo "make soak          the long tests: hundreds of kills at random moments (root)"
-	@echo "make lint          ruff and mypy"
-	@echo "make bench         benchmarks against the usual ways; JSON in bench/results; QUICK=1: minutes (root)"
-	@echo "make setup         Debian packages, virtual environment, this project"
-	@echo "make lab-serve     the lab's mirror on 127.0.0.1:$(LAB_PORT), until Ctrl-C"
+	@echo "make demo          run everything on the lab, from snapshot to installed client (root)"
+	@echo "make test          run all tests; skipped ones are listed with the reason"
+	@echo "make soak          run the long tests: hundreds of kills at random moments (root)"
+	@echo "make lint          run ruff and mypy"
+	@echo "make bench         run the benchmarks (root); BENCH=NAME: only one; QUICK=1: a few minutes each"
+	@echo "make setup         install Debian packages, a virtual environment and binmill"
+	@echo "make lab-serve     serve the lab's mirror on 127.0.0.1:$(LAB_PORT), until Ctrl-C"
 	@echo "make lab-next-day  publish the second day's snapshot on the lab's mirror"
-	@echo "make clean         delete the lab, the environment and caches; state/ stays, it is yours"
+	@echo "make clean         delete the lab, the environment and caches, but not state/"
 
 setup: $(STAMP)
 
@@ -35,7 +35,7 @@ demo: possible $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# What `make test` does a few times, hundreds of times; BINMILL_SEED repeats what went wrong.
+# Repeats hundreds of times what `make test` does a few times; BINMILL_SEED repeats a failed run.
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
 
@@ -55,7 +55,7 @@ lab-serve: $(STAMP)
 lab-next-day: $(STAMP)
 	@$(BIN)/python -m lab next-day
 
-# By the safe deletion of tasks.system.files: never across a mount, never through a link.
+# Deletes through tasks.system.files, which crosses no mount and follows no link.
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m lab clean; fi
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache binmill.egg-info

@@ -63,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     job = commands.add_parser(
         "demo", parents=[common, port], help="build the lab and run doit on its site"
     )
-    job.add_argument("arguments", nargs="*", help="arguments for doit (default: the whole job)")
+    job.add_argument(
+        "arguments",
+        nargs="*",
+        help="arguments for doit (default: none, which runs all default tasks)",
+    )
     commands.add_parser("clean", parents=[common], help="delete the lab and its site")
     config = commands.add_parser(
         "config", parents=[common, port], help="write a config.toml for the lab"

@@ -1,4 +1,4 @@
-"""The demo: the whole job on the lab, by plain doit; `make demo` runs it."""
+"""The demo: run plain doit on the lab, from snapshot to installed client; `make demo` runs it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def site_directory(lab: Path) -> Path:
 def run(lab: Path | None = None, port: int = PORT, arguments: Sequence[str] = ()) -> int:
     """Build the lab and its site, run doit there, print a summary; return doit's exit status.
 
-    Without `arguments` for doit it is the whole job. Raises HostLacks, before any work, where the
-    machine does not allow what chroots need.
+    Without `arguments` for doit, all default tasks run. Raises HostLacks, before any work, if the
+    machine does not support chroots.
     """
     directory = (lab or default_directory()).resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -90,8 +90,8 @@ def summary(layout: Layout) -> str:
             "Next commands:",
             "  . .venv/bin/activate",
             f"  export {CONFIG_VARIABLE}={os.path.relpath(layout.config)}",
-            "  doit list --all --status       every task of this site",
-            "  doit status                    what is fresh, what is stale and why",
+            "  doit list --all --status       all tasks of this site",
+            "  doit status                    the state of the site on one screen",
             "  doit enter java                a shell in the java chroot",
             "  doit user add anna --group role:java",
             "  doit serve                     serve the binhosts over TLS to authorised clients",

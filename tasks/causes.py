@@ -170,7 +170,7 @@ class ModifiedByHand(Cause):
 
 @dataclass(frozen=True)
 class MayChange(Cause):
-    """It runs only if another task leaves something new."""
+    """It runs only if the result of another task changes."""
 
     code: ClassVar[str] = "cause-may-change"
     task: str = ""

@@ -25,15 +25,19 @@ class Enter(SiteCommand):
     name = "enter"
     doc_purpose = "open a shell in a chroot, or run a command there"
     doc_description = (
-        "Changes become a layer of the chroot, and what depends on it is rebuilt with them.\n"
-        "The exit code is that of the command."
+        "Changes are kept as a layer of the chroot, and everything that depends on it is rebuilt\n"
+        "with them. The exit code is that of the command."
     )
 
     def add_arguments(self, parser: Parser) -> None:
         parser.usage = "doit enter NAME [--scratch | --reset] [-- COMMAND]"
         parser.add_argument("name", metavar="NAME", help="the chroot")
-        parser.add_argument("--scratch", action="store_true", help="discard the changes")
-        parser.add_argument("--reset", action="store_true", help="discard earlier changes")
+        parser.add_argument(
+            "--scratch", action="store_true", help="discard the changes when you leave"
+        )
+        parser.add_argument(
+            "--reset", action="store_true", help="discard the changes of earlier shells"
+        )
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """Options stand before the command, which may have options of its own."""
@@ -75,11 +79,11 @@ def enter(chroot: Chroot, command: Sequence[str], *, keep: bool) -> int:
 
     keys = (*sandboxes.own_keys(chroot), MOUNT(chroot.name))
     inputs = records.reading(chroot.layout, keys)
-    _ = inputs[MOUNT(chroot.name)]  # that task has proved that it can be entered
+    _ = inputs[MOUNT(chroot.name)]  # that task has tested that the chroot can be entered
     layers = inputs[CHROOT(chroot.name)].unmodified(chroot.name)
     before = manual_changes.read_mark(chroot.layout, chroot.name)
     if before and before.over != layers:
-        before = None  # these were made in an earlier chroot of that name
+        before = None  # they belong to an earlier chroot of that name
     with chroot.workspace("enter") as space:
         if before:
             manual_changes.copy_layer(space / "upper", chroot.layout.state / before.layer)
@@ -114,15 +118,15 @@ def _keep(chroot: Chroot, inside: Sandbox, layers: Sequence[str]) -> None:
     mounts = [bind.target for bind in inside.binds]
     if manual_changes.commit(chroot.layout, chroot.name, inside.upper, layers, mounts):
         say(
-            f"chroot {chroot.name} is modified by hand: what depends on it is rebuilt with your "
-            f"changes\n  next: to discard them: doit enter {chroot.name} --reset"
+            f"chroot {chroot.name} is modified by hand: everything that depends on it is rebuilt "
+            f"with your changes\n  next: to discard them, run: doit enter {chroot.name} --reset"
         )
 
 
 def _greeting(name: str, *, keep: bool, modified: bool) -> str:
     if not keep:
         return f"chroot {name}: your changes are discarded when you leave"
-    state = "modified by hand before" if modified else "unmodified"
+    state = "modified by hand" if modified else "unmodified"
     return f"chroot {name}, {state}: your changes are kept (--scratch discards them)"
 
 
@@ -133,7 +137,8 @@ def reset(chroot: Chroot) -> int:
     if os.path.lexists(chroot.layout.manual_changes(chroot.name)):
         manual_changes.discard(chroot.layout, chroot.name)
         say(
-            f"the manual changes in {chroot.name} are discarded; the next run makes it without them"
+            f"the manual changes in {chroot.name} are discarded; "
+            "the next run rebuilds it without them"
         )
     else:
         say(f"{chroot.name} has no manual changes")

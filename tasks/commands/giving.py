@@ -13,14 +13,14 @@ class Serve(SiteCommand):
     """doit serve [--print]."""
 
     name = "serve"
-    doc_purpose = "serve binhosts and mirror to authorised clients, until Ctrl-C"
+    doc_purpose = "serve binhosts and the mirror to authorised clients, until Ctrl-C"
 
     def add_arguments(self, parser: Parser) -> None:
         parser.add_argument(
             "--print",
             action="store_true",
             dest="show",
-            help="print nginx's server block for a web server of your own",
+            help="print an nginx server block for a web server of your own",
         )
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
@@ -36,21 +36,25 @@ class User(SiteCommand):
     """doit user add NAME --group GROUP, remove NAME, list."""
 
     name = "user"
-    doc_purpose = "manage the users that may fetch: add, remove, list"
+    doc_purpose = "manage users: add, remove, list"
     doc_description = """\
 doit user add NAME --group GROUP [--group GROUP ...] [--certificate [--days N]]
 doit user remove NAME
 doit user list
 
-A user gets a password, printed once, or with --certificate a file below secrets/clients/."""
+`add` prints a password, once. With --certificate it writes a certificate to secrets/clients/."""
 
     def add_arguments(self, parser: Parser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="add | remove | list")
         add = verbs.add_parser("add", help="add a user, or renew a password or certificate")
         add.add_argument("name", metavar="NAME")
         add.add_argument("--group", action="append", default=[], help="site:NAME or role:NAME")
-        add.add_argument("--certificate", action="store_true", help="instead of a password")
-        add.add_argument("--days", type=int, default=365, help="how long a certificate is valid")
+        add.add_argument(
+            "--certificate", action="store_true", help="make a certificate instead of a password"
+        )
+        add.add_argument(
+            "--days", type=int, default=365, help="days that a certificate is valid (default: 365)"
+        )
         remove = verbs.add_parser("remove", help="remove a user")
         remove.add_argument("name", metavar="NAME")
         verbs.add_parser("list", help="list users and their groups")
@@ -72,20 +76,20 @@ class Distfile(SiteCommand):
     """doit distfile add FILE ... --group GROUP, sync."""
 
     name = "distfile"
-    doc_purpose = "manage the mirror's distfiles: add files, or sync what builds fetched"
+    doc_purpose = "manage the mirror's distfiles: add files, or sync those that builds fetched"
     doc_description = """\
 doit distfile add FILE [FILE ...] [--group GROUP]
 doit distfile sync
 
-A file must match a DIST line of the locked tree or of an overlay. Without --group it is added
-for the group of [access] restricted."""
+A file must match a DIST line of the locked tree or of a locked overlay. Without --group it is
+added for the group in [access] restricted."""
 
     def add_arguments(self, parser: Parser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="add | sync")
         add = verbs.add_parser("add", help="add files that a Manifest lists")
         add.add_argument("files", metavar="FILE", nargs="+", type=Path)
         add.add_argument("--group", help="public, site:NAME or role:NAME")
-        verbs.add_parser("sync", help="add distfiles fetched by builds now")
+        verbs.add_parser("sync", help="add the distfiles that builds fetched")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.flow import mirror

@@ -1,4 +1,4 @@
-"""info: one task for people: what it is, its record, what it reads and made, its last run."""
+"""info: describe one task: its record, inputs, results, last run, and why it would run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class Info(DoitCmdBase):  # type: ignore[misc]
     """doit info TASK ..."""
 
     name = "info"
-    doc_purpose = (
-        "show one task: its record, what it reads and made, its last run, why it would run"
-    )
+    doc_purpose = "describe a task: its record, inputs, results, last run, and why it would run"
     doc_usage = "TASK ..."
     doc_description = "Changes nothing; needs neither root nor network."
     cmd_options = ()
@@ -37,7 +35,9 @@ class Info(DoitCmdBase):  # type: ignore[misc]
         names = pos_args or [""]
         for name in names:
             if name not in control.tasks:
-                raise InvalidCommand(no_task(name, control.tasks) if name else "name a task")
+                raise InvalidCommand(
+                    no_task(name, control.tasks) if name else "give the name of a task"
+                )
         control.process(None)
         reasons = explain(control.tasks, names, self.dep_manager)
         self.dep_manager.close()
@@ -66,11 +66,11 @@ def describe_task(task: Any, reasons: Mapping[str, Reason]) -> Iterator[str]:
 
 
 def _record(running: Running) -> Iterator[str]:
-    """The fields of its record, and the paths that it vouches for."""
+    """The fields of its record, and the paths of its results."""
     layout, step = running.layout, running.step
     place = step.target or layout.record(step.task)
     if not place.exists():
-        yield "  record    none yet"
+        yield "  record    none"
         return
     yield f"  record    {place}"
     if step.target is not None:
@@ -91,7 +91,7 @@ def _record(running: Running) -> Iterator[str]:
 
 
 def _last_run(running: Running) -> Iterator[str]:
-    """How and when it last ended, and where its log is."""
+    """The outcome and time of its last run, and the path of its log."""
     layout, name = running.layout, running.step.task
     for folder in journal.folders(layout):
         run = next((run for run in journal.task_runs(folder) if run.task == name), None)
@@ -108,4 +108,4 @@ def _last_run(running: Running) -> Iterator[str]:
         if log.exists():
             yield f"  log       {log}"
         return
-    yield "  last run  none is remembered"
+    yield "  last run  none"

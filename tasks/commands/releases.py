@@ -17,8 +17,8 @@ class Rollback(SiteCommand):
     name = "rollback"
     doc_purpose = "publish an earlier generation's packages again"
     doc_description = (
-        "The packages come back as a new generation, because clients refuse an index older than\n"
-        "theirs. It is held until the set changes, or until `doit publish:NAME`."
+        "The packages come back as a new generation, because clients ignore an index that is\n"
+        "older than theirs. It is held until the set changes or you run `doit publish:NAME`."
     )
 
     def add_arguments(self, parser: Parser) -> None:
@@ -33,8 +33,8 @@ class Rollback(SiteCommand):
         chroot = site.chroot(arguments.name)
         new, earlier = releases.roll_back(chroot, arguments.to)
         say(
-            f"{chroot.name}: generation {new} is current, with the packages of {earlier}; it is "
-            f"held until the set changes, or until `doit publish:{chroot.name}`"
+            f"{chroot.name}: generation {new} is current, with the packages of generation "
+            f"{earlier}; it is held until the set changes or you run `doit publish:{chroot.name}`"
         )
 
 
@@ -42,10 +42,10 @@ class Promote(SiteCommand):
     """doit promote NAME [N] [--to CHANNEL]."""
 
     name = "promote"
-    doc_purpose = "give a channel a tested generation, unchanged"
+    doc_purpose = "publish a tested generation to a channel, unchanged"
     doc_description = (
-        "Without N, it is the generation of the channel before. Without --to, the first channel\n"
-        "of [binhost] channels gets it."
+        "Without N, the generation of the previous channel is promoted. Without --to, it goes to\n"
+        "the first of [binhost] channels."
     )
 
     def add_arguments(self, parser: Parser) -> None:
@@ -66,11 +66,11 @@ class Generations(SiteCommand):
     """doit generations [NAME] [--json]."""
 
     name = "generations"
-    doc_purpose = "list the generations, with the names that point to them"
+    doc_purpose = "list the generations, and the names that point to each"
 
     def add_arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="NAME", nargs="?", help="the chroot (default: all)")
-        parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.publish import generation, retention
@@ -98,7 +98,7 @@ class Diff(SiteCommand):
         parser.add_argument("name", metavar="NAME", help="the chroot")
         parser.add_argument("first", metavar="N", nargs="?", default="", help="a generation")
         parser.add_argument("second", metavar="M", nargs="?", default="", help="a later one")
-        parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.flow import releases

@@ -21,13 +21,13 @@ class Log(SiteCommand):
     name = "log"
     doc_purpose = "show what changed between two frozen days"
     doc_description = (
-        "Without a day: the two newest; with one: that day and the one before. A DAY is a tag\n"
-        "(YYYYMMDD). In a pipe all of it is printed."
+        "Without a DAY, from the second newest frozen day to the newest. A DAY is a tag\n"
+        "(YYYYMMDD). A terminal shows the first rows of each list, a pipe gets all."
     )
 
     def add_arguments(self, parser: Parser) -> None:
         parser.add_argument("days", metavar="DAY", nargs="*", help="a frozen day")
-        parser.add_argument("--json", action="store_true", help="as JSON, for a program")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.snapshot import changes, changes_report, frozen_days
@@ -51,7 +51,7 @@ class Show(SiteCommand):
 
     def add_arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="NAME", help="the chroot")
-        parser.add_argument("files", metavar="FILE", nargs="*", help="below /etc/portage")
+        parser.add_argument("files", metavar="FILE", nargs="*", help="a path below /etc/portage")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.flow.etc import portage_files

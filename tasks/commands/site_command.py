@@ -16,7 +16,7 @@ from tasks.system.terminal import say
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads the words of a command; an error becomes one line and exit code 3."""
+    """Parses the arguments of a command; an error becomes one line and exit code 3."""
 
     def error(self, message: str) -> NoReturn:
         usage = " ".join(self.format_usage().removeprefix("usage: ").split())
@@ -24,10 +24,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class SiteCommand(DoitCmdBase):  # type: ignore[misc]
-    """`doit NAME ...`: subclasses say what the words are, and carry it out.
+    """`doit NAME ...`: subclasses declare the arguments, and run the command.
 
-    The exit code is 0, or what `run` returns; 1 for an error that a person can act on, 3 for
-    words that cannot be used.
+    The exit code is 0, or the result of `run`; 1 for an error that a user can act on, 3 for
+    invalid arguments.
     """
 
     doc_purpose = ""
@@ -37,18 +37,18 @@ class SiteCommand(DoitCmdBase):  # type: ignore[misc]
     cmd_options = ()
 
     def add_arguments(self, parser: Parser) -> None:
-        """Declare the command's words and options."""
+        """Declare the command's arguments and options."""
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """The words as `run` gets them."""
+        """The parsed arguments, as `run` gets them."""
         return self.parser().parse_args(list(words))
 
     def run(self, site: Site, arguments: argparse.Namespace) -> int | None:
-        """Do it."""
+        """Run the command."""
         raise NotImplementedError
 
     def parser(self) -> Parser:
-        """The parser of its words."""
+        """The parser of its arguments."""
         parser = Parser(
             prog=f"doit {self.get_name()}",
             description=self.doc_purpose,
@@ -64,7 +64,7 @@ class SiteCommand(DoitCmdBase):  # type: ignore[misc]
         return self.parser().format_help()
 
     def parse_execute(self, in_args: list[str]) -> int:
-        """Called by doit with the words behind the command's name."""
+        """Called by doit with the arguments after the command's name."""
         words = self.read(as_typed(self.get_name(), in_args, sys.argv))
         defaults, _ = self.cmdparser.parse([])
         self.loader.setup(defaults)
@@ -78,7 +78,7 @@ class SiteCommand(DoitCmdBase):  # type: ignore[misc]
 
 
 def as_typed(name: str, words: list[str], argv: Sequence[str]) -> list[str]:
-    """The words behind a command's name as typed: doit takes those like A=b for itself."""
+    """The arguments after a command's name as typed: doit consumes those like A=b."""
     after = list(argv[argv.index(name) + 1 :]) if name in argv else []
     left = [word for word in after if word.startswith("-") or "=" not in word]
     return after if left == words else words

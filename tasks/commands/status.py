@@ -1,4 +1,4 @@
-"""why, status: what would run and why; one screen about the site. They read only."""
+"""why, status: list the tasks that would run; show one screen about the site. Both only read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _JSON = {
     "long": "json",
     "type": bool,
     "default": False,
-    "help": "as JSON, for a program",
+    "help": "print JSON",
 }
 
 
@@ -28,9 +28,9 @@ class Why(Spelling, DoitCmdBase):  # type: ignore[misc]
     """doit why [TASK ...] [--json]."""
 
     name = "why"
-    doc_purpose = "say which tasks would run, and why each"
+    doc_purpose = "list the tasks that would run, and why"
     doc_usage = "[TASK ...]"
-    doc_description = "Prints each task that would run with its first cause. Changes nothing."
+    doc_description = "Prints each task that would run, with its first cause. Changes nothing."
     cmd_options = (_JSON,)
     execute_tasks = False
 
@@ -54,9 +54,9 @@ class Status(DoitCmdBase):  # type: ignore[misc]
     """doit status [--json]."""
 
     name = "status"
-    doc_purpose = "show the lock, each chroot, the last run, disk use and what is published"
+    doc_purpose = "show the lock, the chroots, the last run, the binhosts and disk use"
     doc_usage = "[--json]"
-    doc_description = "One screen about the site. Changes nothing; needs neither root nor network."
+    doc_description = "Changes nothing; needs neither root nor network."
     cmd_options = (_JSON,)
     execute_tasks = False
 

@@ -1,4 +1,4 @@
-"""fsck, gc: commands that check what was made and delete what nothing needs."""
+"""fsck, gc: commands that verify artifacts and delete those that are no longer needed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ class Fsck(SiteCommand):
     """doit fsck [--repair]."""
 
     name = "fsck"
-    doc_purpose = "read and verify everything that records name; --repair marks damage"
+    doc_purpose = "verify all artifacts; --repair marks what is damaged"
     doc_description = (
-        "Exit code 1 where damage is left. A repair takes a damaged result and its record away,\n"
-        "so that the next run makes just that again."
+        "The exit code is 1 if damage is left. --repair deletes each damaged result and its\n"
+        "record, so that the next run makes only those again."
     )
 
     def add_arguments(self, parser: Parser) -> None:
-        parser.add_argument("--repair", action="store_true", help="mark what is damaged")
+        parser.add_argument(
+            "--repair",
+            action="store_true",
+            help="delete damaged results, so that the next run makes them again",
+        )
 
     def run(self, site: Site, arguments: argparse.Namespace) -> int:
         from tasks import graph
@@ -33,14 +37,14 @@ class Gc(SiteCommand):
     """doit gc [--yes]."""
 
     name = "gc"
-    doc_purpose = "list what nothing needs any more; --yes deletes it"
+    doc_purpose = "list what is no longer needed; --yes deletes it"
     doc_description = (
         "Frozen days, generations, the mirror's files and secrets are never deleted. Nothing is\n"
         "deleted while a task of the site runs."
     )
 
     def add_arguments(self, parser: Parser) -> None:
-        parser.add_argument("--yes", action="store_true", help="delete it")
+        parser.add_argument("--yes", action="store_true", help="delete what is listed")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks import graph

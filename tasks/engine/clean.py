@@ -1,6 +1,6 @@
-"""`doit clean TASK ...`: delete artifacts and their records, so that they are made again.
+"""`doit clean TASK ...`: delete artifacts and their records, so that the next run makes them again.
 
-It takes the place of doit's own, which would clean all default tasks with everything they need.
+It replaces doit's own command, which would clean all default tasks and their dependencies.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from tasks.system.terminal import say, write
 
 
 class Clean(Spelling, DoitClean):  # type: ignore[misc]
-    """doit's `clean`, of artifacts that are named."""
+    """doit's `clean`, for named artifacts only."""
 
     name = "clean"
-    doc_purpose = "delete artifacts and their records, so that they are made again"
+    doc_purpose = "delete artifacts and their records, so that the next run makes them again"
     doc_usage = "TASK ..."
     doc_description = (
-        "Only those that are named (of a group, all), and only while no task of the site runs. "
-        "Frozen days, the lock and published generations stay. For what nothing needs: doit gc."
+        "Cleans only the tasks that you name (for a group, all of them), and only while no task of "
+        "the site runs. Keeps frozen days, the lock and published generations. See also: doit gc."
     )
     cmd_options = tuple(o for o in DoitClean.cmd_options if o["name"] in ("dryrun", "cleanforget"))
 
     def _execute(self, dryrun: bool, cleanforget: bool, pos_args: list[str]) -> int:
         if not pos_args:
             raise InvalidCommand(
-                "name the tasks to clean: doit clean TASK ...; nothing was deleted "
-                "(to delete what nothing needs: doit gc)"
+                "nothing was deleted; name the tasks to clean: doit clean TASK ... "
+                "(to delete what is no longer needed: doit gc)"
             )
         self.failed = False
         super()._execute(dryrun, False, False, cleanforget, pos_args)
         return 1 if self.failed else 0
 
     def clean_tasks(self, tasks: list[Any], dryrun: bool, cleanforget: bool) -> None:
-        """Clean each task that leaves an artifact; none of them where one cannot be cleaned."""
+        """Clean each task that has an artifact; none of them if one cannot be cleaned."""
         chosen: list[Running] = []
         for task in {task.name: task for task in tasks}.values():
             if (running := _cleanable(task)) is not None:
                 chosen.append(running)
             elif not task.has_subtask:
-                write(self.outstream, f"{task.name}: has nothing that is ever deleted\n")
+                write(self.outstream, f"{task.name}: doit clean never deletes its results\n")
         if chosen:
             layout, steps = chosen[0].layout, [running.step for running in chosen]
             error = failure(lambda: clean(layout, steps, dry=dryrun), "clean")
@@ -65,7 +65,7 @@ class Clean(Spelling, DoitClean):  # type: ignore[misc]
 
 
 def _cleanable(task: Any) -> Running | None:
-    """The step of a task, where it leaves an artifact that can be made again."""
+    """The step of a task, if its artifact can be made again; else None."""
     return None if isinstance(task, OnDemandTask) else step_of(task)
 
 
@@ -84,21 +84,21 @@ def clean(layout: Layout, steps: list[Step[Any]], *, dry: bool) -> None:
         for path in paths:
             say(f"{task}: {'would delete' if dry else 'deleted'} {path.relative_to(layout.state)}")
         if not paths:
-            say(f"{task}: has nothing to delete")
+            say(f"{task}: nothing to delete")
     if not dry:
         empty_trash(layout.trash)
 
 
 def _owned(layout: Layout, step: Step[Any]) -> list[Path]:
-    """The record first, since it vouches for the rest; then what only this task has."""
+    """The paths to delete: the record first, then the results that only this task has."""
     record = layout.record(step.task)
     paths = [record, records.earlier(layout, step.task)]
-    # a damaged record does not say what it named; `doit gc` finds it
+    # a damaged record does not list its results; `doit gc` finds them
     with contextlib.suppress(FileNotFoundError, ValueError):
         paths += step.owned_in(record.read_bytes())
     return [path for path in paths if os.path.lexists(path) and _inside(layout, path)]
 
 
 def _inside(layout: Layout, path: Path) -> bool:
-    """Whether a path that a record gave lies below state/."""
+    """True if a path from a record is below state/."""
     return path.is_relative_to(layout.state) and path != layout.state and ".." not in path.parts

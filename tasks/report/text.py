@@ -35,11 +35,11 @@ def screen(report: SiteReport, now: float) -> Iterator[str]:
         yield f"problem   {text.one_line(problem, _PROBLEM_WIDTH)}"
     stale = sum(reason is not None for reason in report.tasks.values())
     if stale:
-        yield f"{stale} of {len(report.tasks)} tasks would run or might; `doit why` says why"
+        yield f"{stale} of {len(report.tasks)} tasks would run, or might; `doit why` says why"
 
 
 def table(tasks: Sequence[str], reasons: dict[str, Reason]) -> Iterator[str]:
-    """A line for each artifact: its name, fresh or stale, and why."""
+    """A line for each artifact: its name, its state, and the cause if it is stale."""
     width = max((len(task) for task in tasks), default=0)
     for task in tasks:
         reason = reasons.get(task)
@@ -52,7 +52,7 @@ def table(tasks: Sequence[str], reasons: dict[str, Reason]) -> Iterator[str]:
 
 def _lock(lock: LockReport | None) -> str:
     if lock is None:
-        return "nothing is pinned; `doit lock`"
+        return "nothing is pinned; run `doit lock`"
     age = "" if lock.age_days is None else f" ({lock.age_days} days old)"
     overlays = ", ".join(f"{name} {commit[:7]}" for name, commit in lock.overlays.items())
     seeds = ", ".join(path.rpartition("/")[2] for path in lock.seeds.values())
@@ -74,13 +74,13 @@ def _chroot(chroot: ChrootReport) -> str:
 def _binhost(name: str, binhost: BinhostReport) -> str:
     if binhost.current is None:
         return "nothing is published"
-    held = f"; held after a rollback, until `doit publish:{name}`" if binhost.held else ""
+    held = f"; a rollback, held until `doit publish:{name}`" if binhost.held else ""
     return f"generation {binhost.current} is current, {len(binhost.kept)} kept{held}"
 
 
 def _last(last: RunReport | None, now: float) -> str:
     if last is None:
-        return "none is remembered"
+        return "none"
     bad = [task for task, outcome in last.tasks.items() if outcome == last.outcome != "done"]
     when = last.ended or last.started
     age = f", {text.ago(now - when)} ago" if when else ""

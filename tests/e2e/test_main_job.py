@@ -257,7 +257,7 @@ def test_the_lock_alone_makes_a_fresh_site(lab_site: LabSite, tmp_path: Path) ->
     [
         ("chroots.java", {"packges": []}, "[chroots.java] packges: unknown key; did you mean"),
         ("chroots.java", {"base": "bse"}, "[chroots.java] base: there is no chroot 'bse'"),
-        ("chroots.java", {"base": "java"}, "[chroots.java] base: the bases form a circle: java"),
+        ("chroots.java", {"base": "java"}, "[chroots.java] base: the bases form a cycle: java"),
     ],
 )
 def test_bad_config_gets_one_clear_answer(

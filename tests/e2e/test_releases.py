@@ -101,7 +101,7 @@ def test_client_sees_a_rollback_until_it_ends(
 ) -> None:
     newest = portage.install()
     printed = lab_site.doit("rollback", "base")
-    assert "generation 3 is current, with the packages of 1" in printed
+    assert "generation 3 is current, with the packages of generation 1" in printed
     assert portage.install() < newest
     stamps = [generation.load(base.binhost, n).issue.timestamp for n in (1, 2, 3)]
     assert stamps == sorted(set(stamps))

@@ -65,7 +65,7 @@ def test_changes_are_kept_and_reported(site: Site) -> None:
     assert "doit enter java --reset" in printed
     assert modified_chroots(layout) == ["java"]
     assert "modified by hand" in doit(layout, "status")
-    assert doit(layout, "why", "mount:java").startswith("chroot:java: java was changed by hand")
+    assert doit(layout, "why", "mount:java").startswith("chroot:java: java was modified by hand")
     assert "java contains manual changes" in doit(layout, "mount:java", "mount:appliance")
     assert layers(layout)[1:] == clean
     assert record(layout).modified == ("java",)

@@ -238,7 +238,7 @@ def test_clean_deletes_named_artifacts_only(built_site: SampleSite) -> None:
     assert files(built_site.layout.state) == everything
     layers = json.loads(before["chroot.java.json"])["layers"]
     printed = built_site.doit("clean", "chroot:java", "lock")
-    assert "lock: has nothing that is ever deleted" in printed
+    assert "lock: doit clean never deletes its results" in printed
     assert not (built_site.layout.state / layers[0]).exists()
     assert all((built_site.layout.state / layer).is_dir() for layer in layers[1:])
     assert built_site.layout.lock.exists()

@@ -253,7 +253,10 @@ def test_rollback_and_promote_print_the_result(site: PublishingSite, capsys: Any
         site.candidate(build)
         site.publish()
     run_command(Rollback, site.site, "base", "--to", "1")
-    assert "base: generation 3 is current, with the packages of 1" in capsys.readouterr().out
+    assert (
+        "base: generation 3 is current, with the packages of generation 1"
+        in capsys.readouterr().out
+    )
     run_command(Promote, site.site, "base", "--to", "testing")
     assert "base: testing has generation 3, 1 package" in capsys.readouterr().out
     with refused(BinmillError, "chroot-unknown", name="bose"):

@@ -76,7 +76,7 @@ FAULTS: dict[str, tuple[Make, str]] = {
     ),
     "the time of another day, other bytes": (
         signed_by(timestamp=made_at(DAY), files=EVIL),
-        r"gentoo 20260115 is already frozen with other content \(commit .*, now .*\)",
+        r"gentoo 20260115 is already frozen with different content \(commit .*, now .*\)",
     ),
     "a flipped byte": (
         but(lambda _, right: {"archive": flip_bit(right.archive, 99)}),
@@ -128,7 +128,7 @@ FAULTS: dict[str, tuple[Make, str]] = {
     "two signatures": (signed_by(who="good other"), "gpgv saw NEWSIG 2 times"),
     "last year's": (
         lambda fake_upstream: fake_upstream.signed(LAST_YEAR),
-        "gentoo-20260116.tar.xz was made at 2025-01-16 00:45 UTC: its name is that of another day",
+        "gentoo-20260116.tar.xz was made at 2025-01-16 00:45 UTC, but its name says another day",
     ),
     "the day before's, which is frozen": (
         lambda fake_upstream: fake_upstream.signed(DAY),
@@ -255,8 +255,8 @@ EARLY = EVE - timedelta(days=1)
 @pytest.mark.parametrize(
     ("requested", "other", "reason"),
     [
-        (EVE, NEXT, "was made at 2026-01-17 00:45 UTC: its name is that of another day"),
-        (EARLY, EVE, "was made at 2026-01-15 00:45 UTC: its name is that of another day"),
+        (EVE, NEXT, "was made at 2026-01-17 00:45 UTC, but its name says another day"),
+        (EARLY, EVE, "was made at 2026-01-15 00:45 UTC, but its name says another day"),
         (EVE, EARLY, "is the snapshot of 20260113"),
     ],
     ids=["a newer one", "the next", "the one before"],

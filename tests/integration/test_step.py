@@ -528,7 +528,7 @@ def test_on_demand_task_runs_when_its_target_is_missing(site: StepProject) -> No
 
 
 def test_info_shows_a_task_in_plain_words(site: StepProject) -> None:
-    assert "record    none yet" in site.doit("info", "locks")
+    assert "record    none" in site.doit("info", "locks")
     site.doit("locks")
     printed = site.doit("info", "locks")
     assert f"record    {site.folder}/lock" in printed

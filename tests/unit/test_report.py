@@ -94,7 +94,7 @@ def test_report_of_an_empty_site(layout: Layout) -> None:
     assert (found.lock, found.last_run, found.problems) == (None, None, ())
     assert (found.disk, found.disk.total) == (DiskReport({}, True), 0)
     assert not layout.state.exists()
-    assert "lock      nothing is pinned; `doit lock`" in screen(layout)
+    assert "lock      nothing is pinned; run `doit lock`" in screen(layout)
 
 
 def test_report_has_the_pins_and_their_age(layout: Layout) -> None:
@@ -227,7 +227,7 @@ def test_binhost_has_its_generations(layout: Layout) -> None:
         generation.write(binhost / "gen/10", source, Issue(1, 1, {"public": 1}, 1, rollback))
         assert report(layout).binhosts["base"].held is held
         lines = [line for line in screen(layout) if line.startswith("binhost")]
-        until = "; held after a rollback, until `doit publish:base`" if held else ""
+        until = "; a rollback, held until `doit publish:base`" if held else ""
         assert lines == [f"binhost   base  generation 10 is current, 3 kept{until}"]
 
 
