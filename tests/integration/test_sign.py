@@ -125,7 +125,7 @@ def detached(needs_sandbox: None, keys: Gpg, tmp_path: Path) -> Iterator[Detache
         for name, data in FILES.items():
             (folder / name).write_bytes(data)
         with workspace(tmp_path / "work", "sign", tmp_path / "trash") as space:
-            room = Sandbox(
+            signer = Sandbox(
                 "sign",
                 (Path("/"),),
                 space,
@@ -137,7 +137,7 @@ def detached(needs_sandbox: None, keys: Gpg, tmp_path: Path) -> Iterator[Detache
                 {"PATH": "/usr/bin:/bin"},
             )
             log = tmp_path / "log"
-            sign.sign_files(room, folder, list(FILES), keys.fingerprint(who), log)
+            sign.sign_files(signer, folder, list(FILES), keys.fingerprint(who), log)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     yield make
