@@ -89,7 +89,12 @@ def _freeze_newer(site: Site) -> Note:
             refusal = refusal or error
             note("day-refused", day=f"{day:%Y%m%d}", cause=error.message)
     if refusal:
-        raise NotTrusted("nothing-newer-accepted", cause=refusal.message, advice=refusal.hint)
+        raise NotTrusted(
+            "nothing-newer-accepted",
+            codes=refusal.fields["codes"],
+            cause=refusal.message,
+            advice=refusal.hint,
+        )
     if newest is None:
         code = "no-snapshot-since-lock" if pinned else "no-snapshot"
         raise BinmillError(code, lookback=site.config.tree.lookback_days, pinned=pinned)

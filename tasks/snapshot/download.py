@@ -76,7 +76,11 @@ def fetch(source: Source, day: date, accept: Callable[[VerifiedArchive], Accepte
                     result = accept(verified)
                     for failure in failures:
                         if isinstance(failure, NotTrusted):
-                            note("archive-refused", cause=failure.message)
+                            note(
+                                "archive-refused",
+                                reason=failure.fields["reason"],
+                                cause=failure.message,
+                            )
                     return result
                 note("md5sum-differs", mirror=public(mirror), archive=verified.path.name)
                 doubtful.append(mirror)
@@ -88,6 +92,7 @@ def fetch(source: Source, day: date, accept: Callable[[VerifiedArchive], Accepte
             worst = kind
     raise worst(
         "no-mirror-accepted",
+        codes=[str(each.fields.get("reason", each.code)) for each in failures],
         causes=[each.message for each in failures],
         advice=next(each.hint for each in failures if isinstance(each, worst)),
     )
@@ -126,6 +131,7 @@ def _downloaded(source: Source, mirror: str, day: date) -> Iterator[VerifiedArch
                     raise NotTrusted(
                         "mirror-not-trusted",
                         mirror=public(mirror),
+                        reason=bad.fields.get("reason", bad.code),
                         cause=bad.message,
                         advice=bad.hint,
                     ) from bad

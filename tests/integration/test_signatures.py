@@ -66,87 +66,87 @@ def sealed(*how: str) -> Make:
     )
 
 
-# The files that a mirror has under the name of the newest day, and the reason of the refusal.
+# The files that a mirror has under the name of the newest day, and the code of the refusal.
 FAULTS: dict[str, tuple[Make, str]] = {
-    "a page for an archive": (but(lambda *_: {"archive": PAGE}), "does not match the content"),
-    "a page for everything": (lambda _: Signed(PAGE, PAGE, PAGE), "there is no signature in it"),
+    "a page for an archive": (but(lambda *_: {"archive": PAGE}), "signature-wrong"),
+    "a page for everything": (lambda _: Signed(PAGE, PAGE, PAGE), "signature-absent"),
     "a page that is signed": (
         lambda fake_upstream: Signed(PAGE, fake_upstream.keys.sign(who="good", data=PAGE)),
-        "is not a complete",
+        "archive-header-damaged",
     ),
     "the time of another day, other bytes": (
         signed_by(timestamp=made_at(DAY), files=EVIL),
-        r"gentoo 20260115 is already frozen with different content \(commit .*, now .*\)",
+        "frozen-with-other-content",
     ),
     "a flipped byte": (
         but(lambda _, right: {"archive": flip_bit(right.archive, 99)}),
-        "does not match the content",
+        "signature-wrong",
     ),
     "cut short": (
         but(lambda _, right: {"archive": right.archive[:-1]}),
-        "does not match the content",
+        "signature-wrong",
     ),
-    "empty": (but(lambda *_: {"archive": b""}), "does not match the content"),
+    "empty": (but(lambda *_: {"archive": b""}), "signature-wrong"),
     "bad signature": (
         but(lambda _, right: {"signature": flip_bit(right.signature, -1)}),
-        "does not match the content",
+        "signature-wrong",
     ),
-    "unknown key": (signed_by(who="stranger"), "by a key that is not in the key file"),
-    "expired key": (signed_by(who="expired"), "the key that signed it has expired"),
+    "unknown key": (signed_by(who="stranger"), "signing-key-unknown"),
+    "expired key": (signed_by(who="expired"), "signing-key-expired"),
     "expired key, signed after its end": (
         signed_by(who="expired", at=KEYS_EXPIRED + 86400),
-        "the key that signed it has expired",
+        "signing-key-expired",
     ),
-    "revoked key": (signed_by(who="revoked"), "the key that signed it was revoked"),
-    "revoked key that has expired": (signed_by(who="lapsed"), "that signed it has expired"),
+    "revoked key": (signed_by(who="revoked"), "signing-key-revoked"),
+    "revoked key that has expired": (signed_by(who="lapsed"), "signing-key-expired"),
     "expired signature": (
         signed_by("--default-sig-expire", "1d", "--detach-sign"),
-        "the signature has expired",
+        "signature-expired",
     ),
     "SHA-1": (
         signed_by("--digest-algo", "SHA1", "--detach-sign"),
-        r"its hash algorithm \(number 2\) is too weak",
+        "signature-hash-weak",
     ),
-    "a key by SHA-1": (signed_by(who="weak"), "not in the key file, or in an unknown way"),
-    "signed in the future": (signed_by(at=FAR), "signed in the future; is this machine's clock"),
-    "a key of another role": (signed_by(who="other"), "which is not pinned for this role"),
-    "an empty .gpgsig": (but(lambda *_: {"signature": b""}), "there is no signature in it"),
-    "inline signed": (sealed("--sign"), "exactly one good signature is wanted"),
-    "clearsigned": (sealed("--clear-sign"), "exactly one good signature is wanted"),
+    "a key by SHA-1": (signed_by(who="weak"), "signature-unreadable"),
+    "signed in the future": (signed_by(at=FAR), "signature-from-the-future"),
+    "a key of another role": (signed_by(who="other"), "signing-key-not-pinned"),
+    "an empty .gpgsig": (but(lambda *_: {"signature": b""}), "signature-absent"),
+    "inline signed": (sealed("--sign"), "signature-not-single"),
+    "clearsigned": (sealed("--clear-sign"), "signature-not-single"),
     "the archive itself is signed inline": (
         but(
             lambda fake_upstream, right: {
                 "archive": fake_upstream.keys.sign("--sign", who="good", data=right.archive)
             }
         ),
-        "does not match the content",
+        "signature-wrong",
     ),
     "another file's signature": (
         but(lambda fake_upstream, _: {"signature": fake_upstream.signed(DAY).signature or b""}),
-        "does not match the content",
+        "signature-wrong",
     ),
-    "two signatures": (signed_by(who="good other"), "gpgv saw NEWSIG 2 times"),
+    "two signatures": (signed_by(who="good other"), "signature-not-single"),
     "last year's": (
         lambda fake_upstream: fake_upstream.signed(LAST_YEAR),
-        "gentoo-20260116.tar.xz was made at 2025-01-16 00:45 UTC, but its name says another day",
+        "snapshot-time-wrong",
     ),
     "the day before's, which is frozen": (
         lambda fake_upstream: fake_upstream.signed(DAY),
-        "gentoo-20260116.tar.xz was made at 2026-01-16 00:45 UTC, not after what is frozen",
+        "snapshot-too-old",
     ),
 }
 
 
-@pytest.mark.parametrize(("make", "cause"), FAULTS.values(), ids=list(FAULTS))
+@pytest.mark.parametrize(("make", "reason"), FAULTS.values(), ids=list(FAULTS))
 def test_bad_snapshot_is_refused_until_another_mirror_has_the_day(
-    frozen_upstream: FakeUpstream, make: Make, cause: str
+    frozen_upstream: FakeUpstream, make: Make, reason: str
 ) -> None:
     site = frozen_upstream.site("one", "two")
     first = newest(site.layout.tree)
     frozen_upstream.publish("one", make(frozen_upstream))
     error = frozen_upstream.refused(site, NotTrusted, "nothing-newer-accepted")
-    reason = re.compile(f"{frozen_upstream.url('one')}: .*{cause}.*")
-    assert reason.fullmatch(str(error.fields["cause"]))
+    assert error.fields["codes"] == [reason, "not-on-mirrors"]
+    assert str(error.fields["cause"]).startswith(f"{frozen_upstream.url('one')}: ")
     assert newest(site.layout.tree) == first
 
     right = frozen_upstream.publish("two", frozen_upstream.signed())
@@ -154,7 +154,7 @@ def test_bad_snapshot_is_refused_until_another_mirror_has_the_day(
     assert record.tag == "20260116"
     assert record.sha512 == digest(right)
     assert [note.code for note in notes] == ["archive-refused", "frozen-newer", "days-pushed"]
-    assert reason.fullmatch(str(notes[0].fields["cause"]))
+    assert notes[0].fields["reason"] == reason
     body = git(site.layout.tree, "log", "-1", "--format=%b", "main")
     assert f"mirror: {frozen_upstream.server.url(frozen_upstream.path('two'))}\n" in body
     assert refs(frozen_upstream.remote) == refs(site.layout.tree)
@@ -174,8 +174,8 @@ def test_captive_portal_is_refused(frozen_upstream: FakeUpstream) -> None:
     """Every request is answered with a page."""
     frozen_upstream.server.answers["*"] = file(PAGE)
     site = frozen_upstream.site("one", "two")
-    error = frozen_upstream.refused(site, NotTrusted, "nothing-newer-accepted")
-    assert error.message.count("there is no signature in it") == 2
+    codes = ["signature-absent", "signature-absent"]
+    frozen_upstream.refused(site, NotTrusted, "nothing-newer-accepted", codes=codes)
     frozen_upstream.server.answers["*"] = status(404)
     frozen_upstream.publish("one", frozen_upstream.signed())
     assert frozen_upstream.snapshot(site)[0].tag == "20260116"
@@ -189,9 +189,9 @@ def test_older_day_is_frozen_where_the_newest_is_refused(fake_upstream: FakeUpst
     record, notes = fake_upstream.snapshot(site)
     assert record.tag == "20260115"
     assert [note.code for note in notes] == ["day-refused", "frozen-first", "days-pushed"]
-    reason = str(notes[0].fields["cause"])
-    assert reason.startswith(f"{fake_upstream.url('one')}: gentoo-20260116.tar.xz")
-    assert "there is no signature in it; no mirror has " in reason  # the other one lacks it
+    cause = str(notes[0].fields["cause"])
+    assert cause.startswith(f"{fake_upstream.url('one')}: gentoo-20260116.tar.xz")
+    assert "; no mirror has gentoo-20260116" in cause  # the other one lacks it
     error = fake_upstream.refused(site, NotTrusted, "nothing-newer-accepted")
     assert str(error.fields["cause"]).startswith(f"{fake_upstream.url('one')}: gentoo-20260")
 
@@ -255,9 +255,9 @@ EARLY = EVE - timedelta(days=1)
 @pytest.mark.parametrize(
     ("requested", "other", "reason"),
     [
-        (EVE, NEXT, "was made at 2026-01-17 00:45 UTC, but its name says another day"),
-        (EARLY, EVE, "was made at 2026-01-15 00:45 UTC, but its name says another day"),
-        (EVE, EARLY, "is the snapshot of 20260113"),
+        (EVE, NEXT, "snapshot-time-wrong"),
+        (EARLY, EVE, "snapshot-time-wrong"),
+        (EVE, EARLY, "snapshot-of-other-day"),
     ],
     ids=["a newer one", "the next", "the one before"],
 )
@@ -266,14 +266,13 @@ def test_other_day_under_the_requested_name_is_refused(
 ) -> None:
     right = frozen_upstream.publish("two", frozen_upstream.signed(requested), requested)
     frozen_upstream.publish("one", frozen_upstream.signed(other), requested)
-    cause = f"{frozen_upstream.url('one')}: gentoo-{tag(requested)}.tar.xz {reason}"
     code = "no-mirror-accepted"
     site = frozen_upstream.site("one")
-    frozen_upstream.refused(site, NotTrusted, code, day=tag(requested), causes=[cause])
+    frozen_upstream.refused(site, NotTrusted, code, day=tag(requested), codes=[reason])
     site = frozen_upstream.site("one", "two")
     record, notes = frozen_upstream.snapshot(site, day=tag(requested))
     assert record.tag == "20260115"
-    assert notes[0] == Note("archive-refused", {"cause": cause})
+    assert (notes[0].code, notes[0].fields["reason"]) == ("archive-refused", reason)
     assert (notes[1].code, notes[1].fields["tag"]) == ("frozen-older", tag(requested))
     assert digest(right) in git(site.layout.tree, "cat-file", "tag", tag(requested))
 
@@ -319,15 +318,14 @@ def test_file_modified_after_verification_is_refused(
     right = fake_upstream.publish("one", fake_upstream.signed())
     site = fake_upstream.site("one", "two")
     swap_after_verification(monkeypatch, lambda path: path.write_bytes(evil))
-    cause = f"{fake_upstream.url('one')}: gentoo-20260116.tar.xz was modified while it was read"
     if other == "none":
         error = fake_upstream.refused(site, NotTrusted, "nothing-newer-accepted")
-        assert cause in error.message
+        assert error.fields["codes"] == ["snapshot-modified", "not-on-mirrors"]
     else:
         fake_upstream.publish("two", right)
     record, notes = fake_upstream.snapshot(site)
     assert record.sha512 == digest(right)
-    assert (Note("archive-refused", {"cause": cause}) in notes) == (other != "none")
+    assert (notes[0].code == "archive-refused") == (other != "none")
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def test_snapshot_looks_for_updates_of_overlays(
     (site.layout.overlay("java") / "HEAD").unlink()  # snapshot does not fail for it
     _, notes = frozen_upstream.snapshot(site)
     causes = [str(note.fields["cause"]) for note in notes if note.code == "update-unknown"]
-    assert "java.git is damaged: it has no HEAD" in causes[0]
+    assert "java.git is damaged: " in causes[0]
 
 
 def test_overlay_that_the_lock_does_not_pin_is_refused(
