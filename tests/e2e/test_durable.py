@@ -1,6 +1,6 @@
 """Durable per task, with the real Portage: killed again and again, a site ends as an unkilled one.
 
-Fault 32. `make test` has a small site with a task of every kind; `make soak` has the lab's base and
+`make test` has a small site with a task of every kind; `make soak` has the lab's base and
 a stack, and a hundred kills at random moments.
 """
 
@@ -202,7 +202,7 @@ def test_killed_at_every_boundary(pair: tuple[LabSite, LabSite]) -> None:
 
 
 def test_no_secret_is_left(pair: tuple[LabSite, LabSite]) -> None:
-    """Fault 58: passwords of URLs and the caller's environment are in no log, record or package."""
+    """Passwords of URLs and the caller's environment are in no log, record or package."""
     quiet = pair[1]
     assert quiet.layout.record("client:base").exists()
     state = quiet.layout.state

@@ -1,6 +1,6 @@
 """Durable per task: killed at every boundary of a record, a run ends as one that never was.
 
-Fault 32 on steps that take no time; tests/e2e/test_durable.py does it with the real Portage.
+The steps take no time here; tests/e2e/test_durable.py does it with the real Portage.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Kills at random moments: nothing is left on the host, and the next run succeeds.
 
-Faults 32, 33 and 34. What is random is drawn from a seed that is printed with what went wrong; the
+What is random is drawn from a seed that is printed with what went wrong; the
 long version runs with `make soak`.
 """
 

@@ -68,7 +68,6 @@ def whole(target: Path, body: bytes = BODY) -> bool:
 def test_a_mirror_that_breaks_off_is_asked_for_the_rest(
     server: ScriptedServer, target: Path, headers: tuple[str, ...], validator: str
 ) -> None:
-    """Fault 1: a truncated body."""
     url = server.url("/it", file(BODY, *headers, pieces=4000, validators=(validator,)))
     assert download([url], target, limit=len(BODY)).url == url
     assert whole(target)
@@ -76,7 +75,7 @@ def test_a_mirror_that_breaks_off_is_asked_for_the_rest(
 
 
 def test_the_next_mirror_is_asked_by_date(server: ScriptedServer, target: Path) -> None:
-    """Fault 1: an ETag is one server's own; the date is the same on all copies."""
+    """An ETag is one server's own; the date is the same on all copies."""
     first = broken_off(server, target, *TAGGED, *DATED)
     server.answers["/first"] = status(403)
     second = server.url("/second", file(BODY, 'ETag: "two"', *DATED, validators=(DATE,)))
@@ -111,7 +110,7 @@ def test_a_mirror_without_the_file_costs_nothing(server: ScriptedServer, target:
 
 
 def test_all_mirrors_broken_then_another_run(server: ScriptedServer, target: Path) -> None:
-    """Fault 10: what has come is there when a mirror is back."""
+    """What has arrived is there when a mirror is back."""
     first = broken_off(server, target, *DATED)
     server.answers["/first"] = status(503)
     with pytest.raises(DownloadFailed):
@@ -195,7 +194,7 @@ def test_only_once_from_the_start(server: ScriptedServer, target: Path) -> None:
 
 
 def test_a_part_that_goes_on_and_on(server: ScriptedServer, target: Path) -> None:
-    """Fault 4: the cap counts the whole file, and so does what was announced."""
+    """The limit counts the whole file, and so does the announced length."""
     url = broken_off(server, target, *DATED)
 
     def answer(handler: Handler) -> None:
@@ -411,7 +410,7 @@ PAGE = b"<html><body>captive portal</body></html>"
 def test_wrong_bytes_are_passed_over(
     server: ScriptedServer, target: Path, pin: SeedPin, wrong: bytes
 ) -> None:
-    """Faults 2 and 6: one byte flipped, and an HTML page with status 200: the digest decides."""
+    """One byte flipped, and an HTML page with status 200: the digest decides."""
     liar, honest = mirror(server, "a", file(wrong, *DATED)), mirror(server, "b", file(BODY))
     fetch(stage_source(target, liar, honest), pin)
     assert whole(target)

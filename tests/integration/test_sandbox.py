@@ -452,7 +452,7 @@ def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_leaves_no_process_and_no_mount(tmp_path: Path, number: int) -> None:
-    """Faults 33 and 34; test_kills.py does it at drawn moments."""
+    """test_kills.py does it at random moments."""
     upper = tmp_path / "work" / "box" / "upper"
     with a_run_in_its_own_host(tmp_path):
         assert eventually((upper / "started").exists)

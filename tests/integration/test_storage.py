@@ -1,4 +1,4 @@
-"""Storage that fails under the real doit: full, out of inodes, read-only (faults 42 to 44).
+"""Storage that fails under the real doit: full, out of inodes, read-only.
 
 The site lies on a small tmpfs in a mount namespace of its own, so nothing is left on the host.
 """
@@ -95,7 +95,7 @@ def test_full_at_each_step(
 
 
 def test_read_only(elsewhere: Elsewhere, prebuilt_site: SampleSite) -> None:
-    """Fault 44: looking works, making says why it cannot."""
+    """Commands that only look work; tasks say why they cannot."""
     for step in STEPS:
         before = elsewhere.records()
         elsewhere.run("mount", "-o", "remount,ro", elsewhere.site.layout.site)

@@ -33,3 +33,11 @@ def test_every_fault_has_a_test() -> None:
     survived, _, _ = page.partition("## Not yet")
     faults = re.findall(r"^- (.*?)(?=^- |^## |\Z)", survived, re.DOTALL | re.MULTILINE)
     assert [fault for fault in faults if not NAMES.search(fault)] == []
+
+
+def test_source_names_no_fault_by_a_number() -> None:
+    sources = [path for folder in ("tasks", "tests") for path in (PROJECT / folder).rglob("*.py")]
+    numbered = [
+        str(path) for path in sources if re.search(r"[Ff]aults? \d", path.read_text("utf-8"))
+    ]
+    assert numbered == []

@@ -260,7 +260,7 @@ def test_setting_is_read_only_by_its_tasks(
 
 
 def test_doc_of_a_task_has_no_password() -> None:
-    """Fault 58: `doit list` and a run's output show it to everybody."""
+    """`doit list` and the output of a run show it to everybody."""
     url = "https://me:sesame@git.example/x.git"
     site = site_of(
         {
