@@ -65,7 +65,7 @@ def run(table: Table, size: Size) -> None:
     table.save(_facts(archives[0]))
 
 
-BENCH = Bench(run, full=Size(5), quick=Size(2, scale=0.125))
+BENCH = Bench(run, full=Size(5), quick=Size(2, scale=0.08))
 
 
 def _compare(table: Table, by_hand: Path, ours: Path, archive: Path, pairs: int) -> None:

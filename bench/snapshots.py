@@ -76,7 +76,7 @@ def run(table: Table, size: Size) -> None:
     table.save(facts | days | step)
 
 
-BENCH = Bench(run, full=Size(5), quick=Size(2, scale=0.15))
+BENCH = Bench(run, full=Size(5), quick=Size(2, scale=0.08))
 STEP = "the step of the next day, against xz -dc alone"
 
 
