@@ -12,7 +12,7 @@ from doit.exceptions import InvalidCommand
 from tasks import clock, journal, records, text
 from tasks.causes import Reason
 from tasks.engine.explain import explain
-from tasks.engine.spelling import no_task
+from tasks.engine.spelling import unknown_task
 from tasks.engine.step import Running, step_of
 from tasks.system.terminal import write
 
@@ -36,7 +36,7 @@ class Info(DoitCmdBase):  # type: ignore[misc]
         for name in names:
             if name not in control.tasks:
                 raise InvalidCommand(
-                    no_task(name, control.tasks) if name else "give the name of a task"
+                    unknown_task(name, control.tasks) if name else "give the name of a task"
                 )
         control.process(None)
         reasons = explain(control.tasks, names, self.dep_manager)

@@ -27,10 +27,10 @@ class Fsck(SiteCommand):
 
     def run(self, site: Site, arguments: argparse.Namespace) -> int:
         from tasks import graph
-        from tasks.engine.backend import remembered
+        from tasks.engine.backend import record_digests
         from tasks.upkeep.fsck import check
 
-        return check(site, graph.artifacts(site), remembered, repair=arguments.repair)
+        return check(site, graph.artifacts(site), record_digests, repair=arguments.repair)
 
 
 class Gc(SiteCommand):

@@ -1,6 +1,6 @@
-"""doit's memory, made durable: what a task did is on disk when the task ends.
+"""doit's database, committed per task: the state of a task is on disk when the task ends.
 
-Every stock backend writes at the end of the run, so a killed run forgets all it finished.
+The backends of doit write at the end of the run, so a killed run forgets all that it finished.
 `Dependency.save_success` of doit 0.37 sets the key `deps:` last: that is the moment to commit.
 """
 
@@ -17,44 +17,44 @@ from urllib.parse import quote
 from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile
 
-from tasks.errors import BinmillError
+from tasks.errors import BinmillError, DiskFull
 from tasks.system.disk_space import shortage
 
 _BUSY_MILLISECONDS = 30_000
 _LAST_KEY = "deps:"
 
 
-def remembered(path: Path) -> dict[str, str]:
-    """The SHA-256 of each task's record, as its task left it; nothing where there is no memory.
+def record_digests(path: Path) -> dict[str, str]:
+    """Read the SHA-256 of each task's record, as its task left it; empty without a database.
 
-    Raises BinmillError where the database is damaged. It reads only.
+    Raises BinmillError where the database is damaged.
     """
     if not path.exists():
         return {}
-    found = {}
-    # what a killed run was writing is taken back first, by whoever may write
+    digests = {}
+    # a write that was interrupted is rolled back first, where this user may write
     mode = "rw" if os.access(path, os.W_OK) else "ro"
     try:
         with contextlib.closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True)
         ) as connection:
             connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
-            answer = connection.execute("pragma integrity_check(1)").fetchone()[0]
-            if answer != "ok":
-                raise sqlite3.DatabaseError(answer.splitlines()[-1])
+            result = connection.execute("pragma integrity_check(1)").fetchone()[0]
+            if result != "ok":
+                raise sqlite3.DatabaseError(result.splitlines()[-1])
             if not connection.execute("select 1 from sqlite_master where name='doit'").fetchone():
-                return {}  # power was lost when it was being made
+                return {}  # power was lost while it was being created
             for task, data in connection.execute("select task_id, task_data from doit"):
                 record = (json.loads(data).get("_values_:") or {}).get("record")
                 if isinstance(record, str):
-                    found[task] = record
+                    digests[task] = record
     except (sqlite3.Error, ValueError, AttributeError, TypeError) as error:
         raise BinmillError("database-damaged", path=path, reason=str(error)) from error
-    return found
+    return digests
 
 
 class DurableBackend(SqliteDB):  # type: ignore[misc]
-    """The sqlite3 backend of doit, committing per task; reads work without write permission."""
+    """doit's sqlite3 backend, which commits per task; reading needs no write permission."""
 
     desc = "durable: each finished task is on disk at once"
     writable: bool
@@ -67,7 +67,7 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
             path.parent.mkdir(parents=True, exist_ok=True)
         self.writable = writable = os.access(path if path.exists() else path.parent, os.W_OK)
         if not writable and not (path.exists() and path.stat().st_size):
-            return memory  # a look at a fresh checkout that is not ours to write in
+            return memory  # a fresh checkout that this user may only read
         try:
             connection = sqlite3.connect(
                 f"file:{quote(str(path))}?mode={'rwc' if writable else 'ro'}",
@@ -82,18 +82,14 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
                     "(task_id text not null primary key, task_data json)"
                 )
             connection.execute("select count(*) from doit").fetchone()
-            found = connection.execute("pragma quick_check(1)").fetchone()["quick_check"]
-            if found != "ok":
-                raise sqlite3.DatabaseError(found.splitlines()[-1])
+            result = connection.execute("pragma quick_check(1)").fetchone()["quick_check"]
+            if result != "ok":
+                raise sqlite3.DatabaseError(result.splitlines()[-1])
         except sqlite3.OperationalError as error:
-            full = shortage(path.parent)
-            why = full.message if full else "check its permissions and the disk"
-            raise InvalidDodoFile(f"{path} cannot be opened ({error}); {why}") from error
+            raise InvalidDodoFile(_not_opened(path, error)) from error
         except sqlite3.DatabaseError as error:
-            raise InvalidDodoFile(
-                f"{path} is damaged ({error}); `doit fsck --repair` puts it aside, and the "
-                "next run makes everything again, with what lies below state/"
-            ) from error
+            damaged = BinmillError("database-damaged", path=path, reason=str(error))
+            raise InvalidDodoFile(str(damaged)) from error
         memory.close()
         return connection
 
@@ -105,12 +101,12 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
     def remove(self, task_id: str) -> None:
         if self.writable:
             super().remove(task_id)
-            # on a full disk; what made the task run is still so the next time
+            # on a full disk; the reason to run the task is still there the next time
             with contextlib.suppress(sqlite3.Error):
                 self._conn.commit()
 
     def dump(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # it was said when the task ended
+        with contextlib.suppress(sqlite3.Error):  # it was reported when the task ended
             self._commit()
         self._conn.close()
 
@@ -124,3 +120,9 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
             )
         self._conn.commit()
         self._dirty = set()
+
+
+def _not_opened(path: Path, error: Exception) -> str:
+    if full := shortage(path.parent):
+        return str(DiskFull("disk-full", cause=f"{path}: {error}", reason=full.message))
+    return str(BinmillError("database-not-opened", path=path, cause=str(error)))

@@ -1,4 +1,4 @@
-"""A task that does not exist, reported in one line, with the one that was perhaps meant."""
+"""The error for a task that does not exist, with a suggestion."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 
 from doit.exceptions import InvalidCommand
 
+from tasks import messages
+
 
 class Spelling:
-    """For doit's commands that take tasks: stands before them among the bases."""
+    """A mixin for doit's commands that take names of tasks; it comes before the command."""
 
     task_list: list[Any]
 
     def execute(self, params: Any, args: list[str]) -> int:
-        """Carry the command out; raises InvalidCommand for a task that does not exist."""
+        """Run the command; raises InvalidCommand for a task that does not exist."""
         try:
             code: int = super().execute(params, args)  # type: ignore[misc]
         except InvalidCommand as wrong:
@@ -25,24 +27,24 @@ class Spelling:
             )
             if name is None:
                 raise
-            raise InvalidCommand(no_task(name, self.known())) from None
+            raise InvalidCommand(unknown_task(name, self.candidates())) from None
         return code
 
-    def known(self) -> list[str]:
-        """The names that could have been meant."""
+    def candidates(self) -> list[str]:
+        """The names that a suggestion may have."""
         return [task.name for task in self.task_list]
 
 
-def no_task(name: str, known: Iterable[str]) -> str:
-    """The message about a task that does not exist; `known` are tasks, and commands for `run`."""
+def unknown_task(name: str, candidates: Iterable[str]) -> str:
+    """The message for a task that does not exist, with the closest of the candidates."""
     import difflib  # `doit list` must not pay for it
 
     command, colon, chroot = name.partition(":")
     if colon and command in commands():
-        return f"{command} is a command, not a task: doit {command} {chroot}".rstrip()
-    close = difflib.get_close_matches(name, list(known), n=1)
-    meant = f"is {close[0]} meant? " if close else ""
-    return f"there is no task {name!r}; {meant}`doit list --all` has them all"
+        return messages.sentence("command-not-task", {"command": command, "words": chroot}).rstrip()
+    for close in difflib.get_close_matches(name, list(candidates), n=1):
+        return messages.sentence("task-unknown-close", {"task": name, "close": close})
+    return messages.sentence("task-unknown", {"task": name})
 
 
 def commands() -> list[str]:

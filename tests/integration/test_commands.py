@@ -92,7 +92,7 @@ def test_info_shows_record_inputs_results_and_cause(site: Site) -> None:
 
 
 def test_info_of_a_task_that_does_not_exist_ends_with_3(site: Site) -> None:
-    assert "is mount:base meant?" in doit(site.layout, "info", "mount:bas", code=3)
+    assert "did you mean mount:base?" in doit(site.layout, "info", "mount:bas", code=3)
 
 
 def test_why_as_json_has_causes_as_data(site: Site) -> None:

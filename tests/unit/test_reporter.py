@@ -137,8 +137,8 @@ def test_task_left_out_is_not_a_failure(run: Run) -> None:
     run.add("tree", 2, fail=TaskFailed("bad"))
     run.reporter.add_failure(task("x"), UnmetDependency("tree"))
     lines = run.end()
-    assert lines[2] == "x: left out, since tree failed"
-    assert lines[3] == "  left out: x"
+    assert lines[2] == "x: not run, because tree failed"
+    assert lines[3] == "  not run: x"
     assert lines[4].startswith("failed: tree after 2.0 s")
 
 
@@ -153,11 +153,11 @@ def watched(layout: Layout, name: str) -> Task:
 
 def test_long_task_prints_a_line_every_five_minutes(run: Run, layout: Layout) -> None:
     run.reporter.execute_task(watched(layout, "binpkgs:x"))
-    run.reporter.look(run.now + 299)
-    run.reporter.look(run.now + 301)
+    run.reporter.show_progress(run.now + 299)
+    run.reporter.show_progress(run.now + 301)
     lines = run.out.getvalue().splitlines()
-    assert lines[1:] == ["  still at it: binpkgs:x 5 min 1 s, 3 of 10 dev-libs/a-1?[0m"]
-    run.reporter.over.set()
+    assert lines[1:] == ["  still running: binpkgs:x 5 min 1 s, 3 of 10 dev-libs/a-1?[0m"]
+    run.reporter.ended.set()
 
 
 def test_terminal_has_a_live_line(
@@ -168,8 +168,8 @@ def test_terminal_has_a_live_line(
     journal.start(before, "binpkgs:x")
     journal.end(before, "binpkgs:x", "done", 600)
     run.reporter.execute_task(watched(layout, "binpkgs:x"))
-    run.reporter.over.set()
-    run.reporter.look(run.now + 65)
+    run.reporter.ended.set()
+    run.reporter.show_progress(run.now + 65)
     said = run.out.getvalue()
     assert "\r\x1b[K  binpkgs:x 1 min 5 s (last time 10 min 0 s), 3 of 10 dev-libs" in said
     run.reporter.add_success(task("binpkgs:x"))
