@@ -1,7 +1,7 @@
-"""Durable per task, with the real Portage: killed again and again, a site ends as an unkilled one.
+"""Runs of the real Portage that are killed again and again end as a run that was not.
 
-`make test` has a small site with a task of every kind; `make soak` has the lab's base and
-a stack, and a hundred kills at random moments.
+`make test` has a small site with a task of every kind; `make soak` has the lab's base and a stack,
+and a hundred kills at random moments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import tomli
 import tomli_w
 
 from lab import upstream
-from tasks.engine import runs
+from tasks import journal
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
 from tests.kit import package_contents, secret_search
@@ -50,36 +52,49 @@ KINDS = {
     "publish",
     "client",
 }
-# Packages that do not come out the same twice, whatever is done to the run: what differs in each.
+# Packages that differ from build to build even without a kill, and what differs in each.
 NOT_REPRODUCIBLE: dict[str, str] = {}
 # In records after a build: digests of packages, which have the time of their build in them.
 _DIGEST = re.compile(r"[0-9a-f]{32,128}")
 
 
-# In URLs and in the caller's environment; nobody needs it here, and so it does no harm.
+# In URLs and in the caller's environment; nothing here needs it.
 SECRET = "sesame-open-0815"
 
 
-def site(factory: LabSite, place: Path, chroots: Mapping[str, Mapping[str, Any]]) -> LabSite:
+def another_site(
+    lab_site: LabSite, place: Path, chroots: Mapping[str, Mapping[str, Any]]
+) -> LabSite:
     """Another site with the same keys, mirror and upstream, and these chroots."""
+    serve_overlay(lab_site)
     place.mkdir()
-    shutil.copytree(factory.layout.site / "secrets", place / "secrets")
-    raw = tomli.loads(factory.layout.config.read_text())
-    del raw["tree"]["remote"]  # two who push at once would be in each other's way
+    shutil.copytree(lab_site.layout.site / "secrets", place / "secrets")
+    raw = tomli.loads(lab_site.layout.config.read_text())
+    del raw["tree"]["remote"]  # only one of two that push at once succeeds
     mirror = raw["mirrors"]["gentoo"][0].replace("//", f"//me:{SECRET}@")
     raw["mirrors"] = {"gentoo": [mirror], "local": [f"{mirror}/local"]}
     raw["network"] = {"proxy": f"http://me:{SECRET}@127.0.0.1:9"}  # not for this host
     raw["overlays"]["java"]["url"] = f"{mirror}/java.git"
     raw["chroots"] = {name: {**raw["chroots"][name], **keys} for name, keys in chroots.items()}
-    seen = {name for chroot in raw["chroots"].values() for name in chroot.get("overlays", [])}
-    raw["overlays"] = {name: raw["overlays"][name] for name in seen}
-    made = LabSite(Layout(site=place, state=place / "state"), factory.lab)
-    made.layout.config.write_text(tomli_w.dumps(raw))
-    return made
+    used = {name for chroot in raw["chroots"].values() for name in chroot.get("overlays", [])}
+    raw["overlays"] = {name: raw["overlays"][name] for name in used}
+    site = LabSite(Layout(site=place, state=place / "state"), lab_site.lab)
+    site.layout.config.write_text(tomli_w.dumps(raw))
+    return site
+
+
+def serve_overlay(lab_site: LabSite) -> None:
+    """Serve the overlay over HTTP, as plain files (gitprotocol-http(5), the dumb one)."""
+    lab = upstream.Upstream(lab_site.lab)
+    if not (lab.mirror / "java.git").exists():
+        subprocess.run(
+            ["git", "clone", "-q", "--bare", lab.overlay, lab.mirror / "java.git"], check=True
+        )
+        subprocess.run(["git", "-C", lab.mirror / "java.git", "update-server-info"], check=True)
 
 
 def killed(site: LabSite, *words: str) -> tuple[str, int, str]:
-    """Run until the next boundary: which it was ("" at the end), exit code, what was printed."""
+    """Run until the next boundary; returns its name ("" at the end), the exit code, the output."""
     passed = site.layout.site / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     done = subprocess.run(
@@ -133,23 +148,12 @@ def assert_same(one: LabSite, other: LabSite) -> None:
         assert set(unlike) <= set(NOT_REPRODUCIBLE), unlike
 
 
-def alike(killed: LabSite, quiet: LabSite) -> list[str]:
-    """Kill one at every boundary and the other never; returns the boundaries."""
-    with ThreadPoolExecutor(1) as beside:
-        undisturbed = beside.submit(lambda: quiet.doit(A_TOKEN=SECRET))
-        places = kill_at_every_boundary(killed)
-        undisturbed.result()
-    assert_same(killed, quiet)
-    assert tasks_run(killed.doit()) == set()
-    return places
-
-
 def kill_at_every_boundary(site: LabSite) -> list[str]:
     places: list[str] = []
     while True:
         place, code, printed = killed(site)
         known = {p.removesuffix(" remembered") for p in places if p.endswith(" remembered")}
-        assert not known & tasks_run(printed), printed  # what doit knows of is not made again
+        assert not known & tasks_run(printed), printed  # a finished task is not run again
         if not place:
             assert code == 0, printed
             return places
@@ -157,57 +161,70 @@ def kill_at_every_boundary(site: LabSite) -> list[str]:
         places.append(place)
 
 
-def boundaries(quiet: LabSite) -> set[str]:
-    """All that a run that nobody disturbed has passed.
+def boundaries(site: LabSite) -> set[str]:
+    """All boundaries that an undisturbed run has passed.
 
-    What is asked for from outside is done once it is there; doit need not know.
+    An on-demand task is done once its result is there; doit need not remember it.
     """
-    tasks = every_task(quiet)
+    tasks = every_task(site)
     assert {task.split(":")[0] for task in tasks} >= KINDS
     places = {f"{task} {point}" for task in tasks for point in POINTS}
     return places - {"snapshot remembered", "lock remembered"}
 
 
 def every_task(site: LabSite) -> set[str]:
-    """What was made on a site, by its journals."""
-    journals = (runs.journal(folder) for folder in runs.folders(site.layout))
-    return {str(entry["task"]) for journal in journals for entry in journal}
+    """The tasks that have run on a site, by its journals."""
+    folders = journal.folders(site.layout)
+    return {run.task for folder in folders for run in journal.task_runs(folder)}
+
+
+@dataclass(frozen=True)
+class QuietSite:
+    """A site whose first run goes on in the background; `finished` waits for its end."""
+
+    site: LabSite
+    run: Future[str]
+
+    def finished(self) -> LabSite:
+        self.run.result()
+        return self.site
+
+
+@contextmanager
+def quiet_site_in(place: Path, lab_site: LabSite, chroots: Any) -> Iterator[QuietSite]:
+    """Start the run of a quiet site; the block can kill another one meanwhile."""
+    site = another_site(lab_site, place, chroots)
+    with ThreadPoolExecutor(1) as beside:
+        yield QuietSite(site, beside.submit(lambda: site.doit(A_TOKEN=SECRET)))
 
 
 @pytest.fixture(scope="module")
-def pair(lab_site: LabSite, tmp_path_factory: pytest.TempPathFactory) -> tuple[LabSite, LabSite]:
-    """A small site to be killed, and one like it."""
-    place = tmp_path_factory.mktemp("pair")
-    with_overlay(lab_site)
-    return site(lab_site, place / "killed", SMALL), site(lab_site, place / "quiet", SMALL)
+def quiet_site(lab_site: LabSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietSite]:
+    """A small site that is never killed."""
+    with quiet_site_in(tmp_path_factory.mktemp("quiet") / "site", lab_site, SMALL) as quiet:
+        yield quiet
 
 
-def with_overlay(factory: LabSite) -> None:
-    """The overlay over HTTP, as plain files (gitprotocol-http(5), the dumb one)."""
-    lab = upstream.Upstream(factory.lab)
-    if not (lab.mirror / "java.git").exists():
-        subprocess.run(
-            ["git", "clone", "-q", "--bare", lab.overlay, lab.mirror / "java.git"], check=True
-        )
-        subprocess.run(["git", "-C", lab.mirror / "java.git", "update-server-info"], check=True)
-
-
-def test_killed_at_every_boundary(pair: tuple[LabSite, LabSite]) -> None:
-    """Those that take long are killed once less: `make soak` does it all."""
-    killed, quiet = pair
+def test_run_killed_at_every_boundary_ends_as_a_quiet_one(
+    quiet_site: QuietSite, lab_site: LabSite, tmp_path: Path
+) -> None:
+    """Long tasks are killed once less: `make soak` has every boundary."""
+    site = another_site(lab_site, tmp_path / "killed", SMALL)
     spared = {f"{kind}:base made" for kind in ("binpkgs", "candidate", "gate", "client")}
-    (killed.layout.site / "passed").write_text("".join(f"{place}\n" for place in sorted(spared)))
-    places = alike(killed, quiet)
+    (site.layout.site / "passed").write_text("".join(f"{place}\n" for place in sorted(spared)))
+    places = kill_at_every_boundary(site)
+    quiet = quiet_site.finished()
+    assert_same(site, quiet)
+    assert tasks_run(site.doit()) == set()
     assert sorted(places) == sorted(boundaries(quiet) - spared)
 
 
-def test_no_secret_is_left(pair: tuple[LabSite, LabSite]) -> None:
+def test_finished_site_has_no_secret(quiet_site: QuietSite) -> None:
     """Passwords of URLs and the caller's environment are in no log, record or package."""
-    quiet = pair[1]
+    quiet = quiet_site.finished()
     assert quiet.layout.record("client:base").exists()
     state = quiet.layout.state
-    # there Portage reads with which password it is to fetch, and in `inside` it writes it down;
-    # other users can look into neither
+    # Portage reads the password in `etc` and writes it down in `inside`; other users cannot enter
     for folder in ("etc", "inside"):
         assert (state / folder).stat().st_mode & 0o077 == 0
     found = secret_search.leaks(state, SECRET)
@@ -228,25 +245,31 @@ LARGE: dict[str, dict[str, Any]] = {"base": {"packages": BASE_SET}, "java": {}}
 
 
 @pytest.mark.soak
-def test_a_stack_killed_at_every_boundary(lab_site: LabSite, tmp_path: Path) -> None:
-    with_overlay(lab_site)
-    killed, quiet = (site(lab_site, tmp_path / name, LARGE) for name in ("killed", "quiet"))
-    places = alike(killed, quiet)
+def test_stack_killed_at_every_boundary_ends_as_a_quiet_one(
+    lab_site: LabSite, tmp_path: Path
+) -> None:
+    killed = another_site(lab_site, tmp_path / "killed", LARGE)
+    with quiet_site_in(tmp_path / "quiet", lab_site, LARGE) as quiet_site:
+        places = kill_at_every_boundary(killed)
+        quiet = quiet_site.finished()
+    assert_same(killed, quiet)
+    assert tasks_run(killed.doit()) == set()
     assert sorted(places) == sorted(boundaries(quiet))
 
 
 @pytest.mark.soak
-def test_killed_at_a_hundred_random_points(lab_site: LabSite, tmp_path: Path) -> None:
-    """Every few kills a task is made anew, so that there is something to be killed to the end.
+def test_stack_killed_at_a_hundred_random_moments_ends_as_a_quiet_one(
+    lab_site: LabSite, tmp_path: Path
+) -> None:
+    """Every few kills a task is forgotten, so that every kind of task is killed.
 
-    BINMILL_SEED repeats one; BINMILL_KILLS makes it shorter or longer.
+    BINMILL_SEED repeats a run; BINMILL_KILLS makes it shorter or longer.
     """
     seed = int(os.environ.get("BINMILL_SEED", time.time()))
     dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-    with_overlay(lab_site)
-    killed, quiet = (site(lab_site, tmp_path / name, LARGE) for name in ("killed", "quiet"))
+    killed, quiet = (another_site(lab_site, tmp_path / name, LARGE) for name in ("killed", "quiet"))
     quiet.doit()
-    longest = max(runs.expected(quiet.layout).values())
+    longest = max(journal.expected(quiet.layout).values())
     tasks = sorted(every_task(quiet))
     for number in range(int(os.environ.get("BINMILL_KILLS", "100"))):
         if number % 4 == 3:
@@ -258,4 +281,3 @@ def test_killed_at_a_hundred_random_points(lab_site: LabSite, tmp_path: Path) ->
         assert leftovers_of_kill(killed.layout) == [], f"BINMILL_SEED={seed}, kill {number}"
     killed.doit()
     assert_same(killed, quiet)
-    assert tasks_run(killed.doit()) == set()

@@ -59,12 +59,12 @@ ACCESS = {
 class Binhost:
     """A site with a real seed and tree, and handmade sets."""
 
-    def __init__(self, factory: LabSite) -> None:
-        self.factory = factory
+    def __init__(self, lab_site: LabSite) -> None:
+        self.lab_site = lab_site
 
     @property
     def site(self) -> Site:
-        return Site(self.factory.layout, load.read_config(self.factory.layout))
+        return Site(self.lab_site.layout, load.read_config(self.lab_site.layout))
 
     @property
     def chroot(self) -> Chroot:
@@ -123,9 +123,22 @@ class Binhost:
 
 
 @pytest.fixture(scope="module")
-def binhost(lab_site: LabSite) -> Binhost:
+def seeded_site(lab_site: LabSite) -> LabSite:
+    """A site with a seed and a tree, on which nothing was built."""
     lab_site.doit("chroot:base", "etc:base", "tree")
-    return Binhost(lab_site)
+    return lab_site
+
+
+@pytest.fixture
+def binhost(seeded_site: LabSite) -> Iterator[Binhost]:
+    """A site with nothing published, whatever a test before has published."""
+    layout, config = seeded_site.layout, seeded_site.layout.config.read_text()
+    yield Binhost(seeded_site)
+    layout.config.write_text(config)
+    for folder in (layout.binhost("base"), layout.binpkgs("base")):
+        shutil.rmtree(folder, ignore_errors=True)
+    for key in (BINPKGS("base"), CANDIDATE("base"), PUBLISH("base")):
+        layout.record(key.task).unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -137,7 +150,7 @@ def role(binhost: Binhost, tmp_path: Path) -> Role:
 
 def two_groups(binhost: Binhost) -> PublishRecord:
     """Publish to two groups, as the first generation."""
-    binhost.factory.change(access=ACCESS, serve={"certificate": "x", "certificate_key": "x"})
+    binhost.lab_site.change(access=ACCESS, serve={"certificate": "x", "certificate_key": "x"})
     binhost.collected(("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"))
     return binhost.publish()
 
@@ -172,6 +185,7 @@ def test_two_groups_have_signed_views(binhost: Binhost, role: Role) -> None:
 
 
 def test_only_new_packages_are_signed(binhost: Binhost, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_groups(binhost)
     before = {path: path.stat().st_ino for path in binhost.view("role.java").rglob("*.gpkg.tar")}
     binhost.collected(
         ("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"), ("new", 1, "GPL-2")
@@ -197,20 +211,22 @@ def test_only_new_packages_are_signed(binhost: Binhost, monkeypatch: pytest.Monk
 
 
 def test_change_of_policy_signs_no_package_again(binhost: Binhost, capsys: Any) -> None:
-    count = generation.load(binhost.place, 2).issue.timestamp
-    binhost.factory.change(access={**ACCESS, "packages": {"app-misc/ours": "public"}})
+    two_groups(binhost)
+    first = generation.load(binhost.place, 1).issue.timestamp
+    binhost.lab_site.change(access={**ACCESS, "packages": {"app-misc/ours": "public"}})
     before = (binhost.view("role.java") / "app-misc/ours/ours-1-1.gpkg.tar").read_bytes()
-    assert binhost.publish().views == {"public": 3, "role.java": 4}
+    assert binhost.publish().views == {"public": 2, "role.java": 3}
     assert (binhost.view() / "app-misc/ours/ours-1-1.gpkg.tar").read_bytes() == before
-    assert generation.load(binhost.place, 3).issue.timestamp > count
-    binhost.factory.change(access={**ACCESS, "restricted": "role:java", "free": ["MIT"]})
-    assert binhost.publish().views == {"public": 0, "role.java": 4}
+    assert generation.load(binhost.place, 2).issue.timestamp > first
+    binhost.lab_site.change(access={**ACCESS, "restricted": "role:java", "free": ["MIT"]})
+    assert binhost.publish().views == {"public": 0, "role.java": 3}
     assert capsys.readouterr().out
-    assert binhost.publish().generation == 4  # nothing changed: the same
+    assert binhost.publish().generation == 3  # nothing changed: the same
 
 
 def test_unusable_key_publishes_nothing(binhost: Binhost, tmp_path: Path) -> None:
     """Nothing is published unsigned, nothing is switched, and one line gives the reason."""
+    two_groups(binhost)
     binhost.collected(("one", 1, "GPL-2"), ("late", 1, "GPL-2"))
     now, good = generation.current(binhost.place), binhost.home
     assert now is not None
@@ -218,7 +234,7 @@ def test_unusable_key_publishes_nothing(binhost: Binhost, tmp_path: Path) -> Non
     shutil.copytree(good, spoilt, ignore=shutil.ignore_patterns("S.*"))
     spoilt.chmod(0o700)
     key = str(binhost.site.config.binhost.signing_key)
-    binhost.factory.change(binhost={"signing_home": str(spoilt)})
+    binhost.lab_site.change(binhost={"signing_home": str(spoilt)})
     try:
         keys = Gpg(spoilt)
         keys("--quick-set-expire", key, "seconds=1")
@@ -232,7 +248,7 @@ def test_unusable_key_publishes_nothing(binhost: Binhost, tmp_path: Path) -> Non
             assert generation.current(binhost.place) == now
             assert names(binhost.place / "gen") == [str(n) for n in range(1, now + 1)]
     finally:
-        binhost.factory.change(binhost={"signing_home": "secrets/gnupg"})
+        binhost.lab_site.change(binhost={"signing_home": "secrets/gnupg"})
     assert processes_naming(spoilt) == []
     assert binhost.publish().generation == now + 1
 
@@ -279,8 +295,7 @@ class Client:
 
 @pytest.fixture
 def portage(binhost: Binhost) -> Iterator[Client]:
-    if generation.current(binhost.place) is None:
-        two_groups(binhost)
+    two_groups(binhost)
     with binhost.chroot.workspace("client-accepts") as space:
         yield Client(binhost, space)
 
@@ -316,11 +331,11 @@ def test_package_without_the_sites_signature_is_refused(
     signed_by(binhost, portage.work / "ours.gpkg.tar")
     key = str(binhost.site.config.binhost.signing_key)
     stranger = {"signing_home": str(other.home), "signing_key": other.fingerprint("other")}
-    binhost.factory.change(binhost=stranger)
+    binhost.lab_site.change(binhost=stranger)
     try:
         signed_by(binhost, portage.work / "strangers.gpkg.tar")
     finally:
-        binhost.factory.change(binhost={"signing_home": "secrets/gnupg", "signing_key": key})
+        binhost.lab_site.change(binhost={"signing_home": "secrets/gnupg", "signing_key": key})
     asked = [f"{INSIDE}/{name}.gpkg.tar" for name in ("unsigned", "strangers", "ours")]
     assert list(portage.verify(0, *asked)["packages"].values()) == [False, False, True]
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import tomli
 import tomli_w
 
+from lab import mirror, site, upstream
+from tasks import journal
+from tasks.journal import TaskEnded, TaskRun
 from tasks.layout import Layout
 from tasks.site import CONFIG_VARIABLE
 from tests.kit.project import DOIT, PROJECT
@@ -56,10 +61,49 @@ class LabSite:
             place.update(keys)
         self.layout.config.write_text(tomli_w.dumps(raw))
 
+    def last_run(self) -> dict[str, TaskRun]:
+        """The newest run that did something, by task."""
+        return {run.task: run for run in journal.task_runs(self.layout.logs / "latest")}
+
+    def error(self, task: str) -> TaskEnded:
+        """The end of a task that failed in the newest run."""
+        ended = self.last_run()[task].ended
+        assert ended is not None
+        assert ended.outcome == "failed"
+        return ended
+
     def records(self) -> dict[str, str]:
         """Every record's text by task file name."""
         folder = self.layout.state / "records"
         return {path.stem: path.read_text() for path in sorted(folder.glob("*.json"))}
+
+
+@contextmanager
+def lab_site_in(built_lab: Path, folder: Path) -> Iterator[LabSite]:
+    """A site below a folder on which nothing has run, and its mirror, which runs for the block.
+
+    The mirror is a copy of the lab on day 1; its large files are hard links.
+    """
+    lab = upstream.Upstream(folder / "lab")
+    original = upstream.Upstream(built_lab)
+    shutil.copytree(original.upstream, lab.upstream, copy_function=os.link, symlinks=True)
+    for repository in (original.tree, original.overlay):  # git must not write through the links
+        copy = lab.upstream / repository.relative_to(original.upstream)
+        shutil.rmtree(copy)
+        shutil.copytree(repository, copy)
+    shutil.rmtree(lab.tree)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", lab.tree], check=True)
+    second = lab.facts().days[1]
+    lab.upcoming.mkdir(parents=True, exist_ok=True)
+    for file in lab.snapshots.glob(f"gentoo-{second}.*"):
+        file.rename(lab.upcoming / file.name)
+    home = folder / "site"
+    with mirror.serving(lab.directory, 0) as address:
+        site.write_config(lab.directory, int(address.rsplit(":", 1)[1]), home)
+        made = LabSite(Layout(site=home, state=home / "state"), lab.directory)
+        without_groups(made.layout.config, f"{address}/local")
+        made.change(**{"chroots.base": {"packages": BASE_SET}})
+        yield made
 
 
 def without_groups(config: Path, local: str) -> None:
