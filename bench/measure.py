@@ -46,7 +46,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times quicker than the baseline."""
+        """The factor by which it is quicker than the baseline."""
         return self.baseline / self.seconds if self.baseline else None
 
 

@@ -1,4 +1,4 @@
-"""Causes: why a task would run, as data. The sentence of each stands in the catalogue.
+"""Causes: the reasons why a task would run, as data. Their sentences are in the catalogue.
 
 `code` names the sentence; the dataclass's fields are what `doit why --json` prints.
 """
@@ -16,7 +16,7 @@ from tasks.messages import Field
 
 @dataclass(frozen=True)
 class Cause:
-    """Why one task would run; subclasses have the fields."""
+    """The reason why one task would run; subclasses have the fields."""
 
     code: ClassVar[str] = ""
 
@@ -49,7 +49,7 @@ class NeverMade(Cause):
 
 @dataclass(frozen=True)
 class NotRemembered(Cause):
-    """Its last run failed, or doit was told to forget it."""
+    """Its last run failed, or `doit forget` cleared it."""
 
     code: ClassVar[str] = "cause-not-remembered"
 
@@ -91,7 +91,7 @@ class SettingsChanged(Cause):
 
 @dataclass(frozen=True)
 class RecordsChanged(Cause):
-    """Tasks that it depends on left other records than last time."""
+    """The records of tasks that it depends on changed."""
 
     code: ClassVar[str] = "cause-records"
     tasks: Sequence[str] = ()
@@ -107,14 +107,14 @@ class FilesChanged(Cause):
 
 @dataclass(frozen=True)
 class ResultMissing(Cause):
-    """Something that it made is missing, or its record is damaged."""
+    """A result is missing, or its record is damaged."""
 
     code: ClassVar[str] = "cause-result-missing"
 
 
 @dataclass(frozen=True)
 class InputsDiffer(Cause):
-    """It reads other records and files than the last time it ran."""
+    """It reads different records and files than in its last run."""
 
     code: ClassVar[str] = "cause-inputs-differ"
 
@@ -162,7 +162,7 @@ class RollbackEnds(Cause):
 
 @dataclass(frozen=True)
 class ModifiedByHand(Cause):
-    """A person has changed the chroot, or has withdrawn such changes."""
+    """The chroot was changed in `doit enter`, or such changes were discarded."""
 
     code: ClassVar[str] = "cause-modified"
     chroot: str = ""
@@ -178,7 +178,7 @@ class MayChange(Cause):
 
 @dataclass(frozen=True)
 class AlwaysRuns(Cause):
-    """It has no result to be up to date."""
+    """It has no result, so it is never up to date."""
 
     code: ClassVar[str] = "cause-always"
 

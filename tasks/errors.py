@@ -25,7 +25,7 @@ class BinmillError(Exception):
 
     @property
     def hint(self) -> str:
-        """What to do next; "" where there is nothing to say."""
+        """The advice on the next step; "" if there is none."""
         return messages.advice(self.code, self.fields)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """The task graph: every task of a site, made from its config alone.
 
 docs/architecture.md has a picture of it, which a test compares with the graph. Creating the graph
-reads nothing but config.toml: it works for anybody, anywhere, at any time.
+reads only config.toml, so it works for every user and without a state.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _lock(site: Site) -> Step[Any]:
 
 
 def _lock_cause(site: Site) -> Cause | None:
-    """Why config.lock must be written; None for a damaged one, which its readers report."""
+    """The reason to write config.lock; None for a damaged lock, which its readers report."""
     try:
         lock = lock_file.read_or_none(site.layout)
     except BinmillError:
@@ -265,7 +265,7 @@ def _built(chroot: Chroot) -> Iterator[Step[Any]]:
 
 
 def _published(chroot: Chroot) -> Iterator[Step[Any]]:
-    """What clients see, and the proofs that it works."""
+    """The steps that switch clients, and test the published binhost."""
     name, seeds = chroot.name, seed_keys(chroot)
     yield Step(
         PUBLISH(name),

@@ -230,7 +230,7 @@ class UndeclaredInput(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """How a task was called: whether it was named on the command line, and with which options."""
+    """The call of a task: if it was named on the command line, and its options."""
 
     named: bool = False
     options: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What all tests share: a marker by folder, no programs in unit tests, and honest skips."""
+"""Shared by all tests: a marker by folder, no programs in unit tests, and skips with a reason."""
 
 from __future__ import annotations
 

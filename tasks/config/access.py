@@ -31,7 +31,7 @@ class Mirror(_Table):
 
 
 class Serve(_Table):
-    """How nginx runs: TLS, and the user of its workers when root starts it."""
+    """Settings of nginx: TLS, and the user of its workers if root starts it."""
 
     certificate: Line | None = None
     certificate_key: Line | None = None

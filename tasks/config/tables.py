@@ -93,7 +93,7 @@ class ChrootConfig(_Table):
 
 
 class Binhost(_Table):
-    """How generations are signed, kept and served."""
+    """Settings for signing, keeping and serving generations."""
 
     listen: Listen = "127.0.0.1:8480"
     url: Url | None = None  # the address for clients

@@ -108,7 +108,7 @@ class FilesUnchanged:
 
 
 def _there(path: Path) -> bool:
-    """Whether something exists; where only root may look, it counts as existing."""
+    """True if a path exists, or if only root could tell."""
     try:
         return path.exists()
     except PermissionError:

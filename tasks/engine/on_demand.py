@@ -25,7 +25,7 @@ class RequestedTask(Task):  # type: ignore[misc]
         return super().init_options(args)
 
     def request(self) -> Request:
-        """How the task was called: whether it was named, and its options."""
+        """The call of the task: if it was named, and its options."""
         return Request(self.named, dict(self.options or {}))
 
 

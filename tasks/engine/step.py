@@ -102,7 +102,7 @@ class Running:
         return dict, ()  # `doit -n` sends tasks to its workers, which do without this
 
     def progress(self) -> str:
-        """How far it is, in a few words; "" where that is not known."""
+        """Its progress in a few words; "" if unknown."""
         with contextlib.suppress(OSError, ValueError):
             return self.step.progress(self.log) if self.step.progress else ""
         return ""

@@ -59,7 +59,7 @@ def sentence(code: str, fields: Mapping[str, Field]) -> str:
 
 
 def advice(code: str, fields: Mapping[str, Field]) -> str:
-    """What to do next, by a code; "" where the catalogue has no advice."""
+    """The advice of a code; "" if the catalogue has none."""
     return _FORMATTER.vformat(catalogue()[code].next, (), fields)
 
 

@@ -1,1 +1,1 @@
-"""What people look at: gathered into one model as data, rendered as text and as JSON."""
+"""The report of a site: gathered into one model, rendered as text and as JSON."""

@@ -134,7 +134,7 @@ def _pins(lock: Lock) -> LockReport:
 
 
 def _updates(layout: Layout, lock: Lock | None) -> Iterable[Note]:
-    """What earlier runs have found upstream beyond the lock."""
+    """Updates upstream of the pins, as earlier runs have found them."""
     if lock is None:
         return
     with contextlib.suppress(BinmillError):
@@ -169,7 +169,7 @@ def _chroot(
 
 
 def _on_modified(layout: Layout, name: str) -> bool:
-    """Whether a chroot was made on another one that was modified by hand."""
+    """True if a chroot was derived from one that was modified by hand."""
     with contextlib.suppress(BinmillError):
         return bool(records.load(layout, CHROOT(name)).modified)
     return False

@@ -59,7 +59,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class BinhostReport:
-    """What a binhost has; `held`: a rollback is current, and its newer set is still the newest."""
+    """The generations of a binhost; `held`: a rollback is current, its newer set unchanged."""
 
     current: int | None
     kept: tuple[int, ...]

@@ -27,7 +27,7 @@ _TYPES: dict[Kind, int] = {
 
 
 class _Facts(NamedTuple):
-    """What a listing says of one entry, in the order of system.tree_manifest.
+    """The facts of one entry in a listing, in the order of system.tree_manifest.
 
     `content` is the SHA-256 of a file, the target of a link, the number of a device.
     """

@@ -130,7 +130,7 @@ def delete(folder: Path, name: str) -> None:
 def unlisted_since(
     names: Set[str], listed: Set[str], since: Mapping[str, float], now: float
 ) -> dict[str, float]:
-    """When each file that no Manifest lists was first seen unlisted (epoch seconds). Pure."""
+    """The time at which each unlisted file was first seen unlisted (epoch seconds). Pure."""
     return {name: min(now, since.get(name, now)) for name in sorted(names - listed)}
 
 

@@ -1,1 +1,1 @@
-"""What every room stands on: programs, files, downloads, signatures, git, sandboxes."""
+"""The basis of all packages: programs, files, downloads, signatures, git, sandboxes."""

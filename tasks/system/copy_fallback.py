@@ -18,7 +18,7 @@ from pathlib import Path
 from tasks.system.command import run
 from tasks.system.files import remove_tree
 
-_MARK = "copied"  # in the workspace: what the copy was like before anybody changed it
+_MARK = "copied"  # in the workspace: the state of the copy before any change
 _OPAQUE = "trusted.overlay.opaque"
 # Of an empty file that stands for one that is gone; on an overlay no device 0:0 can be made.
 _GONE = "trusted.binmill.gone"
@@ -26,7 +26,7 @@ Seen = dict[str, tuple[int, int, int, int, int]]
 
 
 def is_copied(space: Path) -> bool:
-    """Whether the root of a workspace is a copy."""
+    """True if the root of a workspace is a copy."""
     return (space / _MARK).exists()
 
 
@@ -83,7 +83,7 @@ def _below(top: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _look(path: Path) -> tuple[int, int, int, int, int]:
-    """What changes when anything of a file does: it cannot be changed without a new ctime."""
+    """Values that differ after any change of a file: every change sets a new ctime."""
     status = path.lstat()
     return status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_ctime_ns
 

@@ -42,7 +42,7 @@ class _Record:
 
 @dataclass
 class _Count:
-    """What was counted so far, and when to stop (time.monotonic)."""
+    """The count so far, and the time to stop (time.monotonic)."""
 
     until: float = float("inf")
     complete: bool = True
@@ -127,7 +127,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _identity(status: os.stat_result) -> str:
-    """What tells a tree from another one at the same path later."""
+    """Values that distinguish a tree from a later one at the same path."""
     return f"{status.st_ino} {status.st_ctime_ns}"
 
 

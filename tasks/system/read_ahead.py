@@ -49,7 +49,7 @@ class Ahead:
 
     def __init__(self, pipe: BinaryIO) -> None:
         widen(pipe)
-        # one of the thread's own: it is in nobody's way when it ends, which is when the writer does
+        # one of the thread's own: it ends when the writer ends, and disturbs no other thread
         self._descriptor = os.dup(pipe.fileno())
         self._chunks: queue.Queue[bytes] = queue.Queue(_AHEAD)
         self._chunk = b""

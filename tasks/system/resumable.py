@@ -1,4 +1,4 @@
-"""What is known of a download that is not whole yet, in a hidden file beside it.
+"""State of an incomplete download, in a hidden file beside it.
 
 `.NAME.partial` is written before the first byte of NAME and removed after its last one: while
 it is there, NAME is a part. A kill at any point leaves a pair that can be continued, or one
@@ -44,7 +44,7 @@ class Partial:
         return {"Range": f"bytes={self.size}-", "If-Range": same} if same else {}
 
     def continued_by(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Whether an answer's body is what comes after the first `size` bytes of this file."""
+        """True if an answer's body continues this file after its first `size` bytes."""
         found = _RANGE.fullmatch(headers.get("Content-Range", ""))
         return (
             status == 206
@@ -86,7 +86,7 @@ def find(target: Path, limit: int) -> Partial | None:
 
 
 def whole(target: Path) -> bool:
-    """Whether a download to `target` has ended well, in this run or an earlier one."""
+    """True if a download to `target` is complete, in this run or an earlier one."""
     return target.is_file() and not target.is_symlink() and not _beside(target).exists()
 
 

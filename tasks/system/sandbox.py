@@ -27,7 +27,7 @@ from tasks.system.notes import note
 from tasks.system.pseudo_terminal import PseudoTerminal
 from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
 
-# Imported, not run as a script: a script is compiled anew each time.
+# Imported, not run as a script: a script is compiled again each time.
 _INIT = (
     f"import sys; sys.path.append({str(Path(__file__).parent)!r}); "
     "import sandbox_init; sys.exit(sandbox_init.main())"

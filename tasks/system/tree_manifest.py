@@ -34,7 +34,7 @@ def write(root: Path, target: Path) -> None:
 
 
 def line(entry: list[Any]) -> str:
-    """What stands in a listing for an entry, as of the function of that name."""
+    """The line of an entry in a listing, as of the function of that name."""
     return json.dumps(entry) + "\n"
 
 
@@ -45,7 +45,7 @@ def keep(lines: Iterable[str], target: Path) -> None:
 
 
 def differences(root: Path, listing: Path, seen: Seen = lambda _size: None) -> Iterator[str]:
-    """What in a tree is not as its listing says, a line each, sorted by path within the walk.
+    """The differences between a tree and its listing, a line each, in the order of the walk.
 
     Raises Damaged where the listing is missing or not what was written.
     """
@@ -93,7 +93,7 @@ def _entries(root: Path, seen: Seen) -> Iterator[list[Any]]:
 
 
 def entry(path: Path, name: str, seen: Seen = lambda _size: None) -> list[Any]:
-    """What a listing says of a file: what _entries says, under that name."""
+    """The facts of a file in a listing: those of _entries, under that name."""
     status = path.lstat()
     kind = stat.S_IFMT(status.st_mode)
     content: str | int = ""

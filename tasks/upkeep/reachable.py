@@ -36,7 +36,7 @@ class Artifact(Protocol):
         ...
 
     def owned_in(self, raw: bytes) -> list[Path]:
-        """Those of them that no other artifact has."""
+        """The results of a step that no other artifact has."""
         ...
 
 

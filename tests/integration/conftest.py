@@ -1,4 +1,4 @@
-"""What several integration tests share: keys of every kind, and an upstream that uses them."""
+"""Fixtures for integration tests: keys of every kind, and an upstream that uses them."""
 
 from __future__ import annotations
 

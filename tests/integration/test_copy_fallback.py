@@ -1,4 +1,4 @@
-"""Where overlayfs is not to be had: the same with a copy, and that is said."""
+"""Sandboxes without overlayfs: a copy has the same results, and a note reports it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 def shape(folder: Path) -> dict[str, tuple[object, ...]]:
-    """What is in a folder, by path: kind, mode, owner, content or target."""
+    """The entries of a folder, by path: kind, mode, owner, content or target."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
@@ -93,7 +93,7 @@ def test_what_is_seen_and_what_is_left_is_the_same(
     ]
     assert dates[1] == dates[0]
     assert "srv/doomed" in left[0]
-    # overlayfs calls a folder that was made anew opaque; here each that is gone from it is told
+    # overlayfs marks a folder that was made again as opaque; here each that is gone from it is told
     assert left[1].pop("srv/again/a") == left[0]["srv/doomed"]
     assert left[1] == left[0]
 

@@ -1,4 +1,4 @@
-"""What files.py promises against other processes, kills and mounts."""
+"""The guarantees of files.py against other processes, kills and mounts."""
 
 from __future__ import annotations
 

@@ -440,7 +440,7 @@ TIME = entry("top/metadata/timestamp.x", f"{made_at(DAY)}\n".encode())
 def test_path_twice_is_refused(
     repository: Path, tmp_path: Path, before: bool, twice: list[tuple[tarfile.TarInfo, bytes]]
 ) -> None:
-    """Which one counts would depend on the day before, and so would the id."""
+    """Otherwise the previous day would decide which one counts, and so the id."""
     early = DAY - timedelta(days=1)
     if before:
         put(repository, snapshot(tmp_path, early, {**FILES, "kept": b"kept"}), early)

@@ -170,7 +170,7 @@ class Trial:
         return {**seen, "": str(top.readlink())}
 
     def content(self) -> Any:
-        """What clients have, without number and time; and what was collected."""
+        """The files of clients, without number and time; and the collected set."""
         top = self.binhost / "current"
         sets = self.layout.binpkgs("base")
         return (
@@ -180,7 +180,7 @@ class Trial:
         )
 
     def litter(self) -> list[str]:
-        """What is of no use to anybody any more."""
+        """The files that are of no further use."""
         hidden = [str(p) for p in self.layout.state.rglob(".*")]
         thrown = [*self.layout.trash.glob("*"), *self.layout.work.glob("*")]
         return hidden + [str(p) for p in thrown]
@@ -223,7 +223,7 @@ ACTIONS = {
 
 
 def stands(site: Trial, before: dict[str, bytes | str], wanted: Any) -> bool:
-    """Whether clients have the old generation as it was; if not, it is all of the new one."""
+    """True if clients have the old generation unchanged; otherwise they have all of the new one."""
     if site.live() == before:
         return True
     assert site.content() == wanted
@@ -299,7 +299,7 @@ def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
     old: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same where somebody else fills the disk meanwhile."""
+    """The same if another process fills the disk meanwhile."""
     undisturbed = trial()
     assert action(undisturbed) == ""
     wanted, site, real, calls = undisturbed.content(), trial(), getattr(module, name), [call]

@@ -1,4 +1,4 @@
-"""What is in folders."""
+"""Content of folders."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def names(folder: Path) -> list[str]:
-    """What is in a folder, sorted."""
+    """The names in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())

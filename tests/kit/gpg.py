@@ -94,7 +94,7 @@ class Keys(Gpg):
         public("--import", stdin=self("--export", *map(self.fingerprint, known)))
         for name in ("revoked", "lapsed"):
             revocation = self.home / "openpgp-revocs.d" / f"{self.fingerprint(name)}.rev"
-            # gpg puts a colon before the armor so that nobody imports it by accident
+            # gpg puts a colon before the armor against an import by accident
             text = revocation.read_bytes().replace(b":-----BEGIN", b"-----BEGIN")
             public("--import", stdin=text)
         self.ring.write_bytes(public("--export"))

@@ -46,7 +46,7 @@ def mermaid() -> str:
 
 
 def _edges(step: Step[Any], site: Site) -> Iterable[Edge]:
-    """What a step reads; its own chroot is NAME, the one below BASE."""
+    """The inputs of a step; its own chroot is NAME, the one below is BASE."""
     below = site.config.chroots[step.chroot].base if step.chroot else None
 
     def label(task: str) -> str:

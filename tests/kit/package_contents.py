@@ -1,4 +1,4 @@
-"""What is in a package, without what differs from build to build: to hold two builds together."""
+"""Content of a package without the parts that differ between builds, to compare two builds."""
 
 from __future__ import annotations
 

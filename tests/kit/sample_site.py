@@ -34,7 +34,7 @@ TASKS = ("tree", "overlay", "seed", "chroot", "etc")
 
 @dataclass(frozen=True)
 class SampleUpstream:
-    """What the small site is made from: a mirror on loopback and a git repository."""
+    """The upstream of the sample site: a mirror on loopback and a git repository."""
 
     folder: Path
     server: ScriptedServer

@@ -92,7 +92,7 @@ def in_turn(*answers: Answer) -> Answer:
 def file(
     body: bytes, *headers: str, pieces: int | None = None, validators: tuple[str, ...] = ()
 ) -> Answer:
-    """What a well-behaved server says of a file, Range and If-Range included (RFC 9110).
+    """The answer of a correct server for a file, with Range and If-Range (RFC 9110).
 
     `pieces`: each answer breaks off after so many bytes. `validators` are what it takes as
     If-Range.

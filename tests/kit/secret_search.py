@@ -17,7 +17,7 @@ import zstandard
 
 
 def leaks(folder: Path, secret: str) -> list[str]:
-    """Where the secret is, as it stands or in base64 (RFC 7617), by path below the folder."""
+    """The places of the secret, plain or in base64 (RFC 7617), by path below the folder."""
     needles = [secret.encode(), *_in_base64(secret)]
     found = set()
     for path in folder.rglob("*"):
@@ -31,7 +31,7 @@ def leaks(folder: Path, secret: str) -> list[str]:
 
 
 def _in_base64(secret: str) -> list[bytes]:
-    """What its middle looks like, wherever in a longer text it stands."""
+    """The base64 of its middle, at each offset within a longer text."""
     return [base64.b64encode(b"x" * shift + secret.encode())[4:-4] for shift in range(3)]
 
 

@@ -25,7 +25,7 @@ class Disk:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What a command begins with that is to run in there, from this project."""
+        """The prefix of a command of this project that runs in there."""
         inside = f"--mount=/proc/{self.process.pid}/ns/mnt"
         return "nsenter", inside, "env", f"--chdir={PROJECT}"
 

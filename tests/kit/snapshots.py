@@ -23,7 +23,7 @@ FILES: Mapping[str, bytes] = {
 
 
 def made_at(day: date) -> int:
-    """When the snapshot of a day is made: 00:45 UTC of the day after, in epoch seconds."""
+    """The time of the snapshot of a day: 00:45 UTC of the next day, in epoch seconds."""
     next_day = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
     return int((next_day + timedelta(minutes=45)).timestamp())
 

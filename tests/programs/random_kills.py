@@ -103,13 +103,13 @@ class Run:
         return code if code >= 0 else 128 - code
 
     def _drain(self) -> None:
-        if self.outside >= 0:  # who writes to a terminal that nobody reads waits
+        if self.outside >= 0:  # a writer to a terminal that is not read waits
             os.set_blocking(self.outside, False)
             with contextlib.suppress(OSError):
                 os.write(self.output, os.read(self.outside, 1 << 16))
 
     def printed(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return os.pread(self.output, 1 << 20, 0).decode("utf-8", "replace")
 
 
@@ -182,7 +182,7 @@ def mounts() -> list[str]:
 
 
 def leftovers(state: Path, before: list[str]) -> list[str]:
-    """What a run that has ended left on its host: processes, mounts, loop devices, locks."""
+    """The leftovers of an ended run on its host: processes, mounts, loop devices, locks."""
     eventually(lambda: not other_processes(), LONG_SECONDS)
     left = [f"process {command_line(pid) or pid}" for pid in other_processes()]
     left += [f"mount {line}" for line in mounts() if line not in before]

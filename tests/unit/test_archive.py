@@ -1,4 +1,4 @@
-"""Which paths a snapshot may hold."""
+"""Paths that a snapshot may contain."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_allowed(name: str, inner: str) -> None:
 
 @pytest.mark.parametrize("name", ["x", f"{TOP}/header.txt", f"{TOP}/a+b_c-1.0/d.e,f@g=h:i"])
 def test_the_usual_are_among_the_allowed(name: str) -> None:
-    """What the quick pattern lets through, the slow rules do, too."""
+    """Every path that the quick pattern accepts passes the slow rules, too."""
     quick = archive._USUAL.fullmatch(name.encode())
     assert bool(quick) == ("/" in name)
     assert inner_path(name) is not None

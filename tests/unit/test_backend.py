@@ -31,7 +31,7 @@ def opened(place: Path) -> Iterator[Dependency]:
 
 
 def on_disk(place: Path) -> dict[str, object]:
-    """What another process would find now."""
+    """The records that another process would read now."""
     with closing(sqlite3.connect(place)) as database:
         rows = database.execute("select task_id, task_data from doit").fetchall()
     return {name: json.loads(data) for name, data in rows}

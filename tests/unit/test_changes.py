@@ -73,7 +73,7 @@ def differences(*lines: str, listed: str = "") -> Changes:
 
 
 def lists(changes: Changes) -> dict[str, object]:
-    """What is in each list, without the empty ones."""
+    """The content of each list that is not empty."""
     packages = {kind: [each.name for each in changes.of_kind(kind)] for kind in KINDS}
     everything = {**packages, **changes.others, "derived": changes.derived}
     return {kind: value for kind, value in everything.items() if value}

@@ -1,4 +1,4 @@
-"""The rules of the house, read off the source: who may know whom."""
+"""The rules of the project, checked in its source: imports, names, docstrings, side effects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.kit.project import PROJECT
 
 SOURCES = sorted((PROJECT / "tasks").rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
-# The shared nouns: what a config, a lock, a path and an error are.
+# Shared nouns: config, lock, paths, errors.
 NOUNS = {"clock", "config", "domain", "errors", "layout", "lock", "messages", "text"}
 DOMAIN = NOUNS | {"records", "site", "system", "portage", "updates"}
 # What each package (and module at the top) may import. Data flows from left to right:
 # snapshot, seed -> chroot -> builder -> publish -> serve; flow/ ties them to a site.
-MAY_KNOW: dict[str, set[str]] = {
+MAY_IMPORT: dict[str, set[str]] = {
     "clock": set(),
     "text": set(),
     "messages": {"text"},
@@ -50,7 +50,7 @@ MAY_KNOW: dict[str, set[str]] = {
     | {"causes", "chroot", "engine", "flow", "graph", "journal", "publish", "report", "snapshot"}
     | {"upkeep"},
 }
-KNOWS_DOIT = {"commands", "engine", "dodo"}
+IMPORTS_DOIT = {"commands", "engine", "dodo"}
 # A name that says nothing about what is in it.
 EMPTY_NAMES = {
     "util",
@@ -67,14 +67,14 @@ EMPTY_NAMES = {
 }
 
 
-def room(path: Path) -> str:
-    """The room that a module is in, or the module itself where it stands at the top."""
+def package(path: Path) -> str:
+    """The package of a module; a module at the top is its own."""
     relative = path.relative_to(PROJECT)
     return relative.parts[1].removesuffix(".py") if relative.parts[0] == "tasks" else "dodo"
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever the import stands in it."""
+    """Every module that a file imports, at any place in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
@@ -91,33 +91,34 @@ def shown(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=shown)
-def test_rooms_know_only_whom_they_may(path: Path) -> None:
-    here = room(path)
+def test_packages_import_only_what_they_may(path: Path) -> None:
+    here = package(path)
     if here == "__init__":
         assert list(imported(path)) == []
         return
-    rooms = {m.split(".")[1] for m in imported(path) if m.startswith("tasks.")} - {here}
-    assert rooms <= MAY_KNOW[here], f"{here} may not know {sorted(rooms - MAY_KNOW[here])}"
+    packages = {m.split(".")[1] for m in imported(path) if m.startswith("tasks.")} - {here}
+    wrong = packages - MAY_IMPORT[here]
+    assert wrong == set(), f"{here} may not import {sorted(wrong)}"
 
 
 @pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=shown)
-def test_only_the_engine_knows_doit(path: Path) -> None:
+def test_only_the_engine_imports_doit(path: Path) -> None:
     outside = {module.split(".")[0] for module in imported(path)}
-    if room(path) not in KNOWS_DOIT:
+    if package(path) not in IMPORTS_DOIT:
         assert "doit" not in outside
     assert "dodo" not in outside
 
 
-def test_every_room_has_a_rule() -> None:
-    assert {room(path) for path in SOURCES} - {"__init__"} == set(MAY_KNOW)
+def test_every_package_has_a_rule() -> None:
+    assert {package(path) for path in SOURCES} - {"__init__"} == set(MAY_IMPORT)
 
 
-def test_nobody_knows_himself_through_others() -> None:
-    def known(name: str) -> set[str]:
-        return MAY_KNOW[name].union(*(known(other) for other in MAY_KNOW[name] - {name}))
+def test_imports_have_no_cycle() -> None:
+    def reachable(name: str) -> set[str]:
+        return MAY_IMPORT[name].union(*(reachable(other) for other in MAY_IMPORT[name]))
 
-    for name in MAY_KNOW:
-        assert name not in known(name)
+    for name in MAY_IMPORT:
+        assert name not in reachable(name)
 
 
 @pytest.mark.parametrize("module", ["subprocess", "plumbum"])
@@ -143,13 +144,13 @@ def test_dodo_only_names_things() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=shown)
-def test_a_name_says_what_is_in_a_module(path: Path) -> None:
+def test_module_name_says_what_is_in_it(path: Path) -> None:
     assert path.stem not in EMPTY_NAMES
     assert path.parent.name not in EMPTY_NAMES
 
 
 @pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=shown)
-def test_what_is_public_says_what_it_is_for(path: Path) -> None:
+def test_public_names_have_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), "the module"
     for node in tree.body:
@@ -167,7 +168,7 @@ def test_a_test_module_is_imported_by_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=shown)
 def test_a_program_of_a_test_stands_in_a_file(path: Path) -> None:
-    """Only there do the linters read it, and a renamed module does not break it unnoticed."""
+    """The linters read it there, and a renamed module cannot break it unnoticed."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
             with contextlib.suppress(SyntaxError):
@@ -177,7 +178,25 @@ def test_a_program_of_a_test_stands_in_a_file(path: Path) -> None:
                 )
 
 
-# What a pool of workers would break: other threads see it, or it works in the main thread only.
+# A docstring says what a thing does or is: it starts with a verb or a noun.
+INDIRECT = re.compile(r"(What|Whether|Where|Which|Who|Whom|Whose|When|Why|How|Those)\b")
+DESCRIBED = [
+    path
+    for folder in ("tasks", "lab", "bench", "tests/kit")
+    for path in sorted((PROJECT / folder).rglob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", DESCRIBED, ids=shown)
+def test_docstring_starts_with_a_verb_or_a_noun(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    docstrings = [ast.get_docstring(node) or "" for node in nodes]
+    assert [text for text in docstrings if INDIRECT.match(text)] == []
+
+
+# State that breaks with a pool of workers: other threads see it, or only the main thread has it.
 PROCESS_WIDE = re.compile(
     r"os\.environ(\[[^]]*\] *=[^=]|\.(pop|update|clear|setdefault)\()|del os\.environ|os\.putenv"
     r"|os\.chdir|os\.umask|signal\.(alarm|setitimer|SIGALRM)"
@@ -190,4 +209,4 @@ def test_no_state_of_the_process_is_changed(path: Path) -> None:
     if shown(path) in ("tasks/system/sandbox_init.py", "tasks/engine/signals.py"):
         return
     source = path.read_text(encoding="utf-8")
-    assert [found[0] for found in PROCESS_WIDE.finditer(source)] == []
+    assert [match[0] for match in PROCESS_WIDE.finditer(source)] == []

@@ -23,7 +23,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def written(writing: int, chunks: int) -> threading.Thread:
-    """Write that many, and close it; or until nobody can read it any more."""
+    """Write that many bytes and close it; stop earlier if the reader is gone."""
 
     def write() -> None:
         with contextlib.suppress(BrokenPipeError):

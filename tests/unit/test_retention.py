@@ -1,4 +1,4 @@
-"""Which generations may be deleted, where a rollback goes, and how they are listed."""
+"""Deleting generations, the target of a rollback, and the list of generations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a site is, and its places for what is not trusted yet."""
+"""The location of a site, and its folders for untrusted files."""
 
 from __future__ import annotations
 
