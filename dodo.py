@@ -19,7 +19,7 @@ if "binmill" not in {plugin.name for plugin in entry_points(group="doit.BACKEND"
 from tasks import graph, journal, site  # noqa: E402 - only once it is known to be installed
 from tasks.engine.signals import end_cleanly  # noqa: E402
 from tasks.errors import BinmillError  # noqa: E402
-from tasks.system.http import use_proxy  # noqa: E402
+from tasks.system.proxy import use_proxy  # noqa: E402
 
 try:
     SITE = site.load(PROJECT)

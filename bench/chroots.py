@@ -142,7 +142,7 @@ def _file_work(place: Path, chroot: tuple[Path, ...], pairs: int) -> Row:
     own: list[float] = []
     usual: list[float] = []
     for _ in rounds("file work", pairs):
-        usual.append(_inside(place, chroot, copy_fallback.spread))
+        usual.append(_inside(place, chroot, copy_fallback.copy_layers))
         own.append(_inside(place, chroot))
     return row("file work alone inside, against a plain copy", own, usual)
 
@@ -159,7 +159,7 @@ def _building(place: Path, pairs: int) -> Row:
     own: list[float] = []
     usual: list[float] = []
     for _ in rounds("build a package", pairs):
-        usual.append(_inside(place, (stage,), copy_fallback.spread, PACKAGE_BUILD, binds))
+        usual.append(_inside(place, (stage,), copy_fallback.copy_layers, PACKAGE_BUILD, binds))
         own.append(_inside(place, (stage,), None, PACKAGE_BUILD, binds))
     shutil.rmtree(stage)
     return row("a build inside, against a plain copy", own, usual)

@@ -60,7 +60,7 @@ from tasks.records import (
     Key,
 )
 from tasks.site import Chroot, Site
-from tasks.system.http import public
+from tasks.text import without_password
 
 GROUPS = {
     "overlay": "check out overlays at their locked commits",
@@ -158,10 +158,10 @@ def _pinned(site: Site) -> Iterator[Step[Any]]:
     for name, overlay in site.config.overlays.items():
         yield Step(
             OVERLAY(name),
-            f"check out {public(overlay.url)} at its locked commit",
+            f"check out {without_password(overlay.url)} at its locked commit",
             partial(trees.export_overlay, site, name),
             files=files,
-            settings={"url": public(overlay.url), "branch": overlay.branch},
+            settings={"url": without_password(overlay.url), "branch": overlay.branch},
             results=lambda record: [layout.export(record.commit)],
         )
     for name, seed in site.config.seeds.items():

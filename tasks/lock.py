@@ -18,7 +18,7 @@ from tasks.domain import Gap
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
 from tasks.system.files import write_atomic
-from tasks.system.http import public
+from tasks.text import without_password
 
 _HEAD = """\
 # Written by `doit lock`. It pins what config.toml asks for: keep it in version control.
@@ -87,7 +87,10 @@ class Lock(_Pin):
         gaps = []
         for name, overlay in config.overlays.items():
             pin = self.overlays.get(name)
-            if pin is None or (pin.url, pin.branch) != (public(overlay.url), overlay.branch):
+            if pin is None or (pin.url, pin.branch) != (
+                without_password(overlay.url),
+                overlay.branch,
+            ):
                 gaps.append(Gap("overlay", name))
         for name, seed in config.seeds.items():
             stage = self.seeds.get(name)

@@ -18,8 +18,8 @@ from tasks.errors import BinmillError, NotTrusted
 from tasks.portage import gpkg, vdb
 from tasks.portage.index import INDEX
 from tasks.system.files import (
-    closed_folder,
     copy_plain,
+    private_folder,
     remove_tree,
     sha512,
     sync_folder,
@@ -35,7 +35,7 @@ def collect_set(
     `entries` are the package database's directories of what was installed.
     """
     scratch = sets / ".incoming"
-    closed_folder(trash)  # now: on a full disk it could not be made, and nothing be deleted
+    private_folder(trash)  # now: on a full disk it could not be made, and nothing be deleted
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.system.command import run
-from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic
+from tasks.system.files import private_folder, remove_tree, sync_folder, write_atomic
 
 # Programs write here wherever they run: temporary files, caches and logs (FHS), and the news items
 # that emerge has shown. These are not kept.
@@ -71,7 +71,7 @@ def commit(
         discard(layout, name)
         return False
     target = layout.layer(name, secrets.token_hex(16))
-    closed_folder(target.parent.parent)
+    private_folder(target.parent.parent)
     target.parent.mkdir(exist_ok=True)
     run("sync", "--file-system", upper)  # the overlay was volatile: its files may not be on disk
     upper.rename(target)

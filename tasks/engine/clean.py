@@ -18,7 +18,7 @@ from tasks.engine.on_demand import OnDemandTask
 from tasks.engine.spelling import Spelling
 from tasks.engine.step import Running, Step, describe, failure, step_of
 from tasks.layout import Layout
-from tasks.system.files import all_locked, empty_trash, put_away
+from tasks.system.files import all_locked, empty_trash, move_to_trash
 from tasks.system.terminal import say, write
 
 
@@ -79,7 +79,7 @@ def clean(layout: Layout, steps: list[Step[Any]], *, dry: bool) -> None:
         with all_locked(layout.locks):
             for paths in gone.values():
                 for path in paths:
-                    put_away(path, layout.trash)
+                    move_to_trash(path, layout.trash)
     for task, paths in gone.items():
         for path in paths:
             say(f"{task}: {'would delete' if dry else 'deleted'} {path.relative_to(layout.state)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks import text
 from tasks.causes import SettingChange
-from tasks.system.http import public
+from tasks.text import without_password
 
 _LONG = 60  # characters of one value
 
@@ -21,7 +21,7 @@ def masked(value: Any) -> Any:
         return {key: masked(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [masked(inner) for inner in value]
-    return public(value) if isinstance(value, str) else value
+    return without_password(value) if isinstance(value, str) else value
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[SettingChange]:

@@ -10,7 +10,7 @@ from tasks.chroot import sandboxes
 from tasks.flow.chroots import sweep
 from tasks.records import BINPKGS, CHROOT, BinpkgsRecord, Inputs, Key, plain
 from tasks.site import Chroot, identity
-from tasks.system.files import closed_folder
+from tasks.system.files import private_folder
 from tasks.system.notes import note
 
 
@@ -29,7 +29,7 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     if not pkgdir.is_dir():
         _start_pkgdir(chroot, inputs, pkgdir)
     logs = layout.package_logs(chroot.name)
-    closed_folder(layout.inside)
+    private_folder(layout.inside)
     distdir = fetching.distdir(chroot)
     for folder in {layout.distfiles, distdir.folder, pkgdir, logs}:
         account.writable_folder(folder)

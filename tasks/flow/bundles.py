@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tasks.flow import signing
 from tasks.records import OVERLAY, TREE, Inputs
 from tasks.site import Chroot, Site
-from tasks.system.http import public
+from tasks.text import without_password
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def for_clients(remote: str) -> str:
         return ""
     if remote.startswith("ssh://"):  # its user is not a secret, and needed
         return re.sub(r"^ssh://([^/@:]*)(:[^/@]*)?@", r"ssh://\1@", remote)
-    return public(remote)
+    return without_password(remote)
 
 
 def url(site: Site) -> str:

@@ -11,7 +11,7 @@ from tasks.lock import SeedPin
 from tasks.records import CHROOT, SEED, ChrootRecord, Inputs, MountRecord, SeedRecord
 from tasks.site import Chroot, Site, identity
 from tasks.system.command import require_root
-from tasks.system.files import closed_folder, locked, remove_tree
+from tasks.system.files import locked, private_folder, remove_tree
 from tasks.system.notes import note
 
 
@@ -21,7 +21,7 @@ def extract_seed(site: Site, name: str, inputs: Inputs) -> SeedRecord:
     target = site.layout.seed(pin.sha512)
     if not target.is_dir():
         require_root("unpack a stage with its owners and devices")
-        closed_folder(target.parent)
+        private_folder(target.parent)
         # two seeds may be the same stage, and two tasks may extract it at once
         with locked(site.layout.extraction_lock(target.name), f"the stage {pin.path}", wait=True):
             if not target.is_dir():
@@ -66,7 +66,7 @@ def make_chroot(chroot: Chroot, inputs: Inputs) -> ChrootRecord:
     files = layers.contents(chroot.name, [each.name for each in chroot.lineage])
     target = chroot.layout.layer(chroot.name, identity([list(below.layers), files]))
     require_root("make a chroot's layer")
-    closed_folder(target.parent.parent)
+    private_folder(target.parent.parent)
     state = chroot.layout.state
     layers.commit(files, [state / part for part in below.layers], target, chroot.layout.trash)
     stack = (str(target.relative_to(state)), *below.layers)

@@ -11,7 +11,7 @@ from tasks import text
 from tasks.errors import BinmillError
 from tasks.records import CheckRecord, EtcRecord, Inputs
 from tasks.site import Chroot, identity
-from tasks.system.files import closed_folder, write_atomic
+from tasks.system.files import private_folder, write_atomic
 from tasks.system.notes import note
 
 _REASON = 300  # characters of what Portage says
@@ -30,7 +30,7 @@ def generate(chroot: Chroot, _inputs: Inputs) -> EtcRecord:
     plain = replace(site, config=etc_portage.without_mirrors(site.config))
     settled = portage_files(replace(chroot, site=plain))
     target = chroot.layout.etc(chroot.name) / identity([settled, link])[:32]
-    closed_folder(target.parent.parent)  # a mirror's password may be in it
+    private_folder(target.parent.parent)  # a mirror's password may be in it
     etc_portage.write(files, link, target, chroot.layout.trash)
     etc_portage.check_unmodified(target, settled, settled)
     etc_portage.update_mirrors(files, target)

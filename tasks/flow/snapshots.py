@@ -16,6 +16,7 @@ from tasks.records import Inputs, SnapshotRecord
 from tasks.site import Site
 from tasks.system.files import locked
 from tasks.system.notes import Note, note
+from tasks.text import without_password
 
 if TYPE_CHECKING:
     from tasks.snapshot.download import Source, VerifiedArchive
@@ -66,7 +67,7 @@ def day_of(tag: str, source: str) -> date:
 def _freeze_newer(site: Site) -> Note:
     """Freeze the newest day that is newer than all that is frozen or locked, if there is one."""
     from tasks.snapshot import frozen_days
-    from tasks.system.http import Missing
+    from tasks.system.http import NotOnMirrors
 
     newest = frozen_days.newest(site.layout.tree)
     pinned = _locked_day(site)  # a lost state must not lead back behind the lock
@@ -83,7 +84,7 @@ def _freeze_newer(site: Site) -> Note:
             result = _freeze(site, day, floor=floor)
             _warn_if_old(site, result.frozen)
             return _frozen_note(site, result)
-        except Missing:
+        except NotOnMirrors:
             continue
         except NotTrusted as error:  # an older day that is new here is better than none
             refusal = refusal or error
@@ -141,11 +142,11 @@ def _freeze(site: Site, day: date, *, exact: bool = False, floor: int = 0) -> Fr
 
 def _source(site: Site) -> Source:
     from tasks.snapshot.download import Source
-    from tasks.system.files import closed_folder
+    from tasks.system.files import private_folder
     from tasks.system.resumable import discard
 
     tree = site.config.tree
-    closed_folder(site.layout.downloads)
+    private_folder(site.layout.downloads)
     for file in site.layout.downloads.glob(f"{tree.name}-*.tar.xz*"):
         if file.stat().st_mtime < clock.today().timestamp() - _PARTIAL_SECONDS:
             discard(file)
@@ -227,9 +228,8 @@ def _fast_forward(site: Site) -> None:
 
 def _push(site: Site, newest: FrozenDay) -> None:
     from tasks.snapshot import remote
-    from tasks.system.http import public
 
     url = site.config.tree.remote
     tags = remote.push(site.layout.tree, url, newest) if url else []
     if url and tags:
-        note("days-pushed", tags=tags, remote=public(url))
+        note("days-pushed", tags=tags, remote=without_password(url))

@@ -24,7 +24,7 @@ from tasks.publish.published import SignedPackage
 from tasks.publish.release_manifest import Manifest, Release
 from tasks.system.command import run
 from tasks.system.disk_space import explain_full_disk
-from tasks.system.files import closed_folder, remove_tree, sync_folder, write_atomic, write_parts
+from tasks.system.files import private_folder, remove_tree, sync_folder, write_atomic, write_parts
 
 _PACKED = f"{INDEX}.gz"
 # Portage asks for an index that changed since its TIMESTAMP plus five seconds (TIMESTAMP_TOLERANCE,
@@ -75,7 +75,7 @@ def prepare(
     number = number or max(used, default=0) + 1
     scratch = binhost / CANDIDATES / f".{number}.tmp"
     target = scratch.with_name(str(number))
-    closed_folder(trash)  # now: on a full disk nothing could be moved there
+    private_folder(trash)  # now: on a full disk nothing could be moved there
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:

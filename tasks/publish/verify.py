@@ -22,7 +22,7 @@ from tasks.portage.index import INDEX
 from tasks.publish import generation, published, release_manifest
 from tasks.publish.generation import FACTS, Generation, Issue, Source
 from tasks.publish.published import LEDGER, SignedPackage
-from tasks.system.files import digests, put_away, write_atomic
+from tasks.system.files import digests, move_to_trash, write_atomic
 
 Seen = Callable[[int], None]  # gets the number of bytes that were read
 
@@ -144,7 +144,7 @@ def withdraw(binhost: Path, number: int, damaged_files: Sequence[Path], trash: P
     """
     folder = binhost / "gen" / str(number)
     for path in damaged_files:
-        put_away(path, trash)
+        move_to_trash(path, trash)
         if path.name == INDEX and (text := _unpacked(_packed(path))):
             write_atomic(path, text)
             mtime = _packed(path).stat().st_mtime  # the TIMESTAMP (bintree)

@@ -22,8 +22,9 @@ from tasks.seed.extract import Archive
 from tasks.system import resumable
 from tasks.system.files import digests_of, sha512
 from tasks.system.gpgv import Role, verify_clearsigned, verify_detached
-from tasks.system.http import Missing, download, public
+from tasks.system.http import NotOnMirrors, download
 from tasks.system.notes import note
+from tasks.text import without_password
 
 _TEXT_LIMIT = 1 << 20
 _CONTENTS_LIMIT = 64 << 20
@@ -86,7 +87,7 @@ def resolve(source: StageSource, role: Role, not_before: str = "") -> SeedPin:
             f"{build.path}.DIGESTS",
             lambda text: (read_sha512(text, name), read_contents_digest(text, name)),
         )
-    except Missing:
+    except NotOnMirrors:
         digest, listing = _verified_sha512(source, role, build.path), None
     return SeedPin(
         arch=seed.arch,
@@ -117,7 +118,7 @@ def _read_signed(
 ) -> _Value:
     """Parse the signed text of a small file, from the first mirror whose file is accepted.
 
-    Raises Missing when no mirror has the file, NotTrusted or DownloadFailed otherwise.
+    Raises NotOnMirrors when no mirror has the file, NotTrusted or DownloadFailed otherwise.
     """
     failures: list[BinmillError] = []
     file = source.downloads / Path(path).name
@@ -127,11 +128,11 @@ def _read_signed(
             return read(verify_clearsigned(role, file)[1])
         except (DownloadFailed, NotTrusted) as failure:
             failures.append(failure)
-            if len(source.mirrors) > 1 and not isinstance(failure, Missing):
-                note("stage-mirror-skipped", url=public(url), cause=failure.message)
+            if len(source.mirrors) > 1 and not isinstance(failure, NotOnMirrors):
+                note("stage-mirror-skipped", url=without_password(url), cause=failure.message)
         finally:
             resumable.discard(file)
-    refusals = [failure for failure in failures if not isinstance(failure, Missing)]
+    refusals = [failure for failure in failures if not isinstance(failure, NotOnMirrors)]
     raise (refusals or failures)[0]
 
 
@@ -221,7 +222,7 @@ def open_local_file(seed: Seed, pin: SeedPin, file: Path) -> Iterator[Archive]:
 def fetch(source: StageSource, pin: SeedPin) -> Path:
     """Download the pinned tarball; raises NotTrusted when no mirror has those bytes."""
     target = source.downloads / Path(pin.path).name
-    if resumable.whole(target) and sha512(target) == pin.sha512:
+    if resumable.is_complete(target) and sha512(target) == pin.sha512:
         return target  # from a run that was killed
     urls = source.urls(pin.path)
     refused: list[str] = []  # URLs that served other bytes
@@ -247,7 +248,7 @@ def fetch(source: StageSource, pin: SeedPin) -> Path:
     raise NotTrusted(
         "stage-not-on-mirrors",
         name=target.name,
-        urls=sorted(map(public, set(refused))),
+        urls=sorted(map(without_password, set(refused))),
         actual=actual,
         pinned=pin.sha512,
         failures=failures,

@@ -31,7 +31,7 @@ from tasks.system.command import require_root, run, started, widen
 from tasks.system.files import remove_tree, staged
 from tasks.system.notes import note
 from tasks.system.progress import Progress
-from tasks.system.read_ahead import Ahead
+from tasks.system.read_ahead import ReadAhead
 
 _CHUNK = 1 << 20
 _SYNC_SECONDS = 2.0  # between syncs, so that the last one has little left to write
@@ -188,7 +188,7 @@ def _unpack_once(
         with (
             contextlib.suppress(BrokenPipeError),  # tar has ended; its message says why
             _closing_pipe(cast(IO[bytes], tar.stdin)) as sink,
-            Ahead(cast(BinaryIO, unpacker.stdout)) as unpacked,
+            ReadAhead(cast(BinaryIO, unpacker.stdout)) as unpacked,
         ):
             copy_checked(unpacked, sink, check)
         status = tar.wait()

@@ -87,7 +87,7 @@ class ManifestWriter:
         for path in (*self._unread, *without_entry):
             name = os.fsdecode(path)
             self._lines.append(tree_manifest.line(tree_manifest.entry(root / name, name or ".")))
-        tree_manifest.keep(self._lines, target)
+        tree_manifest.write_lines(self._lines, target)
 
 
 def _content(entry: TarEntry) -> str | int:

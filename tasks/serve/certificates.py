@@ -15,7 +15,7 @@ from tasks import clock
 from tasks.errors import BinmillError
 from tasks.serve.nginx import Tls
 from tasks.system.command import Argument, Done, run
-from tasks.system.files import closed_folder, write_atomic
+from tasks.system.files import private_folder, write_atomic
 
 CA_FILE = "_ca.pem"  # the name of a user does not begin with _
 _KEY = "_ca.key"
@@ -100,7 +100,7 @@ def check_tls(tls: Tls) -> None:
 def _ensure_ca(folder: Path, days: int) -> None:
     """Make the CA unless it exists, its certificate last: where that is, the key is complete."""
     certificate, key = folder / CA_FILE, folder / _KEY
-    closed_folder(folder)
+    private_folder(folder)
     if not certificate.exists():
         write_atomic(key, _private_key(), mode=0o600)
         extensions = (

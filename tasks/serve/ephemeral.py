@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tasks.serve import certificates, users
 from tasks.serve.nginx_process import serving, worker_uid
 from tasks.serve.policy import Location
-from tasks.system.files import closed_folder, write_atomic
+from tasks.system.files import private_folder, write_atomic
 
 CREDENTIALS = "/run/binmill"  # the folder of `write_credentials` inside of a sandbox
 # wget(1) finds the password by HOME; every user could read it in a URL or an argument
@@ -40,7 +40,7 @@ class EphemeralServer:
 
         Only root can read it, and `group` (a gid) if it is given.
         """
-        closed_folder(folder)
+        private_folder(folder)
         write_atomic(folder / "server.pem", self.certificate)
         if user in self.passwords:
             host = urlsplit(self.url).hostname
@@ -66,7 +66,7 @@ def ephemeral_server(
 
     Its own files are in `space`, a workspace.
     """
-    closed_folder(space / "tls")
+    private_folder(space / "tls")
     tls = certificates.self_signed(space / "tls")
     passwords = {name: secrets.token_urlsafe(32) for name in groups}
     entries = {

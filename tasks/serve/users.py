@@ -19,7 +19,7 @@ from tasks.errors import BinmillError
 from tasks.serve import certificates
 from tasks.serve.policy import path_segment
 from tasks.system.command import run
-from tasks.system.files import closed_folder, write_atomic
+from tasks.system.files import private_folder, write_atomic
 
 # A colon ends the name in Basic authentication (RFC 7617); other signs break a URL or a netrc.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -134,7 +134,7 @@ def write_password_files(
 
     nginx reads them at each request. Files of groups that no longer exist are deleted.
     """
-    closed_folder(folder)
+    private_folder(folder)
     if os.geteuid() == 0:
         os.chown(folder, owner, -1)
     texts = {path_segment(group): password_file(users, group) for group in groups}
@@ -182,7 +182,7 @@ def _store(file: Path, name: str, user: User) -> None:
 
 def _write(file: Path, users: Mapping[str, User]) -> None:
     if not file.parent.exists():
-        closed_folder(file.parent)
+        private_folder(file.parent)
     entries = {
         name: {key: value for key, value in asdict(user).items() if value or key == "groups"}
         for name, user in users.items()

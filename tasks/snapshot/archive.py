@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, cast
 from tasks.errors import NotTrusted
 from tasks.snapshot.tar import entries
 from tasks.system.command import started
-from tasks.system.read_ahead import patient
+from tasks.system.read_ahead import patient_reader
 
 # Three times the real tree. What freezing holds in memory for each stays below 200 MB in all.
 _FILE_LIMIT = 550_000
@@ -51,7 +51,7 @@ def tree_files(archive: BinaryIO, name: str) -> Iterator[Iterator[TreeFile]]:
     with started(
         *_UNPACK, stdin=archive, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
-        stream = patient(cast(BinaryIO, process.stdout))
+        stream = patient_reader(cast(BinaryIO, process.stdout))
 
         def files() -> Iterator[TreeFile]:
             yield from _checked(stream, name, packed)

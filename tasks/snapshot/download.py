@@ -18,9 +18,10 @@ from typing import BinaryIO, TypeVar
 from tasks.errors import BinmillError, DownloadFailed, NotTrusted
 from tasks.system.files import digests_of
 from tasks.system.gpgv import Role, Signature, verify_detached
-from tasks.system.http import Missing, download, public
+from tasks.system.http import NotOnMirrors, download
 from tasks.system.notes import note
 from tasks.system.resumable import discard
+from tasks.text import without_password
 
 _SMALL_LIMIT = 1 << 16
 _ARCHIVE_LIMIT = 4 << 30
@@ -64,8 +65,8 @@ def fetch(source: Source, day: date, accept: Callable[[VerifiedArchive], Accepte
 
     Where a mirror has no archive, or `accept` or the signature refuses it (NotTrusted), the next
     mirror is tried. A mirror whose .md5sum does not match is tried again after all others. Raises
-    Missing when no mirror has that day, NotTrusted when one was refused, DownloadFailed when no
-    mirror can be reached.
+    NotOnMirrors when no mirror has that day, NotTrusted when one was refused, DownloadFailed when
+    no mirror can be reached.
     """
     failures: list[BinmillError] = []
     doubtful: list[str] = []
@@ -82,12 +83,12 @@ def fetch(source: Source, day: date, accept: Callable[[VerifiedArchive], Accepte
                                 cause=failure.message,
                             )
                     return result
-                note("md5sum-differs", mirror=public(mirror), archive=verified.path.name)
+                note("md5sum-differs", mirror=without_password(mirror), archive=verified.path.name)
                 doubtful.append(mirror)
         except (NotTrusted, DownloadFailed) as failure:
             failures.append(failure)
     worst: type[BinmillError] = DownloadFailed
-    for kind in (Missing, NotTrusted):
+    for kind in (NotOnMirrors, NotTrusted):
         if any(isinstance(each, kind) for each in failures):
             worst = kind
     raise worst(
@@ -130,7 +131,7 @@ def _downloaded(source: Source, mirror: str, day: date) -> Iterator[VerifiedArch
                 except NotTrusted as bad:
                     raise NotTrusted(
                         "mirror-not-trusted",
-                        mirror=public(mirror),
+                        mirror=without_password(mirror),
                         reason=bad.fields.get("reason", bad.code),
                         cause=bad.message,
                         advice=bad.hint,

@@ -25,7 +25,7 @@ from tasks.snapshot.fast_import import WHO, ImportedCommit, Importer
 from tasks.snapshot.frozen_days import FrozenDay
 from tasks.snapshot.repository import exclusive
 from tasks.system.git import explained
-from tasks.system.http import public
+from tasks.text import without_password
 
 if TYPE_CHECKING:
     from git import Repo
@@ -92,7 +92,7 @@ def freeze_archive(
         if existing is None:
             check(quarantined, frozen.commit)
             fast_import.release(quarantined, repository)
-            _reference(repo, frozen, name, public(archive.url), last)
+            _reference(repo, frozen, name, without_password(archive.url), last)
         return FreezeResult(frozen, commit.changed, last.tag if last else None)
 
 

@@ -14,8 +14,8 @@ from tasks.errors import BinmillError
 from tasks.lock import OverlayPin
 from tasks.snapshot.repository import exclusive, has_commit
 from tasks.system.git import bare, explained, listed, remotely
-from tasks.system.http import public
 from tasks.system.notes import Note
+from tasks.text import without_password
 
 if TYPE_CHECKING:
     from git import Repo
@@ -25,7 +25,7 @@ _CHECKED_FETCH = ("-c", "transfer.fsckObjects=true", "fetch", "--no-tags", "--fo
 
 def branch_head(repository: Path, overlay: Overlay) -> OverlayPin:
     """Look up the commit that the overlay's branch is at now, on its remote."""
-    url = public(overlay.url)
+    url = without_password(overlay.url)
     tip = _tip(repository, overlay.url, overlay.branch)
     if tip is None:
         raise BinmillError("branch-missing", url=url, branch=overlay.branch)
@@ -39,7 +39,10 @@ def fetch_pinned(repository: Path, pin: OverlayPin) -> None:
             _fetch(repo, pin)
         if not has_commit(repository, pin.commit):
             raise BinmillError(
-                "pinned-commit-gone", url=public(pin.url), commit=pin.commit, branch=pin.branch
+                "pinned-commit-gone",
+                url=without_password(pin.url),
+                commit=pin.commit,
+                branch=pin.branch,
             )
         # a reference protects it from git gc
         repo.git.update_ref(f"refs/pins/{pin.commit}", pin.commit)

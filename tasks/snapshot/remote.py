@@ -10,7 +10,7 @@ from tasks.errors import BinmillError, NotTrusted
 from tasks.snapshot.frozen_days import FrozenDay
 from tasks.snapshot.repository import exclusive
 from tasks.system.git import bare, explained, listed, remotely
-from tasks.system.http import public
+from tasks.text import without_password
 
 if TYPE_CHECKING:
     from git import Repo
@@ -37,7 +37,7 @@ def push(repository: Path, remote: str, frozen: FrozenDay) -> list[str]:
             if theirs.get(day, ours[day]) != ours[day]:
                 raise NotTrusted(
                     "remote-tag-differs",
-                    remote=public(remote),
+                    remote=without_password(remote),
                     tag=day.removeprefix(_TAGS),
                     theirs=theirs[day],
                     ours=ours[day],
@@ -47,7 +47,9 @@ def push(repository: Path, remote: str, frozen: FrozenDay) -> list[str]:
             if _MAIN not in theirs or theirs[_MAIN] in str(repo.git.rev_list(_MAIN)).split():
                 missing.append(_MAIN)
             elif missing:  # else the remote has all our days, and others
-                raise BinmillError("remote-diverged", remote=public(remote), commit=theirs[_MAIN])
+                raise BinmillError(
+                    "remote-diverged", remote=without_password(remote), commit=theirs[_MAIN]
+                )
         if missing:
             remotely(repo, "push", "--atomic", "--", remote, *(f"{ours[x]}:{x}" for x in missing))
     return [name.removeprefix(_TAGS) for name in missing if name != _MAIN]

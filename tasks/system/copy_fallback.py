@@ -1,8 +1,8 @@
-"""A chroot's root where overlayfs is not to be had: a copy of all layers, slower and larger.
+"""The root of a chroot where overlayfs is not available: a copy of all layers, slower and larger.
 
-What a command changed is told afterwards as overlayfs would have told it (the kernel's
-filesystems/overlayfs.rst): what is new, and a character device 0:0 for what is gone. So who
-reads upper layers need not know, and layers made in one way serve in the other.
+The changes of a command are collected afterwards in the form of overlayfs (the kernel's
+filesystems/overlayfs.rst): new files, and a character device 0:0 for each deleted one. So readers
+of upper layers need no special case, and layers made in one way work in the other.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tasks.system.files import remove_tree
 
 _MARK = "copied"  # in the workspace: the state of the copy before any change
 _OPAQUE = "trusted.overlay.opaque"
-# Of an empty file that stands for one that is gone; on an overlay no device 0:0 can be made.
+# Marks an empty file as a deleted one: on an overlay no device 0:0 can be made.
 _GONE = "trusted.binmill.gone"
-Seen = dict[str, tuple[int, int, int, int, int]]
+States = dict[str, tuple[int, int, int, int, int]]
 
 
 def is_copied(space: Path) -> bool:
@@ -30,7 +30,7 @@ def is_copied(space: Path) -> bool:
     return (space / _MARK).exists()
 
 
-def spread(layers: Sequence[Path], space: Path) -> None:
+def copy_layers(layers: Sequence[Path], space: Path) -> None:
     """Fill `space/root` with the layers, topmost first, and with what is in `space/upper`."""
     root = space / "root"
     for layer in reversed(layers):
@@ -41,10 +41,10 @@ def spread(layers: Sequence[Path], space: Path) -> None:
         marshal.dump(seen, stream)
 
 
-def gather(space: Path) -> None:
-    """Make `space/upper` what differs between `space/root` and the layers that it was made of."""
+def collect_changes(space: Path) -> None:
+    """Fill `space/upper` with the differences between `space/root` and its layers."""
     with (space / _MARK).open("rb") as stream:
-        before: Seen = marshal.load(stream)  # noqa: S302 - written above, closed to guests
+        before: States = marshal.load(stream)  # noqa: S302 - written above, closed to guests
     root, upper = space / "root", space / "upper"
     remove_tree(upper, space / "gone")
     upper.mkdir()
@@ -67,9 +67,9 @@ def gather(space: Path) -> None:
 
 
 def _below(top: Path) -> Iterator[tuple[str, bool]]:
-    """All names below a folder, relative to it, each folder before what is in it; is it a folder.
+    """Yield the names below a folder, relative to it, and whether each is a folder.
 
-    Without recursion, however deep; no link is followed.
+    A folder comes before its content. Without recursion, at any depth; no link is followed.
     """
     waiting = [top]
     while waiting:
@@ -89,7 +89,7 @@ def _look(path: Path) -> tuple[int, int, int, int, int]:
 
 
 def _folders(root: Path, upper: Path, inner: str) -> None:
-    """Have a folder in the upper layer, and those above it, as the root has them."""
+    """Create a folder in the upper layer, and those above it, as the root has them."""
     for part in (*reversed(Path(inner).parents), Path(inner)):
         target = upper / part
         if not target.is_dir():
@@ -100,7 +100,7 @@ def _folders(root: Path, upper: Path, inner: str) -> None:
 
 
 def _apply(layer: Path, root: Path, gone: Path) -> None:
-    """Lay one layer over what is in the root, as overlayfs would show the two."""
+    """Copy one layer over the content of the root, as overlayfs would show the two."""
     whiteouts = []
     for inner, is_folder in _below(layer):
         source, target = layer / inner, root / inner
@@ -111,7 +111,7 @@ def _apply(layer: Path, root: Path, gone: Path) -> None:
         merged = is_folder and target.is_dir() and not target.is_symlink()
         if not merged or _has(source, _OPAQUE):
             remove_tree(target, gone)
-    # every folder of the layer is a folder in the root by now, or not there: no link is followed
+    # each folder of the layer is a folder in the root by now, or missing: no link is followed
     run("cp", "-a", "--reflink=auto", "--remove-destination", f"{layer}/.", root)
     for target in whiteouts:
         target.unlink()

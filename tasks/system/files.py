@@ -51,7 +51,7 @@ def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
         raise
 
 
-def closed_folder(path: Path) -> None:
+def private_folder(path: Path) -> None:
     """Create a folder that only its owner can enter: guests may leave setuid programs in it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
@@ -76,7 +76,7 @@ def staged(
     run has left is deleted by the next one. `sync` makes its content durable (sync_tree).
     """
     scratch = target.with_name(f".{target.name}.tmp")
-    closed_folder(trash)  # now: a full disk would have no inode for it, and nothing be deleted
+    private_folder(trash)  # now: a full disk would have no inode for it, and nothing be deleted
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
@@ -255,11 +255,11 @@ def remove_tree(path: Path, trash: Path) -> None:
 
     `trash` must be on the same file system. A killed deletion is finished by `empty_trash`.
     """
-    if put_away(path, trash) is not None:
+    if move_to_trash(path, trash) is not None:
         empty_trash(trash)
 
 
-def put_away(path: Path, trash: Path) -> Path | None:
+def move_to_trash(path: Path, trash: Path) -> Path | None:
     """Move a file or tree of ours to the trash, by one rename; returns its place there.
 
     Raises BinmillError where something is mounted in it; None where there is nothing.
@@ -268,7 +268,7 @@ def put_away(path: Path, trash: Path) -> Path | None:
         return None
     if mounts := mounts_below(path):
         raise BinmillError("mount-below", path=path, mount=mounts[0])
-    closed_folder(trash)
+    private_folder(trash)
     place = trash / f"{path.name}.{secrets.token_hex(4)}"
     path.rename(place)
     return place

@@ -22,14 +22,12 @@ from tasks.system.deadline import DeadlinePassed
 from tasks.system.network_errors import explain
 from tasks.system.notes import note
 from tasks.system.progress import Progress
-from tasks.system.proxy import proxies, use_proxy
+from tasks.system.proxy import proxies
 from tasks.system.resumable import Partial, date_of
-from tasks.text import without_password as public
+from tasks.text import without_password
 
 if TYPE_CHECKING:
     from tasks.system.http_session import Session
-
-__all__ = ["Got", "Missing", "download", "public", "use_proxy"]
 
 _CONNECT_SECONDS = 20
 _HEADER_SECONDS = 60  # from the request to the end of the answer's headers, whatever drips
@@ -45,7 +43,7 @@ _LONGEST_PAUSE = 30.0
 _SILENT_PAUSE = 3.0
 
 
-class Missing(DownloadFailed):
+class NotOnMirrors(DownloadFailed):
     """The mirrors answered, and none of them has the file."""
 
 
@@ -58,7 +56,7 @@ class _TryAgain(Exception):
 
 
 @dataclass(frozen=True)
-class Got:
+class Download:
     """The URL that delivered the file, and its Last-Modified (UTC; None: absent or no date).
 
     `mixed`: the file began at another URL. If it is refused then, either of them may have sent
@@ -80,13 +78,13 @@ class _Request:
     end: float
 
 
-def download(urls: Sequence[str], target: Path, *, limit: int) -> Got:
+def download(urls: Sequence[str], target: Path, *, limit: int) -> Download:
     """Fetch a file of at most `limit` bytes from the first of `urls` that delivers all of it.
 
     The file at `target` is private to the caller and may have any content; a caller who refuses
     it deletes it. An interrupted download is continued at the next URL, or by the next call for
     the same `target`, in this process or a later one: see resumable.py for what is left until
-    then. A missing directory is created, for its owner only. Raises Missing when every mirror
+    then. A missing directory is created, for its owner only. Raises NotOnMirrors when every mirror
     says 404 or 410, DownloadFailed otherwise.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,17 +95,17 @@ def download(urls: Sequence[str], target: Path, *, limit: int) -> Got:
             return _fetch(_Request(url, target, limit, time.monotonic() + _TOTAL_SECONDS))
         except DownloadFailed as failed:
             codes.append(failed.code)
-            reasons.append(f"{public(url)}: {failed.message}")
+            reasons.append(f"{without_password(url)}: {failed.message}")
         if resumable.find(target, limit) is None:
             resumable.discard(target)
-    name = public(urls[0]).rsplit("/", 1)[-1] if urls else target.name
+    name = without_password(urls[0]).rsplit("/", 1)[-1] if urls else target.name
     fields = {"file": name, "reasons": reasons, "codes": codes}
     if set(codes) <= {"mirror-lacks-file"}:
-        raise Missing("not-on-mirrors", **fields)
+        raise NotOnMirrors("not-on-mirrors", **fields)
     raise DownloadFailed("download-failed", **fields)
 
 
-def _fetch(request: _Request) -> Got:
+def _fetch(request: _Request) -> Download:
     """Fetch from one URL, with pauses and further attempts where these may help."""
     for own_pause in _PAUSES:
         try:
@@ -124,17 +122,19 @@ def _fetch(request: _Request) -> Got:
         raise failed.failure from failed
 
 
-def _attempt(request: _Request) -> Got:
+def _attempt(request: _Request) -> Download:
     from tasks.system.http_session import Session
 
     url, part = request.url, resumable.find(request.target, request.limit)
     with Session() as session:
         for _ in range(_REDIRECTS + 1):
-            rest = part.asking(public(url)) if part else {}
+            rest = part.asking(without_password(url)) if part else {}
             with _get(session, url, rest) as answer:
                 if answer.is_redirect:
                     url = _redirected(url, answer.headers["Location"])
-                elif got := _receive(request, session, answer, public(url), part if rest else None):
+                elif got := _receive(
+                    request, session, answer, without_password(url), part if rest else None
+                ):
                     return got
                 else:
                     part = None
@@ -174,7 +174,7 @@ def _redirected(url: str, location: str) -> str:
 
 def _receive(
     request: _Request, session: Session, answer: Any, url: str, part: Partial | None
-) -> Got | None:
+) -> Download | None:
     """Save the body, behind `part` if it continues that; None: request the whole file again."""
     status, headers = answer.status_code, answer.headers
     if status in (404, 410):
@@ -184,7 +184,7 @@ def _receive(
     modified = date_of(headers, "Last-Modified")
     if part and part.continued_by(status, headers):
         _save(request, _chunks(request, session, answer), part.size, part.total)
-        return Got(request.url, modified or part.modified, mixed=url != part.url)
+        return Download(request.url, modified or part.modified, mixed=url != part.url)
     if part and status in (206, 416):
         return None
     if status != 200:
@@ -195,7 +195,7 @@ def _receive(
         raise DownloadFailed("mirror-file-too-large", size=total, limit=request.limit)
     resumable.begin(request.target, url, headers, total)
     _save(request, _chunks(request, session, answer), 0, total)
-    return Got(request.url, modified)
+    return Download(request.url, modified)
 
 
 def _pause(headers: Mapping[str, str]) -> float | None:

@@ -1,4 +1,4 @@
-"""Reading what another program writes, without a wake-up for each of its writes."""
+"""Reading the output of a program without a wake-up for each of its writes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import Any, BinaryIO
 from tasks.system.command import widen
 
 _READ_BYTES = 1 << 20
-_PIPE_BYTES = 16 << 20  # or what may be had of it (pipe(7), /proc/sys/fs/pipe-max-size)
+_PIPE_BYTES = 16 << 20  # or as much as is allowed (pipe(7), /proc/sys/fs/pipe-max-size)
 _NAP_SECONDS = 0.001
-_AHEAD = 64  # reads: of a writer that is quicker than its reader, most are of _READ_BYTES
+_AHEAD = 64  # reads: with a writer that is faster than its reader, most are of _READ_BYTES
 
 
-def patient(pipe: BinaryIO) -> BinaryIO:
-    """A pipe's reading end as a stream that gives as many bytes as are asked for, until it ends."""
+def patient_reader(pipe: BinaryIO) -> BinaryIO:
+    """Wrap the reading end of a pipe: `read` returns as many bytes as requested, until the end."""
     return io.BufferedReader(_Patient(pipe), _READ_BYTES)
 
 
 class _Patient(io.RawIOBase):
-    """A pipe that is read when there is much in it."""
+    """A pipe that is read when it holds much."""
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._descriptor = pipe.fileno()
@@ -41,8 +41,8 @@ class _Patient(io.RawIOBase):
         return os.readv(self._descriptor, [buffer])
 
 
-class Ahead:
-    """A pipe that a thread reads into memory: its writer goes on while the reader is busy.
+class ReadAhead:
+    """A pipe that a thread reads into memory, so that its writer continues while the reader works.
 
     A pipe itself holds 1 MiB on most hosts, which xz unpacks in some ten milliseconds.
     """
@@ -55,22 +55,22 @@ class Ahead:
         self._chunk = b""
         self._left = self._ended = False
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> ReadAhead:
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
     def read(self, count: int) -> bytes:
-        """The next bytes, `count` or fewer; none at the end."""
+        """Return the next bytes, `count` or fewer; none at the end."""
         if not self._chunk and not self._ended:
             self._chunk = self._chunks.get()
             self._ended = not self._chunk
-        found, self._chunk = self._chunk[:count], self._chunk[count:]
-        return found
+        head, self._chunk = self._chunk[:count], self._chunk[count:]
+        return head
 
     def __exit__(self, *_: object) -> None:
         self._left = True
         with contextlib.suppress(queue.Empty):
-            while True:  # the thread may wait for room
+            while True:  # the thread may wait for space in the queue
                 self._chunks.get_nowait()
 
     def _run(self) -> None:
@@ -87,7 +87,7 @@ class Ahead:
 
 
 def _nap(descriptor: int) -> None:
-    """Let some more come together in a pipe that has little in it.
+    """Let more data arrive in a pipe that holds little.
 
     xz writes 8 kB at a time; a reader that wakes up for each of them slows both down.
     """

@@ -22,7 +22,7 @@ from tasks.errors import BinmillError, CommandFailed, OutOfMemory
 from tasks.system import copy_fallback
 from tasks.system.command import Done, decode, last_line, require_root, started, stop, tail
 from tasks.system.disk_space import explain_full_disk
-from tasks.system.files import closed_folder, remove_tree
+from tasks.system.files import private_folder, remove_tree
 from tasks.system.notes import note
 from tasks.system.pseudo_terminal import PseudoTerminal
 from tasks.system.sandbox_init import NO_OVERLAY, TEMPORARY
@@ -93,7 +93,7 @@ def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
     What a killed run has left there is deleted first.
     """
     path = parent / name
-    closed_folder(trash)  # now: on a full disk nothing could be deleted any more
+    private_folder(trash)  # now: on a full disk nothing could be deleted any more
     parent.mkdir(parents=True, exist_ok=True)
     if parent.stat().st_dev != trash.stat().st_dev:
         raise BinmillError("work-on-another-disk", path=parent, state=trash.parent)
@@ -217,7 +217,7 @@ def _enter(sandbox: Sandbox, argv: Sequence[str]) -> tuple[int, bool]:
 def _was_ready(sandbox: Sandbox, plan: int) -> bool:
     """Tell whether the sandbox was set up; where its root is a copy, make the upper layer."""
     if copy_fallback.is_copied(sandbox.workspace):
-        copy_fallback.gather(sandbox.workspace)
+        copy_fallback.collect_changes(sandbox.workspace)
     return os.fstat(plan).st_size == 0
 
 
@@ -226,7 +226,7 @@ def _copy_instead(sandbox: Sandbox, code: int, ready: bool) -> bool:
     if ready or code != NO_OVERLAY:
         return False
     note("layers-copied", chroot=sandbox.hostname, path=sandbox.workspace)
-    copy_fallback.spread(sandbox.layers, sandbox.workspace)
+    copy_fallback.copy_layers(sandbox.layers, sandbox.workspace)
     return True
 
 

@@ -1,8 +1,8 @@
-"""Listings: what every file of a tree must be, written once, to hold the tree against later.
+"""Listings: the content and attributes of every file of a tree, written once, to verify it later.
 
 A listing is text: the SHA-256 of all that follows, then one JSON list per entry, in the order of
-the walk. It keeps content, kind, owner, mode, links and capabilities; no times of folders and no
-inode numbers, so that a copy of the tree (cp -a) still fits.
+the walk. It has content, kind, owner, mode, links and capabilities; no times of folders and no
+inode numbers, so that a copy of the tree (cp -a) matches, too.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tasks.system.files import digests_of, write_atomic
 
 _CAPABILITY = "security.capability"
 _NAMES = ("kind", "owner", "group", "mode", "content", "capabilities")
-Seen = Callable[[int], None]  # told the bytes of each file that was read
+Seen = Callable[[int], None]  # called with the size of each file that was read
 
 
 class Damaged(BinmillError):
-    """A listing cannot be used itself."""
+    """The listing itself is missing or damaged."""
 
 
 def write(root: Path, target: Path) -> None:
     """Write the listing of a tree, in one step."""
-    keep(map(line, _entries(root, lambda _size: None)), target)
+    write_lines(map(line, _entries(root, lambda _size: None)), target)
 
 
 def line(entry: list[Any]) -> str:
@@ -38,8 +38,8 @@ def line(entry: list[Any]) -> str:
     return json.dumps(entry) + "\n"
 
 
-def keep(lines: Iterable[str], target: Path) -> None:
-    """Write the listing of a tree whose lines are known already."""
+def write_lines(lines: Iterable[str], target: Path) -> None:
+    """Write a listing from its lines."""
     text = "".join(lines)
     write_atomic(target, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", mode=0o600)
 
@@ -47,7 +47,7 @@ def keep(lines: Iterable[str], target: Path) -> None:
 def differences(root: Path, listing: Path, seen: Seen = lambda _size: None) -> Iterator[str]:
     """The differences between a tree and its listing, a line each, in the order of the walk.
 
-    Raises Damaged where the listing is missing or not what was written.
+    Raises Damaged where the listing is missing or was modified.
     """
     wanted = _read(listing)
     for path, *found in _entries(root, seen):
@@ -61,7 +61,7 @@ def differences(root: Path, listing: Path, seen: Seen = lambda _size: None) -> I
 
 
 def texts(root: Path) -> dict[str, str]:
-    """Every plain file of a small tree by its path below it; bytes that are no UTF-8 are kept."""
+    """Read every plain file of a small tree, by path; bytes that are no UTF-8 are kept."""
     return {
         str(path.relative_to(root)): path.read_bytes().decode("utf-8", "surrogateescape")
         for path in sorted(root.rglob("*"))
@@ -80,7 +80,7 @@ def _read(listing: Path) -> dict[str, list[Any]]:
 
 
 def _entries(root: Path, seen: Seen) -> Iterator[list[Any]]:
-    """Path, kind, owner, group, mode, content (or where a link leads, or the device), capability.
+    """Yield path, kind, owner, group, mode, content (or target, or device) and capability.
 
     Names that are no UTF-8 become lone surrogates, which JSON carries as they are.
     """

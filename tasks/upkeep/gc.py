@@ -15,7 +15,7 @@ from tasks import messages, text
 from tasks.layout import Layout
 from tasks.site import Site
 from tasks.system.disk_usage import disk_size
-from tasks.system.files import all_locked, empty_trash, put_away
+from tasks.system.files import all_locked, empty_trash, move_to_trash
 from tasks.system.notes import Note
 from tasks.system.terminal import say
 from tasks.upkeep.reachable import Artifacts, References, gather, reachable
@@ -48,7 +48,9 @@ def delete(site: Site, artifacts: Artifacts) -> None:
         trash = [each for each in leftovers if each.path == layout.trash]
         total = sum(_list(layout, each, each.path) for each in trash)  # before more is moved there
         places = [
-            (each, put_away(each.path, layout.trash)) for each in leftovers if each not in trash
+            (each, move_to_trash(each.path, layout.trash))
+            for each in leftovers
+            if each not in trash
         ]
     total += sum(_list(layout, each, place) for each, place in places if place)
     empty_trash(layout.trash)

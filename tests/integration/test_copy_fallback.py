@@ -79,7 +79,7 @@ def test_what_is_seen_and_what_is_left_is_the_same(
             (space / "upper/opt/begun").write_text("before")
             box = Sandbox("box", layers, space, environment=PATH)
             if way == "copy":
-                copy_fallback.spread(layers, space)
+                copy_fallback.copy_layers(layers, space)
             lines = [visible(box), run(box, ["sh", "-ec", CHANGES]).stdout, visible(box)]
             assert run(box, ["cat", "/opt/begun"]).stdout == "before"
             seen.append([line for line in "".join(lines).splitlines() if "total" not in line])
@@ -102,7 +102,7 @@ def test_a_layer_made_in_one_way_serves_in_the_other(
     layers: tuple[Path, ...], tmp_path: Path
 ) -> None:
     with workspace(tmp_path, "one", tmp_path / "trash") as space:
-        copy_fallback.spread(layers, space)
+        copy_fallback.copy_layers(layers, space)
         run(Sandbox("box", layers, space, environment=PATH), ["sh", "-ec", CHANGES])
         (space / "upper").rename(tmp_path / "made")
     seen = []
@@ -110,7 +110,7 @@ def test_a_layer_made_in_one_way_serves_in_the_other(
         with workspace(tmp_path, way, tmp_path / "trash") as space:
             box = Sandbox("box", (tmp_path / "made", *layers), space, environment=PATH)
             if way == "copy":
-                copy_fallback.spread(box.layers, space)
+                copy_fallback.copy_layers(box.layers, space)
             seen.append(run(box, ["sh", "-c", "ls /srv /srv/* /opt /; cat /srv/file"]).stdout)
     assert seen[0] == seen[1]
     assert "doomed" not in seen[0]
@@ -120,7 +120,7 @@ def test_a_layer_made_in_one_way_serves_in_the_other(
 def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> None:
     before = [shape(layer) for layer in layers]
     with workspace(tmp_path, "box", tmp_path / "trash") as space:
-        copy_fallback.spread(layers, space)
+        copy_fallback.copy_layers(layers, space)
         box = Sandbox(
             "box",
             layers,

@@ -13,7 +13,7 @@ from tasks.errors import BinmillError, Busy, DownloadFailed, NotTrusted
 from tasks.snapshot import download
 from tasks.snapshot.download import Source, VerifiedArchive, fetch, received_at
 from tasks.system.gpgv import Role
-from tasks.system.http import Missing
+from tasks.system.http import NotOnMirrors
 from tests.kit.fake_upstream import (
     NEXT,
     PAGE,
@@ -122,7 +122,7 @@ def test_mirror_without_the_day_is_skipped_silently(
     ("answer", "bad", "kind"),
     [
         (status(403), False, DownloadFailed),
-        (status(404), False, Missing),
+        (status(404), False, NotOnMirrors),
         (status(403), True, NotTrusted),
         (status(404), True, NotTrusted),
     ],
@@ -133,7 +133,7 @@ def test_error_tells_missing_from_refused(
     bad: bool,
     kind: type[BinmillError],
 ) -> None:
-    """Missing lets a search for days continue with the next one."""
+    """NotOnMirrors lets a search for days continue with the next one."""
     right = fake_upstream.signed()
     fake_upstream.answer(answer, "one", NEXT, ".gpgsig")
     if bad:

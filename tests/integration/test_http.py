@@ -20,7 +20,7 @@ import pytest
 from tasks.errors import DownloadFailed
 from tasks.system import http as downloads
 from tasks.system import progress
-from tasks.system.http import Got, Missing, download
+from tasks.system.http import Download, NotOnMirrors, download
 from tasks.system.proxy import use_proxy
 from tests.kit.files import names
 from tests.kit.refused import refused
@@ -49,10 +49,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-Fetch = Callable[..., Got]
+Fetch = Callable[..., Download]
 
 
-def in_a_thread(urls: Sequence[str], target: Path, *, limit: int) -> Got:
+def in_a_thread(urls: Sequence[str], target: Path, *, limit: int) -> Download:
     """Download outside the main thread, where no signal handler runs."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(download, urls, target, limit=limit).result()
@@ -167,7 +167,7 @@ def test_download_keeps_the_body_as_sent(
     server: ScriptedServer, target: Path, answer: Answer
 ) -> None:
     url = server.url("/file", answer)
-    assert download([url], target, limit=LIMIT) == Got(url, None)
+    assert download([url], target, limit=LIMIT) == Download(url, None)
     assert target.read_bytes() == b"hello"
 
 
@@ -219,13 +219,13 @@ def test_download_skips_a_mirror_that_fails(
         download([bad], target, limit=LIMIT)
     (found,) = cast(list[str], failed.value.fields["codes"])
     assert re.fullmatch(code, found)
-    assert not isinstance(failed.value, Missing)
+    assert not isinstance(failed.value, NotOnMirrors)
     assert failed.value.message.isprintable()
     assert " at 0x" not in failed.value.message
     assert failed.value.message.startswith(f"no mirror delivered it: {bad}: ")
     assert len(failed.value.message) < 600
     assert names(target.parent) == []
-    assert download([bad, second], target, limit=LIMIT) == Got(second, None)
+    assert download([bad, second], target, limit=LIMIT) == Download(second, None)
     assert target.read_bytes() == b"hello"
 
 
@@ -289,7 +289,7 @@ def test_file_that_no_mirror_has_is_missing(
     server: ScriptedServer, target: Path, number: int
 ) -> None:
     urls = [server.url("/a", status(404)), server.url("/b", status(number))]
-    with refused(Missing, "not-on-mirrors", file="a") as missing:
+    with refused(NotOnMirrors, "not-on-mirrors", file="a") as missing:
         download(urls, target, limit=LIMIT)
     assert re.search(f"HTTP 404.*HTTP {number}", missing.value.message)
     assert server.paths == ["/a", "/b"]
@@ -307,7 +307,7 @@ def test_download_waits_for_a_busy_mirror(
 ) -> None:
     busy = in_turn(status(429, "Retry-After: 20"), status(503), good)
     url = server.url("/it", busy).replace("//", "//user:sesame@")
-    assert download([url], target, limit=LIMIT) == Got(url, None)
+    assert download([url], target, limit=LIMIT) == Download(url, None)
     assert pauses == [20.0, 2.0]
     assert capsys.readouterr().out == "  127.0.0.1 asks to wait 20 s\n"
 

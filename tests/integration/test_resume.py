@@ -21,7 +21,8 @@ from tasks.serve.nginx_process import serving
 from tasks.serve.policy import PUBLIC, Location
 from tasks.system import http as downloads
 from tasks.system.files import sha512
-from tasks.system.http import Got, Missing, download, use_proxy
+from tasks.system.http import Download, NotOnMirrors, download
+from tasks.system.proxy import use_proxy
 from tests.kit.files import names
 from tests.kit.processes import eventually
 from tests.kit.programs import python
@@ -101,7 +102,7 @@ def test_behind_a_redirect_the_server_that_answers_counts(
 def test_a_mirror_without_the_file_costs_nothing(server: ScriptedServer, target: Path) -> None:
     first = broken_off(server, target, *DATED)
     gone = server.url("/gone", status(404))
-    with pytest.raises(Missing):
+    with pytest.raises(NotOnMirrors):
         download([gone], target, limit=LIMIT)
     server.answers["/first"] = file(BODY, *DATED, validators=(DATE,))
     download([gone, first], target, limit=LIMIT)
@@ -277,7 +278,7 @@ def test_no_password_is_left_behind(server: ScriptedServer, target: Path) -> Non
     assert "sesame" not in note.read_text()
     assert json.loads(note.read_text())["url"] == url
     assert note.stat().st_mode & 0o777 == 0o600
-    assert download([secret], target, limit=LIMIT) == Got(secret, None)
+    assert download([secret], target, limit=LIMIT) == Download(secret, None)
     assert whole(target)
 
 

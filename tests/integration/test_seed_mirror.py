@@ -23,7 +23,7 @@ from tasks.lock import Lock, SeedPin, TreePin
 from tasks.records import Inputs, Request
 from tasks.site import Site
 from tasks.system import http
-from tasks.system.http import Missing
+from tasks.system.http import NotOnMirrors
 from tasks.system.notes import Note, listening
 from tests.kit.files import names
 from tests.kit.gpg import KEYS_CREATED, Keys
@@ -301,7 +301,7 @@ def test_lock_with_the_digests_of_another_build_is_refused(mirrors: StageMirrors
 
 def test_lock_of_a_build_that_no_mirror_has_fails(mirrors: StageMirrors) -> None:
     mirrors.publish("one", NEW)
-    with pytest.raises(Missing):
+    with pytest.raises(NotOnMirrors):
         mirrors.lock("one", "two", flavour="openrc", key="stages", build=OLD)
 
 

@@ -14,7 +14,7 @@ from tasks.errors import BinmillError, DownloadFailed, NotTrusted, Stale
 from tasks.lock import Lock, TreePin
 from tasks.records import SnapshotRecord
 from tasks.site import Site
-from tasks.system.http import Missing
+from tasks.system.http import NotOnMirrors
 from tasks.system.notes import Note, listening
 from tests.kit.fake_upstream import (
     NEXT,
@@ -305,7 +305,7 @@ def test_date_that_is_no_day_is_refused(frozen_upstream: FakeUpstream, day: str)
 @pytest.mark.parametrize("day", ["20260114", "20991231", "99991231", "00010101"])
 def test_date_that_no_mirror_has_is_reported(frozen_upstream: FakeUpstream, day: str) -> None:
     site = frozen_upstream.site("one", "two")
-    error = frozen_upstream.refused(site, Missing, "no-mirror-accepted", day=day)
+    error = frozen_upstream.refused(site, NotOnMirrors, "no-mirror-accepted", day=day)
     for mirror in ("one", "two"):
         assert f"{frozen_upstream.url(mirror)}/snapshots/gentoo-" in error.message
     assert "[mirrors]" in error.hint

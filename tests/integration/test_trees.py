@@ -19,7 +19,7 @@ from tasks.records import Inputs, OverlayRecord, Request, SnapshotRecord, TreeRe
 from tasks.seed import download
 from tasks.seed.download import StageSource
 from tasks.site import Site
-from tasks.system.http import Missing
+from tasks.system.http import NotOnMirrors
 from tasks.system.notes import Note, listening
 from tests.kit.fake_upstream import NEXT, PASSWORD, FakeUpstream
 from tests.kit.files import names
@@ -260,7 +260,7 @@ def test_lock_that_cannot_be_satisfied_is_refused(frozen_upstream: FakeUpstream)
     lock = resolve(here, named=False)
     other = frozen_upstream.site(name="other", remote=None)
     locks.write(other.layout, lock)
-    with refused(Missing, "no-mirror-accepted"):
+    with refused(NotOnMirrors, "no-mirror-accepted"):
         export_tree(other)
     frozen_upstream.assert_nothing_left(other)
     frozen_upstream.publish("one", frozen_upstream.signed(DAY), DAY)

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tasks.errors import DownloadFailed
-from tasks.system.http import Missing, download
+from tasks.system.http import NotOnMirrors, download
 from tasks.system.network_errors import explain
 from tasks.system.resumable import date_of
 from tests.kit.refused import refused
@@ -54,7 +54,7 @@ def test_redirect_from_https_to_http_is_refused(
 
 def test_redirect_to_https_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = _redirecting(monkeypatch, {"http://a.test/x": "HTTPS://b.test/x"})
-    with pytest.raises(Missing):
+    with pytest.raises(NotOnMirrors):
         download(["http://a.test/x"], tmp_path / "x", limit=9)
     assert len(asked) == 2
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.system import read_ahead
-from tasks.system.read_ahead import Ahead
+from tasks.system.read_ahead import ReadAhead
 
 CHUNK = bytes(range(256)) * 32
 
@@ -38,7 +38,7 @@ def written(writing: int, chunks: int) -> threading.Thread:
 
 def test_everything_comes_in_order(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
-    with os.fdopen(reading, "rb", closefd=False) as stream, Ahead(stream) as ahead:
+    with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
         written(writing, 500)
         found = b"".join(iter(lambda: ahead.read(10_000), b""))
         assert ahead.read(10_000) == b""
@@ -47,7 +47,7 @@ def test_everything_comes_in_order(pipe: tuple[int, int]) -> None:
 
 def test_never_more_than_is_asked_for(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
-    with os.fdopen(reading, "rb", closefd=False) as stream, Ahead(stream) as ahead:
+    with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
         written(writing, 10)
         parts = list(iter(lambda: ahead.read(1000), b""))
     assert max(map(len, parts)) == 1000
@@ -57,7 +57,7 @@ def test_never_more_than_is_asked_for(pipe: tuple[int, int]) -> None:
 def test_the_writer_goes_on_while_nobody_reads(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     chunks = (16 << 20) // len(CHUNK)  # sixteen times what a pipe holds
-    with os.fdopen(reading, "rb", closefd=False) as stream, Ahead(stream) as ahead:
+    with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
         writer = written(writing, chunks)
         writer.join(30)
         assert not writer.is_alive()
@@ -67,7 +67,7 @@ def test_the_writer_goes_on_while_nobody_reads(pipe: tuple[int, int]) -> None:
 def test_but_not_for_ever(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "_AHEAD", 2)
     reading, writing = pipe
-    with os.fdopen(reading, "rb", closefd=False) as stream, Ahead(stream) as ahead:
+    with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
         writer = written(writing, (16 << 20) // len(CHUNK))
         writer.join(0.5)
         assert writer.is_alive()
@@ -81,7 +81,7 @@ def test_who_leaves_early_leaves_no_reader(
     reading, writing = pipe
     before = set(threading.enumerate())
     with os.fdopen(reading, "rb", closefd=False) as stream:
-        with Ahead(stream) as ahead:
+        with ReadAhead(stream) as ahead:
             (reader,) = set(threading.enumerate()) - before
             written(writing, 1000)
             assert ahead.read(1000)
