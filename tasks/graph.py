@@ -224,14 +224,12 @@ def _built(chroot: Chroot) -> Iterator[Step[Any]]:
     """From a chroot to a signed candidate that has passed the gate."""
     name, config = chroot.name, chroot.site.config
     base = (BINPKGS(chroot.base.name),) if chroot.base else ()
-    seeds = seed_keys(
-        chroot
-    )  # to fetch in; read without groups, too, so that `groups` rebuilds nothing
     yield Step(
         BINPKGS(name),
         f"build the package set of {name} with emerge",
         partial(binpkgs.build_set, chroot),
-        reads=_once(*own_keys(chroot), CHECK(name), *base, *seeds),
+        reads=_once(*own_keys(chroot), CHECK(name), *base),
+        may_read=(SEED(chroot.seed),),  # restricted files are fetched there
         settings={"packages": chroot.own.packages},
         results=lambda record: [chroot.collected(record)],
         owned=lambda record: [chroot.collected(record), chroot.layout.builds(name)],

@@ -51,15 +51,18 @@ class Step(Generic[R]):
     """One artifact: `make` gets its inputs and returns its record.
 
     `reads` are the keys of the records that it reads, `files` further files, `settings` the part of
-    config.toml that it reads (plain data). `results` gives the paths that a record vouches for,
-    `owned` those that it alone has, where these are others. `checks` must hold as well, and with
-    `when_named` another one for a task that was named. Tasks in `after` run before it, if it runs.
+    config.toml that it reads (plain data). It may also read the records in `may_read`: its `reads`
+    came from them, and their content does not change the result, so they are no dependencies.
+    `results` gives the paths that a record vouches for, `owned` those that it alone has, where
+    these are others. `checks` must hold as well, and with `when_named` another one for a task that
+    was named. Tasks in `after` run before it, if it runs.
     """
 
     key: Key[R]
     doc: str
     make: Callable[[Inputs], R]
     reads: tuple[Key[Any], ...] = ()
+    may_read: tuple[Key[Any], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     results: Callable[[R], Iterable[Path]] = lambda _record: ()
@@ -161,7 +164,9 @@ def run_step(layout: Layout, step: Step[Any], task: Task) -> TaskFailed | dict[s
     would leave one for good.
     """
     request = task.request() if isinstance(task, RequestedTask) else Request()
-    inputs = Inputs(layout, frozenset(step.reads), frozenset(step.files), request)
+    inputs = Inputs(
+        layout, frozenset((*step.reads, *step.may_read)), frozenset(step.files), request
+    )
     start = time.monotonic()
     outcome: journal.Outcome = "bug"
     error = None

@@ -108,7 +108,7 @@ def portage(value: Any) -> list[tuple[Any, ...]]:
 
 
 NONE: set[str] = set()
-FROM_SEED = ("binpkgs", "candidate", "gate", "publish", "client", "members")
+FROM_SEED = ("candidate", "gate", "publish", "client", "members")
 ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "publish", "client", "members")
 # KEY: rows of (the entry of the table, where the table has names; the new value; what is stale).
 # In the tables named by people, KEY has a * for the name. A new key gets its row here, and its
