@@ -25,7 +25,7 @@ STEP = re.compile(
 )
 # What differs from run to run, and what stands for it in a comparison.
 VARYING = (
-    (re.compile(r"\b\d+ min \d+ s\b|\b\d+(\.\d+)? (s|min|h|days)\b"), "TIME"),
+    (re.compile(r"\b\d+ min \d+ s\b|\b\d+(\.\d+)? (s|min|h|days?)\b"), "TIME"),
     (re.compile(r"\d{8}T\d{6}Z(-\d+)?"), "STAMP"),
     (re.compile(r"\b20\d{6}\b"), "DAY"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d( UTC)?"), "DATE"),
@@ -33,6 +33,7 @@ VARYING = (
     (re.compile(r"\b[\d.,]+ [kMG]?B\b"), "SIZE"),
     (re.compile(r"\d+ files"), "FILES"),
     (re.compile(r"\d+ entries"), "ENTRIES"),
+    (re.compile(r"\(seeds [\d.]+\)"), "(seeds SIZE)"),
     (re.compile(r" +"), " "),
 )
 
@@ -73,11 +74,14 @@ def shown(printed: str, tutorial: LabSite) -> str:
 
 
 def compared(text: str) -> list[str]:
-    """The lines of an output without what differs from run to run."""
+    """The lines of an output without what differs from run to run, sorted.
+
+    doit orders tasks that do not depend on each other by chance.
+    """
     lines = []
     for line in text.splitlines():
         for pattern, word in VARYING:
             line = pattern.sub(word, line)  # noqa: PLW2901 - each replaces what the last one left
         if not line.startswith((" TIME of", " SIZE of")):  # progress of what was slow
             lines.append(re.sub(r" \(last time TIME\)", "", line))
-    return lines
+    return sorted(lines)

@@ -13,7 +13,7 @@ import pytest
 from doit.exceptions import InvalidCommand
 
 from tasks import records
-from tasks.commands.giving import Distfile, Serve, User
+from tasks.commands.serving import Distfile, Serve, User
 from tasks.config.tables import Config
 from tasks.errors import BinmillError, NotTrusted, Stale
 from tasks.flow import mirror

@@ -415,8 +415,8 @@ def test_mount_left_in_the_work_area_is_not_deleted_through(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     box = tmp_path / "work" / "box"
     assert done.stdout.splitlines() == [
-        f"{box} was not deleted: something is mounted at {stale}",
-        f"  next: umount {stale}, then run the same command again",
+        f"{box} was not deleted, because something is mounted at {stale}",
+        f"  next: run: umount {stale}; then run the same command again",
         "True True",
         "True False",
     ]
