@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layout": set(),
     "system": {"clock", "errors", "messages", "text"},
     "config": {"errors", "layout", "messages", "text"},
-    "lock": {"errors", "layout", "config", "domain", "system"},
+    "lock": {"errors", "layout", "config", "domain", "system", "text"},
     "causes": {"domain", "messages", "text"},
     "records": NOUNS | {"system"},
     "updates": NOUNS | {"system"},
