@@ -76,9 +76,9 @@ def test_sync_imports_public_files_that_builds_fetched(
     assert not hashed.samefile(inside / "free.tar")  # a chroot can still write to that one
     assert distfiles.names(public) == {"free.tar"}
     assert (public / "layout.conf").read_text() == distfiles.LAYOUT_CONF
-    assert "1 new, 0 refused, 0 deleted" in capsys.readouterr().out
+    assert "1 added, 0 refused, 0 deleted" in capsys.readouterr().out
     run_command(Distfile, site, "sync")
-    assert "0 new, 0 refused" in capsys.readouterr().out
+    assert "0 added, 0 refused" in capsys.readouterr().out
     assert not [name for name in names(public) if name.endswith((".new", ".link"))]
 
 
@@ -116,7 +116,7 @@ def test_sync_refuses_a_file_that_a_chroot_replaced(
     else:
         os.mkfifo(path)
     run_command(Distfile, site, "sync")
-    assert "0 new, 1 refused" in capsys.readouterr().out
+    assert "0 added, 1 refused" in capsys.readouterr().out
     assert names(site.layout.mirror("public")) == [".unnamed.json", "layout.conf"]
 
 
