@@ -43,12 +43,12 @@ def run_isolated(command: Sequence[str | Path], work: Path = WORK) -> int:
         scratch(work).mkdir()
         try:
             with started("unshare", *_NAMESPACES, "--", *command, stdout=None) as process:
-                while True:
-                    # with a timeout: a signal just before a wait without one would not end it
-                    with suppress(subprocess.TimeoutExpired):
-                        return process.wait(1)
+                code = _wait(process)
         finally:
             _delete_scratch(work)
+    if code < 0:
+        sys.stderr.write(f"the benchmark was killed by signal {-code}\n")
+    return code if code >= 0 else 128 - code
 
 
 def end_on_term() -> None:
@@ -62,7 +62,15 @@ def end_on_term() -> None:
 def _exit(number: int, _frame: FrameType | None) -> None:
     for other in _SIGNALS:  # a second one must not interrupt the cleaning up
         signal.signal(other, signal.SIG_IGN)
+    sys.stderr.write(f"the benchmark was ended by {signal.Signals(number).name}\n")
     sys.exit(128 + number)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    while True:
+        # with a timeout: a signal just before a wait without one would not end it
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(1)
 
 
 def _delete_scratch(work: Path) -> None:

@@ -32,6 +32,7 @@ def running_bench(work: Path) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-m", small_bench.MODULE, work],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
@@ -67,6 +68,8 @@ def test_bench_ended_by_a_signal_leaves_nothing(tmp_path: Path, number: signal.S
         assert any(trace.startswith("loop device") for trace in traces(tmp_path))
         bench.send_signal(number)
         assert bench.wait(20) == CODES[number]
+        assert bench.stderr is not None
+        assert bench.stderr.read() == f"the benchmark was ended by {number.name}\n"
         assert traces(tmp_path) == []
         assert not (tmp_path / "scratch").exists()
 
