@@ -185,5 +185,5 @@ def _results(layout: Layout, chroots: list[str]) -> None:
         (layout.binpkgs(name) / "s").mkdir(parents=True)
         (layout.binhost(name) / "gen" / "1").mkdir(parents=True)
         facts = layout.binhost(name) / "gen" / "1" / "generation.json"
-        facts.write_text(f'{{"created": {int(time.time())}}}')
+        facts.write_text(f'{{"created": {int(time.time())}, "timestamp": 1}}')
         (layout.binhost(name) / "current").symlink_to("gen/1")
