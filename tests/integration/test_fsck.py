@@ -159,14 +159,14 @@ def test_fsck_without_repair_changes_nothing(built_site: SampleSite) -> None:
 
 
 def test_fsck_repairs_a_damaged_database(built_site: SampleSite) -> None:
-    """Other commands fail with one line; after the repair every task leaves the same record."""
+    """Other commands say what to do next; after the repair every task leaves the same record."""
     before = built_site.records()
     os.truncate(built_site.layout.database, 5000)
     for words in ((), ("tree",), ("list",), ("status",), ("why",), ("clean", "tree")):
         printed = built_site.doit(*words, code=3)
         assert printed.startswith("ERROR: ")
-        assert printed.count("\n") == 1
-        assert "`doit fsck --repair`" in printed
+        assert printed.count("\n") == 2  # the second says what to do next
+        assert "\n  next: doit fsck --repair " in printed
     assert "doit.db: damaged: " in built_site.doit("fsck", code=1)
     built_site.doit("fsck", "--repair")
     assert len(tasks_run(built_site.doit(*TASKS))) == 7

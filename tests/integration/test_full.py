@@ -328,7 +328,9 @@ def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
 def told_of(said: str) -> None:
     """It is one line and what to do next; it says that the disk is full, and which."""
     line, *more = said.splitlines()
-    assert re.search(r"no (space|inodes) left on device: .*/", line, re.IGNORECASE), said
+    assert re.search(
+        r"no (space|inodes) (is |are )?left on (the )?device.*/", line, re.IGNORECASE
+    ), said
     assert [each.split(":")[0].strip() for each in more] in ([], ["next"]), said
 
 

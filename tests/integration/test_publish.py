@@ -51,7 +51,7 @@ def test_rollback_is_held_until_the_set_changes(site: PublishingSite, capsys: An
     releases.roll_back(site.chroot)
     assert (site.current, site.build()) == (3, 1)
     assert site.publish() == PublishRecord(3, "set of 1", {"public": 1})
-    assert "is held; to end that: doit publish:base" in capsys.readouterr().out
+    assert "is held; to end that, run: doit publish:base" in capsys.readouterr().out
     assert held(site)
     site.candidate(3)
     assert not held(site)
