@@ -89,7 +89,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Bench:
-    """A benchmark and its two sizes: the full one, and one that takes less than three minutes."""
+    """A benchmark and its sizes: the full one, and a quick one with less data and fewer pairs."""
 
     run: Callable[[Table, Size], None]
     full: Size
