@@ -111,7 +111,7 @@ def test_a_mirror_without_the_file_costs_nothing(server: ScriptedServer, target:
 
 
 def test_all_mirrors_broken_then_another_run(server: ScriptedServer, target: Path) -> None:
-    """What has arrived is there when a mirror is back."""
+    """Bytes that have arrived are there when a mirror is back."""
     first = broken_off(server, target, *DATED)
     server.answers["/first"] = status(503)
     with pytest.raises(DownloadFailed):
@@ -430,7 +430,7 @@ def test_wrong_bytes_are_passed_over(
 def test_a_liar_who_breaks_off_discredits_nobody(
     server: ScriptedServer, target: Path, pin: SeedPin
 ) -> None:
-    """What a wrong beginning makes of the right rest is not the second mirror's fault."""
+    """The second mirror is not blamed for a wrong beginning that came from the first."""
     liar = mirror(server, "a", file(OTHER, *DATED, pieces=1000))
     honest = mirror(server, "b", file(BODY, *DATED, validators=(DATE,)))
     fetch(stage_source(target, liar, honest), pin)

@@ -222,7 +222,7 @@ def waiting(site: StepProject, step: str, *words: str) -> subprocess.Popen[str]:
 
 
 def test_killed_run_keeps_what_was_finished(site: StepProject) -> None:
-    """What was finished is kept; what was not runs again."""
+    """Finished tasks are kept; the others run again."""
     with waiting(site, "two") as process:
         process.kill()
     assert site.remembered() == {"one"}
@@ -419,7 +419,7 @@ def test_killed_worker_ends_the_run(site: StepProject) -> None:
 
 
 def _waiting(lines: Iterable[str], count: int) -> bool:
-    """Whether so many steps have said that they wait."""
+    """True if so many steps have printed that they wait."""
     said = (line for line in lines if line == "waiting\n")
     return len(list(itertools.islice(said, count))) == count
 
@@ -652,7 +652,7 @@ def test_damaged_database_is_an_error_with_advice(
 
 
 def test_empty_database_is_a_first_run(site: StepProject) -> None:
-    """What a kill in the very first moment leaves."""
+    """The state after a kill in the very first moment."""
     (site.folder / "state").mkdir()
     (site.folder / "state" / "doit.db").touch()
     site.doit("why")

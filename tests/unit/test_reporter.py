@@ -21,7 +21,7 @@ from tasks.records import Kind, LockRecord
 
 
 def work() -> None:
-    """What a task does."""
+    """The action of a task."""
 
 
 def task(name: str, *, actions: bool = True, meta: Any = None) -> Task:
