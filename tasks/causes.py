@@ -33,21 +33,18 @@ class Cause:
         return {"code": self.code, **asdict(self)}
 
 
-@dataclass(frozen=True)
 class Named(Cause):
     """It was named on the command line, and looks outside for something newer."""
 
     code: ClassVar[str] = "cause-named"
 
 
-@dataclass(frozen=True)
 class NeverMade(Cause):
     """It has never run here."""
 
     code: ClassVar[str] = "cause-never-made"
 
 
-@dataclass(frozen=True)
 class NotRemembered(Cause):
     """Its last run failed, or `doit forget` cleared it."""
 
@@ -105,14 +102,12 @@ class FilesChanged(Cause):
     files: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
 class ResultMissing(Cause):
     """A result is missing, or its record is damaged."""
 
     code: ClassVar[str] = "cause-result-missing"
 
 
-@dataclass(frozen=True)
 class InputsDiffer(Cause):
     """It reads different records and files than in its last run."""
 
@@ -139,21 +134,18 @@ class LockLacks(Cause):
         return {"gaps": [str(gap) for gap in self.gaps]}
 
 
-@dataclass(frozen=True)
 class LockMissing(Cause):
     """There is no config.lock."""
 
     code: ClassVar[str] = "cause-lock-missing"
 
 
-@dataclass(frozen=True)
 class ManifestExpires(Cause):
     """A release manifest is past half of its validity."""
 
     code: ClassVar[str] = "cause-manifest-expires"
 
 
-@dataclass(frozen=True)
 class RollbackEnds(Cause):
     """A rollback is held, and the task was named, which ends that."""
 
@@ -176,7 +168,6 @@ class MayChange(Cause):
     task: str = ""
 
 
-@dataclass(frozen=True)
 class AlwaysRuns(Cause):
     """It has no result, so it is never up to date."""
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import tomli
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks.config.seeds import Seed
 from tasks.config.tables import Config
-from tasks.config.types import Branch, Commit, Digest, Line, Name, Remote, Word
+from tasks.config.types import STRICT, Branch, Commit, Digest, Line, Name, Remote, Word
 from tasks.domain import Gap
 from tasks.errors import ConfigError, Stale
 from tasks.layout import Layout
@@ -27,7 +27,7 @@ _HEAD = """\
 
 
 class _Pin(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
 
 class TreePin(_Pin):

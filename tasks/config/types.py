@@ -55,4 +55,4 @@ Listen = Annotated[str, _form("ADDRESS:PORT", r"[0-9a-f.:\[\]]+:[0-9]{1,5}")]
 
 
 # Every table of config.toml: known keys only, immutable, no value converted to fit.
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
