@@ -12,7 +12,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
       locks/TASK               flock(2) files, one per artifact
       logs/RUN/                one run (YYYYMMDDTHHMMSSZ-PID); logs/latest links to the newest
         TASK.log               the output of a task's programs, and how the task ended
-        journal                start and end of each task (tasks.engine.runs)
+        journal                start and end of each task (tasks.journal)
       tree.git/                frozen snapshots, one commit and tag per day
       overlays/NAME.git/       fetched overlays
       exports/COMMIT/          the files of one commit, mounted read-only into chroots

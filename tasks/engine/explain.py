@@ -26,8 +26,11 @@ from tasks.engine.on_demand import OnDemandTask
 def explain(tasks: Mapping[str, Any], selected: Sequence[str], memory: Any) -> dict[str, Reason]:
     """The tasks that would run, in the order of the run, each with its reason.
 
-    `memory` is doit's dependency manager.
+    Of tasks that do not depend on each other, the first of `tasks` comes first. `memory` is doit's
+    dependency manager.
     """
+    # doit derives task_dep from a set of files, which has another order in each process
+    place = {name: number for number, name in enumerate(tasks)}
     causes: dict[str, Cause] = {}
     seen: set[str] = set()
 
@@ -36,7 +39,7 @@ def explain(tasks: Mapping[str, Any], selected: Sequence[str], memory: Any) -> d
             return
         seen.add(name)
         task = tasks[name]
-        for before in task.task_dep:
+        for before in sorted(task.task_dep, key=place.__getitem__):
             visit(before)
         cause = _cause(task, tasks, memory, causes)
         if cause is not None:

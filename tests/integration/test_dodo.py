@@ -107,6 +107,17 @@ def why(config: Path, *words: str) -> list[dict[str, Any]]:
     return reasons
 
 
+def test_why_has_the_same_order_in_each_process(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = set()
+    for hash_seed in ("1", "2", "3"):
+        monkeypatch.setenv("PYTHONHASHSEED", hash_seed)
+        orders.add(tuple(reason["task"] for reason in why(config)))
+    (order,) = orders
+    assert order.index("lock") < order.index("tree") < order.index("check:base")
+
+
 def test_clean_without_names_deletes_nothing(config: Path) -> None:
     record = config.parent / "state" / "records" / "tree.json"
     record.parent.mkdir(parents=True)
