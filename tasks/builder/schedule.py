@@ -228,7 +228,10 @@ class Queue:
         self._ranks = ranks(jobs)
         self._after = dependents(jobs)
         self._missing = {name: len(set(job.needs)) for name, job in jobs.items()}
-        self._undecided = [rank for name, rank in self._ranks.items() if not self._missing[name]]
+        # a heap, which a sorted list is
+        self._undecided = sorted(
+            rank for name, rank in self._ranks.items() if not self._missing[name]
+        )
         self._asked: set[str] = set()
         self._ready: list[Rank] = []
         self._postponed: list[Rank] = []
@@ -245,12 +248,13 @@ class Queue:
         """The number of jobs that are neither finished nor failed nor skipped."""
         return len(self._open)
 
-    def undecided(self) -> list[str]:
-        """Take the jobs whose needs are finished by now, the most urgent first."""
-        names = [rank.name for rank in sorted(self._undecided)]
-        self._undecided = []
-        self._asked.update(names)
-        return names
+    def undecided(self) -> str | None:
+        """Take the most urgent job whose needs are finished by now; None if there is none."""
+        if not self._undecided:
+            return None
+        name = heapq.heappop(self._undecided).name
+        self._asked.add(name)
+        return name
 
     def enqueue(self, name: str) -> None:
         """Let an undecided job be built."""
@@ -315,7 +319,7 @@ class Queue:
         for each in self._after[name]:
             self._missing[each] -= 1
             if not self._missing[each] and each in self._open:
-                self._undecided.append(self._ranks[each])
+                heapq.heappush(self._undecided, self._ranks[each])
 
     def _close(self, name: str) -> None:
         self._open.remove(name)
@@ -352,13 +356,12 @@ def simulate(
     reuse: list[str] = []
     failed: list[str] = []
     while True:
-        while names := queue.undecided():
-            for name in names:
-                if reused(name):
-                    queue.reuse(name)
-                    reuse.append(name)
-                else:
-                    queue.enqueue(name)
+        while (name := queue.undecided()) is not None:
+            if reused(name):
+                queue.reuse(name)
+                reuse.append(name)
+            else:
+                queue.enqueue(name)
         for name in queue.start(now):
             end = now + (actual or {}).get(name, jobs[name].seconds)
             spans[name] = (now, end)

@@ -167,7 +167,7 @@ def test_postponed_job_runs_again_when_there_is_nothing_else() -> None:
     queue = Queue({**chain("a", "b"), "c": Job((), 0.5), "d": Job(("c",), 0.5)}, Limits(1))
 
     def start() -> list[str]:
-        for name in queue.undecided():
+        while (name := queue.undecided()) is not None:
             queue.enqueue(name)
         return queue.start(0)
 
@@ -184,7 +184,7 @@ def test_postponed_job_runs_again_when_there_is_nothing_else() -> None:
 def test_seconds_left_shrink_as_work_is_done() -> None:
     queue = Queue({**chain("a", "b", seconds=10), "c": Job((), 4)}, Limits(2))
     assert queue.seconds_left(0) == 20  # the path
-    for name in queue.undecided():
+    while (name := queue.undecided()) is not None:
         queue.enqueue(name)
     assert queue.start(0) == ["a", "c"]
     assert queue.seconds_left(4) == 16
@@ -192,7 +192,7 @@ def test_seconds_left_shrink_as_work_is_done() -> None:
     queue.finish("a")
     assert queue.seconds_left(99) == 10
     queue.finish("c")
-    for name in queue.undecided():
+    while (name := queue.undecided()) is not None:
         queue.reuse(name)
     assert (queue.seconds_left(99), queue.ended, queue.open) == (0, True, 0)
 
