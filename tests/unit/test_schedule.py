@@ -233,12 +233,13 @@ def test_random_graphs_break_no_rule(block: int) -> None:
             assert run.seconds >= lower_bound(jobs, limits.slots) - 1e-6
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_large_plan_is_within_five_per_cent_of_the_lower_bound(seed: int) -> None:
-    jobs = tree_of_packages(20_000, random.Random(seed))  # noqa: S311
+# with 88, the critical path is as long as the work of each: what waits costs the most
+@pytest.mark.parametrize("slots", [64, 88])
+def test_large_plan_is_within_five_per_cent_of_the_lower_bound(slots: int) -> None:
+    jobs = tree_of_packages(20_000, random.Random(0))  # noqa: S311
     started = time.perf_counter()
-    run = simulate(jobs, Limits(64))
-    assert run.seconds <= 1.05 * lower_bound(jobs, 64)
+    run = simulate(jobs, Limits(slots))
+    assert run.seconds <= 1.05 * lower_bound(jobs, slots)
     assert len(run.spans) == 20_000
     assert time.perf_counter() - started < 60  # seconds of a busy machine; some in truth
 
