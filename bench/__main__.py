@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import chroots, publish, seeds, snapshots, startup
+from bench import chroots, publish, schedule, seeds, snapshots, startup
 from bench.isolation import WORK, end_on_term, run_isolated
 from bench.measure import RESULTS, Bench, Table
 from tasks.errors import BinmillError
@@ -17,6 +17,7 @@ from tasks.system.command import require_root
 BENCHES: dict[str, Bench] = {
     "chroots": chroots.BENCH,
     "publish": publish.BENCH,
+    "schedule": schedule.BENCH,
     "seeds": seeds.BENCH,
     "snapshots": snapshots.BENCH,
     "startup": startup.BENCH,

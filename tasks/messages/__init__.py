@@ -28,6 +28,7 @@ from tasks import text
 
 Field = str | int | float | PathLike[str] | Sequence[str] | None
 _LONGEST = 4000  # characters of one field
+_LONGEST_ROWS = 100_000  # of one with a row for each of many things
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class _Formatter(string.Formatter):
             filled = super().format_field(
                 value if isinstance(value, int | float) else str(value), spec
             )
-        return text.printable(filled, _LONGEST)
+        return text.printable(filled, _LONGEST_ROWS if spec == "lines" else _LONGEST)
 
 
 _FORMATTER = _Formatter()

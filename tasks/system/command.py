@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasks.errors import CommandFailed, HostLacks
+from tasks.system import cancel
 
 Argument = str | os.PathLike[str]
 
@@ -129,8 +130,10 @@ def started(
     processes of its own when it gets that. With `family`, all that it has started is killed then,
     too.
 
-    `env` replaces the caller's environment.
+    `env` replaces the caller's environment. Raises Cancelled, at its end, if the work of this
+    context was cancelled meanwhile (system.cancel).
     """
+    cancel.check()
     program = locate(str(argv[0]))
     arguments: list[str | os.PathLike[str]] = ["--pdeathsig", orphaned, "--"]
     with _watched() if family else contextlib.nullcontext(((), ())) as (watcher, pipe):
@@ -145,9 +148,17 @@ def started(
             start_new_session=True,
         )
         try:
-            yield process
+            with cancel.ended_with_scope(lambda number: _send(process, number)):
+                yield process
         finally:
             stop(process)
+
+
+def _send(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a program's group from another thread than the one that waits for it."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
 
 
 @contextlib.contextmanager
