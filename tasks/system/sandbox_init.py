@@ -49,6 +49,7 @@ LINKS = {
 # Places for what is soon gone, on the workspace's own file system instead of the overlay, which
 # makes work there slower; by the name of the workspace's folder.
 TEMPORARY = {"tmp": "/tmp", "var-tmp": "/var/tmp"}
+OPTIONS = "xino=off,metacopy=off,redirect_dir=nofollow"
 NO_OVERLAYS = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 STANDARD_STREAMS = 3
 AF_INET, SOCK_DGRAM = 2, 2  # socket(2)
@@ -123,9 +124,13 @@ def mount_root(plan: dict[str, Any]) -> str:
     if plan["copied"]:
         mount(root, root, "", MS_BIND)
         return root
-    lower = ":".join(map(escaped, plan["layers"]))
-    own = escaped(space)
-    options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,xino=off"
+    # mount(2) takes one page of options: short names, from the folder that all of them are in
+    top = os.path.commonpath([*plan["layers"], space])
+    os.chdir(top)
+    lower = ":".join(escaped(os.path.relpath(layer, top)) for layer in plan["layers"])
+    own = escaped(os.path.relpath(space, top))
+    # an upper layer becomes a layer of other roots: it must not refer to what was below it here
+    options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,{OPTIONS}"
     # volatile spares a sync for each file that is copied up; kernels before 5.10 do not know it
     for more in (",volatile", ""):
         try:
