@@ -48,7 +48,8 @@ _STOPPED: dict[str, Reason] = {
 _TAIL = 4 << 20  # bytes of a log that are searched for the reason of a failure
 # Nothing of a buildroot outlives it: no sync, and no copies of libraries for programs that nobody
 # runs. Configuration is as its package has it, not as a file with a number beside the seed's.
-_VARIABLES = {"FEATURES": "-merge-sync -preserve-libs -parallel-fetch", "CONFIG_PROTECT": "-*"}
+_FEATURES = "-merge-sync -preserve-libs -parallel-fetch"
+_VARIABLES = {"FEATURES": _FEATURES, "CONFIG_PROTECT": "-* /nonexistent"}
 # env-update(1) takes 0.3 s, so it runs only where a layer has files for it. Libraries of the layers
 # are not in the seed's cache.
 _SCRIPT = """
@@ -148,7 +149,7 @@ def build(order: PackageBuild, cancelled: Callable[[], bool] = lambda: False) ->
         if isinstance(installed, Outcome):
             return replace(installed, seconds=time.monotonic() - start)
         root = replace(root, layers=(installed, *root.layers))
-    _occupy_lower_number(order)
+    _occupy_lower_numbers(order)
     ended = _run(order, root, command(order), order.layers, cancelled)
     outcome = _outcome(order, ended)
     if outcome.reason == "built":
@@ -205,13 +206,13 @@ def _start_folder(order: PackageBuild) -> None:
         account.writable_folder(path)
 
 
-def _occupy_lower_number(order: PackageBuild) -> None:
+def _occupy_lower_numbers(order: PackageBuild) -> None:
     """Make Portage give the package its build number (bintree._allocate_filename_multi).
 
-    It takes the next one after what is in PKGDIR, be it an empty folder.
+    It takes the first for which PKGDIR has nothing, not even an empty folder.
     """
-    if order.build_id > 1:
-        (order.pkgdir / _name(order.cpv, order.build_id - 1).path).mkdir(parents=True)
+    for number in range(1, order.build_id):
+        (order.pkgdir / _name(order.cpv, number).path).mkdir(parents=True)
 
 
 def _run(
@@ -252,7 +253,9 @@ def _install(order: PackageBuild, root: Sandbox, cancelled: Callable[[], bool]) 
     argv = [*_emerge("--usepkgonly", "--binpkg-respect-use=n"), *atoms]
     target = root.workspace / "installed"
     with sandbox.workspace(root.workspace, "install", order.trash) as space:
-        inside = replace(root, workspace=space)
+        features = f"{_FEATURES} -pkgdir-index-trusted"  # there is no index
+        environment = {**root.environment, "FEATURES": features}
+        inside = replace(root, workspace=space, environment=environment)
         ended = _run(order, inside, argv, order.layers, cancelled)
         if ended.returncode != 0 or ended.stopped:
             outcome = _outcome(order, ended)
