@@ -182,7 +182,8 @@ def _emerge(*options: str) -> list[str]:
 
 def _buildroot(order: PackageBuild) -> Sandbox:
     """The sandbox of a build: the closure's layers over those of the chroot, without network."""
-    layers = flat_layers.mountable(order.layers, order.flat, order.trash)
+    below = tuple(reversed(order.chroot.layers))
+    layers = flat_layers.mountable(order.layers, below, order.flat, order.trash)
     binds = (
         *order.chroot.binds,
         *(replace(bind, writable=False) for bind in order.distfiles),

@@ -14,21 +14,44 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tasks.system.copy_fallback import OPAQUE, is_opaque
-from tasks.system.files import locked, remove_tree, staged
+from tasks.builder.union import Union
+from tasks.system.copy_fallback import OPAQUE, is_opaque, is_whiteout
+from tasks.system.files import locked, remove_tree, staged, write_atomic
 
 MOST = 16  # layers of one buildroot, apart from those of its chroot
 _OVERLAYFS = "trusted.overlay."
 
 
 def mountable(
-    layers: Sequence[Path], cache: Path, trash: Path, *, most: int = MOST
+    layers: Sequence[Path],
+    below: Sequence[Path],
+    cache: Path,
+    trash: Path,
+    *,
+    most: int = MOST,
 ) -> tuple[Path, ...]:
-    """Layers that show the same as these, both in order and the topmost last, but at most `most`.
+    """Layers that show the same as these, both in order and the topmost last.
 
-    Layers are told apart by their names. `cache` is a folder on the same file system.
+    They are at most `most`, but for the runs that cannot be flat over `below`, which are as they
+    were. Layers are told apart by their names. `cache` is a folder on the same file system.
     """
-    return tuple(_flat(run, cache, trash) for run in runs(layers, most))
+    every = [(run, _flat(run, cache, trash)) for run in runs(layers, most)]
+    union = Union((*(flat for _, flat in reversed(every)), *reversed(below)))
+    shown: list[Path] = []
+    for run, flat in every:
+        whole = len(run) == 1 or not any(map(union.is_unmerged, _white_folders(flat, cache)))
+        shown += [flat] if whole else run
+    return tuple(shown)
+
+
+def _white_folders(flat: Path, cache: Path) -> list[str]:
+    """The folders of a flat layer in which something is marked as deleted.
+
+    overlayfs looks for such marks only in folders that it merges of several layers. In others, the
+    names of what was deleted would be listed.
+    """
+    text = (cache / f"{flat.name}.deleted").read_bytes()
+    return [os.fsdecode(name) for name in text.split(b"\0") if name]
 
 
 def runs(layers: Sequence[Path], most: int) -> list[tuple[Path, ...]]:
@@ -65,7 +88,22 @@ def _flat(layers: Sequence[Path], cache: Path, trash: Path) -> Path:
         with staged(target, trash, sync=lambda _folder: None) as folder:
             for layer in layers:
                 lay_over(layer, folder, lambda path: remove_tree(path, trash))
+            marked = sorted(_folders_with_whiteouts(folder))
+            write_atomic(cache / f"{target.name}.deleted", b"\0".join(map(os.fsencode, marked)))
     return target
+
+
+def _folders_with_whiteouts(top: Path) -> set[str]:
+    folders, marked = [""], set()
+    for inner in folders:
+        with os.scandir(top / inner) as entries:
+            for entry in entries:
+                path = f"{inner}/{entry.name}" if inner else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif is_whiteout(Path(entry.path)):
+                    marked.add(inner)
+    return marked
 
 
 def lay_over(layer: Path, target: Path, delete: Callable[[Path], None]) -> None:
@@ -74,20 +112,20 @@ def lay_over(layer: Path, target: Path, delete: Callable[[Path], None]) -> None:
     What it replaces goes through `delete`. No link is followed, at any depth.
     """
     _copy_attributes(layer, target)
-    waiting = [(str(layer), str(target))]
+    waiting = [(str(layer), str(target), False)]
     while waiting:
-        source, place = waiting.pop()
+        source, place, nothing_below = waiting.pop()
         with os.scandir(source) as entries:
             for entry in entries:
                 below = f"{place}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     _lay_folder(Path(entry.path), Path(below), delete)
-                    waiting.append((entry.path, below))
+                    hides = nothing_below or is_opaque(Path(below))
+                    waiting.append((entry.path, below, hides))
                     continue
-                try:
-                    os.link(entry.path, below, follow_symlinks=False)
-                except FileExistsError:
+                if os.path.lexists(below):
                     delete(Path(below))
+                if not (nothing_below and is_whiteout(Path(entry.path))):
                     os.link(entry.path, below, follow_symlinks=False)
 
 

@@ -29,6 +29,10 @@ class Union:
                 return None if is_whiteout(candidate) else candidate
         return None
 
+    def is_unmerged(self, path: str) -> bool:
+        """True for a folder that a single layer shows."""
+        return len(self._merged(path)) < 2
+
     def resolve(self, path: str) -> str:
         """The same path without links in its directories; its last part is not followed.
 

@@ -108,11 +108,6 @@ def mount_beneath(
         os.close(point)
 
 
-def escaped(path: str) -> str:
-    """A path as an option of overlayfs, where backslash, comma and colon mean something."""
-    return "".join(f"\\{letter}" if letter in "\\,:" else letter for letter in path)
-
-
 class NoOverlay(Exception):
     """This kernel has no overlayfs, or none for a file system like that of the workspace."""
 
@@ -124,13 +119,30 @@ def mount_root(plan: dict[str, Any]) -> str:
     if plan["copied"]:
         mount(root, root, "", MS_BIND)
         return root
-    # mount(2) takes one page of options: short names, from the folder that all of them are in
-    top = os.path.commonpath([*plan["layers"], space])
-    os.chdir(top)
-    lower = ":".join(escaped(os.path.relpath(layer, top)) for layer in plan["layers"])
-    own = escaped(os.path.relpath(space, top))
+    # mount(2) takes one page of options: descriptors have short names, and need no escaping
+    folders = [*plan["layers"], f"{space}/upper", f"{space}/work"]
+    numbers = list(map(open_layer, folders))
+    *lower, upper, work = map(str, numbers)
+    os.chdir("/proc/self/fd")
     # an upper layer becomes a layer of other roots: it must not refer to what was below it here
-    options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,{OPTIONS}"
+    options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work},{OPTIONS}"
+    try:
+        return mount_overlay(root, options)
+    finally:
+        for number in numbers:
+            os.close(number)
+
+
+def open_layer(folder: str) -> int:
+    """A descriptor of a layer, with an OSError that names it."""
+    try:
+        return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(error.errno, f"layer {folder}: {error.strerror}") from None
+
+
+def mount_overlay(root: str, options: str) -> str:
+    """Mount the overlay at `root`, and return that."""
     # volatile spares a sync for each file that is copied up; kernels before 5.10 do not know it
     for more in (",volatile", ""):
         try:

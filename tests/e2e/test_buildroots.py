@@ -195,16 +195,16 @@ def test_package_with_side_effects_is_really_installed(base: Buildroots) -> None
     user = base.ebuild(
         "trial/user-1", "src_install() { insinto /usr/share/user; doins /etc/trial-cache; }"
     )
-    both = ("trial/one-1", "trial/two-1")
+    both = ("trial/two-1", "trial/one-1")
     base.build(base.ebuild("trial/tool-1", TOOL))
     outcome = base.build(user, "trial/tool-1", installs=both, build_id=2)
-    assert installed(outcome, "usr/share/user/trial-cache") == "one\ntwo\n"
+    assert installed(outcome, "usr/share/user/trial-cache") == "two\none\n"
     assert outcome.side_effects == ()
     assert outcome.package is not None
     assert outcome.package.name == "user-1-2.gpkg.tar"
     assert outcome.layer is not None
     assert [p.name for p in (outcome.layer / "var/db/pkg").glob("*/*")] == ["user-1"]
-    assert installed(base.build(user, *both), "usr/share/user/trial-cache") == "two\n"
+    assert installed(base.build(user, *both), "usr/share/user/trial-cache") == "one\n"
 
 
 def test_package_that_replaces_another_version_may_delete_its_files(base: Buildroots) -> None:

@@ -51,7 +51,7 @@ class Buildroots:
 
     @property
     def set(self) -> BinpkgsRecord:
-        """What the other driver has built."""
+        """The set that the other driver has built."""
         return reading(self.site.layout, [BINPKGS("base")])[BINPKGS("base")]
 
     def ebuild(self, cpv: str, body: str, files: Mapping[str, bytes] | None = None) -> str:
