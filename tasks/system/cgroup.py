@@ -71,19 +71,20 @@ def limited(memory: int = 0, processes: int = 0) -> Iterator[Group]:
         _delete(group)
 
 
-def sweep() -> None:
-    """Delete the groups that killed runs have left; those with processes stay."""
-    for parent in _parents():
-        with contextlib.suppress(OSError):
-            for folder in parent.glob(f"{_PREFIX}*"):
-                with contextlib.suppress(OSError):  # in use
-                    folder.rmdir()
+def _sweep(parent: Path) -> None:
+    """Delete the groups below `parent` that killed runs have left; their process is in the name."""
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):  # it has processes
+                folder.rmdir()
 
 
 def _create(name: str) -> Group:
     folders = []
     for parent in _parents():
         with contextlib.suppress(OSError):
+            _sweep(parent)
             (parent / name).mkdir()
             folders.append(parent / name)
     return Group(tuple(folders))
@@ -136,5 +137,5 @@ def _delete(group: Group) -> None:
                 folder.rmdir()
             except OSError:
                 if time.monotonic() > end:
-                    break  # `sweep` finds it
+                    break  # the next run deletes it
                 time.sleep(0.01)
