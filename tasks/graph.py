@@ -39,6 +39,7 @@ from tasks.flow import (
     snapshots,
     trees,
 )
+from tasks.portage import source_date
 from tasks.records import (
     BINPKGS,
     CANDIDATE,
@@ -199,6 +200,7 @@ def _made(chroot: Chroot) -> Iterator[Step[Any]]:
         f"generate /etc/portage of {name}",
         partial(etc.generate, chroot),
         settings=_portage_settings(chroot),
+        files=(source_date.PROGRAM,),  # part of what it generates
         results=lambda record: [state / record.path],
         checks=(FilesUnchanged(chroot.layout.site / portage_dir),) if portage_dir else (),
         chroot=name,

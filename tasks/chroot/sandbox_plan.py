@@ -29,15 +29,11 @@ def plan(
     *,
     repos: Mapping[str, Path],
     etc: Path | None,
-    timestamp: int,
     binds: Sequence[Bind] = (),
     network: bool = False,
     variables: Mapping[str, str] | None = None,
 ) -> Sandbox:
-    """Plan the sandbox of a chroot; `repos` maps repository names to exported commits.
-
-    `timestamp` (epoch seconds, of the locked tree) becomes SOURCE_DATE_EPOCH.
-    """
+    """Plan the sandbox of a chroot; `repos` maps repository names to exported commits."""
     mounts = [Bind(str(path), f"{REPOS}/{repo}") for repo, path in sorted(repos.items())]
     if etc is not None:
         mounts.append(Bind(str(etc), "/etc/portage"))
@@ -49,7 +45,7 @@ def plan(
         layers=tuple(layers),
         workspace=workspace,
         binds=(*mounts, *binds),
-        environment={**ENVIRONMENT, "SOURCE_DATE_EPOCH": str(timestamp), **(variables or {})},
+        environment={**ENVIRONMENT, **(variables or {})},
         network=network,
     )
 

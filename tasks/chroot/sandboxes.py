@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from tasks.system.sandbox import Bind, Sandbox
 
 
-@dataclass(frozen=True)
-class Repositories:
-    """The repositories that a chroot sees: the commit of each, the main one first.
-
-    `timestamp` is that of the tree's snapshot, in epoch seconds.
-    """
-
-    commits: Mapping[str, str]
-    timestamp: int
-
-
 def repository_keys(chroot: Chroot) -> tuple[Key[Any], ...]:
     """The records of the repositories that a chroot sees."""
     return (TREE(), *(OVERLAY(name) for name in chroot.config.overlays))
@@ -44,12 +33,10 @@ def own_keys(chroot: Chroot) -> tuple[Key[Any], ...]:
     return (*repository_keys(chroot), CHROOT(chroot.name), ETC(chroot.name))
 
 
-def repositories(chroot: Chroot, inputs: Inputs) -> Repositories:
-    """The repositories of a chroot at their locked commits."""
-    tree = inputs[TREE()]
-    commits = {chroot.site.config.tree.name: tree.commit}
-    commits |= {name: inputs[OVERLAY(name)].commit for name in chroot.config.overlays}
-    return Repositories(commits, tree.timestamp)
+def repositories(chroot: Chroot, inputs: Inputs) -> dict[str, str]:
+    """The locked commit of each repository that a chroot sees, by name, the main one first."""
+    commits = {chroot.site.config.tree.name: inputs[TREE()].commit}
+    return commits | {name: inputs[OVERLAY(name)].commit for name in chroot.config.overlays}
 
 
 def own(
@@ -130,9 +117,8 @@ def _plan(  # noqa: PLR0917
         chroot.name,
         layers,
         space,
-        repos={name: chroot.layout.export(commit) for name, commit in repos.commits.items()},
+        repos={name: chroot.layout.export(commit) for name, commit in repos.items()},
         etc=etc,
-        timestamp=repos.timestamp,
         binds=more.binds,
         network=more.network,
         variables={**proxies, **more.variables},

@@ -84,7 +84,7 @@ def _pins(chroot: Chroot, inputs: Inputs) -> Pins:
     """The locked sources of a chroot."""
     from tasks.publish.pins import PinnedSeed, PinnedTree, Pins
 
-    commits = sandboxes.repositories(chroot, inputs).commits
+    commits = sandboxes.repositories(chroot, inputs)
     tree, seed = inputs[TREE()], inputs[SEED(chroot.seed)]
     main = chroot.site.config.tree.name
     return Pins(
@@ -120,7 +120,7 @@ def _content(
         source=Source(
             set=record.set,
             signer=key,
-            revisions=sandboxes.repositories(chroot, inputs).commits,
+            revisions=sandboxes.repositories(chroot, inputs),
             inputs=digest,
             withheld=len(withheld),
             modified=record.modified,

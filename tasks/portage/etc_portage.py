@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tasks.config.tables import ChrootConfig, Config, Mirrors
 from tasks.errors import BinmillError
+from tasks.portage import source_date
 from tasks.system.files import staged, write_atomic
 
 REPOS = "/var/db/repos"
@@ -51,6 +52,7 @@ def files(
         "make.conf": make_conf(config, chroot, features, variables or {}),
         "repos.conf/binmill.conf": repos_conf(config, chroot),
         "binrepos.conf": _OURS + binrepos,
+        **source_date.files(),
     }
     if mirrors := [*local, *config.mirrors.local]:
         generated["mirrors"] = f"{_OURS}local {' '.join(mirrors)}\n"

@@ -5,11 +5,20 @@ A chroot may have put anything there, so no link is followed.
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import BinmillError, NotTrusted
 
 DATABASE = "var/db/pkg"
+# A line of CONTENTS (portage.dbapi.vartree, contents_re); a path may have blanks in it.
+_CONTENT = re.compile(
+    rb"(?:(?:dir|dev|fif) (?P<plain>/.*)|obj (?P<obj>/.*) [0-9a-f]{32} -?\d+"
+    rb"|sym (?P<sym>/.+?) -> .+ -?\d+)"
+)
+_CONTENTS_LIMIT = 256 << 20  # bytes
 
 
 def entries(upper: Path) -> list[Path]:
@@ -37,3 +46,25 @@ def value(entry: Path, key: str) -> str:
     if path.is_symlink() or not path.is_file():
         raise NotTrusted("vdb-lacks-key", package=f"{entry.parent.name}/{entry.name}", key=key)
     return path.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def contents(entry: Path) -> Iterator[str]:
+    """Yield the path of everything that a package owns, as CONTENTS has it: /usr/bin/x.
+
+    Raises NotTrusted for a line that is none. A package without files has no CONTENTS.
+    """
+    path, package = entry / "CONTENTS", f"{entry.parent.name}/{entry.name}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NotTrusted("vdb-contents-malformed", package=package) from error
+    with os.fdopen(descriptor, "rb") as stream:
+        if os.fstat(descriptor).st_size > _CONTENTS_LIMIT:
+            raise NotTrusted("vdb-contents-malformed", package=package)
+        for line in stream:
+            match = _CONTENT.fullmatch(line.rstrip(b"\n"))
+            if match is None:
+                raise NotTrusted("vdb-contents-malformed", package=package)
+            yield os.fsdecode(match["plain"] or match["obj"] or match["sym"])

@@ -19,7 +19,7 @@ from tasks.system.command import run
 from tasks.system.files import remove_tree
 
 _MARK = "copied"  # in the workspace: the state of the copy before any change
-_OPAQUE = "trusted.overlay.opaque"
+OPAQUE = "trusted.overlay.opaque"
 # Marks an empty file as a deleted one: on an overlay no device 0:0 can be made.
 _GONE = "trusted.binmill.gone"
 States = dict[str, tuple[int, int, int, int, int]]
@@ -104,12 +104,12 @@ def _apply(layer: Path, root: Path, gone: Path) -> None:
     whiteouts = []
     for inner, is_folder in _below(layer):
         source, target = layer / inner, root / inner
-        if _is_whiteout(source):
+        if is_whiteout(source):
             whiteouts.append(target)
         if not os.path.lexists(target):
             continue
         merged = is_folder and target.is_dir() and not target.is_symlink()
-        if not merged or _has(source, _OPAQUE):
+        if not merged or is_opaque(source):
             remove_tree(target, gone)
     # each folder of the layer is a folder in the root by now, or missing: no link is followed
     run("cp", "-a", "--reflink=auto", "--remove-destination", f"{layer}/.", root)
@@ -125,7 +125,13 @@ def _white_out(path: Path) -> None:
         os.setxattr(path, _GONE, b"y")
 
 
-def _is_whiteout(path: Path) -> bool:
+def is_opaque(folder: Path) -> bool:
+    """True if a folder of a layer hides what the layers below have in its place."""
+    return _has(folder, OPAQUE)
+
+
+def is_whiteout(path: Path) -> bool:
+    """True if an entry of a layer says that the entry below it is deleted."""
     status = path.lstat()
     device = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
     return device or (stat.S_ISREG(status.st_mode) and not status.st_size and _has(path, _GONE))

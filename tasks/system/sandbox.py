@@ -14,12 +14,13 @@ import marshal
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tasks.errors import BinmillError, CommandFailed, OutOfMemory
-from tasks.system import copy_fallback
+from tasks.system import cgroup, copy_fallback
 from tasks.system.command import Done, decode, last_line, require_root, started, stop, tail
 from tasks.system.disk_space import explain_full_disk
 from tasks.system.files import private_folder, remove_tree
@@ -86,6 +87,36 @@ class Sandbox:
         return self.workspace / "upper"
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a command; 0: none.
+
+    `seconds` until its end, `silence` in seconds without output, `output` and `memory` in bytes,
+    `processes` at once. The last two need control groups (tasks.system.cgroup).
+    """
+
+    seconds: float = 0
+    silence: float = 0
+    output: int = 0
+    memory: int = 0
+    processes: int = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a command under limits.
+
+    `stopped` says which limit ended it ("seconds", "silence", "output"), or "cancelled"; "" if it
+    ended by itself. `memory` is the most that it used, in bytes; None if unknown.
+    """
+
+    returncode: int
+    stopped: str
+    memory: int | None
+    out_of_memory: bool
+    out_of_processes: bool
+
+
 @contextlib.contextmanager
 def workspace(parent: Path, name: str, trash: Path) -> Iterator[Path]:
     """Yield a folder for the upper layer of one sandbox, deleted at the end.
@@ -143,6 +174,107 @@ def run(
             log=log,
         )
     return done
+
+
+def run_limited(
+    sandbox: Sandbox,
+    argv: Sequence[str],
+    *,
+    log: Path,
+    limits: Limits,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Ended:
+    """Run a command inside under limits; `log` gets its output.
+
+    It is stopped as soon as `cancelled` returns true. The exit code is not judged. Raises
+    BinmillError when the sandbox could not be set up.
+    """
+    while True:
+        with cgroup.limited(limits.memory, limits.processes) as group:
+            watch = _Watch(log, limits, cancelled)
+            code, ready = _supervise(sandbox, argv, log, watch, group)
+            ended = Ended(
+                code if code >= 0 else 128 - code,
+                watch.stopped,
+                group.peak_memory(),
+                group.was_out_of_memory(),
+                group.was_out_of_processes(),
+            )
+        if ready or watch.stopped:
+            return ended
+        if not _copy_instead(sandbox, code, ready):
+            cause = last_line(tail(log))
+            raise BinmillError("sandbox-not-set-up", chroot=sandbox.hostname, cause=cause)
+
+
+class _Watch:
+    """Waits for the end of a process, or stops waiting at a limit: `stopped` says at which."""
+
+    _LOOK_SECONDS = 1.0
+
+    def __init__(self, log: Path, limits: Limits, cancelled: Callable[[], bool]) -> None:
+        self._log, self._limits, self._cancelled = log, limits, cancelled
+        self._start = self._last = time.monotonic()
+        self._size = self._first_size = self._log_size()
+        self.stopped = ""
+
+    def wait(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the process has ended or a limit is exceeded."""
+        while not self.stopped:
+            try:
+                process.wait(self._LOOK_SECONDS)
+                return
+            except subprocess.TimeoutExpired:
+                self.stopped = self._exceeded()
+
+    def _exceeded(self) -> str:
+        now, size, limits = time.monotonic(), self._log_size(), self._limits
+        if size != self._size:
+            self._size, self._last = size, now
+        if self._cancelled():
+            return "cancelled"
+        if limits.seconds and now - self._start > limits.seconds:
+            return "seconds"
+        if limits.silence and now - self._last > limits.silence:
+            return "silence"
+        if limits.output and size - self._first_size > limits.output:
+            return "output"
+        return ""
+
+    def _log_size(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return self._log.stat().st_size
+        return 0
+
+
+def _supervise(
+    sandbox: Sandbox, argv: Sequence[str], log: Path, watch: _Watch, group: cgroup.Group
+) -> tuple[int, bool]:
+    """Run once; returns the exit code, and whether the sandbox was set up."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("ab") as out,
+        _plan(sandbox, argv, terminal=False) as plan,
+        started(
+            *_joining(group),
+            *_entry(sandbox, plan),
+            env={},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            pass_fds=(plan,),
+        ) as process,
+    ):
+        watch.wait(process)
+        stop(process)
+        return process.returncode, _was_ready(sandbox, plan)
+
+
+def _joining(group: cgroup.Group) -> tuple[str, ...]:
+    """The words before a command that put it into a control group before it does anything."""
+    if not group.folders:
+        return ()
+    join = 'for group in $0; do echo $$ >"$group/cgroup.procs" || exit 251; done; exec "$@"'
+    return "sh", "-c", join, " ".join(map(str, group.folders))
 
 
 def _out_of_memory() -> int:

@@ -49,6 +49,7 @@ LINKS = {
 # Places for what is soon gone, on the workspace's own file system instead of the overlay, which
 # makes work there slower; by the name of the workspace's folder.
 TEMPORARY = {"tmp": "/tmp", "var-tmp": "/var/tmp"}
+OPTIONS = "xino=off,metacopy=off,redirect_dir=nofollow"
 NO_OVERLAYS = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 STANDARD_STREAMS = 3
 AF_INET, SOCK_DGRAM = 2, 2  # socket(2)
@@ -107,11 +108,6 @@ def mount_beneath(
         os.close(point)
 
 
-def escaped(path: str) -> str:
-    """A path as an option of overlayfs, where backslash, comma and colon mean something."""
-    return "".join(f"\\{letter}" if letter in "\\,:" else letter for letter in path)
-
-
 class NoOverlay(Exception):
     """This kernel has no overlayfs, or none for a file system like that of the workspace."""
 
@@ -123,9 +119,30 @@ def mount_root(plan: dict[str, Any]) -> str:
     if plan["copied"]:
         mount(root, root, "", MS_BIND)
         return root
-    lower = ":".join(map(escaped, plan["layers"]))
-    own = escaped(space)
-    options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,xino=off"
+    # mount(2) takes one page of options: descriptors have short names, and need no escaping
+    folders = [*plan["layers"], f"{space}/upper", f"{space}/work"]
+    numbers = list(map(open_layer, folders))
+    *lower, upper, work = map(str, numbers)
+    os.chdir("/proc/self/fd")
+    # an upper layer becomes a layer of other roots: it must not refer to what was below it here
+    options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work},{OPTIONS}"
+    try:
+        return mount_overlay(root, options)
+    finally:
+        for number in numbers:
+            os.close(number)
+
+
+def open_layer(folder: str) -> int:
+    """A descriptor of a layer, with an OSError that names it."""
+    try:
+        return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(error.errno, f"layer {folder}: {error.strerror}") from None
+
+
+def mount_overlay(root: str, options: str) -> str:
+    """Mount the overlay at `root`, and return that."""
     # volatile spares a sync for each file that is copied up; kernels before 5.10 do not know it
     for more in (",volatile", ""):
         try:

@@ -256,7 +256,7 @@ def test_missing_source_of_a_mount_is_an_error(box: Sandbox) -> None:
 
 
 def test_missing_layer_is_an_error(box: Sandbox) -> None:
-    with not_set_up("mount overlay at .*No such file"):
+    with not_set_up("layer /nonexistent: No such file"):
         run(replace(box, layers=(Path("/nonexistent"),)), ["true"])
 
 

@@ -18,7 +18,7 @@ from tasks.config.tables import Config
 from tasks.errors import BinmillError
 from tasks.flow.etc import generate
 from tasks.layout import Layout
-from tasks.portage import etc_portage
+from tasks.portage import etc_portage, source_date
 from tasks.records import EtcRecord, reading
 from tasks.site import Site, identity
 from tests.kit.configs import three_chroots_with
@@ -81,10 +81,25 @@ def test_stack_inherits_and_overrides() -> None:
 
 def test_unset_key_has_no_file() -> None:
     generated = etc_portage.files(config(("chroots.base.package_use", None)), "base")
-    assert sorted(generated) == ["binrepos.conf", "make.conf", "repos.conf/binmill.conf"]
+    assert generated.keys() == {
+        "binrepos.conf",
+        "make.conf",
+        "repos.conf/binmill.conf",
+        *source_date.files(),
+    }
     text = generated["make.conf"]
     assert "ACCEPT_LICENSE" not in text
     assert "ACCEPT_KEYWORDS" not in text
+
+
+def test_source_date_leaves_room_for_bashrcs_of_a_user() -> None:
+    own = {"bashrc": "a", "profile/profile.bashrc": "b", "profile/package.bashrc/own": "c"}
+    generated = etc_portage.files(config(), "base")
+    assert etc_portage.merge(generated, own).keys() == generated.keys() | own.keys()
+    [line] = generated["profile/package.bashrc/binmill"].splitlines()[1:]
+    atom, name = line.split()
+    assert atom == "*/*"
+    assert "export SOURCE_DATE_EPOCH=" in generated[f"profile/bashrc/{name}"]
 
 
 def test_list_in_env_counts_where_the_key_is_empty() -> None:

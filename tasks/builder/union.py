@@ -1,0 +1,86 @@
+"""Layers seen as one tree, without mounting them: as overlayfs would show it, no link followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.errors import NotTrusted
+from tasks.system.copy_fallback import is_opaque, is_whiteout
+
+_MOST_LINKS = 40  # that a path goes through, as in path_resolution(7)
+
+
+class Union:
+    """The tree that layers show together, the topmost first. Paths are relative to its root."""
+
+    def __init__(self, layers: Sequence[Path]) -> None:
+        self._folders: dict[str, tuple[Path, ...]] = {"": tuple(layers)}
+        self._resolved: dict[str, str] = {}
+
+    def find(self, path: str) -> Path | None:
+        """The file of the topmost layer that has it; None where there is none, or it is deleted."""
+        parent, _, name = path.rpartition("/")
+        for folder in self._merged(parent):
+            candidate = folder / name
+            if os.path.lexists(candidate):
+                return None if is_whiteout(candidate) else candidate
+        return None
+
+    def is_unmerged(self, path: str) -> bool:
+        """True for a folder that a single layer shows."""
+        return len(self._merged(path)) < 2
+
+    def resolve(self, path: str) -> str:
+        """The same path without links in its directories; its last part is not followed.
+
+        Raises NotTrusted where links lead in a circle.
+        """
+        folder, _, name = path.strip("/").rpartition("/")
+        folder = self._directory(folder, _MOST_LINKS)
+        return f"{folder}/{name}" if folder else name
+
+    def _merged(self, path: str) -> tuple[Path, ...]:
+        """The folders of the layers that overlayfs merges at a path."""
+        if path not in self._folders:
+            parent, _, name = path.rpartition("/")
+            merged = []
+            for folder in self._merged(parent):
+                candidate = folder / name
+                try:
+                    status = candidate.lstat()
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                if not stat.S_ISDIR(status.st_mode):
+                    break
+                merged.append(candidate)
+                if is_opaque(candidate):
+                    break
+            self._folders[path] = tuple(merged)
+        return self._folders[path]
+
+    def _directory(self, path: str, links: int) -> str:
+        if path not in self._resolved:
+            here = ""
+            for part in path.split("/"):
+                if part in ("", "."):
+                    continue
+                if part == "..":
+                    here = here.rpartition("/")[0]
+                    continue
+                here = self._step(here, part, links)
+            self._resolved[path] = here
+        return self._resolved[path]
+
+    def _step(self, here: str, part: str, links: int) -> str:
+        """The directory that a name in another one leads to."""
+        inner = f"{here}/{part}" if here else part
+        place = self.find(inner)
+        if place is None or not place.is_symlink():
+            return inner
+        if not links:
+            raise NotTrusted("layer-links-in-a-circle", path=f"/{inner}")
+        target = os.readlink(place)  # noqa: PTH115 - as it is written
+        return self._directory(target if target[:1] == "/" else f"{here}/{target}", links - 1)

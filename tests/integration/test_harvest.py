@@ -1,0 +1,178 @@
+"""The merge layer and the side effects of a package, from an upper layer."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tasks.builder.harvest import SideEffect, harvest
+from tasks.errors import NotTrusted
+from tests.kit.refused import refused
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="whiteouts are devices")
+MD5 = "d41d8cd98f00b204e9800998ecf8427e"
+
+
+def write(top: Path, *paths: str) -> None:
+    for path in paths:
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_text(path)
+
+
+def white_out(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+
+
+def package(top: Path, cpv: str, *owned: str) -> None:
+    lines = [f"obj /{path} {MD5} 1\n" for path in owned]
+    write(top, f"var/db/pkg/{cpv}/PF")
+    (top / "var/db/pkg" / cpv / "CONTENTS").write_text("".join(lines))
+
+
+@pytest.fixture
+def lower(tmp_path: Path) -> Path:
+    """A merged-usr root."""
+    lower = tmp_path / "lower"
+    write(lower, "etc/passwd", "usr/sbin/old", "usr/bin/sh")
+    (lower / "sbin").symlink_to("usr/sbin")
+    (lower / "bin").symlink_to("/usr/bin")
+    return lower
+
+
+@pytest.fixture
+def upper(tmp_path: Path) -> Path:
+    (tmp_path / "upper").mkdir()
+    return tmp_path / "upper"
+
+
+def harvested(upper: Path, *below: Path, mounts: Sequence[str] = ()) -> list[tuple[str, str]]:
+    effects = harvest(upper, below, "a/b-1", mounts, upper.parent / "trash")
+    assert all(isinstance(each, SideEffect) for each in effects)
+    return [(each.path, each.change) for each in effects]
+
+
+def files(top: Path) -> set[str]:
+    return {
+        str(path.relative_to(top))
+        for path in top.rglob("*")
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir())
+    }
+
+
+def test_owned_files_below_linked_directories_are_the_packages(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1", "sbin/b", "bin/c d", "usr/share/with -> arrow")
+    write(upper, "usr/sbin/b", "usr/bin/c d", "usr/share/with -> arrow")
+    before = files(upper)
+    assert harvested(upper, lower) == []
+    assert files(upper) == before
+
+
+def test_files_of_portage_itself_are_deleted(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1", "var/cache/b/.keep", "usr/lib/own/__pycache__/x.cpython-313.pyc")
+    kept = {"var/cache/b/.keep", "usr/lib/own/__pycache__/x.cpython-313.pyc"}
+    write(upper, *kept)
+    write(upper, "var/cache/edb/counter", "var/log/emerge.log", "var/lib/portage/config")
+    write(upper, "etc/profile.env", "etc/environment.d/10-gentoo-env.conf", "etc/ld.so.cache")
+    write(upper, "var/db/.pkg.portage_lockfile", "usr/lib/p/__pycache__/y.cpython-313.pyc")
+    for place in ("proc", "run", "var/tmp", "var/db/repos/gentoo", "usr/lib/p"):
+        (upper / place).mkdir(parents=True, exist_ok=True)
+    (lower / "usr/lib/p").mkdir(parents=True)
+    assert harvested(upper, lower, mounts=["/var/db/repos/gentoo"]) == []
+    assert files(upper) == {*kept, "var/db/pkg/a/b-1/PF", "var/db/pkg/a/b-1/CONTENTS"}
+
+
+def test_changes_of_other_files_are_side_effects(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1", "usr/bin/b")
+    write(upper, "usr/bin/b", "etc/passwd", "var/lib/b/state")
+    (upper / "etc/passwd").write_text("changed")
+    white_out(upper / "usr/bin/sh")
+    white_out(upper / "usr/bin/never-there")
+    assert harvested(upper, lower) == [
+        ("/etc/passwd", "changed"),
+        ("/usr/bin/sh", "deleted"),
+        ("/var/lib", "added"),
+        ("/var/lib/b", "added"),
+        ("/var/lib/b/state", "added"),
+    ]
+    assert not os.path.lexists(upper / "usr/bin/never-there")
+
+
+def test_file_that_was_only_opened_is_no_change(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1")
+    write(upper, "etc/passwd")
+    status = (lower / "etc/passwd").stat()
+    os.utime(upper / "etc/passwd", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert harvested(upper, lower) == []
+    assert not (upper / "etc").exists()
+
+
+def test_replaced_version_may_be_deleted(upper: Path, lower: Path) -> None:
+    package(lower, "a/b-0.9", "usr/sbin/old", "usr/bin/gone")
+    write(lower, "usr/bin/gone")
+    package(upper, "a/b-1", "sbin/b")
+    write(upper, "usr/sbin/b")
+    for path in ("usr/sbin/old", "usr/bin/gone", "usr/bin/sh", "var/db/pkg/a/b-0.9"):
+        white_out(upper / path)
+    assert harvested(upper, lower) == [("/usr/bin/sh", "deleted")]
+    assert stat.S_ISCHR((upper / "usr/sbin/old").lstat().st_mode)
+
+
+def test_same_version_replaced_in_its_place_may_delete_its_files(upper: Path, lower: Path) -> None:
+    package(lower, "a/b-1", "usr/sbin/old")
+    package(upper, "a/b-1", "usr/sbin/new")
+    os.setxattr(upper / "var/db/pkg/a/b-1", "trusted.overlay.opaque", b"y")
+    write(upper, "usr/sbin/new")
+    white_out(upper / "usr/sbin/old")
+    assert harvested(upper, lower) == []
+
+
+def test_notes_of_overlayfs_about_layers_below_are_removed(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1", "usr/bin/b")
+    write(upper, "usr/bin/b")
+    for path in (upper / "usr/bin", upper / "usr/bin/b", upper / "var/db/pkg/a/b-1/PF"):
+        os.setxattr(path, "trusted.overlay.origin", b"x")
+    os.setxattr(upper / "usr/bin", "trusted.overlay.opaque", b"y")
+    harvested(upper, lower)
+    found = {name for path in upper.rglob("*") for name in os.listxattr(path)}
+    assert found == {"trusted.overlay.opaque"}
+
+
+@pytest.mark.parametrize(
+    "content", ["obj /x", "obj x d41d8cd98f00b204e9800998ecf8427e 1", "sym /x 1", "dir", "\0"]
+)
+def test_database_that_is_none_is_refused(upper: Path, lower: Path, content: str) -> None:
+    package(upper, "a/b-1")
+    (upper / "var/db/pkg/a/b-1/CONTENTS").write_text(content + "\n")
+    with refused(NotTrusted, "vdb-contents-malformed", package="a/b-1"):
+        harvested(upper, lower)
+
+
+def test_contents_that_is_a_link_is_refused(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1")
+    (upper / "var/db/pkg/a/b-1/CONTENTS").unlink()
+    (upper / "var/db/pkg/a/b-1/CONTENTS").symlink_to("/etc/passwd")
+    with refused(NotTrusted, "vdb-contents-malformed", package="a/b-1"):
+        harvested(upper, lower)
+
+
+def test_links_in_a_circle_are_refused(upper: Path, lower: Path) -> None:
+    (lower / "one").symlink_to("two")
+    (lower / "two").symlink_to("one")
+    package(upper, "a/b-1", "one/x")
+    with refused(NotTrusted, "layer-links-in-a-circle"):
+        harvested(upper, lower)
+
+
+def test_links_lead_to_nothing_of_the_host(upper: Path, lower: Path, tmp_path: Path) -> None:
+    """A link in a layer is read as one inside."""
+    write(tmp_path, "host/secret")
+    (lower / "opt").symlink_to(f"../../..{tmp_path}/host")
+    package(upper, "a/b-1", "opt/secret")
+    write(upper, "x")
+    assert harvested(upper, lower) == [("/x", "added")]
+    assert (tmp_path / "host/secret").exists()
