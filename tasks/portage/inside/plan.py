@@ -3,7 +3,7 @@
 python3 plan.py REQUEST.json ANSWER.json. The request is {"packages": [...]}, the words that
 emerge(1) gets. The answer has one key:
 
-    {"plan": ...}                          tasks/builder/plan.py describes it; without cycles
+    {"plan": ...}                          tasks/builder/plan.py describes it
     {"unresolved": "..."}                  what Portage says about a request that it cannot resolve
     {"undigested": [PACKAGE, FILE]}        a distfile that no Manifest lists
 
@@ -120,7 +120,7 @@ _FROM_ENV_D = "CONFIG_PROTECT CONFIG_PROTECT_MASK INFOPATH LDPATH MANPATH PATH R
 _USE_EXPAND = """
     IUSE_IMPLICIT USE_EXPAND USE_EXPAND_HIDDEN USE_EXPAND_IMPLICIT USE_EXPAND_UNPREFIXED USE_ORDER
 """
-_USE_EXPAND_VALUES = "USE_EXPAND_VALUES_"
+_NOT_SETTINGS_EITHER = ("FETCHCOMMAND", "RESUMECOMMAND", "USE_EXPAND_VALUES_")  # prefixes
 _HOUSEKEEPING = """
     ACCEPT_CHOSTS ACCEPT_KEYWORDS ACCEPT_LICENSE ACCEPT_PROPERTIES ACCEPT_RESTRICT BASH_ENV
     BINPKG_COMPRESS BINPKG_COMPRESS_FLAGS BINPKG_FORMAT BINPKG_GPG_SIGNING_BASE_COMMAND
@@ -133,7 +133,8 @@ _HOUSEKEEPING = """
     PORTAGE_COLORMAP PORTAGE_DEBUG PORTAGE_FEATURES PORTAGE_GID PORTAGE_GRPNAME
     PORTAGE_INTERNAL_CALLER PORTAGE_IPC_DAEMON PORTAGE_LOGDIR PORTAGE_LOG_FILE PORTAGE_PYTHON
     PORTAGE_QUIET PORTAGE_REPOSITORIES PORTAGE_REPO_REVISIONS PORTAGE_SOCKS5_PROXY
-    PORTAGE_USERNAME PORTAGE_VERBOSE PORTAGE_WORKDIR_MODE PYTHONDONTWRITEBYTECODE SANDBOX_LOG
+    PORTAGE_SSH_OPTS PORTAGE_USERNAME PORTAGE_VERBOSE PORTAGE_WORKDIR_MODE
+    PYTHONDONTWRITEBYTECODE SANDBOX_LOG
 """  # how Portage chooses, fetches, packs, logs; what it says of repositories changes every day
 NOT_SETTINGS = frozenset(
     " ".join(
@@ -150,8 +151,7 @@ NOT_SETTINGS = frozenset(
     ).split()
 )
 # FEATURES that decide how Portage works and not what it builds; the others are settings.
-NOT_FEATURES = frozenset(
-    """
+_NOT_FEATURES = """
     assume-digests binpkg-ignore-signature binpkg-logs binpkg-multi-instance
     binpkg-request-signature binpkg-signing buildpkg buildpkg-live buildpkg-proactive buildsyspkg
     candy ccache cgroup clean-logs collision-protect compress-build-logs compress-index
@@ -162,8 +162,8 @@ NOT_FEATURES = frozenset(
     python-trace qa-unresolved-soname-deps sign skiprocheck split-elog split-log
     unknown-features-filter unknown-features-warn unmerge-backup unmerge-logs unmerge-orphans
     userfetch usersync warn-on-large-env webrsync-gpg
-    """.split()
-)
+"""
+NOT_FEATURES = frozenset(_NOT_FEATURES.split())
 _PATCHES = (".diff", ".patch")
 _REVISION = re.compile(r"-r[0-9]+$")
 _CHUNK = 1 << 20
@@ -186,7 +186,7 @@ def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
     settings = {
         name: value
         for name, value in environment.items()
-        if name not in NOT_SETTINGS and not name.startswith(_USE_EXPAND_VALUES)
+        if name not in NOT_SETTINGS and not name.startswith(_NOT_SETTINGS_EITHER)
     }
     if "FEATURES" in settings:
         features = set(settings["FEATURES"].split()) - NOT_FEATURES
@@ -262,6 +262,61 @@ def digest(path: Path) -> str:
     return summing.hexdigest()
 
 
+def cycles(build: Mapping[str, Iterable[str]], run: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """The sets of packages that need each other to be built, each in the order of the keys.
+
+    `build` and `run` have what each package needs. A set is a strongly connected component of
+    both together that has at least one build-time edge inside: before its package is built, what
+    it needs must be built and able to run. Packages that only run together are no cycle.
+    """
+    order = {package: number for number, package in enumerate(build)}
+    edges = {package: [*build[package], *run[package]] for package in build}
+    circles = []
+    for component in _components(edges):
+        inner = set(component)
+        if len(inner) > 1 and any(inner.intersection(build[package]) for package in inner):
+            circles.append(sorted(component, key=order.__getitem__))
+    return sorted(circles, key=lambda circle: order[circle[0]])
+
+
+def _components(edges: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Strongly connected components (Tarjan 1972), without recursion."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    on_path: set[str] = set()
+    work: list[tuple[str, Iterator[str]]] = []
+
+    def enter(node: str) -> None:
+        number[node] = lowest[node] = len(number)
+        path.append(node)
+        on_path.add(node)
+        work.append((node, iter(edges[node])))
+
+    for root in edges:
+        if root not in number:
+            enter(root)
+        while work:
+            node, rest = work[-1]
+            for each in rest:
+                if each not in number:
+                    enter(each)
+                    break
+                if each in on_path:
+                    lowest[node] = min(lowest[node], number[each])
+            else:
+                work.pop()
+                if work:
+                    above = work[-1][0]
+                    lowest[above] = min(lowest[above], lowest[node])
+                if lowest[node] == number[node]:
+                    component: list[str] = []
+                    while not component or component[-1] != node:
+                        component.append(path.pop())
+                    on_path.difference_update(component)
+                    yield component
+
+
 class Resolver:
     """One request, resolved by the Portage of this chroot."""
 
@@ -272,18 +327,30 @@ class Resolver:
         trees = self.config.target_config.trees
         self.ebuilds, self.installed = trees["porttree"].dbapi, trees["vartree"].dbapi
         self.packages = [each for each in self.graph.altlist() if is_merge(each)]
-        self.position = {package: number for number, package in enumerate(self.packages)}
+        self.planned = set(self.packages)
+        self.stand_ins: dict[tuple[str, str], set[str]] = {}  # by package and need
         self.repos = {
-            os.path.realpath(repo.location): repo.name for repo in self.ebuilds.repositories
+            Path(repo.location).resolve(): repo.name for repo in self.ebuilds.repositories
         }
         self.provided = self.settings.pprovideddict
 
     def plan(self) -> dict[str, Any]:
         """The whole plan; its keys are the fields of Plan."""
+        packages = [self._package(package) for package in self.packages]
+        circles = cycles(
+            {each["cpv"]: each["build_needs"] for each in packages},
+            {each["cpv"]: each["run_needs"] for each in packages},
+        )
+        circle_of = {cpv: circle for circle in circles for cpv in circle}
+        for each in packages:
+            inner = set(circle_of.get(each["cpv"], ())) & set(each["build_needs"])
+            seed = {cpv for need in inner for cpv in self.stand_ins[each["cpv"], need]}
+            each["seed_needs"] = sorted(seed.union(each["seed_needs"]))
         return {
             "portage": str(self.portage.VERSION),  # of a lazy type in a source tree
-            "packages": [self._package(package) for package in self.packages],
+            "packages": packages,
             "seed": self._seed(),
+            "cycles": circles,
         }
 
     def _resolve(self, words: Sequence[str]) -> tuple[Any, Any]:
@@ -358,19 +425,16 @@ class Resolver:
     def _eclasses(self, package: Any) -> list[dict[str, str]]:
         known = self._repo(package).eclass_db.eclasses
         names = sorted(set(package._metadata["INHERITED"].split()))
-        places = {name: os.path.dirname(os.path.realpath(known[name].location)) for name in names}
-        return [
-            {"name": name, "repo": self.repos[os.path.dirname(place)]}
-            for name, place in places.items()
-        ]
+        places = {name: Path(known[name].location).resolve().parents[1] for name in names}
+        return [{"name": name, "repo": self.repos[place]} for name, place in places.items()]
 
     def _distfiles(self, package: Any, use: frozenset[str]) -> list[dict[str, Any]]:
-        """The files that a package fetches with these flags, with what its Manifest says of them."""
+        """The files that a package fetches with these flags, as its Manifest lists them."""
         repo = self._repo(package)
         names = sorted(self.ebuilds.getFetchMap(package.cpv, use, mytree=repo.location))
         if not names:
             return []
-        folder = os.path.join(repo.location, package.cp)
+        folder = str(Path(repo.location, package.cp))
         listed = repo.load_manifest(folder, None).getTypeDigests("DIST")
         files = []
         for name in names:
@@ -399,12 +463,11 @@ class Resolver:
         needs: dict[str, set[str]] = {"build": set(), "run": set(), "post": set(), "seed": set()}
         for child, priorities in self.graph._dynamic_config.digraph.nodes[package][0].items():
             kinds = kinds_of(priorities)
-            if child in self.position and child != package:
+            if child in self.planned and child != package:
                 kinds |= {"build"} if self._at_install(evaluated, child) else set()
                 for kind in kinds:
                     needs[kind].add(str(child.cpv))
-                if self.position[child] > self.position[package]:
-                    needs["seed"].update(stand_ins(priorities))
+                self.stand_ins[str(package.cpv), str(child.cpv)] = set(satisfied_by(priorities))
             elif kinds and getattr(child, "installed", False):
                 needs["seed"].add(str(child.cpv))  # EMERGE_DEFAULT_OPTS="--exclude ..."
         needs["post"] -= needs["build"] | needs["run"]
@@ -478,10 +541,10 @@ def kinds_of(priorities: Iterable[Any]) -> set[str]:
     return kinds
 
 
-def stand_ins(priorities: Iterable[Any]) -> Iterator[str]:
-    """The seed's packages by which Portage builds something before what it needs, in a cycle."""
+def satisfied_by(priorities: Iterable[Any]) -> Iterator[str]:
+    """The seed's packages that satisfy a build-time dependency, too: in a cycle, one must."""
     for each in priorities:
-        installed = getattr(each, "satisfied", None)
+        installed: Any = getattr(each, "satisfied", None)
         if getattr(each, "buildtime", False) and hasattr(installed, "cpv"):
             yield str(installed.cpv)
 
