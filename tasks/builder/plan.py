@@ -6,6 +6,7 @@ decides how it is built, apart from the files of the repositories, which its com
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeA
 from tasks.errors import BinmillError, NotTrusted
 from tasks.portage import gpkg
 from tasks.portage.inside.plan import cycles as find_cycles
-from tasks.system.files import write_atomic
+from tasks.system.files import write_parts
 
 LONGEST = 256 << 20  # bytes of a plan: 20,000 packages have about 100 MB
 _LONGEST_VALUE = 1 << 20  # characters of a setting or of a dependency string
@@ -182,7 +183,7 @@ def parse(text: str | bytes, seed: str = "") -> Plan:
     """
     if len(text) > LONGEST:
         raise ValueError(f"it has more than {LONGEST} bytes")
-    plan: Plan = _adapter().validate_json(text)
+    plan: Plan = _adapter(Plan).validate_json(text)
     if seed:
         plan = _with_identity(plan, seed)
     for check in (_check_names, _check_needs, _check_lists, _check_cycles):
@@ -192,9 +193,8 @@ def parse(text: str | bytes, seed: str = "") -> Plan:
 
 
 def render(plan: Plan) -> str:
-    """The JSON of a plan; equal plans give equal texts."""
-    data = _adapter().dump_python(plan, mode="json")
-    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    """The JSON of a plan, a line for each package; equal plans give equal texts."""
+    return "".join(_lines(plan))
 
 
 def read(path: Path) -> Plan:
@@ -207,7 +207,30 @@ def read(path: Path) -> Plan:
 
 def write(plan: Plan, path: Path) -> None:
     """Write a plan in one step."""
-    write_atomic(path, render(plan))
+    write_parts(path, (line.encode() for line in _lines(plan)))
+
+
+def digest(plan: Plan) -> str:
+    """The SHA-256 of a plan's JSON, in hex."""
+    summing = hashlib.sha256()
+    for line in _lines(plan):
+        summing.update(line.encode())
+    return summing.hexdigest()
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    """The lines of a plan's JSON; a large plan is not in memory twice."""
+    rest = _adapter(Plan).dump_python(replace(plan, packages=()), mode="json")
+    del rest["packages"]
+    yield _json(rest)[:-1] + ', "packages": ['
+    for number, package in enumerate(plan.packages):
+        data = _adapter(PlannedPackage).dump_python(package, mode="json")
+        yield ("," if number else "") + "\n" + _json(data)
+    yield "\n]}\n"
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, ensure_ascii=False)
 
 
 def _with_identity(plan: Plan, seed: str) -> Plan:
@@ -279,8 +302,8 @@ def _check_cycles(plan: Plan) -> Iterator[str]:
 
 
 @cache
-def _adapter() -> TypeAdapter[Any]:
-    kinds: tuple[Any, ...] = (Distfile, Eclass, ConfigFile, PlannedPackage, SeedPackage, Plan)
-    for kind in kinds:
-        kind.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-    return TypeAdapter(Plan)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    strict: tuple[Any, ...] = (Distfile, Eclass, ConfigFile, PlannedPackage, SeedPackage, Plan)
+    for each in strict:
+        each.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    return TypeAdapter(kind)

@@ -479,7 +479,7 @@ class Resolver:
         return any(self._match(atom, child) for atom in atoms(evaluated["IDEPEND"]))
 
     def _from_seed(self, package: Any, evaluated: Mapping[str, list[Any]]) -> Iterator[str]:
-        """What the seed has for dependencies that have no edge in Portage's graph.
+        """Find what the seed has for dependencies that have no edge in Portage's graph.
 
         These are the entries of package.provided, and an older build of the package itself, by
         which a compiler is built (depgraph._add_pkg drops such edges).
@@ -498,7 +498,7 @@ class Resolver:
         return chosen
 
     def _seed(self) -> list[dict[str, Any]]:
-        """What the seed has, by its database, and package.provided, of which no file is known."""
+        """List what the seed has, by its database, and package.provided, of which no file is known."""
         seed = {
             str(cpv): seed_identity(Path(self.installed.getpath(cpv)))
             for cpv in self.installed.cpv_all()
