@@ -35,6 +35,7 @@ from tasks.flow import (
     etc,
     gate,
     mirror,
+    plan,
     publish,
     snapshots,
     trees,
@@ -53,6 +54,7 @@ from tasks.records import (
     MIRROR,
     MOUNT,
     OVERLAY,
+    PLAN,
     PUBLISH,
     SEED,
     SNAPSHOT,
@@ -70,6 +72,7 @@ GROUPS = {
     "etc": "generate /etc/portage for each chroot",
     "mount": "prove that each mounted chroot can be entered",
     "check": "ask each chroot's Portage about the settings in config.toml",
+    "plan": "resolve the packages of each chroot with its own Portage",
     "binpkgs": "build each chroot's package set with emerge",
     "candidate": "sign and index each package set; no client sees it yet",
     "gate": "install each candidate offline, in a fresh chroot",
@@ -218,6 +221,15 @@ def _made(chroot: Chroot) -> Iterator[Step[Any]]:
         partial(etc.check_settings, chroot),
         reads=(*own, MOUNT(name)),
         settings={"packages": chroot.own.packages},
+        chroot=name,
+    )
+    yield Step(
+        PLAN(name),
+        f"resolve the packages of {name}: the plan of what to build",
+        partial(plan.resolve_packages, chroot),
+        reads=(*own, CHECK(name)),
+        settings={"packages": chroot.own.packages},
+        results=lambda record: [state / record.path],
         chroot=name,
     )
 

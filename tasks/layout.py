@@ -23,6 +23,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
                                manual changes in it
       touched/NAME/            the mark of a chroot with manual changes
       etc/NAME/                the generated /etc/portage of chroot NAME
+      plans/NAME/DIGEST.json   the packages of chroot NAME, as its Portage resolves them
       sets/NAME/               the collected binpkgs of the newest successful build
       binhost/NAME/candidate/N/  signed, not published
       binhost/NAME/gen/N/      published generations; binhost/NAME/current links to one,
@@ -205,6 +206,9 @@ class Layout:
 
     def etc(self, name: str) -> Path:
         return self.state / "etc" / _one_name(name)
+
+    def plan(self, name: str, digest: str) -> Path:
+        return self.state / "plans" / _one_name(name) / f"{_one_name(digest)}.json"
 
     def builds(self, name: str) -> Path:
         return self.inside / "builds" / _one_name(name)

@@ -122,6 +122,15 @@ class CheckRecord:
 
 
 @dataclass(frozen=True)
+class PlanRecord:
+    """A plan: the digest of its JSON, the number of its packages, its path below state/."""
+
+    plan: str
+    packages: int
+    path: str
+
+
+@dataclass(frozen=True)
 class BinpkgsRecord:
     """A collected set: its id, a digest of its packages, which are sorted by name and build."""
 
@@ -215,6 +224,7 @@ CHROOT = Kind("chroot", ChrootRecord)
 ETC = Kind("etc", EtcRecord)
 MOUNT = Kind("mount", MountRecord)
 CHECK = Kind("check", CheckRecord)
+PLAN = Kind("plan", PlanRecord)
 BINPKGS = Kind("binpkgs", BinpkgsRecord)
 CANDIDATE = Kind("candidate", CandidateRecord)
 GATE = Kind("gate", GateRecord)

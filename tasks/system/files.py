@@ -136,16 +136,7 @@ def copy_plain(source: Path, target: Path) -> None:
     Raises BinmillError for anything else (a device, a link to the host, a hard link that could
     still be written from inside).
     """
-    # O_PATH first: to open a device, even only to look at it, may do something
-    found = os.open(source, os.O_PATH | os.O_NOFOLLOW)
-    try:
-        status = os.fstat(found)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise BinmillError("file-not-plain", path=source)
-        descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY)
-    finally:
-        os.close(found)
-    with os.fdopen(descriptor, "rb") as reader:
+    with _open_plain(source) as reader:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
@@ -158,6 +149,31 @@ def copy_plain(source: Path, target: Path) -> None:
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """Read a file that a chroot has written, as `copy_plain` would, of at most `limit` bytes.
+
+    Raises BinmillError for anything else, and for a larger file.
+    """
+    with _open_plain(path) as reader:
+        content = reader.read(limit + 1)
+    if len(content) > limit:
+        raise BinmillError("file-too-large", path=path, limit=limit)
+    return content
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    """Open a regular file with one name, never through a link; else raises BinmillError."""
+    # O_PATH first: to open a device, even only to look at it, may do something
+    found = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(found)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise BinmillError("file-not-plain", path=path)
+        return os.fdopen(os.open(f"/proc/self/fd/{found}", os.O_RDONLY), "rb")
+    finally:
+        os.close(found)
 
 
 @contextlib.contextmanager

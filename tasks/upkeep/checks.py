@@ -19,11 +19,12 @@ from tasks.records import (
     EtcRecord,
     Key,
     OverlayRecord,
+    PlanRecord,
     SeedRecord,
     TreeRecord,
 )
 from tasks.site import Site, identity
-from tasks.system.files import digests
+from tasks.system.files import digests, sha256
 from tasks.system.notes import Note
 
 Seen = Callable[[int], None]
@@ -43,6 +44,8 @@ def flaws(site: Site, key: Key[Any], record: Any, seen: Seen) -> Iterator[Note]:
             yield from _layer(site, key.name, record, seen)
         case EtcRecord():
             yield from _etc(site, record, seen)
+        case PlanRecord():
+            yield from _plan(site, record, seen)
         case BinpkgsRecord():
             yield from _set(site, key.name, record, seen)
 
@@ -93,6 +96,13 @@ def _etc(site: Site, record: EtcRecord, seen: Seen) -> Iterator[Note]:
     ids = [identity([files, target])[:32] for files in etc_portage.mirrorless_variants(content)]
     if folder.name not in ids:
         yield Note("flaw-etc-changed", {"path": record.path})
+
+
+def _plan(site: Site, record: PlanRecord, seen: Seen) -> Iterator[Note]:
+    path = site.layout.state / record.path
+    if sha256(path) != record.plan:
+        yield Note("flaw-plan-changed", {"path": record.path})
+    seen(path.stat().st_size)
 
 
 def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[Note]:

@@ -77,7 +77,7 @@ def _results(site: Site, needed: frozenset[Path]) -> Iterator[Leftover]:
         for path in _entries(state / folder):
             if path not in needed:
                 yield Leftover(path, _UNNAMED)
-    for folder in ("layers", "etc", "sets"):
+    for folder in ("layers", "etc", "plans", "sets"):
         for owner in _entries(state / folder):
             if owner.name not in site.config.chroots and not _any_below(needed, owner):
                 yield Leftover(owner, Note("leftover-of-chroot", {"name": owner.name}))

@@ -34,6 +34,8 @@ PER_CHROOT = (
     "publish",
     "client",
 )
+# Not part of a plain `doit`.
+ON_REQUEST = ("plan",)
 SHARED = {"snapshot", "lock", "tree", *graph.GROUPS}
 
 OVERLAYS = {name: {"url": f"https://git.example/{name}.git"} for name in ("java", "science")}
@@ -110,7 +112,7 @@ def test_graph_has_every_task(site: Site) -> None:
     config = site.config
     wanted = SHARED | {f"overlay:{n}" for n in config.overlays}
     wanted |= {f"seed:{n}" for n in config.seeds}
-    wanted |= {f"{kind}:{n}" for kind in PER_CHROOT for n in config.chroots}
+    wanted |= {f"{kind}:{n}" for kind in (*PER_CHROOT, *ON_REQUEST) for n in config.chroots}
     assert set(tasks_of(site)) == wanted
 
 
@@ -158,6 +160,9 @@ def test_defaults_reach_every_chroot(site: Site) -> None:
     reached = set(names).union(*(before(tasks, name) for name in names))
     for chroot in site.config.chroots:
         assert {f"{kind}:{chroot}" for kind in PER_CHROOT} <= reached
+    assert (
+        not {f"{kind}:{chroot}" for kind in ON_REQUEST for chroot in site.config.chroots} & reached
+    )
     assert "snapshot" not in reached  # nobody gets another tree without asking for it
 
 
@@ -223,7 +228,7 @@ INPUTS = [
     (("chroots", "java", "use"), ["x"], {"etc:java", "etc:tomcat"}),
     (("chroots", "tomcat", "use"), ["x"], {"etc:tomcat"}),
     (("chroots", "base", "use"), ["x"], {"etc:base", "etc:java", "etc:tomcat"}),
-    (("chroots", "java", "packages"), ["x/y"], {"check:java", "binpkgs:java"}),
+    (("chroots", "java", "packages"), ["x/y"], {"check:java", "plan:java", "binpkgs:java"}),
     (("chroots", "java", "env"), {"X": "y"}, {"etc:java", "etc:tomcat"}),
     (("seeds", "openrc", "arch"), "arm64", {"seed:openrc"}),
     (("binhost",), {"keep": 3}, set()),

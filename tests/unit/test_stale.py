@@ -42,6 +42,7 @@ from tasks.records import (
     MirrorRecord,
     MountRecord,
     OverlayRecord,
+    PlanRecord,
     PublishRecord,
     SeedRecord,
     SnapshotRecord,
@@ -82,6 +83,7 @@ RECORDS: dict[Kind[Any], Any] = {
     records.ETC: EtcRecord("etc", ()),
     records.MOUNT: MountRecord((), ()),
     records.CHECK: CheckRecord("x"),
+    records.PLAN: PlanRecord("p", 1, "plans"),
     records.BINPKGS: BinpkgsRecord("s", ()),
     records.CANDIDATE: CandidateRecord(1, "s", {}),
     records.GATE: GateRecord(1, 0),
@@ -109,7 +111,7 @@ def portage(value: Any) -> list[tuple[Any, ...]]:
 
 NONE: set[str] = set()
 FROM_SEED = ("candidate", "gate", "publish", "client", "members")
-ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "publish", "client", "members")
+ENTER = ("mount", "check", "plan", "binpkgs", "candidate", "gate", "publish", "client", "members")
 # KEY: rows of (the entry of the table, where the table has names; the new value; what is stale).
 # In the tables named by people, KEY has a * for the name. A new key gets its row here, and its
 # line in docs/config.md, "What a change makes stale".
@@ -172,7 +174,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("other", ["more"], {"etc:other", *(f"{kind}:other" for kind in ENTER)}),
     ],
     "chroots.*.packages": [
-        (name, ["a/b"], {f"check:{name}", f"binpkgs:{name}"})
+        (name, ["a/b"], {f"{kind}:{name}" for kind in ("check", "plan", "binpkgs")})
         for name in ("base", "other", "java", "tomcat")
     ],
     "chroots.*.use": portage(["x"]),
@@ -245,6 +247,7 @@ def made(layout: Layout) -> Layout:
         layout.seed("e" * 128),
         layout.state / "layers",
         layout.state / "etc",
+        layout.state / "plans",
     ):
         place.mkdir(parents=True)
     for name in FOUR_CHROOTS["chroots"]:
