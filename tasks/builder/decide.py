@@ -12,9 +12,9 @@ reuses what the store has by then. If an output is the same as before, so are th
 needs it, and the build stops there (early cutoff). What the store gets between the two, or an
 output that equals one of long ago, turns a package that "will be built" into a reused one.
 
-A *cycle* is decided as one unit: all its packages have keys that cover the own inputs of all, and
-the identities of what is around them. If the store lacks one, all are built, one after the other,
-in at most two rounds (`Cycle`).
+A *cycle* is decided as one unit: all its packages have keys that cover the own inputs of all, the
+order in which they are built, and the identities of what is around them. If the store lacks one,
+all are built, one after the other, in at most two rounds (`Cycle`).
 """
 
 from __future__ import annotations
@@ -154,11 +154,11 @@ class Progress(Generic[B]):
         builds = []
         while self._queue:
             unit = self._queue.popleft()
-            outside = self._closures.outside(unit)
-            if missing := outside & self._unknown:
+            if missing := self._closures.outside(unit) & self._unknown:
                 self._waiting.setdefault(missing.bit_length() - 1, []).append(unit)
                 continue
-            build = self._keyed(unit, outside)
+            build = Build(unit, self._identities.keys(unit, self._own))
+            self.keys.update(build.keys)
             packages = {cpv: self._lookup(key) for cpv, key in build.keys.items()}
             stored = {cpv: package for cpv, package in packages.items() if package is not None}
             if len(stored) < len(packages):
@@ -181,12 +181,6 @@ class Progress(Generic[B]):
         """
         members = self._closures.buildroot(cpv)
         return {each: self.identities[each] for each in members if each in self.identities}
-
-    def _keyed(self, unit: tuple[str, ...], outside: int) -> Build:
-        members = [self._own[cpv] for cpv in unit]
-        keys = unit_keys(members, self._identities.lines(outside))
-        self.keys.update(keys)
-        return Build(unit, keys)
 
     def _learn(self, cpv: str, identity: str) -> None:
         number = self._closures.number[cpv]
@@ -250,17 +244,20 @@ class _Identities:
     """The identities of a plan's packages by number, as lines of input keys."""
 
     def __init__(self, closures: Closures) -> None:
-        self._cpvs = closures.cpvs
+        self._closures = closures
         self.values = [""] * len(closures.cpvs)
-        self._lines = [b""] * len(closures.cpvs)
+        self._lines = [identity_line(cpv) for cpv in closures.cpvs]
 
     def learn(self, number: int, identity: str) -> None:
         self.values[number] = identity
-        self._lines[number] = identity_line(self._cpvs[number], identity)
+        self._lines[number] = identity_line(self._closures.cpvs[number], identity)
 
-    def lines(self, members: int) -> list[bytes]:
-        """The lines of a set of packages, sorted by CPV."""
-        return select(self._lines, members)
+    def keys(self, unit: Sequence[str], own: Mapping[str, OwnInputs]) -> dict[str, str]:
+        """The input keys of a unit, none of which has an identity yet, while all around it have."""
+        return unit_keys([(own[cpv], self._buildroot(cpv)) for cpv in unit])
+
+    def _buildroot(self, cpv: str) -> list[bytes]:
+        return select(self._lines, self._closures.buildroots[self._closures.number[cpv]])
 
 
 class _Forecast(Generic[B]):
@@ -299,10 +296,10 @@ class _Forecast(Generic[B]):
                 self.decisions[cpv] = Reused(cpv, keys[cpv], package)
 
     def _stored(self, unit: tuple[str, ...], outside: int) -> tuple[dict[str, B], dict[str, str]]:
-        """What the store has for the keys that the unit is expected to have, and these keys."""
+        """The packages that the store has for the expected keys of a unit, and these keys."""
         if outside & self._new:
             return {}, {}
-        keys = unit_keys([self._own[cpv] for cpv in unit], self._identities.lines(outside))
+        keys = self._identities.keys(unit, self._own)
         packages = {cpv: self._lookup(key) for cpv, key in keys.items()}
         return {cpv: each for cpv, each in packages.items() if each is not None}, keys
 
@@ -345,7 +342,7 @@ class _Forecast(Generic[B]):
         return differences(earlier.own, self._own[cpv], earlier.buildroot, buildroot)
 
     def _what_may_change(self, unit: tuple[str, ...], cpv: str) -> tuple[Cause, ...]:
-        """What will or may be built in a package's buildroot: what it needs directly, if any is."""
+        """The open packages of a buildroot: those that it needs directly, if there are any."""
         package = self._plan.by_cpv[cpv]
         number = self._closures.number
         outside = self._closures.outside(unit) & self._open

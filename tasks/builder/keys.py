@@ -175,37 +175,41 @@ def own_inputs(
 
 def input_key(own: OwnInputs, buildroot: Mapping[str, str]) -> str:
     """The input key of a package; `buildroot` has the identity of each package there, by CPV."""
-    return digest_of([own.digest], _lines(buildroot))
+    return unit_keys([(own, _lines(buildroot))])[own.cpv]
 
 
-def cycle_keys(members: Sequence[OwnInputs], buildroot: Mapping[str, str]) -> dict[str, str]:
-    """The input keys of the packages of a cycle, by CPV; `buildroot` has the other packages there.
+def cycle_keys(members: Sequence[tuple[OwnInputs, Mapping[str, str | None]]]) -> dict[str, str]:
+    """The input keys of the packages of a cycle, by CPV, from their own inputs and buildroots.
 
-    They are built together, so each depends on the own inputs of all.
+    They are built together, in the order given, so each key depends on the inputs of all. In a
+    buildroot, the other packages of the cycle have no identity.
     """
-    return unit_keys(members, _lines(buildroot))
+    return unit_keys([(own, _lines(buildroot)) for own, buildroot in members])
 
 
-def unit_keys(members: Sequence[OwnInputs], lines: Iterable[bytes]) -> dict[str, str]:
-    """The input keys of a unit from the `identity_line`s of its buildroot, sorted by CPV."""
-    if len(members) == 1:
-        return {members[0].cpv: digest_of([members[0].digest], lines)}
-    whole = digest_of(sorted(own.digest for own in members), lines)
-    return {own.cpv: digest_of(["cycle", whole, own.cpv], ()) for own in members}
+def unit_keys(members: Sequence[tuple[OwnInputs, Iterable[bytes]]]) -> dict[str, str]:
+    """The input keys of a unit from the `identity_line`s of its buildroots, sorted by CPV."""
+    keys = {own.cpv: _digest_of([own.digest], lines) for own, lines in members}
+    if len(keys) == 1:
+        return keys
+    return {cpv: _digest_of(["cycle", cpv, *keys.values()]) for cpv in keys}
 
 
-def digest_of(words: Sequence[str], lines: Iterable[bytes]) -> str:
+def _digest_of(words: Sequence[str], lines: Iterable[bytes] = ()) -> str:
     """The SHA-256 of words and lines."""
     head = json.dumps(words).encode() + b"\n"
     return hashlib.sha256(b"".join((_FORM, head, *lines))).hexdigest()
 
 
-def identity_line(cpv: str, identity: str) -> bytes:
-    """The line that stands for a package of a buildroot in the input keys of others."""
+def identity_line(cpv: str, identity: str | None = None) -> bytes:
+    """The line that stands for a package of a buildroot in the input keys of others.
+
+    Without an identity, it is one of the same cycle.
+    """
     return json.dumps([cpv, identity]).encode() + b"\n"
 
 
-def _lines(buildroot: Mapping[str, str]) -> list[bytes]:
+def _lines(buildroot: Mapping[str, str | None]) -> list[bytes]:
     return [identity_line(cpv, buildroot[cpv]) for cpv in sorted(buildroot)]
 
 

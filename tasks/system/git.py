@@ -152,6 +152,8 @@ def objects_at(
     Links within the commit are followed. All paths are looked up by one program. Raises
     BinmillError where a link leads nowhere, or out of the commit, and where git cannot read it.
     """
+    from git.exc import GitCommandError
+
     if any("\n" in path for path in paths):
         raise ValueError("a path has a newline")
     bare(repository)
@@ -164,8 +166,6 @@ def objects_at(
             "git", *words, cwd=repository, env=_environment(), input=asked.encode(), check=False
         )
         if done.returncode != 0:
-            from git.exc import GitCommandError
-
             raise GitCommandError(["git", *words], done.returncode, done.stderr)
         own, *answers = done.stdout.split("\n")
         if not _OBJECT.fullmatch(own):
