@@ -53,11 +53,16 @@ Lookup = Callable[[str], B | None]
 
 @dataclass(frozen=True)
 class EarlierBuild:
-    """The newest build of a package for a chroot: its inputs, and what came out."""
+    """The newest build of a package for a chroot: its inputs and their key, and what came out.
+
+    `buildroot` reads the identities of the packages in its buildroot, by CPV. There may be
+    thousands, so it is called only where the key tells that they differ.
+    """
 
     own: OwnInputs
-    buildroot: Mapping[str, str]
+    key: str
     identity: str
+    buildroot: Callable[[], Mapping[str, str]]
 
 
 # the newest build of a package in its slot, perhaps of another version
@@ -256,6 +261,10 @@ class _Identities:
         """The input keys of a unit, none of which has an identity yet, while all around it have."""
         return unit_keys([(own[cpv], self._buildroot(cpv)) for cpv in unit])
 
+    def key(self, cpv: str, own: OwnInputs) -> str:
+        """The key that a package would have with these own inputs."""
+        return unit_keys([(own, self._buildroot(cpv))])[own.cpv]
+
     def _buildroot(self, cpv: str) -> list[bytes]:
         return select(self._lines, self._closures.buildroots[self._closures.number[cpv]])
 
@@ -329,17 +338,19 @@ class _Forecast(Generic[B]):
         if earlier is None:
             return (NoEarlierBuild(),)
         members = self._closures.buildroots[self._closures.number[cpv]]
+        known = len(unit) == 1 and not members & self._new
+        if known and self._identities.key(cpv, earlier.own) == earlier.key:
+            return differences(earlier.own, self._own[cpv])
+        before = earlier.buildroot()
         buildroot = {
             self._closures.cpvs[number]: self._identities.values[number]
             for number in numbers(members)
         }
-        for each in unit:  # they change together, and are no cause for each other
-            if each in buildroot and each in earlier.buildroot:
-                buildroot[each] = earlier.buildroot[each]
-        for each in buildroot.keys() & earlier.buildroot.keys():
-            if self._new >> self._closures.number[each] & 1:
-                buildroot[each] = earlier.buildroot[each]  # nothing is known to have changed
-        return differences(earlier.own, self._own[cpv], earlier.buildroot, buildroot)
+        for each in buildroot.keys() & before.keys():
+            # packages of a cycle change together, and of a new one it is not known if it changes
+            if each in unit or self._new >> self._closures.number[each] & 1:
+                buildroot[each] = before[each]
+        return differences(earlier.own, self._own[cpv], before, buildroot)
 
     def _what_may_change(self, unit: tuple[str, ...], cpv: str) -> tuple[Cause, ...]:
         """The open packages of a buildroot: those that it needs directly, if there are any."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 
 from tasks.builder.closure import Closures, closure
@@ -204,9 +205,10 @@ def build(world: World, store: Store, random: Random | None = None) -> Outcome:
     assert progress.identities.keys() == {package.cpv for package in world.packages}
     for package in world.packages:
         key = (_name(package.cpv), package.slot)
-        buildroot = progress.buildroot(package.cpv)
-        identity = progress.identities[package.cpv]
-        store.newest[key] = EarlierBuild(own[package.cpv], buildroot, identity)
+        cpv = package.cpv
+        identity = progress.identities[cpv]
+        buildroot = partial(progress.buildroot, cpv)
+        store.newest[key] = EarlierBuild(own[cpv], progress.keys[cpv], identity, buildroot)
     return Outcome(decisions, tuple(built), progress, closures)
 
 
@@ -321,7 +323,7 @@ def _one_more(random: Random, world: World, package: PlannedPackage) -> World:
     return replace(world, packages=(*world.packages, more))
 
 
-def _next_version(_: Random, world: World, package: PlannedPackage) -> World:
+def _next_version(_random: Random, world: World, package: PlannedPackage) -> World:
     """The world with the next version of a package."""
     name, _, version = package.cpv.rpartition("-")
     new = f"{name}-{int(version) + 1}"

@@ -6,17 +6,16 @@ of an incremental build equal those of a build from nothing, and nothing was bui
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 
 import pytest
 
 from tasks.builder.closure import closure
-from tasks.builder.decide import Cycle, MayBuild, Progress, Reused, WillBuild, cut_off
+from tasks.builder.decide import Cycle, EarlierBuild, MayBuild, Progress, Reused, WillBuild, cut_off
 from tasks.builder.input_changes import (
     BuiltTogether,
-    Cause,
     ConfigFileAdded,
     DependencyAdded,
     DependencyChanged,
@@ -39,6 +38,7 @@ from tasks.builder.input_changes import (
 )
 from tasks.builder.keys import own_inputs
 from tasks.builder.plan import PlannedPackage, SeedPackage
+from tasks.causes import Cause
 from tests.kit.plans import (
     SEED,
     Outcome,
@@ -145,8 +145,9 @@ def check_reasons(world: World, outcome: Outcome, before: Store) -> None:
         if earlier is None:
             continue
         buildroot = outcome.progress.buildroot(package.cpv)
-        causes = differences(earlier.own, own[package.cpv], earlier.buildroot, buildroot)
-        equal = earlier.own.digest == own[package.cpv].digest and earlier.buildroot == buildroot
+        old = earlier.buildroot()
+        causes = differences(earlier.own, own[package.cpv], old, buildroot)
+        equal = earlier.own.digest == own[package.cpv].digest and old == buildroot
         assert bool(causes) is not equal
         unit = next(unit for unit in outcome.closures.units if package.cpv in unit)
         if package.cpv in outcome.built and len(unit) == 1:
@@ -382,6 +383,23 @@ def test_package_that_may_be_built_names_what_may_change() -> None:
     decisions = predict(WORLD.with_id(ebuild(POPT), "1.0"), store)
     assert decisions[TOOL] == MayBuild(TOOL, (DependencyMayChange(POPT),))
     assert decisions[APP] == MayBuild(APP, (DependencyMayChange(TOOL),))
+
+
+def test_earlier_buildroot_is_read_only_where_it_differs() -> None:
+    store = Store()
+    build(WORLD, store)
+    reads = []
+    for name, earlier in store.newest.items():
+
+        def read(cpv: str = earlier.own.cpv, earlier: EarlierBuild = earlier) -> Mapping[str, str]:
+            reads.append(cpv)
+            return earlier.buildroot()
+
+        store.newest[name] = replace(earlier, buildroot=read)
+    predict(replace(WORLD, portage="3.0.84"), store)
+    assert reads == []
+    predict(popt_bumped(WORLD), store)
+    assert sorted(reads) == sorted([TOOL, APP])
 
 
 def test_whole_seed_counts_if_it_is_strict_or_has_no_package_database() -> None:

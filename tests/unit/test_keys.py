@@ -110,7 +110,7 @@ def test_each_input_counts_and_has_a_sentence(name: str) -> None:
 
 def test_order_of_inputs_does_not_count() -> None:
     turned = {
-        field.name: dict(reversed(value.items()))
+        field.name: dict(reversed(list(value.items())))
         for field in fields(OWN)
         if isinstance(value := getattr(OWN, field.name), Mapping)
     }
@@ -137,18 +137,20 @@ def test_input_key_counts_names_and_identities_of_the_buildroot() -> None:
 
 def test_cycle_key_counts_the_inputs_of_all_and_their_order() -> None:
     other = replace(OWN, cpv="a/a-1")
-    inside = {"a/a-1": None}
-    usual = cycle_keys([(OWN, inside), (other, {CPV: None})])
+    inside: Mapping[str, str | None] = {"a/a-1": None}
+    around: Mapping[str, str | None] = {CPV: None}
+    usual = cycle_keys([(OWN, inside), (other, around)])
     assert usual.keys() == {CPV, "a/a-1"}
     assert len(set(usual.values())) == 2
-    for members in (
-        [(changed("files"), inside), (other, {CPV: None})],
-        [(OWN, inside), (replace(other, files=""), {CPV: None})],
-        [(OWN, {}), (other, {CPV: None})],
-        [(OWN, {"a/a-1": ""}), (other, {CPV: None})],
+    changes: list[list[tuple[OwnInputs, Mapping[str, str | None]]]] = [
+        [(changed("files"), inside), (other, around)],
+        [(OWN, inside), (replace(other, files=""), around)],
+        [(OWN, {}), (other, around)],
+        [(OWN, {"a/a-1": ""}), (other, around)],
         [(OWN, inside), (other, {CPV: None, "x/x-1": "1"})],
-        [(other, {CPV: None}), (OWN, inside)],
-    ):
+        [(other, around), (OWN, inside)],
+    ]
+    for members in changes:
         assert not set(cycle_keys(members).values()) & set(usual.values())
 
 
