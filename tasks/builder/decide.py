@@ -27,6 +27,7 @@ from typing import Generic, Protocol, TypeVar
 from tasks.builder.closure import Closures, numbers, select
 from tasks.builder.input_changes import (
     BuiltTogether,
+    CycleChanged,
     DependencyMayChange,
     NoEarlierBuild,
     PackageMissing,
@@ -293,7 +294,7 @@ class _Forecast(Generic[B]):
         outside = self._closures.outside(unit)
         stored, keys = self._stored(unit, outside)
         if len(stored) < len(unit):
-            self._will_build(unit, outside)
+            self._will_build(unit, outside, stored, keys)
             return
         for cpv, package in stored.items():
             number = self._closures.number[cpv]
@@ -312,17 +313,26 @@ class _Forecast(Generic[B]):
         packages = {cpv: self._lookup(key) for cpv, key in keys.items()}
         return {cpv: each for cpv, each in packages.items() if each is not None}, keys
 
-    def _will_build(self, unit: tuple[str, ...], outside: int) -> None:
+    def _will_build(
+        self, unit: tuple[str, ...], outside: int, stored: Mapping[str, B], keys: Mapping[str, str]
+    ) -> None:
         earlier = {cpv: self._history(self._plan.by_cpv[cpv]) for cpv in unit}
         causes = {cpv: self._causes(cpv, earlier[cpv], unit) for cpv in unit}
-        changed = [cpv for cpv in unit if causes[cpv]]
+        changed = any(causes.values())
         for cpv in unit:
-            own_causes = causes[cpv]
-            if not own_causes and changed:
-                own_causes = (BuiltTogether(tuple(each for each in unit if each != cpv)),)
-            elif not own_causes and outside & self._open:
+            build = earlier[cpv]
+            others = tuple(each for each in unit if each != cpv)
+            if causes[cpv]:
+                own_causes = causes[cpv]
+            elif changed or cpv in stored:
+                own_causes = (BuiltTogether(others),)
+            elif outside & self._open:
                 own_causes = self._what_may_change(unit, cpv)
-            self.decisions[cpv] = WillBuild(cpv, own_causes or (PackageMissing(),))
+            elif build is not None and build.key == keys[cpv]:
+                own_causes = (PackageMissing(),)
+            else:  # equal inputs, but for the packages that it was or is built together with
+                own_causes = (CycleChanged(),)
+            self.decisions[cpv] = WillBuild(cpv, own_causes)
         for cpv in unit:
             number = self._closures.number[cpv]
             self._open |= 1 << number

@@ -255,6 +255,12 @@ class BuiltTogether(Cause):
     packages: Sequence[str] = ()
 
 
+class CycleChanged(Cause):
+    """It was or is in a dependency cycle, and this is another one than before."""
+
+    code: ClassVar[str] = "cause-cycle"
+
+
 @dataclass(frozen=True)
 class Group:
     """A cause and the packages that have it, in the order in which they were given."""

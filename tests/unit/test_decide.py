@@ -17,9 +17,11 @@ from tasks.builder.decide import Cycle, EarlierBuild, MayBuild, Progress, Reused
 from tasks.builder.input_changes import (
     BuiltTogether,
     ConfigFileAdded,
+    CycleChanged,
     DependencyAdded,
     DependencyChanged,
     DependencyMayChange,
+    DependencyRemoved,
     DependencyReplaced,
     DistfileChanged,
     EbuildChanged,
@@ -36,7 +38,7 @@ from tasks.builder.input_changes import (
     VersionChanged,
     differences,
 )
-from tasks.builder.keys import own_inputs
+from tasks.builder.keys import input_key, own_inputs
 from tasks.builder.plan import PlannedPackage, SeedPackage
 from tasks.causes import Cause
 from tests.kit.plans import (
@@ -150,7 +152,8 @@ def check_reasons(world: World, outcome: Outcome, before: Store) -> None:
         equal = earlier.own.digest == own[package.cpv].digest and old == buildroot
         assert bool(causes) is not equal
         unit = next(unit for unit in outcome.closures.units if package.cpv in unit)
-        if package.cpv in outcome.built and len(unit) == 1:
+        alone = len(unit) == 1 and input_key(earlier.own, old) == earlier.key
+        if package.cpv in outcome.built and alone and earlier.key in before.entries:
             assert causes
 
 
@@ -497,6 +500,34 @@ def test_change_of_one_package_builds_its_cycle_as_one() -> None:
     assert isinstance(decisions["cat/user-1"], MayBuild)
     built = build(CYCLE.with_id(ebuild("cat/b-1"), "0.1"), store).built
     assert set(built) == {"cat/a-1", "cat/b-1", "cat/c-1"}
+
+
+def test_package_that_left_its_cycle_is_built_again() -> None:
+    cycle, store = replace(CYCLE, seed=SEED), Store()
+    build(cycle, store)
+    world = package_change("cat/c-1", build_needs=())(cycle)
+    decisions = predict(world, store)
+    assert decisions["cat/c-1"] == WillBuild("cat/c-1", (DependencyRemoved("cat/a-1"),))
+    assert decisions["cat/b-1"] == WillBuild("cat/b-1", (DependencyMayChange("cat/c-1"),))
+    outcome = build(world, store)
+    assert set(outcome.built) == {"cat/a-1", "cat/b-1", "cat/c-1"}
+    pair = World((planned("cat/a-1", build=["cat/b-1"]), planned("cat/b-1", build=["cat/a-1"])))
+    store = Store()
+    build(pair, store)
+    apart = package_change("cat/b-1", build_needs=())(pair)
+    del store.entries[build(apart, store).progress.keys["cat/a-1"]]
+    store.newest["cat/a", "0"] = replace(store.newest["cat/a", "0"], key="that of a cycle")
+    assert predict(apart, store)["cat/a-1"] == WillBuild("cat/a-1", (CycleChanged(),))
+
+
+def test_cycle_of_which_the_store_has_lost_one_package_is_built_again() -> None:
+    store = Store()
+    keys = build(CYCLE, store).progress.keys
+    del store.entries[keys["cat/b-1"]]
+    decisions = predict(CYCLE, store)
+    assert decisions["cat/b-1"] == WillBuild("cat/b-1", (PackageMissing(),))
+    together = BuiltTogether(("cat/b-1", "cat/c-1"))
+    assert decisions["cat/a-1"] == WillBuild("cat/a-1", (together,))
 
 
 def test_older_build_in_the_seed_counts_for_the_cycle_that_starts_with_it() -> None:
