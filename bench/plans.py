@@ -94,6 +94,8 @@ def measure(count: int) -> Result:
     clock = Clock({})
     with clock("closures"):
         closures = closure(plan)
+    with clock("order for the scheduler"):
+        needs = closures.unit_needs()
     with clock("own inputs"):
         own = own_inputs(plan, closures, objects, world.environment)
         digests = {inputs.digest for inputs in own.values()}
@@ -122,6 +124,7 @@ def measure(count: int) -> Result:
     facts = {
         "packages in a buildroot, mean": sum(sizes) // count,
         "packages in a buildroot, most": max(sizes),
+        "edges for the scheduler": sum(map(len, needs.values())),
         "will be built, one ebuild changed": one[WillBuild],
         "may be built, one ebuild changed": one[MayBuild],
     }

@@ -45,6 +45,7 @@ class Closures:
     buildroots: tuple[int, ...] = field(repr=False)
     units: tuple[tuple[str, ...], ...]
     _layer: tuple[int, ...] = field(repr=False)
+    _needs: tuple[tuple[int, ...], ...] = field(repr=False)  # those of the plan
 
     def buildroot(self, cpv: str) -> tuple[str, ...]:
         """The packages in the buildroot of a package, each after what it needs to run.
@@ -75,13 +76,17 @@ class Closures:
         for unit in self.units:
             rest = self.outside(unit)
             everything = rest | sum(1 << self.number[cpv] for cpv in unit)
+            direct = {need for cpv in unit for need in self._needs[self.number[cpv]]}
             names = []
-            for number in sorted(numbers(rest), key=unit_of.__getitem__, reverse=True):
-                if rest >> number & 1:
-                    needed = unit_of[number]
-                    names.append(self.units[needed][0])
-                    rest &= ~covered[needed]
-                    everything |= covered[needed]
+            while rest:  # direct needs mostly bring all others along
+                candidates = sorted(direct or numbers(rest), key=unit_of.__getitem__, reverse=True)
+                direct = set()
+                for number in candidates:
+                    if rest >> number & 1:
+                        needed = unit_of[number]
+                        names.append(self.units[needed][0])
+                        rest &= ~covered[needed]
+                        everything |= covered[needed]
             covered.append(everything)
             needs[unit[0]] = names
         return needs
@@ -115,6 +120,7 @@ def closure(plan: Plan) -> Closures:
         tuple(buildroots),
         tuple(tuple(unit) for _, unit in sorted(units.items())),
         _layer_order(graph),
+        tuple((*build, *run) for build, run in zip(graph.builds, graph.run_needs, strict=True)),
     )
 
 
