@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from bench import chroots, publish, schedule, seeds, snapshots, startup
+from bench import chroots, plans, publish, seeds, snapshots, startup
 from bench.isolation import WORK, end_on_term, run_isolated
 from bench.measure import RESULTS, Bench, Table
 from tasks.errors import BinmillError
@@ -16,6 +17,7 @@ from tasks.system.command import require_root
 
 BENCHES: dict[str, Bench] = {
     "chroots": chroots.BENCH,
+    "plans": plans.BENCH,
     "publish": publish.BENCH,
     "schedule": schedule.BENCH,
     "seeds": seeds.BENCH,

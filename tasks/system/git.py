@@ -43,6 +43,8 @@ _UNREADABLE = re.compile(
     re.IGNORECASE,
 )
 
+_OBJECT = re.compile(r"([0-9a-f]{40,64}) (\w+) [0-9]+")
+
 
 def bare(path: Path) -> Repo:
     """Open a bare repository of ours; creates it where there is none."""
@@ -140,6 +142,43 @@ def remotely(repo: Repo, *words: str, seconds: float | None = None) -> str:
     if done.returncode != 0:
         raise GitCommandError(argv, done.returncode, done.stderr, done.stdout)
     return done.stdout.strip()
+
+
+def objects_at(
+    repository: Path, commit: str, paths: Sequence[str]
+) -> dict[str, tuple[str, str] | None]:
+    """Look up the type (`blob`, `tree`) and object id of paths in a commit; None: no such path.
+
+    Links within the commit are followed. All paths are looked up by one program. Raises
+    BinmillError where a link leads nowhere, or out of the commit, and where git cannot read it.
+    """
+    from git.exc import GitCommandError
+
+    if any("\n" in path for path in paths):
+        raise ValueError("a path has a newline")
+    bare(repository)
+    names = [f"{commit}^{{commit}}", *(f"{commit}:{path}" for path in paths)]
+    asked = "".join(f"{name}\n" for name in names)
+    # like `remotely`: git finds the repository where it stands, whatever its path looks like
+    words = ("--git-dir=.", "cat-file", "--batch-check", "--follow-symlinks")
+    with explained("commit-unreadable", repository, commit=commit):
+        done = run(
+            "git", *words, cwd=repository, env=_environment(), input=asked.encode(), check=False
+        )
+        if done.returncode != 0:
+            raise GitCommandError(["git", *words], done.returncode, done.stderr)
+        own, *answers = done.stdout.split("\n")
+        if not _OBJECT.fullmatch(own):
+            raise GitCommandError(["git", *words], 0, f"fatal: missing commit {commit}")
+    objects: dict[str, tuple[str, str] | None] = {}
+    for path, answer in zip(paths, answers, strict=False):
+        if answer.endswith(" missing"):
+            objects[path] = None
+        elif match := _OBJECT.fullmatch(answer):
+            objects[path] = (match[2], match[1])
+        else:  # "dangling SIZE", and the name on the next line, which a repository may choose
+            raise BinmillError("commit-link-broken", commit=commit, path=path)
+    return objects
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "snapshot": NOUNS | {"system"},
     "seed": NOUNS | {"system"},
     "chroot": DOMAIN,
-    "builder": NOUNS | {"system", "portage"},
+    "builder": NOUNS | {"causes", "system", "portage"},
     "publish": NOUNS | {"system", "portage"},
     "serve": NOUNS | {"system"},
     "flow": DOMAIN | {"snapshot", "seed", "chroot", "builder", "publish", "serve"},
