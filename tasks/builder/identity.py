@@ -69,10 +69,12 @@ class File(NamedTuple):
 class Contents:
     """The normalised contents of a package.
 
-    `files` is its image by path. `visible` is the metadata that builds see, `for_clients` what
-    only clients do: it decides nothing about other packages.
+    `metadata` has all of it, as it is in the package; `files` is the image by path. `visible` is
+    what builds see of the metadata, `for_clients` what only clients do: it decides nothing about
+    other packages.
     """
 
+    metadata: Mapping[str, str]
     files: Mapping[str, File]
     visible: Mapping[str, str]
     for_clients: Mapping[str, str]
@@ -114,7 +116,9 @@ def read(package: Path) -> Contents:
     """Verify a package and read its contents; raises NotTrusted for a damaged or hostile one."""
     metadata = gpkg.full_metadata(package)
     with gpkg.explained_damage(package):
-        return Contents(_files(package), _visible(metadata.values), _for_clients(metadata))
+        return Contents(
+            metadata.values, _files(package), _visible(metadata.values), _for_clients(metadata)
+        )
 
 
 def differences(old: Contents, new: Contents) -> tuple[Difference, ...]:

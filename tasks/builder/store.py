@@ -16,8 +16,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +53,8 @@ class Built:
     """A package of the store.
 
     `identity` and `client_digest` are those of tasks.builder.identity; `size` is in bytes; `layer`
-    is the id of its merge layer, "" if it has none. `stanza` is its stanza of the Packages index, as
-    Portage wrote it. `seconds` is how long its build took, `built` when it ended (epoch seconds).
+    is the id of its merge layer, "" if it has none. `stanza` is its stanza of the index, as Portage
+    wrote it. `seconds` is how long its build took, `built` when it ended (epoch seconds).
     `key` is the input key that it was built for, `inputs` a digest of its own inputs.
     """
 
@@ -97,7 +97,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Entry:
-    """An input key, and the package that it led to. It was built for an earlier key if `cut_off`."""
+    """An input key, and the package that it led to."""
 
     key: str
     built: Built
@@ -135,9 +135,7 @@ class Store:
         except FileNotFoundError:
             return False
         layer = built.layer
-        return not layer or (
-            self.layout.store_layer(layer).is_dir() and self.layout.store_listing(layer).is_file()
-        )
+        return not layer or (self.layout.store_layer(layer).is_dir() and self._has_listing(layer))
 
     def verify_package(self, built: Built) -> Path:
         """Read a package and compare it with its digest; returns its path.
@@ -160,11 +158,13 @@ class Store:
         write sets the ctime, which no program can set back); fsck reads them always.
         """
         path = self.layout.store_layer(layer)
-        if not self._is_verified(layer):
+        mark, state = self.layout.store_verified(layer), _inodes_or_none(path)
+        if state is None or _small_file(mark) != state or not self._has_listing(layer):
             difference = next(self.layer_differences(layer), None)
             if difference is not None:
                 raise NotTrusted("store-layer-changed", path=path, cause=difference)
-            self._mark_verified(layer)
+            # the state before it was read: a change meanwhile is seen by the next one
+            write_atomic(mark, state or b"", mode=0o600)
         return path
 
     def layer_differences(
@@ -182,16 +182,8 @@ class Store:
         except FileNotFoundError as error:
             yield f"{error.filename} is missing"
 
-    def _is_verified(self, layer: str) -> bool:
-        mark = _small_file(self.layout.store_verified(layer))
-        with contextlib.suppress(OSError):
-            state = _inodes(self.layout.store_layer(layer))
-            return mark == state.encode() and self.layout.store_listing(layer).is_file()
-        return False
-
-    def _mark_verified(self, layer: str) -> None:
-        state = _inodes(self.layout.store_layer(layer))
-        write_atomic(self.layout.store_verified(layer), state, mode=0o600)
+    def _has_listing(self, layer: str) -> bool:
+        return self.layout.store_listing(layer).is_file()
 
     def add(self, key: str, product: Product) -> Built:
         """Add a finished build; returns the package that the key leads to from now on.
@@ -237,7 +229,7 @@ class Store:
         target = self.layout.store_package(built.sha512)
         package.replace(target)
         sync_folder(target.parent)
-        return Built(**{**_fields(built), "layer": layer})
+        return replace(built, layer=layer)
 
     def _keep_layer(self, folder: Path, scratch: Path) -> str:
         """Move a layer to its place, with its listing before it; returns its id."""
@@ -252,7 +244,7 @@ class Store:
         with contextlib.suppress(FileExistsError):  # the same one: that of another chroot
             _rename_new(folder, target)
         sync_folder(target.parent)
-        self._mark_verified(layer)
+        write_atomic(self.layout.store_verified(layer), _inodes(target), mode=0o600)
         return layer
 
     def _output(self, path: Path, *, layer: bool) -> Built | None:
@@ -280,13 +272,53 @@ class Store:
                 faster = self._output(output, layer=bool(built.layer))
                 if faster is not None:
                     return faster
-                output.unlink(missing_ok=True)  # damaged, or of a package that is
+                # Damaged, or of a package that is. If another process writes a new one at this very
+                # moment, both packages stay, each with its entry.
+                output.unlink(missing_ok=True)
             else:
                 sync_folder(output.parent)
                 return built
 
     def _write_entry(self, entry: Entry) -> None:
         write_atomic(self.layout.store_entry(entry.key), _render(entry))
+
+    def entries(self) -> dict[Path, Entry | None]:
+        """All entries by their files; None for a damaged one."""
+        paths = sorted(self.layout.store.glob("entries/[!.]*.json"))
+        return {path: self.read_entry(path) for path in paths}
+
+    def leftovers(self, needed: Container[str], oldest: float) -> Iterator[tuple[Path, str]]:
+        """Yield the files that may be deleted, each with a code of the reason; entries first.
+
+        An entry stays if its package (by SHA-512) is needed, or if it was used after `oldest`
+        (epoch seconds). Files stay as long as an entry that stays names them.
+        """
+        kept: list[Built] = []
+        for path, entry in self.entries().items():
+            if entry is None or path != self.layout.store_entry(entry.key):
+                yield path, "leftover-store-damaged"
+            elif entry.built.sha512 in needed or path.stat().st_mtime >= oldest:
+                kept.append(entry.built)
+            else:
+                yield path, "leftover-store-entry"
+        paths = self.paths(kept)
+        for folder in ("outputs", "packages", "layers", "incoming", "entries"):
+            for path in sorted((self.layout.store / folder).glob("*")):
+                is_entry = folder == "entries" and not path.name.startswith(".")
+                if path not in paths and not is_entry:
+                    yield path, "leftover-store-file"
+
+    def paths(self, packages: Iterable[Built]) -> frozenset[Path]:
+        """The files of packages: what must stay for them to be used."""
+        paths: set[Path] = set()
+        for built in packages:
+            paths.add(self.layout.store_package(built.sha512))
+            paths.add(self.layout.store_output(_output_digest(built)))
+            if built.layer:
+                paths.add(self.layout.store_layer(built.layer))
+                paths.add(self.layout.store_listing(built.layer))
+                paths.add(self.layout.store_verified(built.layer))
+        return frozenset(paths)
 
     def mark_used(self, keys: Iterable[str]) -> None:
         """Set the times of entries to now: gc keeps them by their age."""
@@ -352,8 +384,7 @@ def highest_builds(paths: Iterable[str]) -> dict[str, int]:
 def _described(key: str, product: Product, package: Path, contents: Contents) -> Built:
     """The facts of a package, after it was compared with what was to be built."""
     name = gpkg.parse_cpv(product.cpv, str(product.build_id))
-    values = gpkg.metadata(package)
-    check_names(name, product.repo, values, package.name)
+    check_names(name, product.repo, contents.metadata)
     built = Built(
         cpv=product.cpv,
         repo=product.repo,
@@ -369,12 +400,12 @@ def _described(key: str, product: Product, package: Path, contents: Contents) ->
         key=key,
         inputs=product.inputs,
     )
-    check_stanza(built, values.get("SLOT", ""))
+    check_stanza(built, contents.metadata.get("SLOT", ""))
     return built
 
 
 def check_names(
-    name: gpkg.Name, repo: str, values: Mapping[str, str], path: str, slot: str | None = None
+    name: gpkg.Name, repo: str, values: Mapping[str, str], slot: str | None = None
 ) -> None:
     """Compare a package's own metadata with its name, repository and slot; raises NotTrusted."""
     wanted = {
@@ -387,13 +418,12 @@ def check_names(
     for key, value in wanted.items():
         if values.get(key, "") != value:
             claimed = f"{key}={values.get(key, '')}"
-            raise NotTrusted("package-claims", path=path, package=name.cpv, claimed=claimed)
+            raise NotTrusted("package-claims", package=name.cpv, claimed=claimed)
 
 
 def check_stanza(built: Built, slot: str) -> None:
     """Compare a stanza of an index with its package; raises NotTrusted."""
-    blocks = [] if len(built.stanza) > _STANZA_LIMIT else index.parse(built.stanza)
-    stanza, more = blocks or ({}, [{}])
+    stanza, more = index.parse(built.stanza[:_STANZA_LIMIT])
     wanted = {
         "CPV": built.cpv,
         "BUILD_ID": str(built.build_id),
@@ -404,8 +434,8 @@ def check_stanza(built: Built, slot: str) -> None:
     }
     # Portage leaves out what is its default
     wrong = [key for key, value in wanted.items() if {"SLOT": "0", **stanza}.get(key) != value]
-    if more or wrong:
-        raise NotTrusted("stanza-differs", package=built.cpv, keys=wrong or ["more than one"])
+    if more or wrong or len(built.stanza) > _STANZA_LIMIT:
+        raise NotTrusted("stanza-differs", package=built.cpv, keys=wrong or ["its size"])
 
 
 def _output_digest(built: Built) -> str:
@@ -430,7 +460,14 @@ def _rename_new(source: Path, target: Path) -> None:
         raise
 
 
-def _inodes(folder: Path) -> str:
+def _inodes_or_none(folder: Path) -> bytes | None:
+    try:
+        return _inodes(folder)
+    except OSError:
+        return None
+
+
+def _inodes(folder: Path) -> bytes:
     """A digest of the inodes of a tree: everything of them that a change of a file changes."""
     sha256 = hashlib.sha256()
     waiting = [os.fsencode(folder)]
@@ -443,7 +480,7 @@ def _inodes(folder: Path) -> str:
                     waiting.append(each.path)
                 else:
                     sha256.update(_inode(each.name, each.stat(follow_symlinks=False)))
-    return sha256.hexdigest()
+    return sha256.hexdigest().encode()
 
 
 def _inode(name: bytes, status: os.stat_result) -> bytes:
@@ -480,10 +517,6 @@ def _is_built(built: Built) -> bool:
     digests = (built.identity, built.client_digest, built.sha512, built.key)
     layer = not built.layer or _HEX.fullmatch(built.layer)
     return bool(built.name and layer and all(map(_HEX.fullmatch, digests)))
-
-
-def _fields(built: Built) -> dict[str, Any]:
-    return asdict(built)
 
 
 def _render(value: Built | Entry) -> str:
