@@ -25,6 +25,15 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
       etc/NAME/                the generated /etc/portage of chroot NAME
       plans/NAME/DIGEST.json   the packages of chroot NAME, as its Portage resolves them
       sets/NAME/               the collected binpkgs of the newest successful build
+      store/                   packages that were built one by one (tasks.builder.store)
+        entries/KEY.json       an input key, and the package that it led to
+        outputs/DIGEST.json    the oldest package of that name and identity
+        packages/SHA512        a binary package, unsigned
+        layers/ID/             a merge layer, never modified; ID.listing beside it has the digests
+                               of its files, ID.verified says when it was compared with them
+        numbers/CATEGORY/PF/   an empty file for each build number that was given out
+        own/NAME/CATEGORY/     own inputs of the newest build of each package of chroot NAME
+        incoming/              packages that are being added
       binhost/NAME/candidate/N/  signed, not published
       binhost/NAME/gen/N/      published generations; binhost/NAME/current links to one,
                                binhost/NAME/previous to the one before it, channel.CHANNEL and
@@ -225,6 +234,40 @@ class Layout:
 
     def binpkgs(self, name: str) -> Path:
         return self.state / "sets" / _one_name(name)
+
+    @property
+    def store(self) -> Path:
+        return self.state / "store"
+
+    @property
+    def store_incoming(self) -> Path:
+        return self.store / "incoming"
+
+    def store_entry(self, key: str) -> Path:
+        return self.store / "entries" / f"{_one_name(key)}.json"
+
+    def store_output(self, digest: str) -> Path:
+        return self.store / "outputs" / f"{_one_name(digest)}.json"
+
+    def store_package(self, sha512: str) -> Path:
+        return self.store / "packages" / _one_name(sha512)
+
+    def store_layer(self, identity: str) -> Path:
+        return self.store / "layers" / _one_name(identity)
+
+    def store_listing(self, identity: str) -> Path:
+        return self.store / "layers" / f"{_one_name(identity)}.listing"
+
+    def store_verified(self, identity: str) -> Path:
+        return self.store / "layers" / f"{_one_name(identity)}.verified"
+
+    def store_numbers(self, category: str, pf: str) -> Path:
+        return self.store / "numbers" / _one_name(category) / _one_name(pf)
+
+    def own_inputs(self, chroot: str, category: str, package: str, slot: str) -> Path:
+        # no name of a package has a dot (PMS 3.1.2), so the two are never mixed up
+        name = f"{_one_name(package)}.{_one_name(slot)}.json"
+        return self.store / "own" / _one_name(chroot) / _one_name(category) / name
 
     def binhost(self, name: str) -> Path:
         return self.binhosts / _one_name(name)

@@ -17,9 +17,10 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NoReturn
 
 from tasks.errors import NotTrusted
 from tasks.system.gpgv import Role, verify_clearsigned
@@ -31,6 +32,20 @@ _PF = re.compile(
     r"(?P<pvr>[0-9]+(\.[0-9]+)*[a-z]?(_(alpha|beta|pre|rc|p)[0-9]*)*(-r[0-9]+)?)"
 )
 _METADATA_LIMIT = 64 << 20
+_ENVIRONMENT_LIMIT = 64 << 20
+# Of an image, unpacked: far more than any package has, so that a bomb ends with an error.
+IMAGE_LIMIT = 64 << 30
+ENTRIES_LIMIT = 1_000_000
+_EXTENDED_LIMIT = 1 << 20  # bytes of an extended header, which tarfile reads at once
+_READ_AHEAD = 1 << 20
+_BUFFER = 16 << 10  # tarfile copies the rest of its buffer at every read
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 @dataclass(frozen=True)
@@ -74,26 +89,56 @@ def parse_cpv(cpv: str, build_id: str = "1") -> Name:
     return parse(category, pf, build_id)
 
 
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata of a package by Portage's key, and the environment that its build left.
+
+    `environment` is a script of variables and functions, as bash prints them; b"" if there is none.
+    """
+
+    values: Mapping[str, str]
+    environment: bytes
+
+
 def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
     """Verify a GPKG and read its metadata, by Portage's key; raises NotTrusted.
 
     Every member is compared with the container's Manifest. With `role`, the Manifest must be
     clearsigned by one of the role's keys.
     """
+    with explained_damage(path):
+        return _values(_verified_metadata(path, role))
+
+
+def full_metadata(path: Path) -> Metadata:
+    """Verify a GPKG and read its metadata and environment; raises NotTrusted."""
+    with explained_damage(path):
+        archive = _verified_metadata(path, None)
+        return Metadata(_values(archive), _environment(archive))
+
+
+@contextmanager
+def explained_damage(path: Path) -> Iterator[None]:
+    """Raise NotTrusted, which names the package, for what the readers of the block raise."""
     try:
-        with tarfile.open(path, "r:") as container:
-            members = _members(container)
-            manifest = _read(container, members.pop("Manifest"))
-            expected = _manifest(_signed(manifest, role) if role else manifest)
-            # gpkg-1 is an empty file that marks the format; older containers do not list it
-            for name in sorted(members.keys() - expected.keys() - {"gpkg-1"}):
-                raise NotTrusted("gpkg-member-not-covered", file=path.name, member=name)
-            for name, (size, digest) in expected.items():
-                _check(container, members[name], size, digest)
-            packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
-            return _values(_decompressed(_read(container, members[packed]), packed))
+        yield
     except _broken() as error:
         raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
+
+
+def _verified_metadata(path: Path, role: Role | None) -> bytes:
+    """The metadata archive of a GPKG, unpacked, after every member was verified."""
+    with tarfile.open(path, "r:", tarinfo=_LimitedEntry) as container:
+        members = _members(container)
+        manifest = _read(container, members.pop("Manifest"))
+        expected = _manifest(_signed(manifest, role) if role else manifest)
+        # gpkg-1 is an empty file that marks the format; older containers do not list it
+        for name in sorted(members.keys() - expected.keys() - {"gpkg-1"}):
+            raise NotTrusted("gpkg-member-not-covered", file=path.name, member=name)
+        for name, (size, digest) in expected.items():
+            _check(container, members[name], size, digest)
+        packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
+        return _decompressed(_read(container, members[packed]), packed)
 
 
 def image_paths(path: Path) -> Iterator[str]:
@@ -101,19 +146,114 @@ def image_paths(path: Path) -> Iterator[str]:
 
     The image is read as a stream, whatever its size. Raises NotTrusted if it cannot be read.
     """
-    try:
-        with tarfile.open(path, "r:") as container:
-            members = _members(container)
-            packed = next(n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n))
-            stream = container.extractfile(members[packed])
-            assert stream is not None  # noqa: S101
-            with _opened(stream, packed) as plain, tarfile.open(fileobj=plain, mode="r|") as image:
-                for member in image:
-                    inside = member.name.partition("image/")[2]
-                    if not member.isdir():
-                        yield posixpath.normpath(f"/{inside.lstrip('/')}")
-    except _broken() as error:
-        raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
+    with explained_damage(path), _image(path) as image:
+        for member in image:
+            inside = member.name.partition("image/")[2]
+            if not member.isdir():
+                yield posixpath.normpath(f"/{inside.lstrip('/')}")
+
+
+def image_entries(path: Path) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes] | None]]:
+    """Yield path, header and content of each entry of a GPKG's image, in its order.
+
+    The content (None for what is no file) must be read before the next entry is asked for. It is
+    read as Portage reads it, by tarfile, but strictly: nothing may follow the archive, no name may
+    occur twice or lead out of the image, and a bomb ends with an error. Errors are those of
+    tarfile and the decompressors; read within `explained_damage`.
+    """
+    names: set[str] = set()
+    with _image(path) as image:
+        for member in image:
+            setattr(image, "members", [])  # noqa: B010 - untyped; else it keeps all headers
+            name = image_path(member.name)
+            if name in names or len(names) == ENTRIES_LIMIT:
+                raise tarfile.ReadError(f"duplicate entry, or too many: {name}")
+            names.add(name)
+            yield name, member, image.extractfile(member) if member.isreg() else None
+        stream: Any = image.fileobj
+        while rest := stream.read(_READ_AHEAD):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("data after the end of the image")
+
+
+@contextmanager
+def _image(path: Path) -> Iterator[tarfile.TarFile]:
+    """The image of a GPKG as a stream, whatever its size."""
+    with tarfile.open(path, "r:", tarinfo=_LimitedEntry) as container:
+        members = _members(container)
+        packed = next(n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n))
+        stream = container.extractfile(members[packed])
+        assert stream is not None  # noqa: S101
+        with _opened(stream, packed) as plain:
+            limited = io.BufferedReader(_Limited(plain, IMAGE_LIMIT), _READ_AHEAD)
+            with tarfile.open(
+                fileobj=limited, mode="r|", bufsize=_BUFFER, tarinfo=_LimitedEntry
+            ) as image:
+                yield image
+
+
+def image_path(name: str) -> str:
+    """The path on a client of an entry of an image; raises ReadError for one out of the image."""
+    top, *parts = name.rstrip("/").split("/")
+    if top != "image" or any(part in ("", ".", "..") for part in parts):
+        raise tarfile.ReadError(f"unexpected path in the image: {name}")
+    return "/" + "/".join(parts)
+
+
+class _Limited(io.RawIOBase):
+    """A stream that ends with an error after `limit` bytes."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._left, self._limit = stream, limit, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(f"more than {self._limit} bytes, unpacked")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _LimitedEntry(tarfile.TarInfo):
+    """A header that is refused where tarfile would take any amount of memory for it.
+
+    tarfile ends silently at a header that is damaged; here it is an error.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _LimitedEntry:  # the name of its parameter
+        try:
+            return super().fromtarfile(tarfile)
+        except _DAMAGED_HEADER as error:
+            raise _read_error(str(error)) from error
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENSIONS and self.size > _EXTENDED_LIMIT:
+            raise tarfile.ReadError("an extended header is too large")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_sparse()
+        parent: Any = super()
+        entry: tarfile.TarInfo = parent._proc_member(archive)
+        return entry
+
+    def _refuse_sparse(self, *_: object) -> NoReturn:
+        raise tarfile.ReadError("a sparse file")  # it could claim any size
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+def _read_error(cause: str) -> tarfile.ReadError:
+    return tarfile.ReadError(cause)
+
+
+_DAMAGED_HEADER: Any = (
+    tarfile.InvalidHeaderError,  # type: ignore[attr-defined,unused-ignore]
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined,unused-ignore]
+)
 
 
 def _members(container: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
@@ -207,6 +347,21 @@ def _broken() -> tuple[type[Exception], ...]:
         zlib.error,
         zstandard.ZstdError,
     )
+
+
+def _environment(archive: bytes) -> bytes:
+    """The unpacked environment.bz2 of a metadata archive; raises ValueError if it is too large."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as inner:
+        for member in inner:
+            if member.isreg() and member.name.rsplit("/", 1)[-1] == "environment.bz2":
+                stream = inner.extractfile(member)
+                assert stream is not None  # noqa: S101
+                unpacker = bz2.BZ2Decompressor()
+                text = unpacker.decompress(stream.read(), _ENVIRONMENT_LIMIT)
+                if not unpacker.eof:
+                    raise ValueError("environment.bz2 is too large, or not whole")
+                return text
+    return b""
 
 
 def _values(archive: bytes) -> dict[str, str]:

@@ -5,9 +5,11 @@ Each yields a note for each flaw, and reports to `seen` how many bytes it has re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks import records
 from tasks.errors import BinmillError
@@ -27,7 +29,20 @@ from tasks.site import Site, identity
 from tasks.system.files import digests, sha256
 from tasks.system.notes import Note
 
+if TYPE_CHECKING:
+    from tasks.builder.store import Built
+
 Seen = Callable[[int], None]
+_LINES = 20  # of a layer that is quite another one
+
+
+@dataclass(frozen=True)
+class StoreFlaws:
+    """The flaws of one package of the store, and the files to delete, so that it is built again."""
+
+    name: str
+    flaws: Sequence[Note]
+    files: Sequence[Path]
 
 
 def flaws(site: Site, key: Key[Any], record: Any, seen: Seen) -> Iterator[Note]:
@@ -130,6 +145,48 @@ def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[N
     listed = {stanza.get("PATH") for stanza in stanzas}
     if unlisted := [each.path for each in record.packages if each.path not in listed]:
         yield Note("flaw-index-incomplete", {"index": INDEX, "path": unlisted[0]})
+
+
+def stored(site: Site, at: Callable[[str], object], seen: Seen) -> Iterator[StoreFlaws]:
+    """Read the whole store; yields the flaws of each entry, package and layer.
+
+    `at` is called with the name of each before it is read.
+    """
+    from tasks.builder.store import Store
+
+    store = Store(site.layout)
+    entries = store.entries()
+    packages: dict[Built, list[Path]] = {}
+    for path, entry in entries.items():
+        if entry is None or path != site.layout.store_entry(entry.key):
+            yield StoreFlaws(f"store {path.name}", [Note("flaw-store-entry")], [path])
+        else:
+            packages.setdefault(entry.built, []).append(path)
+    layers: dict[str, list[Note]] = {}
+    for built, paths in packages.items():
+        at(f"store {built.cpv}-{built.build_id}")
+        flaws = list(_stored_package(site, built, seen))
+        if built.layer and built.layer not in layers:
+            lines = store.layer_differences(built.layer, seen)
+            layers[built.layer] = [reported(line) for line in itertools.islice(lines, _LINES)]
+        flaws += layers.get(built.layer, [])
+        if flaws:
+            name = f"store {built.cpv}-{built.build_id}"
+            yield StoreFlaws(name, flaws, [*paths, *sorted(store.paths([built]))])
+
+
+def _stored_package(site: Site, built: Built, seen: Seen) -> Iterator[Note]:
+    path = site.layout.store_package(built.sha512)
+    short = str(path.relative_to(site.layout.state))
+    if not path.exists():
+        yield Note("flaw-store-lacks", {"path": short})
+        return
+    try:
+        if digests(path, "sha512")["sha512"] != built.sha512:
+            yield Note("flaw-package-changed", {"path": short})
+        seen(built.size)
+    except OSError as error:
+        yield Note("flaw-package-unreadable", {"path": short, "cause": error.strerror})
 
 
 def mirror(site: Site, group: str, seen: Seen) -> Iterator[tuple[str, Note]]:

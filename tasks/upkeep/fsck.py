@@ -20,7 +20,7 @@ from tasks import lock as lock_file
 from tasks import messages, records
 from tasks.errors import BinmillError
 from tasks.site import Site
-from tasks.system.files import locked, remove_tree
+from tasks.system.files import all_locked, locked, remove_tree
 from tasks.system.notes import Note, note
 from tasks.system.terminal import live, say
 from tasks.upkeep import checks
@@ -123,6 +123,7 @@ def _all(site: Site, artifacts: Artifacts, memory: Memory, progress: Progress) -
     yield from _repositories(site, progress)  # before the exports, which are compared with them
     for artifact in artifacts.values():
         yield from _artifact(site, artifact, remembered, progress)
+    yield from _stored(site, progress)
     yield from _published(site, progress)
     yield from _mirror(site, progress)
 
@@ -192,6 +193,22 @@ def _parses(artifact: Artifact, raw: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _stored(site: Site, progress: Progress) -> Iterator[Damage]:
+    for each in checks.stored(site, progress.at, progress.seen):
+        repair = partial(_delete_stored, site, each.files)
+        yield Damage(each.name, each.flaws, Note("remedy-store"), repair)
+
+
+def _delete_stored(site: Site, files: Sequence[Path]) -> None:
+    """Delete files of the store, entries first; raises Busy while any task of the site runs.
+
+    A build may have the layer mounted.
+    """
+    with all_locked(site.layout.locks):
+        for path in files:
+            remove_tree(path, site.layout.trash)
 
 
 def _published(site: Site, progress: Progress) -> Iterator[Damage]:

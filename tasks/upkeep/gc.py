@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import messages, text
+from tasks import clock, messages, text
 from tasks.layout import Layout
 from tasks.site import Site
 from tasks.system.disk_usage import disk_size
 from tasks.system.files import all_locked, empty_trash, move_to_trash
 from tasks.system.notes import Note
 from tasks.system.terminal import say
-from tasks.upkeep.reachable import Artifacts, References, gather, reachable
+from tasks.upkeep.reachable import Artifacts, References, gather, packages, reachable
 
+# Packages of a failed run, and of days to which one might go back.
+KEEP_ENTRIES_DAYS = 30
 _UNNAMED = Note("leftover-unnamed")
 _OF_KILLED_RUN = Note("leftover-of-killed-run")
 
@@ -64,6 +66,7 @@ def plan(site: Site, artifacts: Artifacts) -> list[Leftover]:
     needed = reachable(site.layout, references, artifacts)
     leftovers = (
         *_results(site, needed),
+        *_stored(site, references),
         *_without_owner(site, artifacts),
         *_unfinished(site, references),
     )
@@ -87,12 +90,22 @@ def _results(site: Site, needed: frozenset[Path]) -> Iterator[Leftover]:
                     yield Leftover(path, _UNNAMED)
 
 
+def _stored(site: Site, references: References) -> Iterator[Leftover]:
+    """Find what no entry of the store needs, and entries that no set and no recent run needs."""
+    from tasks.builder.store import Store
+
+    oldest = clock.now() - KEEP_ENTRIES_DAYS * 86400
+    for path, code in Store(site.layout).leftovers(packages(references), oldest):
+        yield Leftover(path, Note(code))
+
+
 def _without_owner(site: Site, artifacts: Artifacts) -> Iterator[Leftover]:
     """Find files of chroots, overlays and tasks that config.toml does not have."""
     layout, config = site.layout, site.config
     for folder, names, code in (
         (layout.inside / "builds", set(config.chroots), "leftover-of-chroot"),
         (layout.state / "touched", set(config.chroots), "leftover-of-chroot"),
+        (layout.store / "own", set(config.chroots), "leftover-of-chroot"),
         (layout.overlays, {f"{name}.git" for name in config.overlays}, "leftover-of-overlay"),
     ):
         for path in _entries(folder):

@@ -15,7 +15,7 @@ from tasks import lock as lock_file
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.lock import Lock
-from tasks.records import Key, earlier
+from tasks.records import BINPKGS, Key, earlier, parse
 from tasks.site import Site
 
 if TYPE_CHECKING:
@@ -79,6 +79,24 @@ def reachable(layout: Layout, references: References, artifacts: Artifacts) -> f
         paths |= {layout.state / layer for layer in (mark.layer, *mark.over)}
     listings = {p.with_name(f"{p.name}.listing") for p in paths if p.parent == layout.seeds}
     return frozenset(paths | listings)
+
+
+def packages(references: References) -> frozenset[str]:
+    """The SHA-512 of every package of a set that a record names.
+
+    Raises BinmillError for a damaged record.
+    """
+    digests: set[str] = set()
+    for task, raw in references.records:
+        kind, _, name = task.partition(":")
+        if kind == BINPKGS.name:
+            try:
+                digests |= {each.sha512 for each in parse(BINPKGS(name), raw).packages}
+            except ValueError as error:
+                raise BinmillError(
+                    "unreadable-nothing-deleted", what=f"the record of {task}"
+                ) from error
+    return frozenset(digests)
 
 
 def gather(site: Site, artifacts: Artifacts) -> References:

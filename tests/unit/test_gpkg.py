@@ -222,7 +222,7 @@ def test_sparse_member_of_a_huge_size_is_refused(tmp_path: Path) -> None:
         archive.addfile(huge)
     path = tmp_path / "x.gpkg.tar"
     path.write_bytes(out.getvalue())
-    with refused(NotTrusted, "gpkg-member-unexpected"):
+    with refused(NotTrusted, "gpkg-damaged"):
         metadata(path)
 
 

@@ -25,6 +25,18 @@ NAMED: list[Callable[[str], Path]] = [
     lambda name: LAYOUT.layer("base", name),
     lambda name: LAYOUT.layer(name, "0"),
     lambda name: LAYOUT.build(name, "0"),
+    LAYOUT.store_entry,
+    LAYOUT.store_output,
+    LAYOUT.store_package,
+    LAYOUT.store_layer,
+    LAYOUT.store_listing,
+    LAYOUT.store_verified,
+    lambda name: LAYOUT.store_numbers(name, "x-1"),
+    lambda name: LAYOUT.store_numbers("a-b", name),
+    lambda name: LAYOUT.own_inputs(name, "a-b", "x", "0"),
+    lambda name: LAYOUT.own_inputs("base", name, "x", "0"),
+    lambda name: LAYOUT.own_inputs("base", "a-b", name, "0"),
+    lambda name: LAYOUT.own_inputs("base", "a-b", "x", name),
 ]
 
 
