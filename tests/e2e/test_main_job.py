@@ -36,11 +36,11 @@ JAVA = {"dev-java/java-tools", "dev-java/jattach", "app-arch/fastjar", "dev-libs
 
 def names(packages: list[str]) -> set[str]:
     """CATEGORY/PN of CPVs."""
-    found = set()
+    cps = set()
     for cpv in packages:
         category, pf = cpv.split("/")
-        found.add(f"{category}/{gpkg.parse(category, pf, '1').package}")
-    return found
+        cps.add(f"{category}/{gpkg.parse(category, pf, '1').package}")
+    return cps
 
 
 @dataclass(frozen=True)

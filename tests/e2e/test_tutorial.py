@@ -57,15 +57,15 @@ def test_tutorial_commands_print_what_the_page_shows(tutorial: LabSite) -> None:
             tutorial.change(**{step["table"]: {step["key"]: literal_eval(step["value"])}})
             written += step[0]
             continue
-        printed = shown(tutorial.doit(*step["words"].split()), tutorial)
+        printed = normalise(tutorial.doit(*step["words"].split()), tutorial)
         written += f"```console\n$ doit {step['words']}\n{printed}```"
         if not os.environ.get("UPDATE_GOLDEN"):
-            assert compared(printed) == compared(step["output"]), step["words"]
+            assert comparable_lines(printed) == comparable_lines(step["output"]), step["words"]
     if os.environ.get("UPDATE_GOLDEN"):
         PAGE.write_text(written + text[end:], encoding="utf-8")
 
 
-def shown(printed: str, tutorial: LabSite) -> str:
+def normalise(printed: str, tutorial: LabSite) -> str:
     """The output with the paths that a reader has, and without lines about slow machines."""
     text = printed.replace(str(tutorial.layout.site), "tutorial")
     text = text.replace(str(tutorial.lab), "lab/build")
@@ -73,7 +73,7 @@ def shown(printed: str, tutorial: LabSite) -> str:
     return "".join(f"{line}\n" for line in lines if "still running" not in line)
 
 
-def compared(text: str) -> list[str]:
+def comparable_lines(text: str) -> list[str]:
     """The lines of an output without what differs from run to run, sorted.
 
     doit orders tasks that do not depend on each other by chance.

@@ -50,7 +50,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 def shape(folder: Path) -> dict[str, tuple[object, ...]]:
     """The entries of a folder, by path: kind, mode, owner, content or target."""
-    found: dict[str, tuple[object, ...]] = {}
+    entries: dict[str, tuple[object, ...]] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
         what: object = status.st_rdev if stat.S_ISCHR(status.st_mode) else ""
@@ -59,8 +59,8 @@ def shape(folder: Path) -> dict[str, tuple[object, ...]]:
         elif path.is_file():
             what = path.read_bytes()
         mode = 0 if stat.S_ISCHR(status.st_mode) else status.st_mode
-        found[str(path.relative_to(folder))] = mode, status.st_uid, what
-    return found
+        entries[str(path.relative_to(folder))] = mode, status.st_uid, what
+    return entries
 
 
 def visible(box: Sandbox) -> str:
@@ -72,7 +72,7 @@ def test_what_is_seen_and_what_is_left_is_the_same(
     layers: tuple[Path, ...], tmp_path: Path
 ) -> None:
     """The overlay's own upper layer is what is to be had."""
-    seen, left = [], []
+    outputs, shapes = [], []
     for way in ("overlay", "copy"):
         with workspace(tmp_path, way, tmp_path / "trash") as space:
             (space / "upper/opt").mkdir()
@@ -82,20 +82,20 @@ def test_what_is_seen_and_what_is_left_is_the_same(
                 copy_fallback.copy_layers(layers, space)
             lines = [visible(box), run(box, ["sh", "-ec", CHANGES]).stdout, visible(box)]
             assert run(box, ["cat", "/opt/begun"]).stdout == "before"
-            seen.append([line for line in "".join(lines).splitlines() if "total" not in line])
-            left.append(shape(box.upper))
+            outputs.append([line for line in "".join(lines).splitlines() if "total" not in line])
+            shapes.append(shape(box.upper))
     dates = [
         [
             " ".join(word for n, word in enumerate(line.split()) if n not in (1, 4, 5, 6, 7))
             for line in lines
         ]
-        for lines in seen
+        for lines in outputs
     ]
     assert dates[1] == dates[0]
-    assert "srv/doomed" in left[0]
+    assert "srv/doomed" in shapes[0]
     # overlayfs marks a folder that was made again as opaque; here each that is gone from it is told
-    assert left[1].pop("srv/again/a") == left[0]["srv/doomed"]
-    assert left[1] == left[0]
+    assert shapes[1].pop("srv/again/a") == shapes[0]["srv/doomed"]
+    assert shapes[1] == shapes[0]
 
 
 def test_a_layer_made_in_one_way_serves_in_the_other(
@@ -105,16 +105,16 @@ def test_a_layer_made_in_one_way_serves_in_the_other(
         copy_fallback.copy_layers(layers, space)
         run(Sandbox("box", layers, space, environment=PATH), ["sh", "-ec", CHANGES])
         (space / "upper").rename(tmp_path / "made")
-    seen = []
+    outputs = []
     for way in ("overlay", "copy"):
         with workspace(tmp_path, way, tmp_path / "trash") as space:
             box = Sandbox("box", (tmp_path / "made", *layers), space, environment=PATH)
             if way == "copy":
                 copy_fallback.copy_layers(box.layers, space)
-            seen.append(run(box, ["sh", "-c", "ls /srv /srv/* /opt /; cat /srv/file"]).stdout)
-    assert seen[0] == seen[1]
-    assert "doomed" not in seen[0]
-    assert "changed" in seen[0]
+            outputs.append(run(box, ["sh", "-c", "ls /srv /srv/* /opt /; cat /srv/file"]).stdout)
+    assert outputs[0] == outputs[1]
+    assert "doomed" not in outputs[0]
+    assert "changed" in outputs[0]
 
 
 def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> Non
 
 def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
     """The kernel refuses an upper layer that is itself on an overlay, as in many containers."""
-    done = subprocess.run(
+    result = subprocess.run(
         [
             "unshare",
             "--mount",
@@ -151,8 +151,8 @@ def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "appliance: no overlayfs for" in done.stdout
-    assert "its layers are copied, which takes time and disk" in done.stdout
-    assert "entered appliance" in done.stdout
-    assert "mine" in done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "appliance: no overlayfs for" in result.stdout
+    assert "its layers are copied, which takes time and disk" in result.stdout
+    assert "entered appliance" in result.stdout
+    assert "mine" in result.stdout

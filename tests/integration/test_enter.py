@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
 
 @pytest.fixture(scope="module")
-def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
+def mounted_site(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
     """A site whose chroots are mounted, and a copy of it in that state."""
     site = stub_site.create(tmp_path_factory.mktemp("enter") / "site")
     doit(site.layout, "mount:base", "mount:java", "mount:appliance")
@@ -41,12 +41,12 @@ def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Si
 
 
 @pytest.fixture
-def site(entered: Site) -> Site:
+def site(mounted_site: Site) -> Site:
     """That site in its first state, at the same place."""
-    place = entered.layout.site
+    place = mounted_site.layout.site
     subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
     subprocess.run(["cp", "-a", place.with_name("kept"), place], check=True)
-    return entered
+    return mounted_site
 
 
 def record(layout: Layout, name: str = "java") -> ChrootRecord:
@@ -73,9 +73,9 @@ def test_changes_are_kept_and_reported(site: Site) -> None:
     assert layers(layout, "appliance")[1:] == layers(layout)
     assert modified_chroots(layout) == ["appliance", "java"]
     assert enter_sh(layout, "cat /root/file; ls /etc", name="appliance").startswith("mine\n")
-    seen = enter_sh(layout, "cat /root/file; ls -a /root /etc", "--scratch")
-    assert "link" in seen
-    assert "hosts" not in seen
+    output = enter_sh(layout, "cat /root/file; ls -a /root /etc", "--scratch")
+    assert "link" in output
+    assert "hosts" not in output
     assert "nothing to do" in doit(layout, "mount:java", "mount:appliance")
 
 

@@ -189,10 +189,10 @@ def test_fsck_leaves_a_damaged_lock_to_a_person(built_site: SampleSite) -> None:
 
 
 def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["git", "--git-dir", repository, *words], check=True, input=stdin, capture_output=True
     )
-    return done.stdout.decode().strip()
+    return result.stdout.decode().strip()
 
 
 def loosen(repository: Path) -> None:

@@ -74,8 +74,8 @@ def empty(disk: Disk) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    with small_disk(tmp_path / "disk", "size=8m,nr_inodes=600") as made:
-        yield made
+    with small_disk(tmp_path / "disk", "size=8m,nr_inodes=600") as tmpfs:
+        yield tmpfs
 
 
 class Trial:
@@ -123,11 +123,11 @@ class Trial:
             )
             return CandidateRecord(number, waiting.set, {"public": 2})
 
-        said = self.run(CANDIDATE("base"), make, BINPKGS("base"))
-        if not said:
+        error = self.run(CANDIDATE("base"), make, BINPKGS("base"))
+        if not error:
             number = records.load(self.layout, CANDIDATE("base")).generation
-            said = self.run(GATE("base"), lambda _: GateRecord(number, 2))
-        return said
+            error = self.run(GATE("base"), lambda _: GateRecord(number, 2))
+        return error
 
     def publish(self) -> str:
         def make(inputs: Inputs) -> PublishRecord:
@@ -157,7 +157,7 @@ class Trial:
     def live(self) -> dict[str, bytes | str]:
         """All that clients see, and which generation that is; it fits together."""
         top = self.binhost / "current"
-        seen: dict[str, bytes | str] = {
+        files: dict[str, bytes | str] = {
             str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()
         }
         index = (top / "public/Packages").read_bytes()
@@ -167,7 +167,7 @@ class Trial:
             assert signature == b"signed: " + (top / "public" / name).read_bytes()
         for stanza in parse(index.decode())[1]:
             assert sha512(top / "public" / stanza["PATH"]) == stanza["SHA512"]
-        return {**seen, "": str(top.readlink())}
+        return {**files, "": str(top.readlink())}
 
     def content(self) -> Any:
         """The files of clients, without number and time; and the collected set."""
@@ -187,7 +187,7 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site to be copied."""
     folder = tmp_path_factory.mktemp("prepared") / "site"
     with pytest.MonkeyPatch.context() as patch:
@@ -197,7 +197,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trial(disk: Disk, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+def trial(disk: Disk, prepared_site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
     """Fill the disk with a copy of that site, whose signatures are marks."""
     sign_with: list[Signing] = [sign]
 
@@ -209,7 +209,7 @@ def trial(disk: Disk, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     def copied(sign: Signing = sign) -> Trial:
         sign_with[0] = sign
         empty(disk)
-        shutil.copytree(prepared, disk.top, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(prepared_site, disk.top, symlinks=True, dirs_exist_ok=True)
         return Trial(disk.top, sign)
 
     return copied
@@ -258,18 +258,18 @@ def test_full_disk_at_every_moment_keeps_the_old_generation(  # noqa: PLR0917
         site = trial(signing)
         before = site.live()
         fill(disk.top, left)
-        said, litter = action(site), site.litter()
+        error, litter = action(site), site.litter()
         subprocess.run(["rm", "-r", disk.top / "ballast"], check=True)
-        if not said:
+        if not error:
             break
         failed += 1
-        told_of(said)
+        assert_disk_full(error)
         assert litter == []
         assert stands(site, before, wanted)
         assert action(site) == ""
         assert site.content() == wanted
         assert site.litter() == []
-    assert said == ""
+    assert error == ""
     assert site.content() == wanted
     assert failed > 5
 
@@ -281,9 +281,9 @@ MOMENTS = {
     "current, after previous": (generation, "_point", 2, True),
 }
 WAYS = [
-    pytest.param(action, *moment, id=f"{way}, {told}")
+    pytest.param(action, *moment, id=f"{way}, {moment_name}")
     for way, action in (("published", Trial.both), ("rolled back", Trial.rollback))
-    for told, moment in MOMENTS.items()
+    for moment_name, moment in MOMENTS.items()
 ]
 WAYS.append(pytest.param(Trial.both, records, "save", 3, False, id="published, its record"))
 
@@ -314,10 +314,10 @@ def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
         return real(*arguments, **more)
 
     monkeypatch.setattr(module, name, filled)
-    said, litter = action(site), site.litter()
+    error, litter = action(site), site.litter()
     assert calls[0] <= 0
     subprocess.run(["rm", "-r", disk.top / "ballast", disk.top / "bytes"], check=True)
-    told_of(said)
+    assert_disk_full(error)
     assert litter == []
     assert stands(site, before, wanted) is old
     assert action(site) == ""
@@ -325,13 +325,13 @@ def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
     assert site.litter() == []
 
 
-def told_of(said: str) -> None:
+def assert_disk_full(error: str) -> None:
     """It is one line and what to do next; it says that the disk is full, and which."""
-    line, *more = said.splitlines()
+    line, *more = error.splitlines()
     assert re.search(
         r"no (space|inodes) (is |are )?left on (the )?device.*/", line, re.IGNORECASE
-    ), said
-    assert [each.split(":")[0].strip() for each in more] in ([], ["next"]), said
+    ), error
+    assert [each.split(":")[0].strip() for each in more] in ([], ["next"]), error
 
 
 def test_gc_works_on_a_full_disk(disk: Disk, trial: Callable[..., Trial]) -> None:
@@ -356,9 +356,9 @@ def test_read_only_disk_keeps_the_old_generation(
     site = trial()
     before = site.live()
     disk.remount("ro")
-    said = action(site)
+    error = action(site)
     disk.remount("rw")
-    assert "Read-only file system" in said.splitlines()[0]
+    assert "Read-only file system" in error.splitlines()[0]
     assert site.live() == before
     assert site.litter() == []
     assert action(site) == ""

@@ -36,7 +36,7 @@ BODY = bytes(range(256)) * 40  # 10240 bytes
 OTHER = BODY[::-1]
 DATE = "Thu, 15 Jan 2026 00:45:00 GMT"
 LATER = "Fri, 16 Jan 2026 00:45:00 GMT"
-MADE = 1768437900  # DATE in seconds
+MODIFIED = 1768437900  # DATE in seconds
 DATED = (f"Last-Modified: {DATE}",)
 TAGGED = ('ETag: "one"',)
 
@@ -80,10 +80,10 @@ def test_the_next_mirror_is_asked_by_date(server: ScriptedServer, target: Path) 
     first = broken_off(server, target, *TAGGED, *DATED)
     server.answers["/first"] = status(403)
     second = server.url("/second", file(BODY, 'ETag: "two"', *DATED, validators=(DATE,)))
-    got = download([first, second], target, limit=LIMIT)
-    assert (got.url, got.mixed) == (second, True)
-    assert got.modified is not None
-    assert got.modified.isoformat() == "2026-01-15T00:45:00+00:00"
+    result = download([first, second], target, limit=LIMIT)
+    assert (result.url, result.mixed) == (second, True)
+    assert result.modified is not None
+    assert result.modified.isoformat() == "2026-01-15T00:45:00+00:00"
     assert whole(target)
     assert server.ranges == [("bytes=4000-", '"one"'), ("bytes=4000-", DATE)]
 
@@ -101,11 +101,11 @@ def test_behind_a_redirect_the_server_that_answers_counts(
 
 def test_a_mirror_without_the_file_costs_nothing(server: ScriptedServer, target: Path) -> None:
     first = broken_off(server, target, *DATED)
-    gone = server.url("/gone", status(404))
+    missing = server.url("/gone", status(404))
     with pytest.raises(NotOnMirrors):
-        download([gone], target, limit=LIMIT)
+        download([missing], target, limit=LIMIT)
     server.answers["/first"] = file(BODY, *DATED, validators=(DATE,))
-    download([gone, first], target, limit=LIMIT)
+    download([missing, first], target, limit=LIMIT)
     assert whole(target)
     assert server.ranges[-1] == ("bytes=4000-", DATE)
 
@@ -292,9 +292,9 @@ def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
 
     url = server.url("/it", stalling)
     with subprocess.Popen(python(download_file, url, target), cwd=PROJECT) as process:
-        begun = eventually(lambda: target.exists() and target.stat().st_size > 0)
+        started = eventually(lambda: target.exists() and target.stat().st_size > 0)
         process.send_signal(signal.SIGKILL)
-    assert begun
+    assert started
     assert names(target.parent) == [".file.partial", "file"]
     size = target.stat().st_size
     server.answers["/it"] = file(BODY, *TAGGED, validators=('"one"',))
@@ -309,11 +309,13 @@ def relay(cut: int) -> Answer:
     def answer(handler: Handler) -> None:
         there = urlsplit(handler.path)
         line = http.client.HTTPConnection(there.netloc, timeout=20)
-        asked = {k: v for k, v in handler.headers.items() if k in ("Range", "If-Range")}
-        line.request("GET", there.path, headers=asked)
-        got = line.getresponse()
-        handler.head(got.status, *(f"{k}: {v}" for k, v in got.getheaders() if k != "Connection"))
-        handler.wfile.write(got.read()[:cut])
+        headers = {k: v for k, v in handler.headers.items() if k in ("Range", "If-Range")}
+        line.request("GET", there.path, headers=headers)
+        response = line.getresponse()
+        handler.head(
+            response.status, *(f"{k}: {v}" for k, v in response.getheaders() if k != "Connection")
+        )
+        handler.wfile.write(response.read()[:cut])
         line.close()
 
     return answer
@@ -326,7 +328,7 @@ def nginx(tmp_path: Path, server: ScriptedServer) -> Iterator[tuple[str, Path]]:
     for name in ("one", "two"):
         (root / name / "gen").mkdir(parents=True)
         (root / name / "gen/file").write_bytes(BODY)
-        os.utime(root / name / "gen/file", (MADE, MADE))
+        os.utime(root / name / "gen/file", (MODIFIED, MODIFIED))
         (root / name / "current").symlink_to("gen")
     server.answers["*"] = relay(3000)
     locations = [Location(name, f"{name}/current", PUBLIC, (r"\w+",)) for name in ("one", "two")]
@@ -342,17 +344,17 @@ def test_nginx_gives_the_rest(
     with pytest.raises(DownloadFailed):
         download([url], target, limit=LIMIT)
     assert target.read_bytes() == BODY[:9000]
-    got = download([url], target, limit=LIMIT)
+    result = download([url], target, limit=LIMIT)
     assert whole(target)
-    assert got.modified is not None
-    assert got.modified.isoformat() == "2026-01-15T00:45:00+00:00"
-    assert [asked[0] for asked in server.ranges] == [
+    assert result.modified is not None
+    assert result.modified.isoformat() == "2026-01-15T00:45:00+00:00"
+    assert [pair[0] for pair in server.ranges] == [
         None,
         "bytes=3000-",
         "bytes=6000-",
         "bytes=9000-",
     ]
-    assert {asked[1] for asked in server.ranges[1:]} == {f'"{MADE:x}-{len(BODY):x}"'}
+    assert {pair[1] for pair in server.ranges[1:]} == {f'"{MODIFIED:x}-{len(BODY):x}"'}
 
 
 def test_another_nginx_gives_the_rest(
@@ -372,9 +374,9 @@ def test_nginx_has_another_file_now(
         download([f"{nginx[0]}/one/file"], target, limit=LIMIT)
     (nginx[1] / mirror / "gen/file").write_bytes(OTHER)
     server.answers["*"] = relay(LIMIT)
-    got = download([f"{nginx[0]}/{mirror}/file"], target, limit=LIMIT)
+    result = download([f"{nginx[0]}/{mirror}/file"], target, limit=LIMIT)
     assert whole(target, OTHER)
-    assert got.mixed is False
+    assert result.mixed is False
     assert server.ranges[-1][0] == "bytes=9000-"
 
 
@@ -416,14 +418,14 @@ def test_wrong_bytes_are_passed_over(
     fetch(stage_source(target, liar, honest), pin)
     assert whole(target)
     target.unlink()
-    with refused(NotTrusted, "stage-not-on-mirrors") as caught:
+    with refused(NotTrusted, "stage-not-on-mirrors") as excinfo:
         fetch(stage_source(target, liar.replace("//", "//user:sesame@")), pin)
     assert names(target.parent) == []
-    assert "/a/" in str(caught.value)
-    assert "sesame" not in str(caught.value)
-    with refused(NotTrusted, "stage-not-on-mirrors") as caught:
+    assert "/a/" in str(excinfo.value)
+    assert "sesame" not in str(excinfo.value)
+    with refused(NotTrusted, "stage-not-on-mirrors") as excinfo:
         fetch(stage_source(target, liar, mirror(server, "c", status(403))), pin)
-    assert "403" in str(caught.value)
+    assert "403" in str(excinfo.value)
     assert names(target.parent) == []
 
 

@@ -55,12 +55,14 @@ def elsewhere(tmp_path: Path, sample_upstream: SampleUpstream) -> Iterator[Elsew
     """A site on a tmpfs of 256 MB."""
     folder = tmp_path / "site"
     with small_disk(folder, "size=256m,nr_inodes=20k") as disk:
-        made = Elsewhere(disk, SampleSite(Layout(site=folder, state=folder / "state")))
-        SampleSite(Layout(site=made.top, state=made.top / "state")).write(sample_upstream.config())
-        yield made
+        tmpfs_site = Elsewhere(disk, SampleSite(Layout(site=folder, state=folder / "state")))
+        SampleSite(Layout(site=tmpfs_site.top, state=tmpfs_site.top / "state")).write(
+            sample_upstream.config()
+        )
+        yield tmpfs_site
 
 
-def soaked(fill: Fill, left: int) -> Any:
+def soak_param(fill: Fill, left: int) -> Any:
     return pytest.param(fill, left, marks=pytest.mark.soak)
 
 
@@ -69,8 +71,8 @@ def soaked(fill: Fill, left: int) -> Any:
     [
         (fill_bytes, 40 << 10),
         (fill_inodes, 12),
-        *(soaked(fill_bytes, kilobytes << 10) for kilobytes in (0, 4, 8, 16, 24, 64)),
-        *(soaked(fill_inodes, count) for count in (0, 1, 2, 4, 8, 16)),
+        *(soak_param(fill_bytes, kilobytes << 10) for kilobytes in (0, 4, 8, 16, 24, 64)),
+        *(soak_param(fill_inodes, count) for count in (0, 1, 2, 4, 8, 16)),
     ],
 )
 def test_full_at_each_step(

@@ -14,7 +14,7 @@ from tasks.publish import generation
 from tests.kit import old_site
 from tests.kit.stub_site import doit
 
-MADE = ("tree", "overlay", "seed", "chroot", "etc", "mount:base", "check:base", "binpkgs:base")
+TASKS = ("tree", "overlay", "seed", "chroot", "etc", "mount:base", "check:base", "binpkgs:base")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the seed of the site is root's")
 
 
@@ -30,7 +30,7 @@ def published_files(site: Layout) -> dict[str, bytes]:
 
 
 def test_site_of_0_1_what_was_made_is_up_to_date(site: Layout) -> None:
-    assert "nothing to do" in doit(site, *MADE, "candidate:base", "gate:base")
+    assert "nothing to do" in doit(site, *TASKS, "candidate:base", "gate:base")
 
 
 def test_site_of_0_1_status_and_commands_read_it(site: Layout) -> None:
@@ -47,7 +47,7 @@ def test_site_of_0_1_status_and_commands_read_it(site: Layout) -> None:
 def test_site_of_0_1_gc_keeps_what_it_names(site: Layout) -> None:
     before = published_files(site)
     doit(site, "gc", "--yes")
-    assert "nothing to do" in doit(site, *MADE)
+    assert "nothing to do" in doit(site, *TASKS)
     assert published_files(site) == before
 
 

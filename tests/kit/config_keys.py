@@ -15,17 +15,17 @@ from tasks.config.tables import Config
 
 def keys(model: type[BaseModel] = Config, above: str = "") -> dict[str, Any]:
     """Dotted key -> annotation; `*` stands for a name that a person chooses."""
-    found: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         place, kind = f"{above}{name}", field.rebuild_annotation()
         inner = next(_models(kind), None)
         if inner is None:
-            found[place] = kind
+            kinds[place] = kind
         elif typing.get_origin(kind) is dict:
-            found |= keys(inner, f"{place}.*.")
+            kinds |= keys(inner, f"{place}.*.")
         else:
-            found |= keys(inner, f"{place}.")
-    return found
+            kinds |= keys(inner, f"{place}.")
+    return kinds
 
 
 def _models(kind: Any) -> Iterator[type[BaseModel]]:

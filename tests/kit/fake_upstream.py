@@ -26,7 +26,7 @@ from tests.kit.gpg import Keys
 from tests.kit.refused import refused
 from tests.kit.repositories import leftovers, object_count, refs
 from tests.kit.scripted_server import Answer, ScriptedServer, file
-from tests.kit.snapshots import DAY, FILES, made_at, snapshot
+from tests.kit.snapshots import DAY, FILES, snapshot, snapshot_time
 
 NEXT = DAY + timedelta(days=1)
 NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)  # when NEXT is eleven hours old
@@ -42,7 +42,7 @@ def tag(day: date) -> str:
 
 def last_modified(day: date) -> str:
     """The Last-Modified of a day's files."""
-    return format_datetime(datetime.fromtimestamp(made_at(day), UTC), usegmt=True)
+    return format_datetime(datetime.fromtimestamp(snapshot_time(day), UTC), usegmt=True)
 
 
 class Signed(NamedTuple):
@@ -108,7 +108,7 @@ class FakeUpstream:
         """A day's snapshot, signed a quarter of an hour after it was made, or `at` that time."""
         files = {**FILES, "app-misc/one/one-1.ebuild": f"EAPI=8\n# {day}\n".encode()}
         archive = snapshot(self.folder, day, **{"files": files, **more}).read_bytes()
-        at = at or made_at(day) + 900
+        at = at or snapshot_time(day) + 900
         return Signed(archive, self.keys.sign(*how, who=who, data=archive, at=at))
 
     def publish(self, mirror: str, signed: Signed, day: date = NEXT) -> Signed:
@@ -157,11 +157,11 @@ class FakeUpstream:
     ) -> Error:
         """Run `doit snapshot`, which must fail well: one line, one next step, nothing changed."""
         before = self.frozen_state(site)
-        with refused(kind, code, **fields) as caught:
+        with refused(kind, code, **fields) as excinfo:
             run_snapshot(site, day)
         assert self.frozen_state(site) == before
         self.assert_nothing_left(site)
-        error = caught.value
+        error = excinfo.value
         assert error.message.isprintable()
         assert error.hint
         assert PASSWORD not in str(error)

@@ -90,8 +90,8 @@ class Keys(Gpg):
             "never",
             at=KEYS_CREATED,
         )
-        known = ("good", "other", "revoked", "expired", "lapsed", "weak")
-        public("--import", stdin=self("--export", *map(self.fingerprint, known)))
+        public_names = ("good", "other", "revoked", "expired", "lapsed", "weak")
+        public("--import", stdin=self("--export", *map(self.fingerprint, public_names)))
         for name in ("revoked", "lapsed"):
             revocation = self.home / "openpgp-revocs.d" / f"{self.fingerprint(name)}.rev"
             # gpg puts a colon before the armor against an import by accident
@@ -105,12 +105,12 @@ class Keys(Gpg):
 @contextlib.contextmanager
 def keys_of_every_kind(folder: Path) -> Iterator[Keys]:
     """Keys of every kind in two GnuPG homes below a folder."""
-    made, public = Keys(folder / "secret"), Gpg(folder / "public")
-    for each in (made, public):
+    keys, public = Keys(folder / "secret"), Gpg(folder / "public")
+    for each in (keys, public):
         each.home.mkdir(mode=0o700)
     try:
-        made.fill(public)
-        yield made
+        keys.fill(public)
+        yield keys
     finally:
-        for each in (made, public):
+        for each in (keys, public):
             subprocess.run(["gpgconf", "--homedir", each.home, "--kill", "all"], check=True)

@@ -100,10 +100,10 @@ def lab_site_in(built_lab: Path, folder: Path) -> Iterator[LabSite]:
     home = folder / "site"
     with mirror.serving(lab.directory, 0) as address:
         site.write_config(lab.directory, int(address.rsplit(":", 1)[1]), home)
-        made = LabSite(Layout(site=home, state=home / "state"), lab.directory)
-        without_groups(made.layout.config, f"{address}/local")
-        made.change(**{"chroots.base": {"packages": BASE_SET}})
-        yield made
+        lab_site = LabSite(Layout(site=home, state=home / "state"), lab.directory)
+        without_groups(lab_site.layout.config, f"{address}/local")
+        lab_site.change(**{"chroots.base": {"packages": BASE_SET}})
+        yield lab_site
 
 
 def without_groups(config: Path, local: str) -> None:

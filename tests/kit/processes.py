@@ -39,15 +39,15 @@ def eventually(
 
 def processes_naming(path: Path) -> list[str]:
     """Command lines of processes that have a path as an argument."""
-    found = []
+    commands = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = each.read_bytes().split(b"\0")
         except OSError:
             continue
         if os.fsencode(path) in words:
-            found.append(b" ".join(words).decode())
-    return found
+            commands.append(b" ".join(words).decode())
+    return commands
 
 
 def processes_of(place: Path) -> list[str]:
@@ -56,7 +56,7 @@ def processes_of(place: Path) -> list[str]:
     Those that name a path below it, and those in a sandbox: their root is an overlay whose upper
     layer is below it (proc(5), mountinfo).
     """
-    found = []
+    commands = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -65,8 +65,8 @@ def processes_of(place: Path) -> list[str]:
             except OSError:
                 continue
             if str(place) in words or f"upperdir={place}" in mounts:
-                found.append(words.replace("\0", " "))
-    return found
+                commands.append(words.replace("\0", " "))
+    return commands
 
 
 def leftovers_of_kill(layout: Layout) -> list[str]:

@@ -68,7 +68,7 @@ def kill_runs(config: Path, works: Sequence[Work], count: int, seed: int) -> lis
         "works": [asdict(work) for work in works],
     }
     host = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
-    done = subprocess.run(
+    result = subprocess.run(
         [*host, sys.executable, "-m", "tests.programs.random_kills"],
         cwd=PROJECT,
         input=json.dumps(request),
@@ -77,8 +77,8 @@ def kill_runs(config: Path, works: Sequence[Work], count: int, seed: int) -> lis
         check=False,
         env={**os.environ, "BINMILL_CONFIG": str(config), "TERM": "dumb"},
     )
-    assert done.returncode == 0, done.stderr
-    return [Kill(**json.loads(line)) for line in done.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    return [Kill(**json.loads(line)) for line in result.stdout.splitlines()]
 
 
 def is_first(command_line: str) -> bool:

@@ -21,7 +21,7 @@ from tasks.system.files import sha512
 from tests.kit.gpg import Keys
 from tests.kit.project import DOIT, PROJECT
 from tests.kit.scripted_server import ScriptedServer, file
-from tests.kit.snapshots import FILES, made_at, snapshot
+from tests.kit.snapshots import FILES, snapshot, snapshot_time
 from tests.kit.stages import pack_stage, sample_stage
 
 # The newest day that is made (see made_at) and signed: not before one o'clock in the morning.
@@ -67,7 +67,7 @@ class SampleUpstream:
         """Let the mirror have a day's snapshot."""
         files = {**FILES, "app-misc/one/one-1.ebuild": f"EAPI=8\n# {day}\n".encode()}
         archive = snapshot(self.folder, day, files=files).read_bytes()
-        seal = self.keys.sign(who="good", data=archive, at=made_at(day) + 900)
+        seal = self.keys.sign(who="good", data=archive, at=snapshot_time(day) + 900)
         place = f"/snapshots/gentoo-{day:%Y%m%d}.tar.xz"
         self.server.url(place, file(archive))
         self.server.url(f"{place}.gpgsig", file(seal))

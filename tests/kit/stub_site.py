@@ -115,17 +115,17 @@ def create(folder: Path, text: str = CONFIG) -> Site:
     ):
         place.mkdir(parents=True)
     copy_programs(seed, SITE_PROGRAMS)
-    made = Site(layout, load.read_config(layout))
-    record_as_done(made, RECORDS)
-    return made
+    site = Site(layout, load.read_config(layout))
+    record_as_done(site, RECORDS)
+    return site
 
 
-def record_as_done(made: Site, records_of: Mapping[Key[Any], Any]) -> None:
+def record_as_done(site: Site, records_of: Mapping[Key[Any], Any]) -> None:
     """Write records, and let doit remember that their tasks wrote them; config.lock as well."""
-    tasks = TaskControl(list(generate_tasks("binmill", graph.build(made)))).tasks
-    memory = Dependency(DurableBackend, str(made.layout.database), codec_cls=JSONCodec)
+    tasks = TaskControl(list(generate_tasks("binmill", graph.build(site)))).tasks
+    memory = Dependency(DurableBackend, str(site.layout.database), codec_cls=JSONCodec)
     for key, record in records_of.items():
-        records.save(made.layout, key, record)
+        records.save(site.layout, key, record)
     for name in (LOCK().task, *(key.task for key in records_of)):
         task = tasks[name]
         memory.get_status(task, tasks)
@@ -137,7 +137,7 @@ def record_as_done(made: Site, records_of: Mapping[Key[Any], Any]) -> None:
 
 
 def doit(layout: Layout, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "doit", *words],
         cwd=PROJECT,
         text=True,
@@ -148,8 +148,8 @@ def doit(layout: Layout, *words: str, code: int = 0) -> str:
         timeout=120,
         env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
     )
-    assert done.returncode == code, done.stdout
-    return done.stdout
+    assert result.returncode == code, result.stdout
+    return result.stdout
 
 
 def enter_sh(layout: Layout, script: str, *options: str, name: str = "java") -> str:

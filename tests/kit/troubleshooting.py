@@ -41,13 +41,19 @@ def errors() -> str:
 
 
 def _entry(code: str, table: dict[str, str]) -> str:
-    lines = [f"### {code}", "", f"> {_shown(table['text'])}", "", f"{_sentence(table['next'])}"]
+    lines = [
+        f"### {code}",
+        "",
+        f"> {_with_placeholders(table['text'])}",
+        "",
+        f"{_sentence(table['next'])}",
+    ]
     if about := table.get("about"):
         lines += ["", about.strip()]
     return "\n".join([*lines, ""])
 
 
-def _shown(text: str) -> str:
+def _with_placeholders(text: str) -> str:
     """A sentence with its blanks as words in capitals."""
     parts = []
     for literal, name, spec, _ in string.Formatter().parse(text):

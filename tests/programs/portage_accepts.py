@@ -42,30 +42,30 @@ def signature_accepts(path: Path) -> bool:
     return True
 
 
-def flipped(request: dict[str, Any]) -> dict[str, int]:
+def flip_bits(request: dict[str, Any]) -> dict[str, int]:
     """Flip one bit of one byte at a time; how many of the files each check accepted."""
     good = Path(request["package"]).read_bytes()
     dice = random.Random(request["seed"])  # noqa: S311 - places, not secrets
     places = dice.sample(range(len(good)), request["flips"])
-    found = {"flips": 0, "index": 0, "signature": 0, "both": 0}
+    counts = {"flips": 0, "index": 0, "signature": 0, "both": 0}
     path = Path("/tmp/flipped.gpkg.tar")
     for place in places:
         bad = bytearray(good)
         bad[place] ^= 1 << dice.randrange(8)
         path.write_bytes(bad)
         index, signature = index_accepts(path, request["digests"]), signature_accepts(path)
-        found["flips"] += 1
-        found["index"] += index
-        found["signature"] += signature
-        found["both"] += index and signature
-    return found
+        counts["flips"] += 1
+        counts["index"] += index
+        counts["signature"] += signature
+        counts["both"] += index and signature
+    return counts
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """`packages` are checked by their signature alone; of `package`, bytes are flipped."""
     packages = {path: signature_accepts(Path(path)) for path in request["packages"]}
     index = index_accepts(Path(request["package"]), request["digests"])
-    return {"packages": packages, "whole": index, **flipped(request)}
+    return {"packages": packages, "whole": index, **flip_bits(request)}
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ _STATUSES: dict[int, int] = {}
 def ended_processes() -> dict[int, int]:
     """Statuses of all that has ended; as the first process, this one gets every orphan."""
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            _STATUSES[found[0]] = found[1]
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            _STATUSES[child[0]] = child[1]
     return _STATUSES
 
 
@@ -134,18 +134,18 @@ def end(run: Run, way: str, dice: random.Random) -> str:
         send_signal(run.pid, signal.SIGKILL)
     else:
         first = way == "kill the first process"
-        found: list[int] = []
+        candidates: list[int] = []
 
         def some() -> bool:
-            found[:] = [
+            candidates[:] = [
                 pid
                 for pid in other_processes()
                 if pid != run.pid and (not first or is_first(command_line(pid)))
             ]
-            return bool(found) or run.pid in ended_processes()
+            return bool(candidates) or run.pid in ended_processes()
 
         eventually(some, LONG_SECONDS)
-        victim = dice.choice(found) if found else 0
+        victim = dice.choice(candidates) if candidates else 0
         hit = command_line(victim)[:300]
         if victim:
             send_signal(victim, signal.SIGKILL)

@@ -311,9 +311,9 @@ def test_text_counts_what_does_not_fit() -> None:
     assert (blank, title) == ("", "changed (1,500)")
     assert len(body) == 9
     assert max(map(len, body)) <= 80
-    shown = " ".join(line.strip() for line in body).split(", ")
-    assert shown == [f"a/p{n:04} 1" for n in range(len(shown))]
-    assert rest == f"  and {1500 - len(shown):,} more"
+    entries = " ".join(line.strip() for line in body).split(", ")
+    assert entries == [f"a/p{n:04} 1" for n in range(len(entries))]
+    assert rest == f"  and {1500 - len(entries):,} more"
     assert len(as_text(changes, rows=None).splitlines()) == 1503
 
 

@@ -88,21 +88,21 @@ def tasks_of(site: Site) -> dict[str, Task]:
         yield from graph.build(site)
 
     control = TaskControl(generate_tasks("binmill", creator()))
-    found: dict[str, Task] = control.tasks
-    found.pop("binmill", None)
-    return found
+    tasks: dict[str, Task] = control.tasks
+    tasks.pop("binmill", None)
+    return tasks
 
 
 def before(tasks: dict[str, Task], name: str) -> set[str]:
     """All that must hold before a task may run."""
-    found: set[str] = set()
+    dependencies: set[str] = set()
     todo = [name]
     while todo:
         for each in tasks[todo.pop()].task_dep:
-            if each not in found:
-                found.add(each)
+            if each not in dependencies:
+                dependencies.add(each)
                 todo.append(each)
-    return found
+    return dependencies
 
 
 def test_graph_has_every_task(site: Site) -> None:
@@ -185,8 +185,8 @@ def test_stack_does_not_wait_for_another(site: Site) -> None:
 
 
 def test_only_snapshot_and_lock_run_on_demand(site: Site) -> None:
-    asked = {name for name, task in tasks_of(site).items() if isinstance(task, OnDemandTask)}
-    assert asked == {"snapshot", "lock"}
+    on_demand = {name for name, task in tasks_of(site).items() if isinstance(task, OnDemandTask)}
+    assert on_demand == {"snapshot", "lock"}
 
 
 def test_no_task_has_the_name_of_a_command(site: Site) -> None:
@@ -207,8 +207,8 @@ def test_graph_is_made_without_reading_a_file(site: Site, monkeypatch: pytest.Mo
             patch.setattr(Path, name, refuse)
         patch.setattr("builtins.open", refuse)
         patch.setattr(socket, "getaddrinfo", refuse)
-        made = list(graph.build(site))
-    assert made
+        tasks = list(graph.build(site))
+    assert tasks
 
 
 def test_same_config_gives_the_same_graph(site: Site) -> None:
@@ -242,20 +242,20 @@ INPUTS = [
 def test_setting_is_read_only_by_its_tasks(
     place: tuple[str, ...], value: Any, wanted: set[str]
 ) -> None:
-    def changed(raw: Any, keys: tuple[str, ...]) -> Any:
-        inner = changed(raw.get(keys[0], {}), keys[1:]) if len(keys) > 1 else value
+    def with_value(raw: Any, keys: tuple[str, ...]) -> Any:
+        inner = with_value(raw.get(keys[0], {}), keys[1:]) if len(keys) > 1 else value
         return {**raw, keys[0]: inner}
 
     def inputs(raw: dict[str, Any]) -> dict[str, str]:
         return {name: digest(task) for name, task in tasks_of(site_of(raw)).items()}
 
     def digest(task: Task) -> str:
-        kept = [check.config for check, _, _ in task.uptodate if hasattr(check, "config")]
-        text: str = JSONCodec().encode([kept, sorted(task.file_dep)])
+        configs = [check.config for check, _, _ in task.uptodate if hasattr(check, "config")]
+        text: str = JSONCodec().encode([configs, sorted(task.file_dep)])
         return text
 
     old = inputs(CONFIGS["three levels"])
-    new = inputs(changed(CONFIGS["three levels"], place))
+    new = inputs(with_value(CONFIGS["three levels"], place))
     assert {name for name in old if old[name] != new[name]} == wanted
 
 

@@ -15,11 +15,11 @@ PICTURE = re.compile(r"(<!-- graph: .*? -->\n```mermaid\n)(.*?)(```\n<!-- /graph
 def test_picture_in_the_documentation_is_the_graph() -> None:
     text = PAGE.read_text(encoding="utf-8")
     if os.environ.get("UPDATE_GOLDEN"):
-        text = PICTURE.sub(lambda found: found[1] + mermaid() + found[3], text)
+        text = PICTURE.sub(lambda match: match[1] + mermaid() + match[3], text)
         PAGE.write_text(text, encoding="utf-8")
-    found = PICTURE.search(text)
-    assert found is not None
-    assert found[2] == mermaid()
+    match = PICTURE.search(text)
+    assert match is not None
+    assert match[2] == mermaid()
 
 
 def test_picture_shows_each_arrow_once_and_no_circle() -> None:

@@ -44,10 +44,10 @@ def test_unless_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert find(Path("/nonexistent")) == Layout(other, other / "state")
 
 
-@pytest.mark.parametrize("named", ["/etc", "/etc/site.toml", "config.toml/"])
-def test_a_site_is_named_by_its_config(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
-    monkeypatch.setenv(sites.CONFIG_VARIABLE, named)
-    if named == "config.toml/":  # the same path, written another way
+@pytest.mark.parametrize("path", ["/etc", "/etc/site.toml", "config.toml/"])
+def test_a_site_is_named_by_its_config(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv(sites.CONFIG_VARIABLE, path)
+    if path == "config.toml/":  # the same path, written another way
         assert find(Path("/nonexistent")).config.name == "config.toml"
         return
     with pytest.raises(ConfigError, match="does not name a config"):

@@ -228,13 +228,13 @@ def stale(layout: Layout, raw: dict[str, Any]) -> set[str]:
     tasks = load(layout, raw)
     memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
     try:
-        found = {name: memory.get_status(task, tasks).status for name, task in tasks.items()}
+        statuses = {name: memory.get_status(task, tasks).status for name, task in tasks.items()}
     finally:
         memory.close()
-    return {name for name, status in found.items() if status != "up-to-date"}
+    return {name for name, status in statuses.items() if status != "up-to-date"}
 
 
-def made(layout: Layout) -> Layout:
+def built_site(layout: Layout) -> Layout:
     """A site on which everything has been made, by its records and doit's memory of them."""
     layout.site.mkdir(parents=True)
     lock_file.write(layout, LOCK)
@@ -262,8 +262,8 @@ def made(layout: Layout) -> Layout:
     memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
     for task in tasks.values():
         memory.get_status(task, tasks)
-        written = Path(task.targets[0]).read_bytes()
-        task.values = {"record": hashlib.sha256(written).hexdigest()}
+        data = Path(task.targets[0]).read_bytes()
+        task.values = {"record": hashlib.sha256(data).hexdigest()}
         task.save_extra_values()
         memory.save_success(task)
     memory.close()
@@ -273,7 +273,7 @@ def made(layout: Layout) -> Layout:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     place = tmp_path_factory.mktemp("stale") / "site"
-    return made(Layout(place, place / "state"))
+    return built_site(Layout(place, place / "state"))
 
 
 def rows() -> Iterator[Any]:
@@ -283,7 +283,7 @@ def rows() -> Iterator[Any]:
             yield pytest.param(place, value, wanted, id=f"{place} = {value}"[:60])
 
 
-def changed(place: str, value: Any) -> dict[str, Any]:
+def changed_config(place: str, value: Any) -> dict[str, Any]:
     raw = copy.deepcopy(FOUR_CHROOTS)
     *tables, key = place.split(".")
     table = raw
@@ -301,8 +301,8 @@ def test_every_key_has_a_row() -> None:
         "what a change of it makes stale (a value that differs from SITE's, and the tasks), and in "
         "docs/config.md under 'What a change makes stale'"
     )
-    gone = set(ROWS) - set(keys())
-    assert not gone, f"no longer in config.toml: {', '.join(sorted(gone))}; take out its rows"
+    removed = set(ROWS) - set(keys())
+    assert not removed, f"no longer in config.toml: {', '.join(sorted(removed))}; take out its rows"
 
 
 def test_finished_site_is_not_stale(site: Layout) -> None:
@@ -313,7 +313,7 @@ def test_finished_site_is_not_stale(site: Layout) -> None:
 def test_changed_key_makes_its_tasks_stale(
     site: Layout, place: str, value: Any, wanted: set[str]
 ) -> None:
-    assert stale(site, changed(place, value)) == wanted
+    assert stale(site, changed_config(place, value)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_changed_key_makes_its_tasks_stale(
 def test_new_entry_makes_only_its_tasks_stale(
     site: Layout, place: str, value: Any, wanted: set[str]
 ) -> None:
-    assert stale(site, changed(place, value)) == wanted
+    assert stale(site, changed_config(place, value)) == wanted
 
 
 @pytest.mark.parametrize("place", ["chroots.tomcat", "chroots.other", "overlays.more", "keys.l"])
