@@ -113,7 +113,7 @@ def run_to_boundary(site: LabSite, *words: str) -> tuple[str, int, str]:
 
 
 def comparable(value: Any) -> Any:
-    """A record of a build or of what comes after, without sizes and digests of packages."""
+    """A record of a build or of a later task, without sizes and digests of packages."""
     if isinstance(value, dict):
         return {key: comparable(inner) for key, inner in value.items() if key != "size"}
     if isinstance(value, list):
@@ -208,7 +208,7 @@ def quiet_site(lab_site: LabSite, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_run_killed_at_every_boundary_ends_as_a_quiet_one(
     quiet_site: QuietSite, lab_site: LabSite, tmp_path: Path
 ) -> None:
-    """Long tasks are killed once less: `make soak` has every boundary."""
+    """Long tasks are killed one time less: `make soak` has every boundary."""
     site = another_site(lab_site, tmp_path / "killed", SMALL)
     spared = {f"{kind}:base made" for kind in ("binpkgs", "candidate", "gate", "client")}
     (site.layout.site / "passed").write_text("".join(f"{place}\n" for place in sorted(spared)))

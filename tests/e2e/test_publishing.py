@@ -131,7 +131,7 @@ def seeded_site(lab_site: LabSite) -> LabSite:
 
 @pytest.fixture
 def binhost(seeded_site: LabSite) -> Iterator[Binhost]:
-    """A site with nothing published, whatever a test before has published."""
+    """The site after everything that a test before has published was deleted."""
     layout, config = seeded_site.layout, seeded_site.layout.config.read_text()
     yield Binhost(seeded_site)
     layout.config.write_text(config)

@@ -255,7 +255,7 @@ def switched_under(base: Chroot, portage: Client, switches: int) -> None:
     installing = threading.Thread(target=loop)
     installing.start()
     try:
-        # numbers of generations that have the one and the other; both go on under new numbers
+        # the generations of the two builds; each reissue gets a new number
         turns = [1, 2]
         for count in range(switches):
             earlier = generation.load(binhost, turns[count % 2])
@@ -263,7 +263,7 @@ def switched_under(base: Chroot, portage: Client, switches: int) -> None:
             retention.prune(binhost, (), keep=1, keep_days=0, trash=base.layout.trash)
             if failed:
                 break
-            if count % 5 == 4:  # both are current in turns here: time to see which
+            if count % 5 == 4:  # each build in turn is current here: let the client install it
                 enough = len(builds) + 2  # the first of them may have begun before
                 while len(builds) < enough and installing.is_alive():
                     time.sleep(0.1)

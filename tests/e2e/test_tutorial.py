@@ -66,7 +66,7 @@ def test_tutorial_commands_print_what_the_page_shows(tutorial: LabSite) -> None:
 
 
 def normalise(printed: str, tutorial: LabSite) -> str:
-    """The output with the paths that a reader has, and without lines about slow machines."""
+    """The output with the paths of the page, and without lines that only slow machines print."""
     text = printed.replace(str(tutorial.layout.site), "tutorial")
     text = text.replace(str(tutorial.lab), "lab/build")
     lines = [line.rstrip() for line in text.splitlines()]
@@ -74,7 +74,7 @@ def normalise(printed: str, tutorial: LabSite) -> str:
 
 
 def comparable_lines(text: str) -> list[str]:
-    """The lines of an output without what differs from run to run, sorted.
+    """The sorted lines of an output, without the parts that differ from run to run.
 
     doit orders tasks that do not depend on each other by chance.
     """
@@ -82,6 +82,6 @@ def comparable_lines(text: str) -> list[str]:
     for line in text.splitlines():
         for pattern, word in VARYING:
             line = pattern.sub(word, line)  # noqa: PLW2901 - each replaces what the last one left
-        if not line.startswith((" TIME of", " SIZE of")):  # progress of what was slow
+        if not line.startswith((" TIME of", " SIZE of")):  # progress of a slow task
             lines.append(re.sub(r" \(last time TIME\)", "", line))
     return sorted(lines)

@@ -49,7 +49,7 @@ def upstream(
         yield fake
     from git import Repo
 
-    for each in gc.get_objects():  # Python would end git's helpers in any order, with a warning
+    for each in gc.get_objects():  # else Python ends git's helpers in any order, with a warning
         if isinstance(each, Repo):
             each.close()
 
@@ -116,7 +116,7 @@ def sample_upstream(
 def prebuilt_site(
     sample_upstream: SampleUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> SampleSite:
-    """A small site with all made; to be copied, not to be changed."""
+    """A small site with everything built; tests copy it and never change it."""
     site = sample_site(tmp_path_factory.mktemp("made") / "site")
     site.write(sample_upstream.config())
     site.make()
@@ -125,7 +125,7 @@ def prebuilt_site(
 
 @pytest.fixture
 def empty_site(sample_upstream: SampleUpstream, tmp_path: Path) -> SampleSite:
-    """A small site in which nothing was done yet."""
+    """A small site on which nothing has run."""
     site = sample_site(tmp_path / "site")
     site.write(sample_upstream.config())
     return site
@@ -133,7 +133,7 @@ def empty_site(sample_upstream: SampleUpstream, tmp_path: Path) -> SampleSite:
 
 @pytest.fixture
 def built_site(prebuilt_site: SampleSite, empty_site: SampleSite) -> SampleSite:
-    """A small site of its own in which all is made and up to date."""
+    """A copy of the small site with everything built and up to date."""
     subprocess.run(
         ["cp", "-a", f"{prebuilt_site.layout.site}/.", empty_site.layout.site], check=True
     )

@@ -1,4 +1,4 @@
-"""Benchmarks clean up whatever ends them, and print each row as soon as it is known."""
+"""Benchmarks clean up however they end, and print each row at once."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ CHANGES = (PROGRAMS / "change_tree.sh").read_text()
 
 @pytest.fixture(scope="module")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """Three layers; the topmost hides, replaces and takes away what is below."""
+    """Three layers; the topmost hides, replaces and deletes entries of the others."""
     top, middle = tmp_path_factory.mktemp("top"), tmp_path_factory.mktemp("middle")
     seed = stub_site.copy_programs(tmp_path_factory.mktemp("seed"), stub_site.SITE_PROGRAMS)
     for name in ("file", "doomed", "mode", "lower", "moved", "of-seed"):
@@ -68,10 +68,8 @@ def visible(box: Sandbox) -> str:
     return run(box, ["sh", "-c", look], check=False).stdout
 
 
-def test_what_is_seen_and_what_is_left_is_the_same(
-    layers: tuple[Path, ...], tmp_path: Path
-) -> None:
-    """The overlay's own upper layer is what is to be had."""
+def test_overlay_and_copy_have_the_same_results(layers: tuple[Path, ...], tmp_path: Path) -> None:
+    """The copy must give the same output and the same upper layer as the overlay."""
     outputs, shapes = [], []
     for way in ("overlay", "copy"):
         with workspace(tmp_path, way, tmp_path / "trash") as space:
@@ -93,12 +91,12 @@ def test_what_is_seen_and_what_is_left_is_the_same(
     ]
     assert dates[1] == dates[0]
     assert "srv/doomed" in shapes[0]
-    # overlayfs marks a folder that was made again as opaque; here each that is gone from it is told
+    # overlayfs marks a recreated folder as opaque; the copy has a whiteout for each deleted entry
     assert shapes[1].pop("srv/again/a") == shapes[0]["srv/doomed"]
     assert shapes[1] == shapes[0]
 
 
-def test_a_layer_made_in_one_way_serves_in_the_other(
+def test_layer_of_a_copy_works_with_an_overlay_and_a_copy(
     layers: tuple[Path, ...], tmp_path: Path
 ) -> None:
     with workspace(tmp_path, "one", tmp_path / "trash") as space:

@@ -1,4 +1,4 @@
-"""Durable per task: killed at every boundary of a record, a run ends as one that never was.
+"""Durable per task: killed at every boundary of a record, a run ends as one that was not.
 
 The steps take no time here; tests/e2e/test_durable.py does it with the real Portage.
 """
@@ -36,7 +36,7 @@ def new_project(folder: Path) -> StepProject:
 
 
 def stored_state(site: StepProject) -> dict[str, bytes]:
-    """The records, and all that doit remembers but the times of files."""
+    """The records, and what doit remembers except the times of files."""
     files = {path.name: path.read_bytes() for path in site.record("one").parent.iterdir()}
     with sqlite3.connect(site.folder / "state" / "doit.db") as database:
         rows = database.execute("select task_id from doit order by task_id").fetchall()
@@ -45,7 +45,7 @@ def stored_state(site: StepProject) -> dict[str, bytes]:
 
 
 def run_to_boundary(site: StepProject, words: tuple[str, ...]) -> tuple[str, int]:
-    """Run until the next boundary; which one it was ("" at the end), and the exit code."""
+    """Run until the next boundary; returns its name ("" at the end) and the exit code."""
     passed = site.folder / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
     result = subprocess.run(
@@ -81,7 +81,7 @@ def test_killed_at_every_boundary(tmp_path: Path, first: str) -> None:
         assert code == -signal.SIGKILL
         places.append(place)
         task, point = place.rsplit(" ", 1)
-        # nothing that doit knows of runs again, but for what was asked for
+        # no task that doit remembers runs again, except on-demand ones
         done = [p.removesuffix(" remembered") for p in places[:-1] if p.endswith(" remembered")]
         assert not {RUNS[t] for t in done if t in TASKS[:3]} & set(ran), place
         if point == "made":

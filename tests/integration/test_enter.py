@@ -42,7 +42,7 @@ def mounted_site(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) 
 
 @pytest.fixture
 def site(mounted_site: Site) -> Site:
-    """That site in its first state, at the same place."""
+    """The mounted site, restored to its first state at the same path."""
     place = mounted_site.layout.site
     subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
     subprocess.run(["cp", "-a", place.with_name("kept"), place], check=True)
@@ -86,7 +86,7 @@ def test_reset_restores_the_records(site: Site) -> None:
     doit(layout, "mount:java")
     assert layout.record("chroot:java").read_text() != clean[0]
     assert "are discarded" in doit(layout, "enter", "java", "--reset")
-    assert modified_chroots(layout) == ["java"]  # its record still is, until the next run
+    assert modified_chroots(layout) == ["java"]  # its record still says so, until the next run
     doit(layout, "mount:java")
     assert modified_chroots(layout) == []
     assert (layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()) == (

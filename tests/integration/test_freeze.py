@@ -351,7 +351,7 @@ def _descendants(pid: int) -> list[int]:
     return pids
 
 
-def test_missing_tag_of_a_killed_run_is_made_again(repository: Path, tmp_path: Path) -> None:
+def test_missing_tag_of_a_killed_run_is_restored(repository: Path, tmp_path: Path) -> None:
     """git renames the two refs of a transaction one after the other."""
     archive = snapshot(tmp_path)
     put(repository, archive)

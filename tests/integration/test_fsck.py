@@ -159,7 +159,7 @@ def test_fsck_without_repair_changes_nothing(built_site: SampleSite) -> None:
 
 
 def test_fsck_repairs_a_damaged_database(built_site: SampleSite) -> None:
-    """Other commands say what to do next; after the repair every task leaves the same record."""
+    """Other commands advise the repair; after it every task writes the same record."""
     before = built_site.records()
     os.truncate(built_site.layout.database, 5000)
     for words in ((), ("tree",), ("list",), ("status",), ("why",), ("clean", "tree")):

@@ -1,7 +1,7 @@
 """Storage that fails while something is collected, published or rolled back.
 
-The site lies on a small tmpfs in a mount namespace of its own. Each action is tried with no room at
-all, then with a little more, until it has all that it needs: so the disk is full at every moment.
+The site lies on a small tmpfs in a mount namespace of its own. Each action is tried without free
+space, then with a little more each time until it succeeds: so the disk is full at every moment.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 Signing = Callable[[Sequence[Path]], None]
 PACKAGES = (("x", 4, b"x" * 30_000), ("y", 1, b"y" * 50_000))
-# So much more is left from one try to the next: a page, or an inode.
+# The free space grows by this from one try to the next: a page, or an inode.
 FILLS = ((fill_bytes, 4096), (fill_inodes, 1))
 
 
 def sign(files: Sequence[Path]) -> None:
-    """A mark beside each file, written as publishing.sign_beside does it."""
+    """Write a mark beside each file, in the way of publishing.sign_beside."""
     for file in files:
         write_atomic(file.with_name(f"{file.name}.asc"), b"signed: " + file.read_bytes())
 
 
 def sign_by_a_program(files: Sequence[Path]) -> None:
-    """One that fails without a word of the reason, as programs do."""
+    """Write the marks with a program that fails without a reason, as many programs do."""
     for file in files:
         hidden = '{ printf "signed: " && cat "$0"; } > "$0.asc" || exit 2'
         run("sh", "-c", f"exec 2>/dev/null; {hidden}", file)
@@ -87,7 +87,7 @@ class Trial:
         self.binhost = self.layout.binhost("base")
 
     def prepare(self) -> None:
-        """Three generations, 3 current and 2 before it; a set that waits, and one to collect."""
+        """Publish three generations; leave a set to publish and a PKGDIR to collect."""
         for build in (1, 2, 3):
             self.publishing.candidate(build)
             self.publishing.publish()
@@ -105,7 +105,7 @@ class Trial:
         shutil.rmtree(self.layout.trash, ignore_errors=True)  # as on a site that deleted nothing
 
     def run(self, key: Key[R], make: Callable[[Inputs], R], *reads: Key[Any]) -> str:
-        """Run a step that was named; the message of its failure, "" for none."""
+        """Run a requested step; returns the message of its failure, "" for none."""
         step = Step(key, "", make, reads=reads)
         task = RequestedTask(step.task, [], targets=[str(self.layout.record(step.task))])
         task.init_options([])
@@ -113,7 +113,7 @@ class Trial:
         return "" if isinstance(ended, dict) else str(ended.message)
 
     def candidate(self) -> str:
-        """Prepare a candidate of the set that waits; its packages are signed already."""
+        """Prepare a candidate of the waiting set; its packages are already signed."""
 
         def make(inputs: Inputs) -> CandidateRecord:
             waiting = inputs[BINPKGS("base")]
@@ -155,7 +155,7 @@ class Trial:
         return self.run(BINPKGS("base"), make)
 
     def live(self) -> dict[str, bytes | str]:
-        """All that clients see, and which generation that is; it fits together."""
+        """All that clients see, with the number of the generation; checks that it is consistent."""
         top = self.binhost / "current"
         files: dict[str, bytes | str] = {
             str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()
@@ -170,7 +170,7 @@ class Trial:
         return {**files, "": str(top.readlink())}
 
     def content(self) -> Any:
-        """The files of clients, without number and time; and the collected set."""
+        """The files of clients without number and time, and the collected set."""
         top = self.binhost / "current"
         sets = self.layout.binpkgs("base")
         return (
@@ -180,7 +180,7 @@ class Trial:
         )
 
     def litter(self) -> list[str]:
-        """The files that are of no further use."""
+        """Temporary files and trash that are left."""
         hidden = [str(p) for p in self.layout.state.rglob(".*")]
         thrown = [*self.layout.trash.glob("*"), *self.layout.work.glob("*")]
         return hidden + [str(p) for p in thrown]
@@ -198,7 +198,7 @@ def prepared_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trial(disk: Disk, prepared_site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
-    """Fill the disk with a copy of that site, whose signatures are marks."""
+    """Put a copy of the prepared site on the disk; its signatures are marks."""
     sign_with: list[Signing] = [sign]
 
     def beside(_chroot: Chroot, _inputs: Inputs, _space: Path, files: Sequence[Path]) -> None:
@@ -223,7 +223,7 @@ ACTIONS = {
 
 
 def stands(site: Trial, before: dict[str, bytes | str], wanted: Any) -> bool:
-    """True if clients have the old generation unchanged; otherwise they have all of the new one."""
+    """True if clients see the old generation unchanged; else they must see all of the new one."""
     if site.live() == before:
         return True
     assert site.content() == wanted
@@ -326,7 +326,7 @@ def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
 
 
 def assert_disk_full(error: str) -> None:
-    """It is one line and what to do next; it says that the disk is full, and which."""
+    """Assert that an error is one line with advice, and names the full disk."""
     line, *more = error.splitlines()
     assert re.search(
         r"no (space|inodes) (is |are )?left on (the )?device.*/", line, re.IGNORECASE

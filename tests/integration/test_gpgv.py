@@ -25,7 +25,7 @@ def gpg(keys: Keys) -> Gpg:
 
 @pytest.fixture
 def role(keys: Keys, tmp_path: Path) -> Role:
-    """A key file with every key but the stranger's; only `good` is pinned (and what must fail)."""
+    """A key file with every key but the stranger's; `good` and keys that must fail are pinned."""
     keyfile = tmp_path / "role.gpg"
     keyfile.write_bytes(keys.ring.read_bytes())
     pinned = ("good", "expired", "revoked", "lapsed", "weak")
@@ -94,7 +94,7 @@ def test_open_file_counts_and_not_its_name(gpg: Gpg, role: Role, tmp_path: Path)
         with distrusted("signature-wrong"):
             verify_detached(role, stream, "x", tmp_path / "y.sig")
         verify_detached(role, stream, "x", tmp_path / "x.sig")
-        assert stream.read() == b""  # who reads it next must seek first
+        assert stream.read() == b""  # the next reader must seek first
 
 
 def test_changed_content_is_refused(gpg: Gpg, check: Check) -> None:

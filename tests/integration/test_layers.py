@@ -40,7 +40,11 @@ def test_directories_are_as_in_the_topmost_layer(tmp_path: Path) -> None:
         os.umask(before)
     assert mode_and_owner(upper / "var") == ("0o711", 1000, 1000)
     assert mode_and_owner(upper / "var/lib") == ("0o2770", 250, 4242)
-    assert mode_and_owner(upper / "var/lib/new") == ("0o755", 0, 4242)  # as mkdir(2) has it there
+    assert mode_and_owner(upper / "var/lib/new") == (
+        "0o755",
+        0,
+        4242,
+    )  # as mkdir(2) creates it there
     assert mode_and_owner(upper / "var/lib/new/file") == ("0o644", 0, 0)
     write_file(upper, [], "var/lib/other", "x")
     assert mode_and_owner(upper / "var/lib") == ("0o2770", 250, 4242)  # what is there stays

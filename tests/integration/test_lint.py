@@ -1,4 +1,4 @@
-"""The linters, as tests: what they say is what a failing test shows."""
+"""The linters, as tests: a failing test shows their output."""
 
 from __future__ import annotations
 

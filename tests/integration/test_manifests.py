@@ -55,7 +55,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def commit_of(repository: Path, files: Files, link: str = "") -> str:
-    """A commit of these files, last_modified as freezing a snapshot dates it; one may be a link."""
+    """A commit of these files, dated as freezing a snapshot dates it; one may be a link."""
     bare(repository)
     stream = [
         b"commit refs/heads/main\ncommitter x <x@test.example> %d +0000\ndata 0\n" % SNAPSHOT_TIME

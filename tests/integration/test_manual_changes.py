@@ -1,4 +1,4 @@
-"""Manual changes: which entries of an upper layer are kept, whatever is in it."""
+"""Manual changes: the entries of an upper layer, even a hostile one, that are kept."""
 
 from __future__ import annotations
 

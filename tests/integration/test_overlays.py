@@ -192,7 +192,7 @@ def test_branch_update_tells_a_rewritten_branch(upstream: Path, ours: Path, fetc
 
 def test_branch_update_tells_a_missing_branch(upstream: Path, ours: Path, tmp_path: Path) -> None:
     at = git(upstream, "rev-parse", "HEAD")
-    git(upstream, "branch", "feature/main")  # another one, though its name ends alike
+    git(upstream, "branch", "feature/main")  # another branch whose name ends the same way
     expected = update("overlay-branch-gone", at, branch="java/main")
     assert branch_update(ours, pin(upstream, at, "java/main")) == expected
     upstream.rename(tmp_path / "gone")
@@ -225,7 +225,7 @@ def test_hooks_and_config_of_upstream_do_not_run(
 
 
 def tree_with(upstream: Path, *entries: str) -> str:
-    """A commit on main that no work tree could make; each entry is a line of ls-tree."""
+    """Create a commit that no work tree could have; each entry is a line of ls-tree."""
     tree = git(upstream, "mktree", "--missing", stdin="".join(e + "\n" for e in entries).encode())
     at = git(upstream, "commit-tree", "-m", "x", tree)
     git(upstream, "update-ref", "refs/heads/main", at)

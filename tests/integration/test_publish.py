@@ -174,7 +174,7 @@ def test_generations_of_records_and_channels_are_not_pruned(site: PublishingSite
         site.candidate(build)
         site.publish()
     assert generation.numbers(site.layout.binhost("base")) == [1, 4, 5]
-    releases.promote(site.chroot, to="stable")  # what testing has
+    releases.promote(site.chroot, to="stable")  # the generation of testing
     assert generation.current(site.layout.binhost("base"), "stable") == 1
 
 

@@ -357,7 +357,7 @@ def damaged_day(request: pytest.FixtureRequest, repository: Path, frozen: Frozen
 def test_damaged_object_is_reported_and_can_be_frozen_again(
     repository: Path, remote: Path, damaged_day: FrozenDay, tmp_path: Path, act: str
 ) -> None:
-    """The error names the repository; with a new one in its place the same ids come back."""
+    """The error names the repository; a new one in its place gets the same ids."""
     acts: dict[str, Callable[[], object]] = {
         "push": lambda: push(repository, str(remote), damaged_day),
         "export": lambda: export_commit(
@@ -384,7 +384,7 @@ def test_damaged_object_is_reported_and_can_be_frozen_again(
 def test_damaged_file_of_the_repository_is_reported(
     repository: Path, frozen: FrozenDay, part: str
 ) -> None:
-    """GitPython reads these itself, and raises another exception for each."""
+    """GitPython reads these itself, with another exception for each."""
     tag = git(repository, "rev-parse", frozen.tag)
     victim = repository / ("objects/" + tag[:2] + "/" + tag[2:] if " " in part else part)
     victim.unlink(missing_ok=True)

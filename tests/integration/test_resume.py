@@ -1,4 +1,4 @@
-"""Downloads that broke off, and what may be appended to them."""
+"""Interrupted downloads, and the bytes that may be appended to them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_off(server: ScriptedServer, target: Path, *headers: str, body: bytes = BODY) -> str:
-    """A download that got 4000 bytes and gave up; the URL it was from."""
+    """Start a download that fails after 4000 bytes; returns its URL."""
     url = server.url("/first", file(body, *headers, pieces=4000))
     with pytest.raises(DownloadFailed, match=f"4000 of {len(body)} bytes|4000 bytes read"):
         download([url], target, limit=LIMIT)
@@ -148,7 +148,7 @@ def test_a_file_that_changed_is_taken_from_the_start(
 
 
 def partly(place: str, *headers: str, number: int = 206) -> Answer:
-    """Says 206 whatever is asked for; the whole file to who asks for it."""
+    """Answer any request for a range with 206; send the whole file otherwise."""
 
     def answer(handler: Handler) -> None:
         if handler.headers.get("Range") is None:
@@ -191,7 +191,7 @@ def test_only_once_from_the_start(server: ScriptedServer, target: Path) -> None:
     with pytest.raises(DownloadFailed, match="HTTP 416"):
         download([url], target, limit=LIMIT)
     assert server.ranges == [("bytes=4000-", DATE), (None, None)]
-    assert names(target.parent) == [".file.partial", "file"]  # another mirror may go on
+    assert names(target.parent) == [".file.partial", "file"]  # another mirror may continue it
 
 
 def test_a_part_that_goes_on_and_on(server: ScriptedServer, target: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_part_that_goes_on_and_on(server: ScriptedServer, target: Path) -> Non
     assert names(target.parent) == []
 
 
-def test_a_part_of_what_is_too_large_now(server: ScriptedServer, target: Path) -> None:
+def test_a_part_of_a_file_that_is_too_large_now(server: ScriptedServer, target: Path) -> None:
     url = broken_off(server, target, *DATED)
     with pytest.raises(DownloadFailed, match=r"too large .10,240 bytes, the limit is 10,000"):
         download([url], target, limit=10_000)
@@ -283,7 +283,7 @@ def test_no_password_is_left_behind(server: ScriptedServer, target: Path) -> Non
 
 
 def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
-    """SIGKILL: the next process has the rest only to ask for."""
+    """SIGKILL: the next process requests only the rest."""
 
     def stalling(handler: Handler) -> None:
         handler.head(200, f"Content-Length: {len(BODY)}", *TAGGED)
@@ -304,7 +304,7 @@ def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
 
 
 def relay(cut: int) -> Answer:
-    """A proxy whose connections break off after so many bytes of the body."""
+    """A proxy that closes each connection after `cut` bytes of the body."""
 
     def answer(handler: Handler) -> None:
         there = urlsplit(handler.path)
@@ -323,7 +323,7 @@ def relay(cut: int) -> Answer:
 
 @pytest.fixture
 def nginx(tmp_path: Path, server: ScriptedServer) -> Iterator[tuple[str, Path]]:
-    """Two mirrors of the real nginx, NAME/file in each, and a proxy that breaks off."""
+    """Two mirrors of the real nginx, NAME/file in each, behind a proxy that closes connections."""
     root = tmp_path / "served"
     for name in ("one", "two"):
         (root / name / "gen").mkdir(parents=True)

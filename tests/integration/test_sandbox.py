@@ -1,6 +1,6 @@
-"""Sandboxes as their guests see them, and what is left when everything goes wrong.
+"""Sandboxes as programs inside see them, and leftovers after failures and kills.
 
-The host's own root is the lowest layer where that will do: cheap, and read-only like every
+The host's own root is the lowest layer where possible: cheap, and read-only like every
 lower layer. Overlayfs refuses layers that lie in each other, so `tiny` is for the rest.
 """
 
@@ -113,7 +113,7 @@ def test_the_environment_is_exactly_what_was_given(
 ) -> None:
     for name in ("LD_PRELOAD", "PYTHONPATH", "BASH_ENV", "MAKEFLAGS", "XDG_RUNTIME_DIR", "SECRET"):
         monkeypatch.setenv(name, "/nonexistent/sesame")
-    monkeypatch.delenv("LD_PRELOAD")  # it would trouble the programs of the host itself
+    monkeypatch.delenv("LD_PRELOAD")  # it would break the programs of the host itself
     monkeypatch.setenv("https_proxy", "http://user:sesame@proxy/")
     environment = {"PATH": PATH, "ODD": "x y=$(id)\n\u4e2d", "EMPTY": ""}
     printed = run(replace(box, environment=environment), ["env", "-0"]).stdout
@@ -431,7 +431,7 @@ def test_no_zombies_inside(box: Sandbox) -> None:
 
 @contextlib.contextmanager
 def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run of a sandbox on a host whose root is a shared mount (most hosts': systemd's way)."""
+    """A run of a sandbox on a host whose root is a shared mount, as under systemd."""
     with subprocess.Popen(
         [
             "unshare",

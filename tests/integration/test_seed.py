@@ -191,7 +191,7 @@ def test_extract_ignores_default_access_lists_of_the_parent(
     assert os.listxattr(root) == []
 
 
-def test_extract_deletes_what_a_killed_run_left(
+def test_extract_deletes_leftovers_of_a_killed_run(
     stage_tarball: Path, unpack: Unpack, tmp_path: Path
 ) -> None:
     left = tmp_path / "seeds/.id.tmp/usr/bin"
@@ -225,7 +225,7 @@ def test_extract_of_a_damaged_archive_is_refused(
         )
     with pytest.raises(BinmillError) as excinfo:
         unpack(bad)
-    if how != "flipped":  # that one depends on what becomes of the byte
+    if how != "flipped":  # the reason depends on the flipped byte
         assert (excinfo.value.code, excinfo.value.fields["reason"]) == (
             "stage-refused",
             "tar-truncated",

@@ -498,7 +498,7 @@ def test_seed_with_setuid_needs_the_path_in_the_config(mirrors: StageMirrors) ->
 
 # Kills
 def kill(mirrors: StageMirrors, how: signal.Signals = signal.SIGKILL) -> None:
-    """Kill `doit seed:s` when all is unpacked and nothing has its final name yet."""
+    """Kill `doit seed:s` after it has unpacked everything, before the final rename."""
     config = mirrors.site().config.model_dump_json(exclude_none=True)
     sign = mirrors.folder / "paused"
     with subprocess.Popen(
@@ -522,7 +522,7 @@ def test_seed_after_a_kill_uses_the_verified_tarball(mirrors: StageMirrors, tarb
     assert mirrors.requests() == []
 
 
-def test_seed_after_a_kill_and_another_pin_deletes_what_was_left(
+def test_seed_after_a_kill_and_another_pin_deletes_the_leftovers(
     mirrors: StageMirrors, tarball: Path
 ) -> None:
     mirrors.publish("one", OLD)

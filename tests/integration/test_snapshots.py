@@ -206,7 +206,7 @@ def test_push_names_the_days_of_an_earlier_failed_push(
 
 
 AGE = [
-    # hours after it was made, warn_hours, fail_hours, what comes of it
+    # hours after the snapshot, warn_hours, fail_hours, the result
     (35, 36, 72, ""),
     (36, 36, 72, ""),
     (37, 36, 72, "warn"),

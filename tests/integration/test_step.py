@@ -33,13 +33,13 @@ def site(tmp_path: Path) -> StepProject:
 
 @pytest.fixture
 def finished_site(site: StepProject) -> StepProject:
-    """A site where everything has been made."""
+    """A site where every task has finished."""
     site.doit()
     assert site.ran() == ["one", "two", "three"]
     return site
 
 
-def test_run_that_has_made_everything_does_nothing_again(finished_site: StepProject) -> None:
+def test_finished_run_does_nothing_again(finished_site: StepProject) -> None:
     assert json.loads(finished_site.record("one").read_text()) == {"word": "word"}
     assert names(finished_site.record("one").parent) == ["one.json", "three.json", "two.x.json"]
     before = artifacts(finished_site)
@@ -49,7 +49,7 @@ def test_run_that_has_made_everything_does_nothing_again(finished_site: StepProj
 
 
 def artifacts(site: StepProject) -> dict[str, bytes]:
-    """All files but doit's memory."""
+    """All files except doit's memory."""
     return {name: data for name, data in site.state().items() if name != "state/doit.db"}
 
 
@@ -85,7 +85,7 @@ CHANGES: list[tuple[str, Callable[[StepProject], object], list[str], str, str]] 
 @pytest.mark.parametrize(
     ("change", "ran", "first", "code"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES]
 )
-def test_change_runs_only_what_it_concerns(
+def test_change_runs_only_the_tasks_it_concerns(
     finished_site: StepProject,
     change: Callable[[StepProject], object],
     ran: list[str],
@@ -135,7 +135,7 @@ def test_why_names_the_task_whose_record_changed(finished_site: StepProject) -> 
     finished_site.doit("one")
     assert finished_site.why()[0]["cause"] == {"code": "cause-records", "tasks": ["one"]}
     write_file("input", "third")(finished_site)
-    assert chains(finished_site) == [  # what is certain comes first
+    assert chains(finished_site) == [  # certain changes come first
         (["one"], "cause-files"),
         (["two:x"], "cause-records"),
         (["three", "two:x"], "cause-records"),
@@ -174,7 +174,7 @@ FAILURES = [
 def test_failed_task_keeps_its_earlier_record(
     finished_site: StepProject, order: str, code: int, outcome: str, error: str
 ) -> None:
-    """Nothing later runs; once the cause is gone, everything goes on."""
+    """No later task runs; without the cause of the failure the next run continues."""
     write_file("input", "other")(finished_site)
     before = finished_site.record("two.x").read_bytes()
     finished_site.order("two", order)
@@ -201,7 +201,7 @@ def test_failed_first_run_leaves_no_record(site: StepProject) -> None:
     assert chains(site)[0] == (["one"], "cause-never-made")
 
 
-def test_continue_runs_what_does_not_depend_on_the_failed_task(site: StepProject) -> None:
+def test_continue_runs_tasks_independent_of_the_failed_one(site: StepProject) -> None:
     site.order("one", "fail")
     printed = site.doit("--continue", "three", "looks", code=1)
     assert "two:x: not run, because one failed" in printed
@@ -221,7 +221,7 @@ def waiting(site: StepProject, step: str, *words: str) -> subprocess.Popen[str]:
     pytest.fail("it did not begin")
 
 
-def test_killed_run_keeps_what_was_finished(site: StepProject) -> None:
+def test_killed_run_keeps_finished_tasks(site: StepProject) -> None:
     """Finished tasks are kept; the others run again."""
     with waiting(site, "two") as process:
         process.kill()
@@ -244,9 +244,8 @@ def test_task_killed_while_it_is_rebuilt_keeps_its_earlier_record(
     assert finished_site.ran() == ["one", "two"]
     finished_site.order("two", "fail")
     finished_site.doit(code=1)
-    assert json.loads(finished_site.record("two.x").read_text()) == {
-        "word": "word"
-    }  # the one before
+    record = finished_site.record("two.x").read_text()
+    assert json.loads(record) == {"word": "word"}  # the earlier one
     finished_site.order("two")
     finished_site.ran()
     finished_site.doit()
@@ -255,7 +254,7 @@ def test_task_killed_while_it_is_rebuilt_keeps_its_earlier_record(
 
 
 def test_task_killed_without_a_change_runs_again(finished_site: StepProject) -> None:
-    """Old memory and no record: it is never taken for done."""
+    """Old memory without a record: the task does not count as done."""
     (finished_site.folder / "result").unlink()
     with waiting(finished_site, "one") as process:
         process.kill()
@@ -289,7 +288,7 @@ def test_signal_interrupts_the_run(
 
 
 def test_run_that_ends_slowly_keeps_its_exit_code() -> None:
-    """The interpreter gives signals their defaults back before it takes modules down: an alarm
+    """The interpreter restores default signal handlers before it clears modules: an alarm
     that rings after that would be the end of a run that went well."""
     ended = subprocess.run(python(end_cleanly, "end_late"), cwd=PROJECT, check=False)
     assert ended.returncode == 0
@@ -297,7 +296,7 @@ def test_run_that_ends_slowly_keeps_its_exit_code() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signal_whose_exception_is_lost_ends_the_run(number: signal.Signals) -> None:
-    """As where a library looks for an attribute and takes every exception for its absence."""
+    """A library that takes every exception for a missing attribute must not lose the signal."""
     ended = subprocess.run(
         python(end_cleanly, "lose_exception", number),
         cwd=PROJECT,
@@ -337,7 +336,7 @@ def test_cleanup_is_not_interrupted_again(number: signal.Signals) -> None:
 
 
 def test_unknown_worker_ends_with_the_run() -> None:
-    """An interrupt while a worker is being started: doit does not know of that one yet."""
+    """An interrupt while doit starts a worker that it has not listed yet."""
     ended = subprocess.run(
         python(end_cleanly, "leave_worker"), cwd=PROJECT, check=False, timeout=60
     )
@@ -357,7 +356,7 @@ def test_second_run_names_the_process_of_the_first(finished_site: StepProject) -
 
 
 def test_second_run_leaves_the_first_alone(finished_site: StepProject) -> None:
-    """The later one names what is busy, does the rest, and leaves the first one alone."""
+    """The second run names the busy task, runs the others, and does not disturb the first."""
     write_file("input", "other")(finished_site)
     with waiting(finished_site, "one") as process:
         printed = finished_site.doit("--continue", "three", "looks", code=1)
@@ -377,7 +376,7 @@ def test_second_run_leaves_the_first_alone(finished_site: StepProject) -> None:
 def test_signal_to_a_parallel_run_ends_every_worker(
     site: StepProject, number: signal.Signals, code: int
 ) -> None:
-    """Two at work at once: both are known by process, and one signal to the run ends both."""
+    """Two tasks at once: each lock names its process, and one signal to the run ends both."""
     for name in ("one", "looks"):
         site.order(name, "wait")
     layout = Layout(site.folder, site.folder / "state")
@@ -402,7 +401,7 @@ def test_signal_to_a_parallel_run_ends_every_worker(
 
 
 def test_killed_worker_ends_the_run(site: StepProject) -> None:
-    """As by the kernel, for want of memory: nobody would tell doit, which waits for its word."""
+    """A worker killed by the kernel, out of memory: doit alone would wait for it forever."""
     for name in ("one", "looks"):
         site.order(name, "wait")
     layout = Layout(site.folder, site.folder / "state")
@@ -425,13 +424,13 @@ def test_killed_worker_ends_the_run(site: StepProject) -> None:
 
 
 def _waiting(lines: Iterable[str], count: int) -> bool:
-    """True if so many steps have printed that they wait."""
+    """True if `count` steps have printed that they wait."""
     wait_lines = (line for line in lines if line == "waiting\n")
     return len(list(itertools.islice(wait_lines, count))) == count
 
 
 def test_continue_keeps_the_exit_code_of_the_failure(finished_site: StepProject) -> None:
-    """With --continue, what does not depend on the failed task runs; the code is that of it."""
+    """With --continue, independent tasks run; the exit code is that of the failure."""
     write_file("input", "other")(finished_site)
     finished_site.order("one", "fail")
     printed = finished_site.doit("--continue", "three", "looks", code=1)
@@ -515,7 +514,7 @@ def test_on_demand_task_runs_when_it_is_named(site: StepProject) -> None:
     site.doit("looks")
     assert site.ran() == ["looks named", "looks named"]
     site.doit("locks")
-    assert site.ran() == ["locks named"]  # what is before it was there
+    assert site.ran() == ["locks named"]  # the record that it needs exists
     site.doit("looks", "locks")
     assert site.ran() == ["looks named", "locks named"]
     assert chains(site, "looks", "locks") == [
@@ -539,7 +538,7 @@ def test_info_shows_a_task_in_plain_words(site: StepProject) -> None:
     printed = site.doit("info", "locks")
     assert f"record    {site.folder}/lock" in printed
     assert "last run  done after" in printed
-    assert "<" not in printed  # nothing of Python's own
+    assert "<" not in printed  # no traceback
 
 
 def test_parallel_run_fails_as_a_serial_one(site: StepProject) -> None:
@@ -596,11 +595,11 @@ def test_reporters_of_doit_work(site: StepProject) -> None:
 
 @pytest.mark.usefixtures("needs_root")
 def test_user_without_rights_can_look(finished_site: StepProject) -> None:
-    """`list`, `info`, `why` and `status` on a state of somebody else's, and before there is one."""
+    """`list`, `info`, `why` and `status` on another user's state, and before there is one."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("needs setpriv (Debian: util-linux)")
-    # not root's powers, but still root's files: the interpreter may lie where nobody else can read
+    # still root's files, without capabilities: only root may be able to read the interpreter
     powerless = (setpriv, "--bounding-set", "-dac_override,-dac_read_search,-fowner,-chown")
     write_file("setting", "t")(finished_site)
     for path in (finished_site.folder, *finished_site.folder.rglob("*")):

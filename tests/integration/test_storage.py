@@ -19,13 +19,13 @@ from tests.kit.sample_site import ON_DEMAND, TASKS, SampleSite, SampleUpstream
 from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
-# One command after the other, as an operator would go on after each failure.
+# One command after the other, as an operator would continue after each failure.
 STEPS = (*ON_DEMAND, *TASKS)
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A mount namespace; `site` is a small site in it, `top` its place as seen from here."""
+    """A mount namespace; `site` is a small site in it, `top` its path outside of it."""
 
     disk: Disk
     site: SampleSite
@@ -38,7 +38,7 @@ class Elsewhere:
         subprocess.run([*self.disk.prefix, *words], check=True)
 
     def doit(self, *words: str, code: int | None = 0) -> tuple[int, str]:
-        """Run doit in there; its exit code and what it said, which is never a traceback."""
+        """Run doit there; returns its exit code and its output, which is never a traceback."""
         with self.site.start(*words, prefix=self.disk.prefix) as process:
             printed, _ = process.communicate(timeout=300)
         assert "Traceback" not in printed
@@ -78,7 +78,7 @@ def soak_param(fill: Fill, left: int) -> Any:
 def test_full_at_each_step(
     elsewhere: Elsewhere, prebuilt_site: SampleSite, fill: Fill, left: int
 ) -> None:
-    """Each step fails in one line, leaves what there was, and converges once there is room."""
+    """Each step fails in one line, changes nothing, and succeeds once there is space."""
     failed = 0
     for step in STEPS:
         before = elsewhere.records()

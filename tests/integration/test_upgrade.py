@@ -1,5 +1,4 @@
-"""A site that version 0.1 made goes on: nothing is lost, nothing is built again, clients notice
-nothing."""
+"""A site of version 0.1 continues: nothing is lost or rebuilt, and clients notice nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ def published_files(site: Layout) -> dict[str, bytes]:
     return {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
 
 
-def test_site_of_0_1_what_was_made_is_up_to_date(site: Layout) -> None:
+def test_site_of_0_1_is_up_to_date(site: Layout) -> None:
     assert "nothing to do" in doit(site, *TASKS, "candidate:base", "gate:base")
 
 

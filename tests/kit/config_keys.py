@@ -1,4 +1,4 @@
-"""Every key of config.toml, read off the models: what tests about all keys go through."""
+"""Every key of config.toml, from the models, for tests of all keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Put = Callable[[str], Any]
 
 
 def strings(place: str, kind: Any) -> Iterator[tuple[str, Put]]:
-    """Every place in a key's value where a person's string may stand, and how to put one there."""
+    """Every place in a key's value that takes a free string, with a function to put one there."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if kind is str or origin is typing.Literal:
         yield place, lambda text: text
@@ -66,7 +66,7 @@ FILLER: tuple[Any, ...] = ("yyy", "YYY", "https://yyy.example", "D" * 40, "publi
 
 
 def plain(kind: Any) -> Any:
-    """A harmless value of a kind, for beside the string that is looked at."""
+    """A harmless value of a kind, for the keys beside the tested one."""
     for value in FILLER:
         with contextlib.suppress(ValidationError):
             return TypeAdapter(kind).validate_python(value, strict=True)

@@ -46,7 +46,7 @@ def last_modified(day: date) -> str:
 
 
 class Signed(NamedTuple):
-    """The files of a day on a mirror: archive, detached signature, .md5sum, the last if any."""
+    """The files of a day on a mirror: archive, detached signature, optional .md5sum."""
 
     archive: bytes
     signature: bytes | None
@@ -105,14 +105,14 @@ class FakeUpstream:
     def signed(
         self, day: date = NEXT, *how: str, who: str = "good", at: float = 0, **more: Any
     ) -> Signed:
-        """A day's snapshot, signed a quarter of an hour after it was made, or `at` that time."""
+        """A day's snapshot, signed a quarter of an hour after its time, or at the time `at`."""
         files = {**FILES, "app-misc/one/one-1.ebuild": f"EAPI=8\n# {day}\n".encode()}
         archive = snapshot(self.folder, day, **{"files": files, **more}).read_bytes()
         at = at or snapshot_time(day) + 900
         return Signed(archive, self.keys.sign(*how, who=who, data=archive, at=at))
 
     def publish(self, mirror: str, signed: Signed, day: date = NEXT) -> Signed:
-        """Put these files on a mirror under a day's name, whatever they are."""
+        """Put these files, good or bad, on a mirror under a day's name."""
         for suffix, body in zip(("", ".gpgsig", ".md5sum"), signed, strict=True):
             self.server.answers.pop(self.path(mirror, day, suffix), None)
             if body is not None:
@@ -155,7 +155,7 @@ class FakeUpstream:
     def refused(
         self, site: Site, kind: type[Error], code: str, *, day: str = "", **fields: Field
     ) -> Error:
-        """Run `doit snapshot`, which must fail well: one line, one next step, nothing changed."""
+        """Run `doit snapshot` and expect an error: one line with advice, nothing changed."""
         before = self.frozen_state(site)
         with refused(kind, code, **fields) as excinfo:
             run_snapshot(site, day)

@@ -1,4 +1,4 @@
-"""The picture of the graph in docs/architecture.md, as Mermaid text, made from the graph itself."""
+"""The picture of the graph in docs/architecture.md, as Mermaid text, from the graph itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Edge = tuple[str, str]
 
 
 def mermaid() -> str:
-    """The graph of one stack: arrows are records that are read, without those that follow."""
+    """The graph of one stack: arrows are records that tasks read, without redundant ones."""
     place = Path("/site")
     site = Site(Layout(place, place / "state"), Config.model_validate(TABLES))
     steps = graph.steps(site)
@@ -60,7 +60,7 @@ def _edges(step: Step[Any], site: Site) -> Iterable[Edge]:
 
 
 def _transitive_reduction(edges: set[Edge]) -> set[Edge]:
-    """The edges that no longer way replaces."""
+    """The edges without those that a longer path replaces."""
 
     def reaches(start: str, end: str, without: Edge) -> bool:
         visited, waiting = {start}, [start]

@@ -1,4 +1,4 @@
-"""Processes: alive, gone, or left behind."""
+"""Processes: alive, ended, or left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.system.files import mounts_below
 
 
 def alive(pid: int) -> bool:
-    """Tell a process that is there and no zombie."""
+    """True for a process that exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -27,7 +27,7 @@ def ends(pid: int) -> bool:
 def eventually(
     holds: Callable[[], object], seconds: float = 20.0, meanwhile: Callable[[], object] = bool
 ) -> bool:
-    """Wait until it holds; False if it does not before so many seconds have passed."""
+    """Wait until a condition holds; False if it does not within the time limit."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -70,7 +70,7 @@ def processes_of(place: Path) -> list[str]:
 
 
 def leftovers_of_kill(layout: Layout) -> list[str]:
-    """Processes and mounts of a site once the kernel had its time to take the namespaces down."""
+    """Processes and mounts of a site after the kernel had time to remove the namespaces."""
     deadline = time.monotonic() + 20
     while (left := processes_of(layout.state)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Looks for a secret in everything below a folder, also in what is packed there."""
+"""Search for a secret in all files below a folder, also inside archives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _in_base64(secret: str) -> list[bytes]:
 
 
 def _unpack(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The bytes, and those of what is packed in them."""
+    """The bytes of a file, and those of each file packed in it."""
     yield "", data
     with suppress(OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError):
         if name.endswith((".tar", ".tar.zst", ".tar.gz")):

@@ -1,4 +1,4 @@
-"""A small doit project of steps that do as a test orders."""
+"""A small doit project of steps that follow the orders of a test."""
 
 from __future__ import annotations
 

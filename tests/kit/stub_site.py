@@ -1,6 +1,6 @@
-"""A root of a few programs, and a site whose chroots stand on it, made without mirror or Portage.
+"""A root of a few programs, and a site whose chroots use it, without mirror or Portage.
 
-What comes before a chroot (snapshot, lock, tree, seed) is there and remembered as made.
+The tasks before a chroot (snapshot, lock, tree, seed) count as done.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def create(folder: Path, text: str = CONFIG) -> Site:
 
 
 def record_as_done(site: Site, records_of: Mapping[Key[Any], Any]) -> None:
-    """Write records, and let doit remember that their tasks wrote them; config.lock as well."""
+    """Write records, and save in doit's memory that their tasks wrote them, and config.lock."""
     tasks = TaskControl(list(generate_tasks("binmill", graph.build(site)))).tasks
     memory = Dependency(DurableBackend, str(site.layout.database), codec_cls=JSONCodec)
     for key, record in records_of.items():

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md, made from the catalogue of sentences."""
+"""docs/troubleshooting.md, generated from the catalogue of sentences."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _with_placeholders(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Advice as a sentence; what stands in backquotes stays as it is."""
+    """Advice as a sentence; text in backquotes stays unchanged."""
     filled = "".join(
         literal + (name.upper().replace("_", "-") if name else "")
         for literal, name, _, _ in string.Formatter().parse(text)

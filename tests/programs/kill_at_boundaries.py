@@ -1,9 +1,9 @@
-"""Runs doit and kills it at the next boundary of a record where it has not been killed before.
+"""Run doit and kill it at the next boundary of a record where it has not been killed before.
 
     python -m tests.programs.kill_at_boundaries PASSED WORDS...
 
-The boundaries of a task: it is made and nothing says so; its record is written and doit does not
-know of it; doit knows. PASSED is a file of those that were reached, one per line.
+The boundaries of a task: its work is done without a record; its record is written, but doit does
+not remember it; doit remembers it. PASSED is a file of the boundaries so far, one per line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""doit's memory on disk: there when a task has ended, whatever happens next."""
+"""doit's memory on disk: safe as soon as a task has ended."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_on_disk_when_a_task_ends(place: Path) -> None:
 def test_deps_is_the_last_thing_that_doit_saves(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On which all of it stands; another order in another doit would lose work."""
+    """The backend depends on this; with another order in a new doit, work would be lost."""
     keys: list[str] = []
     real = DurableBackend.set
 
@@ -93,7 +93,7 @@ def test_forgotten_once_and_for_all(place: Path) -> None:
 
 
 def test_ignored_tasks_stay_ignored(place: Path) -> None:
-    """`doit ignore` saves nothing but a mark."""
+    """`doit ignore` saves only a mark."""
     with open_database(place) as memory:
         memory.ignore(finished_task("one"))
     with open_database(place) as memory:

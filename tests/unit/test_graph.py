@@ -71,7 +71,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def site_of(raw: dict[str, Any]) -> Site:
-    """A site at a place that does not exist: whoever looks there gets nothing."""
+    """A site at a path that does not exist, so nothing can be read there."""
     place = Path("/nonexistent/site")
     return Site(Layout(place, place / "state"), Config.model_validate(raw))
 
@@ -82,7 +82,7 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 
 def tasks_of(site: Site) -> dict[str, Task]:
-    """By name, with the dependencies that doit makes out of targets; raises what doit would."""
+    """Tasks by name, with the dependencies that doit derives from targets; raises doit's errors."""
 
     def creator() -> Iterator[Any]:
         yield from graph.build(site)
@@ -94,7 +94,7 @@ def tasks_of(site: Site) -> dict[str, Task]:
 
 
 def before(tasks: dict[str, Task], name: str) -> set[str]:
-    """All that must hold before a task may run."""
+    """All tasks that must be up to date before a task may run."""
     dependencies: set[str] = set()
     todo = [name]
     while todo:
@@ -157,7 +157,7 @@ def test_defaults_reach_every_chroot(site: Site) -> None:
     reached = set(names).union(*(before(tasks, name) for name in names))
     for chroot in site.config.chroots:
         assert {f"{kind}:{chroot}" for kind in PER_CHROOT} <= reached
-    assert "snapshot" not in reached  # nobody gets another tree without asking for it
+    assert "snapshot" not in reached  # the tree changes only on request
 
 
 def test_tasks_follow_the_flow(site: Site) -> None:
@@ -194,8 +194,8 @@ def test_no_task_has_the_name_of_a_command(site: Site) -> None:
     assert not (theirs | set(commands())) & set(tasks_of(site))
 
 
-def test_graph_is_made_without_reading_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And starts nothing; that holds for every unit test (conftest)."""
+def test_graph_is_built_without_reading_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts no program either: no unit test may (conftest)."""
 
     def refuse(*arguments: Any, **_: Any) -> None:
         pytest.fail(f"a creator looked outside: {arguments!r}")
@@ -260,7 +260,7 @@ def test_setting_is_read_only_by_its_tasks(
 
 
 def test_doc_of_a_task_has_no_password() -> None:
-    """`doit list` and the output of a run show it to everybody."""
+    """`doit list` and the output of a run show the doc to all users."""
     url = "https://me:sesame@git.example/x.git"
     site = site_of(
         {

@@ -26,7 +26,7 @@ def test_picture_shows_each_arrow_once_and_no_circle() -> None:
     arrows = re.findall(r"^  (\w+) -->? (\w+)$", mermaid(), re.MULTILINE)
     assert len(arrows) == len(set(arrows)) > 15
     left = {b for _, b in arrows}
-    while left:  # what has no arrow from the rest goes; a circle would never end
+    while left:  # remove nodes without incoming arrows; a circle would never end
         free = {b for b in left if not any(b == end and start in left for start, end in arrows)}
         assert free, left
         left -= free

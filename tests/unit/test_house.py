@@ -17,7 +17,7 @@ TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 # Shared nouns: config, lock, paths, errors.
 NOUNS = {"clock", "config", "domain", "errors", "layout", "lock", "messages", "text"}
 DOMAIN = NOUNS | {"records", "site", "system", "portage", "updates"}
-# What each package (and module at the top) may import. Data flows from left to right:
+# The imports that each package (and module at the top) may have. Data flows from left to right:
 # snapshot, seed -> chroot -> builder -> publish -> serve; flow/ ties them to a site.
 MAY_IMPORT: dict[str, set[str]] = {
     "clock": set(),
@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"upkeep"},
 }
 IMPORTS_DOIT = {"commands", "engine", "dodo"}
-# A name that says nothing about what is in it.
+# Names that say nothing about the content.
 EMPTY_NAMES = {
     "util",
     "utils",

@@ -1,4 +1,4 @@
-"""Paths of a site: single components only, wherever a name comes from."""
+"""Paths of a site: single components only, for names from any source."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ TEXT = f"http://me:{SECRET}@x".encode()
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_found_where_it_is_packed(tmp_path: Path, name: str, data: bytes) -> None:
+def test_packed_secret_is_found(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     (tmp_path / "other").write_bytes(b"nothing")
     places = leaks(tmp_path, SECRET)
@@ -39,7 +39,7 @@ def test_found_where_it_is_packed(tmp_path: Path, name: str, data: bytes) -> Non
     assert all(place.startswith(name) for place in places)
 
 
-def test_found_in_a_package(tmp_path: Path) -> None:
+def test_secret_in_a_package_is_found(tmp_path: Path) -> None:
     gpkg(tmp_path / "x.gpkg.tar")
     assert leaks(tmp_path, SECRET) == []
     gpkg(tmp_path / "x.gpkg.tar", parts({"CATEGORY": SECRET}))

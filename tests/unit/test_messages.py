@@ -1,7 +1,7 @@
 """The catalogue of sentences: each code is used, has the fields it is used with, and reads well.
 
 The files in tests/unit/golden/ show every sentence with sample fields. After a change of the
-catalogue, look at what they become: UPDATE_GOLDEN=1 pytest tests/unit/test_messages.py
+catalogue, look at the new sentences: UPDATE_GOLDEN=1 pytest tests/unit/test_messages.py
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 
 class Use(NamedTuple):
-    """A place in the source that names a code, and the fields it passes; None: not known here."""
+    """A place in the source that names a code, and the fields it passes; None if unknown."""
 
     place: str
     code: str

@@ -23,7 +23,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def start_writing(writing: int, chunks: int) -> threading.Thread:
-    """Write that many bytes and close it; stop earlier if the reader is gone."""
+    """Write so many chunks in a thread and close; stop earlier if the reader has closed."""
 
     def write() -> None:
         with contextlib.suppress(BrokenPipeError):

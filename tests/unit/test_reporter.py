@@ -76,7 +76,7 @@ def test_summary_counts_tasks_and_time(run: Run, seconds: float, duration: str) 
 def test_summary_of_a_run_with_nothing_to_do(run: Run) -> None:
     for each in ("tree", "seed:x"):
         run.reporter.skip_uptodate(task(each))
-    run.reporter.skip_uptodate(task("seed", actions=False))  # a group is no work
+    run.reporter.skip_uptodate(task("seed", actions=False))  # a group does not count
     assert run.end() == ["nothing to do: all 2 tasks are up to date"]
 
 

@@ -69,7 +69,7 @@ def test_scratch_is_private_and_gone_afterwards(site: Site) -> None:
     assert names(site.layout.work) == []
 
 
-def test_scratch_sweeps_what_a_killed_run_left(site: Site) -> None:
+def test_scratch_sweeps_leftovers_of_a_killed_run(site: Site) -> None:
     left = site.layout.work / "download-lock"
     left.mkdir(parents=True)
     (left / "half a download").write_text("x")

@@ -93,12 +93,12 @@ RECORDS: dict[Kind[Any], Any] = {
 
 
 def each(kind: str, *chroots: str) -> set[str]:
-    """A task of the chroots named; of all without a name."""
+    """The task of each named chroot; of all chroots without a name."""
     return {f"{kind}:{name}" for name in chroots or FOUR_CHROOTS["chroots"]}
 
 
 def portage(value: Any) -> list[tuple[Any, ...]]:
-    """A setting of /etc/portage: of a base also its stacks', of a stack not its base's."""
+    """Rows for a setting of /etc/portage; one of a base also affects its stacks."""
     return [
         ("base", value, each("etc", "base", "java", "tomcat")),
         ("java", value, each("etc", "java", "tomcat")),
@@ -110,8 +110,8 @@ def portage(value: Any) -> list[tuple[Any, ...]]:
 NONE: set[str] = set()
 FROM_SEED = ("candidate", "gate", "publish", "client", "members")
 ENTER = ("mount", "check", "binpkgs", "candidate", "gate", "publish", "client", "members")
-# KEY: rows of (the entry of the table, where the table has names; the new value; what is stale).
-# In the tables named by people, KEY has a * for the name. A new key gets its row here, and its
+# KEY: rows of (the entry of the table, where the table has names; the new value; stale tasks).
+# In tables with names, KEY has a * for the name. A new key gets its row here, and its
 # line in docs/config.md, "What a change makes stale".
 ROWS: dict[str, list[tuple[Any, ...]]] = {
     "keys.*.file": [("k", "new.asc", NONE)],
@@ -216,7 +216,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
 
 
 def load(layout: Layout, raw: dict[str, Any]) -> dict[str, Task]:
-    """The tasks of a config.toml with what doit makes out of their targets."""
+    """The tasks of a config.toml, with the dependencies that doit derives from targets."""
     layout.config.write_text(tomli_w.dumps(raw), encoding="utf-8")
     site = Site(layout, config_file.read_config(layout))
     tasks: dict[str, Task] = TaskControl(list(generate_tasks("x", graph.build(site)))).tasks
@@ -224,7 +224,7 @@ def load(layout: Layout, raw: dict[str, Any]) -> dict[str, Task]:
 
 
 def stale(layout: Layout, raw: dict[str, Any]) -> set[str]:
-    """The tasks that are stale by doit's own word."""
+    """The tasks that doit itself calls stale."""
     tasks = load(layout, raw)
     memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
     try:
@@ -235,7 +235,7 @@ def stale(layout: Layout, raw: dict[str, Any]) -> set[str]:
 
 
 def built_site(layout: Layout) -> Layout:
-    """A site on which everything has been made, by its records and doit's memory of them."""
+    """A site on which every task counts as done, by its records and doit's memory."""
     layout.site.mkdir(parents=True)
     lock_file.write(layout, LOCK)
     tasks = load(layout, FOUR_CHROOTS)

@@ -46,7 +46,7 @@ def step(make: Callable[[Inputs], Sample] = lambda _: Sample(), **more: Any) -> 
 
 
 def run(layout: Layout, what: Step[Sample]) -> TaskFailed | None:
-    """Run it; doit is to remember the digest of the record."""
+    """Run a step; returns its error, and checks that doit remembers the digest of the record."""
     ended = run_step(layout, what, Task(what.task, []))
     if isinstance(ended, TaskFailed):
         return ended
@@ -214,7 +214,7 @@ def test_described_error_has_its_code_and_advice() -> None:
     assert second == f"  next: {SAMPLE_ERROR.hint}"
 
 
-# --- up-to-date checks never raise: doit would take that for a bug -----------
+# --- up-to-date checks never raise: doit would report that as a bug -----------
 
 
 def exists(record: Path, results: Callable[[Any], Iterable[Path]] = lambda _: ()) -> bool:
@@ -258,7 +258,7 @@ def test_results_exist_when_every_path_does(tmp_path: Path) -> None:
 
 
 def check_files(folder: Path, values: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """The check's answer, and what doit would remember."""
+    """The check's answer, and the values that doit would remember."""
     task = Task("x", [])
     answer = FilesUnchanged(folder)(task, values)
     (saver,) = task.value_savers

@@ -1,4 +1,4 @@
-"""Upstream updates that are kept for `doit status`."""
+"""Upstream updates that are stored for `doit status`."""
 
 from __future__ import annotations
 
