@@ -33,7 +33,7 @@ class Cause:
         return {"code": self.code, **asdict(self)}
 
 
-class Named(Cause):
+class NamedOnCommandLine(Cause):
     """It was named on the command line, and looks outside for something newer."""
 
     code: ClassVar[str] = "cause-named"

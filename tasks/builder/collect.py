@@ -39,8 +39,8 @@ def collect_set(
     remove_tree(scratch, trash)
     scratch.mkdir(parents=True)
     try:
-        taken = (_collect_package(entry, pkgdir, scratch) for entry in entries)
-        packages = tuple(sorted(taken, key=lambda each: (each.cpv, each.build_id)))
+        copies = (_collect_package(entry, pkgdir, scratch) for entry in entries)
+        packages = tuple(sorted(copies, key=lambda each: (each.cpv, each.build_id)))
         copy_plain(pkgdir / INDEX, scratch / INDEX)  # stanzas; publish checks and completes them
         _without_mirrors(scratch / INDEX)
     except BaseException:

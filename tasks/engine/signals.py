@@ -65,11 +65,11 @@ def _remind(_number: int, _frame: FrameType | None) -> None:
     """
     if not _pending:
         return
-    handled = sys.exc_info()[1]
-    while handled is not None:
-        if isinstance(handled, (SystemExit, KeyboardInterrupt)):
+    exception = sys.exc_info()[1]
+    while exception is not None:
+        if isinstance(exception, (SystemExit, KeyboardInterrupt)):
             return
-        handled = handled.__context__
+        exception = exception.__context__
     raise _pending[0]
 
 

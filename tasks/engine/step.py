@@ -200,9 +200,9 @@ def _make(layout: Layout, step: Step[Any], inputs: Inputs) -> None:
             record.replace(earlier)
         try:
             with explain_full_disk(layout.state):
-                made = step.make(inputs)
+                content = step.make(inputs)
             if step.target is None:
-                records.save(layout, step.key, made)
+                records.save(layout, step.key, content)
         except BaseException:
             if earlier.exists():
                 earlier.replace(record)

@@ -90,9 +90,9 @@ def metadata(path: Path, role: Role | None = None) -> dict[str, str]:
                 raise NotTrusted("gpkg-member-not-covered", file=path.name, member=name)
             for name, (size, digest) in expected.items():
                 _check(container, members[name], size, digest)
-            packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
-            return _values(_decompressed(_read(container, members[packed]), packed))
-    except _broken() as error:
+            member = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
+            return _values(_decompress(_read(container, members[member]), member))
+    except _archive_errors() as error:
         raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
 
 
@@ -104,15 +104,15 @@ def image_paths(path: Path) -> Iterator[str]:
     try:
         with tarfile.open(path, "r:") as container:
             members = _members(container)
-            packed = next(n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n))
-            stream = container.extractfile(members[packed])
+            name = next(n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n))
+            stream = container.extractfile(members[name])
             assert stream is not None  # noqa: S101
-            with _opened(stream, packed) as plain, tarfile.open(fileobj=plain, mode="r|") as image:
+            with _open(stream, name) as plain, tarfile.open(fileobj=plain, mode="r|") as image:
                 for member in image:
                     inside = member.name.partition("image/")[2]
                     if not member.isdir():
                         yield posixpath.normpath(f"/{inside.lstrip('/')}")
-    except _broken() as error:
+    except _archive_errors() as error:
         raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
 
 
@@ -170,12 +170,12 @@ def _check(container: tarfile.TarFile, member: tarfile.TarInfo, size: int, diges
         raise NotTrusted("gpkg-member-differs", file=_file(container), member=member.name)
 
 
-def _decompressed(data: bytes, name: str) -> bytes:
-    with _opened(io.BytesIO(data), name) as stream:
+def _decompress(data: bytes, name: str) -> bytes:
+    with _open(io.BytesIO(data), name) as stream:
         return stream.read(_METADATA_LIMIT)
 
 
-def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
+def _open(stream: IO[bytes], name: str) -> IO[bytes]:
     """Decompress a member of a container."""
     suffix = name.rsplit(".", 1)[-1]
     if suffix == "tar":
@@ -187,11 +187,11 @@ def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
         reader: IO[bytes] = unpacker.stream_reader(stream, read_across_frames=True)
         return reader
     openers = {"xz": lzma.open, "gz": gzip.open, "bz2": bz2.open}
-    opened: IO[bytes] = openers[suffix](stream, "rb")  # type: ignore[operator]
-    return opened
+    plain: IO[bytes] = openers[suffix](stream, "rb")  # type: ignore[operator]
+    return plain
 
 
-def _broken() -> tuple[type[Exception], ...]:
+def _archive_errors() -> tuple[type[Exception], ...]:
     """The exceptions that tarfile and the decompressors raise for damaged files."""
     import zstandard
 

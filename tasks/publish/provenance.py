@@ -66,7 +66,7 @@ def write(
 
 def statement(stanza: Stanza, package: SignedPackage) -> dict[str, Any]:
     """The statement of one package; its subject is the signed file, as it is published."""
-    origin = _parsed(package.origin)
+    origin = _parse(package.origin)
     return {
         "_type": STATEMENT,
         "subject": [{"name": stanza["PATH"], "digest": {"sha512": package.sums.sha512}}],
@@ -94,15 +94,15 @@ def statement(stanza: Stanza, package: SignedPackage) -> dict[str, Any]:
 
 def built_from(origin: str, repo: str) -> dict[str, str]:
     """The COMMIT of a repository and the ETC (id of /etc/portage) of an origin; "" if unknown."""
-    parsed: dict[str, Any] = _parsed(origin) if origin else {"sources": [], "etc": ""}
-    commits = [s["digest"].get("gitCommit", "") for s in parsed["sources"] if s["name"] == repo]
-    return {"COMMIT": commits[0] if commits else "", "ETC": parsed["etc"]}
+    facts: dict[str, Any] = _parse(origin) if origin else {"sources": [], "etc": ""}
+    commits = [s["digest"].get("gitCommit", "") for s in facts["sources"] if s["name"] == repo]
+    return {"COMMIT": commits[0] if commits else "", "ETC": facts["etc"]}
 
 
 @functools.lru_cache(maxsize=64)
-def _parsed(text: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+def _parse(text: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(text)
+    return data
 
 
 def _times(stanza: Stanza) -> dict[str, str]:

@@ -54,7 +54,7 @@ class Screen:
                 self._live = stream
 
     @contextlib.contextmanager
-    def bar_shown(self) -> Iterator[None]:
+    def pause_live_line(self) -> Iterator[None]:
         """Keep the live line away during the block, which shows a bar on `err`."""
         with self._lock:
             if self._live is not None:
@@ -92,7 +92,7 @@ def live(stream: IO[str], text: str) -> None:
 
 
 @contextlib.contextmanager
-def shown_on(screen: Screen) -> Iterator[None]:
+def redirect_output(screen: Screen) -> Iterator[None]:
     """Send the output of the block to a screen, in this thread and those that copy its context."""
     token = _SCREEN.set(screen)
     try:

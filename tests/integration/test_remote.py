@@ -207,7 +207,7 @@ def test_remote_that_diverges_during_the_push_is_not_forced(
     """Between listing and push: still not forced, and no tag without the branch."""
     another_machine(tmp_path, remote, NEXT)
     before = refs(remote)
-    monkeypatch.setattr(remotes, "listed", lambda *_: {})
+    monkeypatch.setattr(remotes, "remote_references", lambda *_: {})
     with push_fails("rejected"):
         push(repository, str(remote), frozen)
     assert refs(remote) == before

@@ -82,7 +82,7 @@ def test_expected_time_is_that_of_the_last_success(layout: Layout) -> None:
         run = run_of(layout, days)
         journal.start(run, "tree")
         journal.end(run, "tree", outcome, seconds)
-    assert journal.expected(layout) == {"tree": 20}
+    assert journal.usual_seconds(layout) == {"tree": 20}
 
 
 @pytest.mark.parametrize(
