@@ -15,6 +15,8 @@ import time
 from multiprocessing.util import Finalize
 from types import FrameType, TracebackType
 
+from tasks.system import terminal
+
 _PR_SET_PDEATHSIG = 1
 _CLEANUP_SECONDS = 3
 # The exception that the last signal has raised; empty when none is pending.
@@ -35,6 +37,8 @@ def end_cleanly() -> None:
     ):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup and `&` of a shell ignore some
             signal.signal(number, handler)
+    # A signal may interrupt the output of a line, and the terminal be gone when Python flushes it.
+    atexit.register(terminal.flush)
     signal.signal(signal.SIGALRM, _remind)
     signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
     # The interpreter restores the defaults at its end; an alarm after that would kill.

@@ -91,6 +91,15 @@ def live(stream: IO[str], text: str) -> None:
     current().live(stream, text)
 
 
+def flush() -> None:
+    """Write what is left in the buffers of standard output and error, at the end of the program.
+
+    What no reader is there for is dropped; Python itself would end with 120 then.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        _write(stream, "")
+
+
 @contextlib.contextmanager
 def redirect_output(screen: Screen) -> Iterator[None]:
     """Send the output of the block to a screen, in this thread and those that copy its context."""

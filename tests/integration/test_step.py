@@ -335,6 +335,28 @@ def test_cleanup_is_not_interrupted_again(number: signal.Signals) -> None:
     assert ended.returncode in (128 + number, -number)
 
 
+def test_output_without_a_reader_does_not_change_the_exit_code() -> None:
+    """Python ends with 120 if it cannot flush its output at the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [
+                "env",
+                "-u",
+                "PYTHONUNBUFFERED",
+                *python(end_cleanly, "leave_text_in_buffer", signal.SIGHUP),
+            ],
+            cwd=PROJECT,
+            check=False,
+            stdout=writer,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert ended.returncode == 128 + signal.SIGHUP
+
+
 def test_unknown_worker_ends_with_the_run() -> None:
     """An interrupt while doit starts a worker that it has not listed yet."""
     ended = subprocess.run(
