@@ -16,7 +16,10 @@ from tasks.messages import Field
 
 @dataclass(frozen=True)
 class Cause:
-    """The reason why one task would run; subclasses have the fields."""
+    """The reason why one task would run.
+
+    A subclass with fields is a dataclass; one without needs no methods of its own.
+    """
 
     code: ClassVar[str] = ""
 

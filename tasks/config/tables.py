@@ -171,7 +171,10 @@ class Config(_Table):
         return ChrootConfig(**{**settings, "packages": self.chroots[name].packages})
 
 
-def _join(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+_Entries = dict[str, str | list[str]]  # a table within a chroot's: package_use, env and the like
+
+
+def _join(lower: _Entries, upper: _Entries) -> _Entries:
     result = dict(lower)
     for key, value in upper.items():
         below = result.get(key, [])
