@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import chroots, publish, schedule, seeds, snapshots, startup
-from bench import chroots, plans, publish, seeds, snapshots, startup
+from bench import chroots, plans, publish, schedule, seeds, snapshots, startup
 from bench.isolation import WORK, end_on_term, run_isolated
 from bench.measure import RESULTS, Bench, Table
 from tasks.errors import BinmillError

@@ -88,11 +88,11 @@ def write(folder: Path, package: Package, size: int) -> None:
 
 def index(packages: Iterable[Package]) -> str:
     """Return the index of a set, as the chroot's Portage writes it."""
-    renamed = {"DESCRIPTION": "DESC", "repository": "REPO"}
+    index_keys = {"DESCRIPTION": "DESC", "repository": "REPO"}
     head = "ARCH: amd64\nPROFILE: default/linux/amd64/lab\nTIMESTAMP: 1\nVERSION: 0\n\n"
     return head + "".join(
         "".join(
-            f"{renamed.get(key, key)}: {value}\n"
+            f"{index_keys.get(key, key)}: {value}\n"
             for key, value in sorted({**p.values, "CPV": p.cpv, "PATH": p.path}.items())
             if key not in ("CATEGORY", "PF")
         )
@@ -103,7 +103,7 @@ def index(packages: Iterable[Package]) -> str:
 
 def record(packages: Iterable[Package], digests: dict[str, str], identity: str) -> BinpkgsRecord:
     """Return the record of a set that binpkgs:NAME would leave; `digests` are SHA-512 by path."""
-    collected = tuple(
+    domain_packages = tuple(
         domain.Package(
             cpv=p.cpv,
             build_id=p.build,
@@ -116,7 +116,7 @@ def record(packages: Iterable[Package], digests: dict[str, str], identity: str) 
         )
         for p in packages
     )
-    return BinpkgsRecord(identity, collected)
+    return BinpkgsRecord(identity, domain_packages)
 
 
 def _tar(files: dict[str, bytes]) -> bytes:

@@ -210,7 +210,7 @@ def _exporting(table: Table, place: Path, pairs: int, scale: float) -> None:
     commit = freezing.split()[0]
     cold: list[float] = []
     checkout: list[float] = []
-    mounted: list[float] = []
+    mount_times: list[float] = []
     for _ in rounds("export", pairs):
         settle(repository)
         checkout.append(seconds(["git", "clone", "-q", repository, place / "clone"]))
@@ -219,17 +219,17 @@ def _exporting(table: Table, place: Path, pairs: int, scale: float) -> None:
         start = time.perf_counter()
         export.export_commit(repository, commit, place / "exported", place / "trash")
         cold.append(time.perf_counter() - start)
-        mounted += [_mounted(place, place / "exported") for _ in range(9)]
+        mount_times += [_mount_time(place, place / "exported") for _ in range(9)]
         shutil.rmtree(place / "exported")
     table.add(row("the locked tree as files, against git clone", cold, checkout))
-    table.add(row("after that: enter with it mounted", mounted))
+    table.add(row("after that: enter with it mounted", mount_times))
 
 
-def _mounted(place: Path, exported: Path) -> float:
+def _mount_time(place: Path, tree: Path) -> float:
     root = place / "small"
     if not root.is_dir():
         stub_site.copy_programs(root)
-    binds = (Bind(str(exported), "/var/db/repos/gentoo"),)
+    binds = (Bind(str(tree), "/var/db/repos/gentoo"),)
     with workspace(place / "work", "mounted", place / "trash") as space:
         start = time.perf_counter()
         sandbox.run(_sandbox((root,), space, binds), ["ls", "/var/db/repos/gentoo/profiles"])

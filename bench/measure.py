@@ -171,22 +171,22 @@ def peak_mb(command: Command, *, env: Mapping[str, str] | None = None) -> float:
     words = [str(word) for word in command]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=env)
     peak = [0.0]
-    ended = threading.Event()
+    stop = threading.Event()
 
     def watch() -> None:
         previous: set[int] = set()
-        while not ended.wait(0.02):
+        while not stop.wait(0.02):
             family = set(_family(process.pid))
             # a process that has just been started may still share its parent's memory (vfork(2)),
             # which would then count twice
-            settled = (family & previous) | {process.pid}
-            peak[0] = max(peak[0], sum(map(_pss_mb, settled)))
+            processes = (family & previous) | {process.pid}
+            peak[0] = max(peak[0], sum(map(_pss_mb, processes)))
             previous = family
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     status = process.wait()
-    ended.set()
+    stop.set()
     watcher.join()
     if status != 0:
         raise subprocess.CalledProcessError(status, words)

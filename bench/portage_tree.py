@@ -176,8 +176,8 @@ def write(
     """Write the archive of a tree to `folder`, packed by `compress`."""
     target = folder / file_name(day)
     time = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1, minutes=45)
-    with target.open("wb") as packed:
-        packer = subprocess.Popen(compress, stdin=subprocess.PIPE, stdout=packed)
+    with target.open("wb") as out:
+        packer = subprocess.Popen(compress, stdin=subprocess.PIPE, stdout=out)
         assert packer.stdin is not None  # noqa: S101
         with tarfile.open(fileobj=packer.stdin, mode="w|", format=tarfile.GNU_FORMAT) as tar:
             _add(tar, f"gentoo-{day:%Y%m%d}", files(tree, time, scale), int(time.timestamp()))

@@ -114,7 +114,7 @@ def _collect(site: Site, packages: Sequence[Package], new: Sequence[Package]) ->
     records.save(site.layout, BINPKGS("base"), binpkgs.record(packages, digests, identity))
 
 
-def _bumped(packages: Sequence[Package], first: int) -> tuple[list[Package], list[Package]]:
+def _bump(packages: Sequence[Package], first: int) -> tuple[list[Package], list[Package]]:
     """Rebuild every hundredth package of a set, from `first`; the new set, and those packages."""
     numbers = {p.number for p in packages[first::SHARE]}
     after = [replace(p, build=p.build + 1) if p.number in numbers else p for p in packages]
@@ -133,7 +133,7 @@ def _compare(
     table.add(row("publish, all new", [_publish(site)]))
     own: list[float] = []
     whole: list[float] = []
-    changed: list[float] = []
+    rsync_times: list[float] = []
     server = place / "server"
     view = site.layout.binhost("base") / "current" / "public"
     _rsync(view, server)
@@ -141,17 +141,17 @@ def _compare(
         machine = _server(site, server, space)
         _emaint(machine)
         for number in rounds("publish 1 %", pairs):
-            packages, new = _bumped(packages, number)
+            packages, new = _bump(packages, number)
             _collect(site, packages, new)
             own.append(_publish(site))
-            changed.append(_rsync(view, server) + _emaint(machine))
+            rsync_times.append(_rsync(view, server) + _emaint(machine))
             for each in server.glob("Packages*"):
                 each.unlink()
             whole.append(_rsync(view, server) + _emaint(machine))
-    packages, new = _bumped(packages, pairs)
+    packages, new = _bump(packages, pairs)
     _collect(site, packages, new)
     table.add(row("publish, 1 % new", own, whole, peak_mb(PUBLISH, env=_env(site))))
-    table.add(row("publish, against emaint with its last index", own, changed))
+    table.add(row("publish, against emaint with its last index", own, rsync_times))
 
 
 def _rsync(view: Path, server: Path) -> float:
@@ -186,10 +186,10 @@ def _at_size(table: Table, site: Site, count: int) -> None:
     shutil.rmtree(site.layout.binhosts)
     packages = [Package(n) for n in range(count)]
     _generation_without_portage(site, packages)
-    after, new = _bumped(packages, 0)
+    after, new = _bump(packages, 0)
     _collect(site, after, new)
     memory = peak_mb(PUBLISH, env=_env(site))
-    after, new = _bumped(after, 1)
+    after, new = _bump(after, 1)
     _collect(site, after, new)
     table.add(row(f"publish, 1 % of {count:,} new", [_publish(site)], memory_mb=memory))
 
@@ -221,13 +221,13 @@ def _generation_without_portage(site: Site, packages: Sequence[Package]) -> None
         release=Release("base", "generated", PINS, "0" * 64),
     )
     binhost = site.layout.binhost("base")
-    number = candidate.prepare(binhost, content, _unsigned, site.layout.trash, valid_days=30)
+    number = candidate.prepare(binhost, content, _no_signatures, site.layout.trash, valid_days=30)
     candidate.promote_candidate(binhost, number)
     generation.switch(binhost, number)
     shutil.rmtree(folder)
 
 
-def _unsigned(files: Sequence[Path]) -> None:
+def _no_signatures(files: Sequence[Path]) -> None:
     """Stand in for the signer: empty signatures."""
     for file in files:
         file.with_name(f"{file.name}.asc").touch()

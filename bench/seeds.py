@@ -69,13 +69,13 @@ BENCH = Bench(run, full=Size(5), quick=Size(2, scale=0.08))
 
 
 def _compare(table: Table, by_hand: Path, ours: Path, archive: Path, pairs: int) -> None:
-    plain, synced, own = _in_turns(by_hand, ours, archive, pairs)
+    plain, with_sync, own = _in_turns(by_hand, ours, archive, pairs)
     memory = None
     if archive.name == MANY_BLOCKS:
         memory = peak_mb(_extract(archive, ours / "seed"))
         shutil.rmtree(ours / "seed")
     table.add(row(f"{archive.name}, against tar xpf", own, plain, memory))
-    table.add(row(f"{archive.name}, against tar xpf and sync", own, synced))
+    table.add(row(f"{archive.name}, against tar xpf and sync", own, with_sync))
 
 
 def _quarter(table: Table, by_hand: Path, ours: Path, archive: Path, pairs: int) -> None:
@@ -88,19 +88,19 @@ def _in_turns(
 ) -> tuple[list[float], list[float], list[float]]:
     """Extract in turns; seconds of `tar xpf`, of that and a sync, and of binmill."""
     plain: list[float] = []
-    synced: list[float] = []
+    with_sync: list[float] = []
     own: list[float] = []
     for _ in rounds(archive.name, pairs):
         target = by_hand / "seed"
         target.mkdir()
         settle(archive)
         plain.append(seconds(["tar", "xpf", archive, "-C", target]))
-        synced.append(plain[-1] + seconds(["sync", "-f", target]))
+        with_sync.append(plain[-1] + seconds(["sync", "-f", target]))
         shutil.rmtree(target)
         settle(archive)
         own.append(seconds(_extract(archive, ours / "seed")))
         shutil.rmtree(ours / "seed")
-    return plain, synced, own
+    return plain, with_sync, own
 
 
 def _limit(table: Table, ours: Path, archive: Path, pairs: int) -> None:

@@ -208,7 +208,7 @@ def _nothing_newer(table: Table, place: Path, pairs: int) -> None:
     (mirror / "snapshots").mkdir(parents=True)
     (mirror / f"snapshots/{archive.name}.gpgsig").write_bytes(b"x")
     config = folder / "config.toml"
-    with _served(mirror) as port:
+    with _serve(mirror) as port:
         config.write_text(CONFIG.format(port=port))
         doit = [str(Path(sys.executable).with_name("doit")), "snapshot"]
         env = {**os.environ, CONFIG_VARIABLE: str(config), "NO_PROXY": "127.0.0.1"}
@@ -217,7 +217,7 @@ def _nothing_newer(table: Table, place: Path, pairs: int) -> None:
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[int]:
+def _serve(folder: Path) -> Iterator[int]:
     """Serve a folder on a port of 127.0.0.1 while the block runs."""
     handler = functools.partial(_QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -20,8 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "build":
             print(f"the lab is in {builder.build_lab(options.dir).upstream}")
         elif options.command == "next-day":
-            published = upstream.publish_next_day(options.dir)
-            print("\n".join(published) or "the next day is already published")
+            names = upstream.publish_next_day(options.dir)
+            print("\n".join(names) or "the next day is already published")
         elif options.command == "serve":
             mirror.serve(options.dir, options.port)
         elif options.command == "demo":

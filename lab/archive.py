@@ -85,7 +85,7 @@ def fetch_sources(lab: Upstream, names: list[str]) -> dict[str, Source]:
     needs no deb-src entries.
     """
     lab.archives.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in names if not _fetched(lab, name)]
+    missing = [name for name in names if not _source(lab, name)]
     if missing:
         environment = _private_apt(lab)
         run("apt-get", "update", env=environment, log=lab.logs / "sources.log")
@@ -93,7 +93,7 @@ def fetch_sources(lab: Upstream, names: list[str]) -> dict[str, Source]:
             _fetch(lab, name, environment)
     sources = {}
     for name in names:
-        source = _fetched(lab, name)
+        source = _source(lab, name)
         if source is None:
             raise BinmillError("lab-source-unusable", package=name)
         sources[name] = source
@@ -119,7 +119,7 @@ def _fetch(lab: Upstream, name: str, environment: dict[str, str]) -> None:
     folder.rename(lab.archives / name)
 
 
-def _fetched(lab: Upstream, name: str) -> Source | None:
+def _source(lab: Upstream, name: str) -> Source | None:
     files = [
         file
         for ending in ("gz", "xz", "bz2")

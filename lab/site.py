@@ -79,7 +79,7 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
     if not certificate.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("ca.key", "server.key"):
-            generated = run(
+            private_key = run(
                 "openssl",
                 "genpkey",
                 "-algorithm",
@@ -88,7 +88,7 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
                 "ec_paramgen_curve:P-256",
                 timeout=60,
             )
-            write_atomic(folder / name, generated.stdout, mode=0o600)
+            write_atomic(folder / name, private_key.stdout, mode=0o600)
         request = ("openssl", "req", "-config", "/dev/null", "-x509", "-sha256", "-days", "3650")
         authority = run(
             *request,
@@ -101,7 +101,7 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
             timeout=60,
         )
         write_atomic(folder / "ca.pem", authority.stdout)
-        issued = run(
+        leaf = run(
             *request,
             "-key",
             key,
@@ -115,5 +115,5 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
             "subjectAltName=IP:127.0.0.1",
             timeout=60,
         )
-        write_atomic(certificate, issued.stdout)
+        write_atomic(certificate, leaf.stdout)
     return certificate, key

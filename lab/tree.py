@@ -68,17 +68,15 @@ def render(layers: list[Path], distfiles: dict[str, Distfile], target: Path) -> 
     """
     for layer in layers:
         for package in _package_folders(layer):
-            replaced = target / package.relative_to(layer)
-            if replaced.exists():
-                shutil.rmtree(replaced)  # written by this loop
+            old = target / package.relative_to(layer)
+            if old.exists():
+                shutil.rmtree(old)  # written by this loop
         shutil.copytree(layer, target, dirs_exist_ok=True)
-    rendered = []
+    ebuilds = []
     for template in sorted(target.glob(f"*/*/*{_TEMPLATE}")):
         name = template.parent.relative_to(target).as_posix()
-        rendered.append(_render_ebuild(template, distfiles.get(name)))
-    return [
-        f"{ebuild.parents[1].name}/{ebuild.name.removesuffix('.ebuild')}" for ebuild in rendered
-    ]
+        ebuilds.append(_render_ebuild(template, distfiles.get(name)))
+    return [f"{ebuild.parents[1].name}/{ebuild.name.removesuffix('.ebuild')}" for ebuild in ebuilds]
 
 
 def add_licenses(target: Path) -> None:
@@ -127,11 +125,11 @@ def add_manifests(target: Path, distfiles: dict[str, Distfile], *, thin: bool) -
 
 def sign_tree(lab: Upstream, target: Path, created: datetime) -> None:
     """Write the Manifest of the whole repository (GLEP 74), signed with the snapshot key."""
-    covered = set(_package_folders(target))  # by their own Manifests, which are listed here
+    package_folders = set(_package_folders(target))  # by their own Manifests, which are listed here
     lines = [
         manifest_line(*_tag(path, target), path)
         for path in sorted(target.rglob("*"))
-        if path.is_file() and (path.name == "Manifest" or not covered & set(path.parents))
+        if path.is_file() and (path.name == "Manifest" or not package_folders & set(path.parents))
     ]
     listing = target / "Manifest.files.gz"
     with listing.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as stream:

@@ -176,10 +176,10 @@ def publish_next_day(directory: Path) -> list[str]:
     lab = Upstream(directory)
     lab.facts()
     upcoming = sorted(lab.upcoming.iterdir()) if lab.upcoming.is_dir() else []
-    published = []
+    names = []
     for file in sorted(upcoming, key=lambda path: path.name.endswith(".tar.xz")):
         os.replace(file, lab.snapshots / file.name)  # noqa: PTH105 - rename(2) is what is meant
-        published.append(file.name)
-    if published:
+        names.append(file.name)
+    if names:
         sync_folder(lab.snapshots)
-    return published
+    return names

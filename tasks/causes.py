@@ -16,7 +16,10 @@ from tasks.messages import Field
 
 @dataclass(frozen=True)
 class Cause:
-    """The reason why one task would run; subclasses have the fields."""
+    """The reason why one task would run.
+
+    A subclass with fields is a dataclass; one without needs no methods of its own.
+    """
 
     code: ClassVar[str] = ""
 
@@ -33,7 +36,7 @@ class Cause:
         return {"code": self.code, **asdict(self)}
 
 
-class Named(Cause):
+class NamedOnCommandLine(Cause):
     """It was named on the command line, and looks outside for something newer."""
 
     code: ClassVar[str] = "cause-named"

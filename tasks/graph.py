@@ -107,10 +107,10 @@ def artifacts(site: Site) -> dict[str, Step[Any]]:
 
 def steps(site: Site) -> list[Step[Any]]:
     """All artifacts of a site, in the order of the flow."""
-    found: list[Step[Any]] = [_snapshot(site), _lock(site), *_pinned(site)]
+    all_steps: list[Step[Any]] = [_snapshot(site), _lock(site), *_source_steps(site)]
     for chroot in site.chroots:
-        found += [*_made(chroot), *_built(chroot), *_published(chroot)]
-    return [*found, *_mirror(site)]
+        all_steps += [*_chroot_steps(chroot), *_build_steps(chroot), *_publish_steps(chroot)]
+    return [*all_steps, *_mirror(site)]
 
 
 def _snapshot(site: Site) -> Step[Any]:
@@ -150,7 +150,7 @@ def _lock_cause(site: Site) -> Cause | None:
     return LockLacks(gaps) if gaps else None
 
 
-def _pinned(site: Site) -> Iterator[Step[Any]]:
+def _source_steps(site: Site) -> Iterator[Step[Any]]:
     layout, files = site.layout, (site.layout.lock,)
     yield Step(
         TREE(),
@@ -179,7 +179,7 @@ def _pinned(site: Site) -> Iterator[Step[Any]]:
         )
 
 
-def _made(chroot: Chroot) -> Iterator[Step[Any]]:
+def _chroot_steps(chroot: Chroot) -> Iterator[Step[Any]]:
     """From a seed or a base to a chroot that its own Portage has accepted."""
     name, state = chroot.name, chroot.layout.state
     below: Key[ChrootRecord] | Key[Any] = (
@@ -234,7 +234,7 @@ def _made(chroot: Chroot) -> Iterator[Step[Any]]:
     )
 
 
-def _built(chroot: Chroot) -> Iterator[Step[Any]]:
+def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
     """From a chroot to a signed candidate that has passed the gate."""
     name, config = chroot.name, chroot.site.config
     base = (BINPKGS(chroot.base.name),) if chroot.base else ()
@@ -276,7 +276,7 @@ def _built(chroot: Chroot) -> Iterator[Step[Any]]:
     )
 
 
-def _published(chroot: Chroot) -> Iterator[Step[Any]]:
+def _publish_steps(chroot: Chroot) -> Iterator[Step[Any]]:
     """The steps that switch clients, and test the published binhost."""
     name, seeds = chroot.name, seed_keys(chroot)
     yield Step(

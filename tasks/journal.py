@@ -26,13 +26,13 @@ from tasks import clock
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.messages import Field
-from tasks.system.disk_space import named_if_full
+from tasks.system.disk_space import name_file_if_full
 from tasks.system.files import remove_tree
 from tasks.system.notes import Note
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
 _STAMP = "%Y%m%dT%H%M%SZ"
-_REMEMBERED = 20  # runs in which the usual time of a task is looked up
+_RECENT_RUNS = 20  # runs in which the usual time of a task is looked up
 _MEGABYTE = 1_000_000
 _LARGEST = 64 * _MEGABYTE  # bytes of a log that is searched for secrets
 _SECRETS = (
@@ -147,13 +147,13 @@ def events(folder: Path) -> list[Event]:
         lines = (folder / "journal").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    found: list[Event] = []
+    entries: list[Event] = []
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
             raw = json.loads(line)
             name = raw.pop("event")
-            found += [kind(**raw) for kind in _EVENTS if kind.event == name]
-    return found
+            entries += [kind(**raw) for kind in _EVENTS if kind.event == name]
+    return entries
 
 
 def task_runs(folder: Path) -> list[TaskRun]:
@@ -178,14 +178,14 @@ def folders(layout: Layout) -> list[Path]:
     return []
 
 
-def expected(layout: Layout) -> dict[str, float]:
+def usual_seconds(layout: Layout) -> dict[str, float]:
     """The seconds that each task took when it last succeeded."""
-    found: dict[str, float] = {}
-    for folder in folders(layout)[:_REMEMBERED]:
+    seconds: dict[str, float] = {}
+    for folder in folders(layout)[:_RECENT_RUNS]:
         for run in task_runs(folder):
             if run.ended and run.ended.outcome == "done":
-                found.setdefault(run.task, run.ended.seconds)
-    return found
+                seconds.setdefault(run.task, run.ended.seconds)
+    return seconds
 
 
 def prune_at_exit(layout: Layout, days: int, megabytes: int) -> None:
@@ -206,10 +206,10 @@ def prune(layout: Layout, days: int, megabytes: int, now: float) -> list[str]:
     This run and those whose process lives stay. Returns the names of the deleted ones. Before, the
     journals of killed runs are completed and their logs masked.
     """
-    for folder in folders(layout)[:_REMEMBERED]:
+    for folder in folders(layout)[:_RECENT_RUNS]:
         _settle(layout, folder)
     oldest = time.strftime(_STAMP, time.gmtime(now - days * 86400))
-    total, gone = 0, []
+    total, names = 0, []
     for folder in folders(layout):
         parts = [folder, *layout.package_logs_of(folder.name)]
         total += sum(_size(part) for part in parts)
@@ -219,8 +219,8 @@ def prune(layout: Layout, days: int, megabytes: int, now: float) -> list[str]:
         if match[1] < oldest or total > megabytes * _MEGABYTE:
             for part in parts:
                 remove_tree(part, layout.trash)
-            gone.append(folder.name)
-    return gone
+            names.append(folder.name)
+    return names
 
 
 def _settle(layout: Layout, folder: Path) -> None:
@@ -240,7 +240,7 @@ def _append(layout: Layout, event: Event) -> None:
     line = json.dumps({"event": event.event, **_clean(asdict(event))}, sort_keys=True) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        with named_if_full(path):
+        with name_file_if_full(path):
             os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
@@ -254,25 +254,25 @@ def _clean(value: Any) -> Any:
         return [_clean(inner) for inner in value]
     if isinstance(value, int | float | None):
         return value
-    return _masked(str(value).encode("utf-8", "replace")).decode("utf-8", "replace")
+    return _without_secrets(str(value).encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def _mask(log: Path) -> None:
     """Take secrets out of a log; a link, which a chroot may have left, is not followed."""
     descriptor = os.open(log, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "r+b") as stream:  # noqa: PTH123 - opened without following links
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
             return
         text = stream.read()
-        clean = _masked(text)
+        clean = _without_secrets(text)
         if clean != text:
             stream.seek(0)
             stream.write(clean)
             stream.truncate()
 
 
-def _masked(text: bytes) -> bytes:
+def _without_secrets(text: bytes) -> bytes:
     for mark, instead in _SECRETS:
         text = mark.sub(instead, text)
     return text

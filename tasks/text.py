@@ -36,9 +36,9 @@ def count(number: int, noun: str) -> str:
 
 def few(names: Iterable[str], most: int = _FEW, separator: str = ", ") -> str:
     """Join names with commas; of more than `most`, say how many are left out."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return separator.join(listed[:most]) + more
+    items = list(names)
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def lines(rows: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _unit_tests_stay_inside(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A unit test that starts a program, forks or connects fails, whoever does it for it."""
+    """A unit test that starts a program, forks or connects fails, even if a library does it."""
     if request.node.get_closest_marker("unit") is None:
         return
 
@@ -78,7 +78,7 @@ def needs_root() -> None:
 
 @pytest.fixture(scope="session")
 def needs_sandbox(needs_root: None, tmp_path_factory: pytest.TempPathFactory) -> None:  # noqa: ARG001
-    """Skip, saying why, where the machine withholds what sandboxes are made of."""
+    """Skip, with the reason, on a machine that cannot set up sandboxes."""
     for program in ("unshare", "setpriv", "mount"):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program} (Debian: util-linux, mount)")

@@ -47,8 +47,8 @@ def collect_set(
     `entries` are the package database's directories of what was installed.
     """
     with _incoming(sets, trash) as scratch:
-        taken = (_collect_package(entry, pkgdir, scratch) for entry in entries)
-        packages = tuple(sorted(taken, key=lambda each: (each.cpv, each.build_id)))
+        copies = (_collect_package(entry, pkgdir, scratch) for entry in entries)
+        packages = tuple(sorted(copies, key=lambda each: (each.cpv, each.build_id)))
         copy_plain(pkgdir / INDEX, scratch / INDEX)  # stanzas; publish checks and completes them
         _without_mirrors(scratch / INDEX)
         _finish(scratch, packages, trash)

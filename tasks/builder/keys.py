@@ -159,7 +159,7 @@ def own_inputs(
             files=objects.ids.get((package.repo, _paths(package)[1]), ""),
             distfiles={file.name: _digest(file) for file in package.distfiles},
             use=tuple(sorted(package.use)),
-            dependencies=package.dependencies,
+            dependencies=dict(package.dependencies),
             settings=package.settings,
             config_files={file.path: file.sha512 for file in package.config_files},
             portage=plan.portage,

@@ -168,7 +168,7 @@ class Store:
         return path
 
     def layer_differences(
-        self, layer: str, seen: tree_manifest.Seen = lambda _size: None
+        self, layer: str, on_read: tree_manifest.OnRead = lambda _size: None
     ) -> Iterator[str]:
         """Read a layer, and yield a line for each difference from its listing."""
         listing = self.layout.store_listing(layer)
@@ -176,7 +176,7 @@ class Store:
             if _layer_id(listing) != layer:  # the listing belongs to the id, so none can replace it
                 yield f"{listing.name} is the listing of another layer"
                 return
-            yield from tree_manifest.differences(self.layout.store_layer(layer), listing, seen)
+            yield from tree_manifest.differences(self.layout.store_layer(layer), listing, on_read)
         except tree_manifest.Damaged as error:
             yield error.message
         except FileNotFoundError as error:

@@ -58,8 +58,8 @@ def own(
     record = inputs[ETC(chroot.name)]
     etc = chroot.layout.state / record.path
     etc_portage.check_unmodified(etc, record.files)
-    chosen = inputs[CHROOT(chroot.name)].layers if layers is None else layers
-    paths = [chroot.layout.state / layer for layer in chosen]
+    names = inputs[CHROOT(chroot.name)].layers if layers is None else layers
+    paths = [chroot.layout.state / layer for layer in names]
     more = _More(binds, network, variables or {})
     return _plan(chroot, inputs, paths, etc, space, more)
 

@@ -82,10 +82,10 @@ def _record(running: Running) -> Iterator[str]:
         yield f"            cannot be read: {text.one_line(str(error), _LONGEST)}"
         return
     for name, value in records.plain(record).items():
-        shown = (
+        display = (
             text.count(len(value), "entry") if isinstance(value, list) and len(value) > 5 else value
         )
-        yield f"            {name} = {text.one_line(str(shown), _LONGEST)}"
+        yield f"            {name} = {text.one_line(str(display), _LONGEST)}"
     for path in results:
         yield f"  made      {path}" + ("" if path.exists() else " (missing)")
 

@@ -57,9 +57,9 @@ class Promote(SiteCommand):
         from tasks.flow import releases
 
         chroot = site.chroot(arguments.name)
-        channel, promoted = releases.promote(chroot, arguments.number, arguments.to)
-        packages = count(promoted.issue.packages, "package")
-        say(f"{chroot.name}: {channel} has generation {promoted.number}, {packages}")
+        channel, generation = releases.promote(chroot, arguments.number, arguments.to)
+        packages = count(generation.issue.packages, "package")
+        say(f"{chroot.name}: {channel} has generation {generation.number}, {packages}")
 
 
 class Generations(SiteCommand):
@@ -76,12 +76,14 @@ class Generations(SiteCommand):
         from tasks.publish import generation, retention
 
         chroots = [site.chroot(arguments.name)] if arguments.name else site.chroots
-        kept = {chroot.name: generation.load_all(chroot.binhost) for chroot in chroots}
+        by_chroot = {chroot.name: generation.load_all(chroot.binhost) for chroot in chroots}
         if arguments.json:
-            rows = [row for name, each in kept.items() for row in retention.as_json(name, each)]
+            rows = [
+                row for name, each in by_chroot.items() for row in retention.as_json(name, each)
+            ]
             say(json.dumps(rows, indent=1))
         else:
-            say("\n".join(retention.text(name, each) for name, each in kept.items()))
+            say("\n".join(retention.text(name, each) for name, each in by_chroot.items()))
 
 
 class Diff(SiteCommand):

@@ -62,12 +62,12 @@ class Show(SiteCommand):
         files = {**portage_files(chroot), etc_portage.PROFILE: f"-> {link}\n"}
         for path in arguments.files:
             if path not in files:
-                known = sorted(files)
-                raise BinmillError("etc-file-unknown", chroot=chroot.name, path=path, known=known)
+                paths = sorted(files)
+                raise BinmillError("etc-file-unknown", chroot=chroot.name, path=path, known=paths)
         # text in another encoding is shown as far as possible
-        shown = {path: text.encode("utf-8", "replace").decode() for path, text in files.items()}
+        texts = {path: text.encode("utf-8", "replace").decode() for path, text in files.items()}
         if arguments.files:
-            say("\n".join(shown[path].rstrip("\n") for path in arguments.files))
+            say("\n".join(texts[path].rstrip("\n") for path in arguments.files))
         else:
-            parts = (f"==> {Path('/etc/portage', p)} <==\n{shown[p]}" for p in sorted(shown))
+            parts = (f"==> {Path('/etc/portage', p)} <==\n{texts[p]}" for p in sorted(texts))
             say("\n".join(parts))

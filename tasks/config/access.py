@@ -40,10 +40,10 @@ class Serve(_Table):
 
 def problems(access: Access, serve: Serve, chroots: list[str]) -> Iterator[Problem]:
     """Groups that are not listed, binhosts of no chroot, and passwords without TLS."""
-    used = [("access", "restricted", access.restricted)]
-    used += [("access.binhosts", name, group) for name, group in access.binhosts.items()]
-    used += [("access.packages", name, group) for name, group in access.packages.items()]
-    for table, key, group in used:
+    references = [("access", "restricted", access.restricted)]
+    references += [("access.binhosts", name, group) for name, group in access.binhosts.items()]
+    references += [("access.packages", name, group) for name, group in access.packages.items()]
+    for table, key, group in references:
         if group is not None and group not in ("public", *access.groups):
             yield problem("group-unlisted", table, key, word=group, known=access.groups)
     for name in access.binhosts:

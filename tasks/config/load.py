@@ -13,7 +13,7 @@ import tomli
 from pydantic import ValidationError
 
 from tasks.config import access
-from tasks.config.problem import BadValue, Problem, problem, shown
+from tasks.config.problem import BadValue, Problem, printable_key, problem
 from tasks.config.tables import ChrootConfig, Config
 from tasks.errors import ConfigError
 from tasks.layout import Layout
@@ -58,10 +58,10 @@ def _problem(error: Any) -> Problem:
         elif part != "[key]":
             path.append(part)
     *tables, key = path
-    place = (".".join(map(shown, tables)), shown(key))
+    place = (".".join(map(printable_key, tables)), printable_key(key))
     match error["type"]:
         case "extra_forbidden":
-            return problem("unknown-key", *place, word=key, known=_known_keys(tables))
+            return problem("unknown-key", *place, word=key, known=_valid_keys(tables))
         case "missing":
             return problem("missing-key", *place)
         case "value_error":
@@ -71,7 +71,7 @@ def _problem(error: Any) -> Problem:
     return problem("wrong-value", *place, reason=reason, value=f"{error['input']!r:.60}")
 
 
-def _known_keys(tables: list[str]) -> list[str]:
+def _valid_keys(tables: list[str]) -> list[str]:
     """The keys that the table at a path may have, read off the models themselves."""
     model: Any = Config
     names = iter(tables)
@@ -119,10 +119,10 @@ def _chroot(config: Config, table: str, chroot: ChrootConfig) -> Iterator[Proble
 
 
 def _reference(
-    table: str, key: str, kind: str, name: str | None, known: list[str]
+    table: str, key: str, kind: str, name: str | None, names: list[str]
 ) -> Iterator[Problem]:
-    if name is not None and name not in known:
-        yield problem("unknown-name", table, key, kind=kind, word=name, known=known)
+    if name is not None and name not in names:
+        yield problem("unknown-name", table, key, kind=kind, word=name, known=names)
 
 
 def _circle(config: Config, start: str) -> Iterator[Problem]:

@@ -30,12 +30,16 @@ class Problem:
     def _suggestion(self) -> str:
         import difflib
 
-        near, word, known = (self.fields.get(name) for name in ("near", "word", "known"))
-        if isinstance(word, str) and isinstance(known, list):
-            near = next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+        near, word, choices = (self.fields.get(name) for name in ("near", "word", "known"))
+        if isinstance(word, str) and isinstance(choices, list):
+            near = next(iter(difflib.get_close_matches(word, choices, n=1, cutoff=0.6)), None)
         if near:
             return f"; did you mean {near!r}?"
-        return f"; known: {', '.join(sorted(known))}" if isinstance(known, list) and known else ""
+        return (
+            f"; known: {', '.join(sorted(choices))}"
+            if isinstance(choices, list) and choices
+            else ""
+        )
 
 
 def problem(code: str, table: str, key: str = "", **fields: Field) -> Problem:
@@ -43,7 +47,7 @@ def problem(code: str, table: str, key: str = "", **fields: Field) -> Problem:
     return Problem(table, key, code, fields)
 
 
-def shown(key: str) -> str:
+def printable_key(key: str) -> str:
     """Write a key as it stands in the file, or quoted and cut where a terminal must not see it."""
     return key if key.isprintable() and len(key) <= _LONGEST_KEY else repr(key[:_LONGEST_KEY])
 

@@ -156,22 +156,25 @@ class Config(_Table):
 
         `packages` are not inherited: a stack builds its own.
         """
-        merged: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for link in self.lineage(name):
             for key, value in self.chroots[link].model_dump(exclude_defaults=True).items():
                 if key == "packages" or (key in ("seed", "base", "portage_dir") and link != name):
                     continue
                 if isinstance(value, dict):
-                    merged[key] = _joined(merged.get(key, {}), value)
+                    settings[key] = _join(settings.get(key, {}), value)
                 elif isinstance(value, list):
                     # a repeated value moves to the end: of `ssl`, `-ssl` the last one counts
-                    merged[key] = [*(v for v in merged.get(key, []) if v not in value), *value]
+                    settings[key] = [*(v for v in settings.get(key, []) if v not in value), *value]
                 else:
-                    merged[key] = value
-        return ChrootConfig(**{**merged, "packages": self.chroots[name].packages})
+                    settings[key] = value
+        return ChrootConfig(**{**settings, "packages": self.chroots[name].packages})
 
 
-def _joined(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+_Entries = dict[str, str | list[str]]  # a table within a chroot's: package_use, env and the like
+
+
+def _join(lower: _Entries, upper: _Entries) -> _Entries:
     result = dict(lower)
     for key, value in upper.items():
         below = result.get(key, [])

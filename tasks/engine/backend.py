@@ -88,8 +88,8 @@ class DurableBackend(SqliteDB):  # type: ignore[misc]
         except sqlite3.OperationalError as error:
             raise InvalidDodoFile(_not_opened(path, error)) from error
         except sqlite3.DatabaseError as error:
-            damaged = BinmillError("database-damaged", path=path, reason=str(error))
-            raise InvalidDodoFile(str(damaged)) from error
+            problem = BinmillError("database-damaged", path=path, reason=str(error))
+            raise InvalidDodoFile(str(problem)) from error
         memory.close()
         return connection
 

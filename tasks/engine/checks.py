@@ -117,5 +117,5 @@ def _there(path: Path) -> bool:
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as plain data, in one order."""
-    loaded: dict[str, Any] = json.loads(json.dumps(dict(settings), sort_keys=True))
-    return loaded
+    data: dict[str, Any] = json.loads(json.dumps(dict(settings), sort_keys=True))
+    return data

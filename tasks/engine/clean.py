@@ -46,14 +46,14 @@ class Clean(Spelling, DoitClean):  # type: ignore[misc]
 
     def clean_tasks(self, tasks: list[Any], dryrun: bool, cleanforget: bool) -> None:
         """Clean each task that has an artifact; none of them if one cannot be cleaned."""
-        chosen: list[Running] = []
+        selection: list[Running] = []
         for task in {task.name: task for task in tasks}.values():
             if (running := _cleanable(task)) is not None:
-                chosen.append(running)
+                selection.append(running)
             elif not task.has_subtask:
                 write(self.outstream, f"{task.name}: doit clean never deletes its results\n")
-        if chosen:
-            layout, steps = chosen[0].layout, [running.step for running in chosen]
+        if selection:
+            layout, steps = selection[0].layout, [running.step for running in selection]
             error = failure(lambda: clean(layout, steps, dry=dryrun), "clean")
             if error is not None:
                 self.failed = True
@@ -74,13 +74,13 @@ def clean(layout: Layout, steps: list[Step[Any]], *, dry: bool) -> None:
 
     Raises Busy while any task of the site runs: a build has the layers below it mounted.
     """
-    gone = {step.task: _owned(layout, step) for step in steps}
+    paths_by_task = {step.task: _own_paths(layout, step) for step in steps}
     if not dry:
         with all_locked(layout.locks):
-            for paths in gone.values():
+            for paths in paths_by_task.values():
                 for path in paths:
                     move_to_trash(path, layout.trash)
-    for task, paths in gone.items():
+    for task, paths in paths_by_task.items():
         for path in paths:
             say(f"{task}: {'would delete' if dry else 'deleted'} {path.relative_to(layout.state)}")
         if not paths:
@@ -89,7 +89,7 @@ def clean(layout: Layout, steps: list[Step[Any]], *, dry: bool) -> None:
         empty_trash(layout.trash)
 
 
-def _owned(layout: Layout, step: Step[Any]) -> list[Path]:
+def _own_paths(layout: Layout, step: Step[Any]) -> list[Path]:
     """The paths to delete: the record first, then the results that only this task has."""
     record = layout.record(step.task)
     paths = [record, records.earlier(layout, step.task)]

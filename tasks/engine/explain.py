@@ -13,7 +13,7 @@ from tasks.causes import (
     InputMissing,
     InputsDiffer,
     MayChange,
-    Named,
+    NamedOnCommandLine,
     NeverMade,
     NotRemembered,
     Reason,
@@ -66,15 +66,17 @@ def _cause(
     if task.has_subtask or not task.actions:
         return None
     if isinstance(task, OnDemandTask) and task.named:
-        return Named()
+        return NamedOnCommandLine()
     changing = [name for name in causes if name in task.task_dep]  # in the order of the run
     status = memory.get_status(task, tasks, get_log=True)
     if status.status == "up-to-date" and not changing:
         return None
     reasons = dict(status.reasons)
     # a record that the task reads for the first time counts as changed for doit
-    known = set(memory._get(task.name, "deps:") or ())
-    reasons["changed_file_dep"] = [p for p in reasons.get("changed_file_dep", ()) if p in known]
+    dependencies = set(memory._get(task.name, "deps:") or ())
+    reasons["changed_file_dep"] = [
+        p for p in reasons.get("changed_file_dep", ()) if p in dependencies
+    ]
     return next(_causes(task, tasks, reasons, changing, memory.get_values(task.name)))
 
 
@@ -92,9 +94,9 @@ def _causes(
         yield NotRemembered()
     for check, _, _ in reasons.get("uptodate_false", ()):
         yield check.cause(values) if hasattr(check, "cause") else AlwaysRuns()
-    if changed := sorted(reasons.get("changed_file_dep", ())):
-        makers = [name for path in changed if (name := _maker(path, tasks))]
-        yield RecordsChanged(makers) if makers else FilesChanged([Path(p).name for p in changed])
+    if paths := sorted(reasons.get("changed_file_dep", ())):
+        makers = [name for path in paths if (name := _maker(path, tasks))]
+        yield RecordsChanged(makers) if makers else FilesChanged([Path(p).name for p in paths])
     if reasons.get("missing_target"):
         yield ResultMissing()
     if changing:

@@ -10,7 +10,7 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks.causes import Cause, Named
+from tasks.causes import Cause, NamedOnCommandLine
 from tasks.records import Request
 
 
@@ -41,7 +41,7 @@ class UnlessNamed:
 
     def cause(self, values: Mapping[str, Any]) -> Cause:  # noqa: ARG002 - as of all checks
         """It was named."""
-        return Named()
+        return NamedOnCommandLine()
 
 
 class WhenNamed:

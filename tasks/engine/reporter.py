@@ -51,7 +51,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if step is not None:
                 self.steps[task.name] = step
                 if self.last_seconds is None:
-                    self.last_seconds = journal.expected(step.layout)
+                    self.last_seconds = journal.usual_seconds(step.layout)
             self._line(f"{task.name}: {task.doc or ''}{self._last_time(task.name)}")
             if self.ticker is None:  # the processes of `doit -n` have been forked by now
                 self.ticker = threading.Thread(target=self._tick, daemon=True)
@@ -89,15 +89,15 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         for message in self.runtime_errors:
             self._line(message)
         took = span(time.monotonic() - self.start)
-        counted = f"({self.done} done, {self.up_to_date} up to date)"
+        counts = f"({self.done} done, {self.up_to_date} up to date)"
         if (self.done or self.failed or self.running) and (logs := self._logs()):
             self._line(f"  logs: {logs}")
         if self.not_run:
             self._line(f"  not run: {', '.join(self.not_run)}")
         if self.running:
-            self._line(f"interrupted: {', '.join(self.running)} after {took} {counted}; {_again()}")
+            self._line(f"interrupted: {', '.join(self.running)} after {took} {counts}; {_again()}")
         elif self.failed or self.not_run:
-            self._line(f"failed: {', '.join(self.failed)} after {took} {counted}; {_again()}")
+            self._line(f"failed: {', '.join(self.failed)} after {took} {counts}; {_again()}")
         elif self.done:
             self._line(f"{self.done} done, {self.up_to_date} up to date, {took}")
         elif self.up_to_date:

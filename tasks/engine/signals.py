@@ -15,6 +15,8 @@ import time
 from multiprocessing.util import Finalize
 from types import FrameType, TracebackType
 
+from tasks.system import terminal
+
 _PR_SET_PDEATHSIG = 1
 _CLEANUP_SECONDS = 3
 # The exception that the last signal has raised; empty when none is pending.
@@ -35,6 +37,8 @@ def end_cleanly() -> None:
     ):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup and `&` of a shell ignore some
             signal.signal(number, handler)
+    # A signal may interrupt the output of a line, and the terminal be gone when Python flushes it.
+    atexit.register(terminal.flush)
     signal.signal(signal.SIGALRM, _remind)
     signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
     # The interpreter restores the defaults at its end; an alarm after that would kill.
@@ -65,11 +69,11 @@ def _remind(_number: int, _frame: FrameType | None) -> None:
     """
     if not _pending:
         return
-    handled = sys.exc_info()[1]
-    while handled is not None:
-        if isinstance(handled, (SystemExit, KeyboardInterrupt)):
+    exception = sys.exc_info()[1]
+    while exception is not None:
+        if isinstance(exception, (SystemExit, KeyboardInterrupt)):
             return
-        handled = handled.__context__
+        exception = exception.__context__
     raise _pending[0]
 
 

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from tasks import records
+from tasks import journal, records
 from tasks.engine.checks import Check, ResultsExist, SettingsUnchanged, plain
 from tasks.engine.on_demand import OnDemandTask, RequestedTask, UnlessNamed, WhenNamed
 from tasks.errors import BinmillError
@@ -163,8 +163,6 @@ def run_step(layout: Layout, step: Step[Any], task: Task) -> TaskFailed | dict[s
     target of its own (config.lock) has its record there: with two targets, a kill between them
     would leave one for good.
     """
-    from tasks import journal  # commands that run nothing do not wait for this import
-
     request = task.request() if isinstance(task, RequestedTask) else Request()
     inputs = Inputs(
         layout, frozenset((*step.reads, *step.may_read)), frozenset(step.files), request
@@ -187,8 +185,6 @@ def run_step(layout: Layout, step: Step[Any], task: Task) -> TaskFailed | dict[s
 
 
 def _make(layout: Layout, step: Step[Any], inputs: Inputs) -> None:
-    from tasks import journal
-
     record = layout.record(step.task)
     earlier = records.earlier(layout, step.task)
     journal.start(layout, step.task)
@@ -200,9 +196,9 @@ def _make(layout: Layout, step: Step[Any], inputs: Inputs) -> None:
             record.replace(earlier)
         try:
             with explain_full_disk(layout.state):
-                made = step.make(inputs)
+                content = step.make(inputs)
             if step.target is None:
-                records.save(layout, step.key, made)
+                records.save(layout, step.key, content)
         except BaseException:
             if earlier.exists():
                 earlier.replace(record)

@@ -59,19 +59,19 @@ def pack(chroot: Chroot, inputs: Inputs, views: Iterable[str]) -> dict[str, byte
     from tasks.publish import bundle
     from tasks.serve import policy
 
-    config, stated = chroot.site.config, settings(chroot)
+    config, clients = chroot.site.config, settings(chroot)
     key = signing.signing_key(chroot.site)
     tree = inputs[TREE()]
-    repos = [bundle.Repo(config.tree.name, tree.commit, tree.tag, stated.tree)]
+    repos = [bundle.Repo(config.tree.name, tree.commit, tree.tag, clients.tree)]
     repos += [
         bundle.Repo(name, inputs[OVERLAY(name)].commit, url=remote)
-        for name, remote in stated.overlays.items()
+        for name, remote in clients.overlays.items()
     ]
 
     def address(group: str, channel: str = "") -> str:
-        return f"{stated.url}/{policy.binhost_path(config.access, chroot.name, group, channel)}"
+        return f"{clients.url}/{policy.binhost_path(config.access, chroot.name, group, channel)}"
 
-    packed = {}
+    archives = {}
     for view in views:
         group = policy.group_of_segment(view)
         client_view = bundle.ClientView(
@@ -84,5 +84,5 @@ def pack(chroot: Chroot, inputs: Inputs, views: Iterable[str]) -> dict[str, byte
         files = bundle.files(
             client_view, repos, str(chroot.config.profile), key.armored, key.fingerprint
         )
-        packed[view] = bundle.pack(files, tree.timestamp)
-    return packed
+        archives[view] = bundle.pack(files, tree.timestamp)
+    return archives

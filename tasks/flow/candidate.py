@@ -106,9 +106,9 @@ def _content(
     from tasks.serve import policy
 
     key = str(chroot.site.config.binhost.signing_key)
-    written = index.read(chroot.collected(record) / INDEX)
-    header = next(written, {})
-    stanzas = index.of_set(written, record.packages)
+    blocks = index.read(chroot.collected(record) / INDEX)
+    header = next(blocks, {})
+    stanzas = index.of_set(blocks, record.packages)
     groups, withheld = _views(chroot, stanzas)
     for path in withheld:
         del stanzas[path]
@@ -148,15 +148,15 @@ def _signed_packages(
 
     packages = [package for package in record.packages if package.path in stanzas]
     key = str(chroot.site.config.binhost.signing_key)
-    signed = published.reusable(chroot.binhost, packages, key)
-    new = [package for package in packages if package.path not in signed]
+    by_path = published.reusable(chroot.binhost, packages, key)
+    new = [package for package in packages if package.path not in by_path]
     paths = [package.path for package in new]
     folder = signing.sign_packages(chroot, inputs, chroot.collected(record), paths, space)
-    signed |= {each.path: SignedPackage.read(folder / each.path, each.sha512) for each in new}
-    return signed | _described(chroot, inputs, signed, stanzas)
+    by_path |= {each.path: SignedPackage.read(folder / each.path, each.sha512) for each in new}
+    return by_path | _describe(chroot, inputs, by_path, stanzas)
 
 
-def _described(
+def _describe(
     chroot: Chroot,
     inputs: Inputs,
     packages: Mapping[str, SignedPackage],
@@ -218,6 +218,6 @@ def withheld(chroot: Chroot, record: BinpkgsRecord) -> list[str]:
     from tasks.portage.index import INDEX
     from tasks.serve import policy
 
-    written = index.read(chroot.collected(record) / INDEX)
-    stanzas = index.of_set(written, record.packages)
+    blocks = index.read(chroot.collected(record) / INDEX)
+    stanzas = index.of_set(blocks, record.packages)
     return policy.views(stanzas, chroot.site.config.access, chroot.name).withheld

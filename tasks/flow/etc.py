@@ -28,13 +28,13 @@ def generate(chroot: Chroot, _inputs: Inputs) -> EtcRecord:
     files = portage_files(chroot)
     link = etc_portage.profile_link(site.config, chroot.name)
     plain = replace(site, config=etc_portage.without_mirrors(site.config))
-    settled = portage_files(replace(chroot, site=plain))
-    target = chroot.layout.etc(chroot.name) / identity([settled, link])[:32]
+    mirrorless_files = portage_files(replace(chroot, site=plain))
+    target = chroot.layout.etc(chroot.name) / identity([mirrorless_files, link])[:32]
     private_folder(target.parent.parent)  # a mirror's password may be in it
     etc_portage.write(files, link, target, chroot.layout.trash)
-    etc_portage.check_unmodified(target, settled, settled)
+    etc_portage.check_unmodified(target, mirrorless_files, mirrorless_files)
     etc_portage.update_mirrors(files, target)
-    return EtcRecord(str(target.relative_to(chroot.layout.state)), tuple(sorted(settled)))
+    return EtcRecord(str(target.relative_to(chroot.layout.state)), tuple(sorted(mirrorless_files)))
 
 
 def portage_files(chroot: Chroot, **more: Any) -> dict[str, str]:
@@ -82,6 +82,6 @@ def check_settings(chroot: Chroot, inputs: Inputs) -> CheckRecord:
     return CheckRecord(identity(request))
 
 
-def _last_line(printed: str) -> str:
-    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+def _last_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return text.one_line(lines[-1] if lines else "it printed nothing", _REASON)

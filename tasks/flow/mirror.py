@@ -29,17 +29,17 @@ def add(site: Site, files: Sequence[Path], group: str | None) -> None:
     """Add an administrator's files to a group's distfiles; None: to [access] restricted."""
     from tasks.serve import distfiles
 
-    chosen, groups = group or site.config.access.restricted, _groups(site)
-    if chosen is None:
+    target_group, groups = group or site.config.access.restricted, _groups(site)
+    if target_group is None:
         raise BinmillError("distfile-needs-group", groups=groups)
-    if chosen not in groups:
-        raise BinmillError("distfile-group-unknown", group=chosen, groups=groups)
+    if target_group not in groups:
+        raise BinmillError("distfile-group-unknown", group=target_group, groups=groups)
     with locked(site.layout.task_lock("distfile"), "the mirror"):
         inputs = records.reading(site.layout, tree_keys(site))
         listed = distfiles.listed_distfiles(_trees(site, inputs))
         for file in files:
-            name = distfiles.add(file, listed, site.layout.mirror(chosen))
-            say(f"  {name}: matches its Manifest, for {chosen}")
+            name = distfiles.add(file, listed, site.layout.mirror(target_group))
+            say(f"  {name}: matches its Manifest, for {target_group}")
 
 
 def sync(site: Site) -> None:
@@ -62,7 +62,7 @@ def _sync(site: Site, inputs: Inputs) -> None:
     public = layout.mirror("public")
     existing = distfiles.names(public)
     new, refused = 0, []
-    for name, source in _fetched(site):
+    for name, source in _fetched_files(site):
         dists = {dist: True for dist, is_public in listed.get(name, {}).items() if is_public}
         if not dists or name in existing:
             continue
@@ -88,7 +88,7 @@ def _groups(site: Site) -> list[str]:
     return ["public", *site.config.access.groups]
 
 
-def _fetched(site: Site) -> Iterator[tuple[str, Path]]:
+def _fetched_files(site: Site) -> Iterator[tuple[str, Path]]:
     """The entries of every DISTDIR, by name; chroots wrote them, so they may be anything.
 
     In the DISTDIR of a chroot in groups, links lead to the shared one (PORTAGE_RO_DISTDIRS).

@@ -62,20 +62,20 @@ def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, Genera
     binhost, task = chroot.binhost, f"publish:{chroot.name}"
     below = ["", *channels][channels.index(channel)]
     with locked(chroot.layout.task_lock(task), task):
-        chosen = _choose(chroot, number, generation.current(binhost, below))
+        pick = _choose(chroot, number, generation.current(binhost, below))
         before = generation.load_current(binhost, channel)
-        if before and before.number == chosen.number:
+        if before and before.number == pick.number:
             raise BinmillError(
                 "channel-has-generation",
                 chroot=chroot.name,
                 channel=channel,
-                number=chosen.number,
+                number=pick.number,
             )
-        if before and before.issue.timestamp > chosen.issue.timestamp:
-            new = publish.reissue(chroot, _inputs(chroot), chosen, channel)
+        if before and before.issue.timestamp > pick.issue.timestamp:
+            new = publish.reissue(chroot, _inputs(chroot), pick, channel)
             return channel, generation.load(binhost, new)
-        generation.switch(binhost, chosen.number, channel)
-    return channel, chosen
+        generation.switch(binhost, pick.number, channel)
+    return channel, pick
 
 
 def difference(chroot: Chroot, first: str = "", second: str = "") -> Difference:
@@ -102,12 +102,12 @@ def _side(chroot: Chroot, each: Generation) -> Side:
 
     folder = generation.folder_of(chroot.binhost, each.number)
     packages = published.read_ledger(folder)
-    stanzas = {s["PATH"]: s for listed in gate.stanzas_of(folder).values() for s in listed}
-    described = [
+    stanzas = {s["PATH"]: s for view in gate.stanzas_of(folder).values() for s in view}
+    full_stanzas = [
         {**stanza, **provenance.built_from(packages[path].origin, stanza.get("REPO", ""))}
         for path, stanza in stanzas.items()
     ]
-    return Side(each.number, described, each.source.revisions)
+    return Side(each.number, full_stanzas, each.source.revisions)
 
 
 def _choose(chroot: Chroot, word: str, default: int | None) -> Generation:
@@ -115,17 +115,17 @@ def _choose(chroot: Chroot, word: str, default: int | None) -> Generation:
     from tasks.publish import generation
 
     binhost = chroot.binhost
-    known = [*generation.numbers(binhost), *generation.numbers(binhost, generation.CANDIDATES)]
-    if word and word.isdecimal() and int(word) in known:
+    numbers = [*generation.numbers(binhost), *generation.numbers(binhost, generation.CANDIDATES)]
+    if word and word.isdecimal() and int(word) in numbers:
         return generation.load(binhost, int(word))
     if not word and default is not None:
         return generation.load(binhost, default)
-    numbers = list(map(str, known)) or ["none"]
+    choices = list(map(str, numbers)) or ["none"]
     if word:
         raise BinmillError(
-            "generation-unknown", number=word[:40], chroot=chroot.name, known=numbers
+            "generation-unknown", number=word[:40], chroot=chroot.name, known=choices
         )
-    raise BinmillError("generation-no-other", chroot=chroot.name, known=numbers)
+    raise BinmillError("generation-no-other", chroot=chroot.name, known=choices)
 
 
 def _newest_set(chroot: Chroot, current: Generation | None) -> str:

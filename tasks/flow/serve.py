@@ -127,7 +127,7 @@ def _follow_changes(site: Site, server: Server) -> NoReturn:
     renewed one after the other.
     """
     log = site.layout.access_log
-    versions, reported = _versions(site), ""
+    versions, last_error = _versions(site), ""
     while True:
         time.sleep(1)
         if server.has_ended():
@@ -141,11 +141,11 @@ def _follow_changes(site: Site, server: Server) -> NoReturn:
                 log.replace(log.with_suffix(".log.1"))
                 log.touch(mode=0o600)  # the reload below opens it
             server.reload(_locations(site, at_start=False), _clients(site))
-            versions, reported = newest, ""
+            versions, last_error = newest, ""
         except BinmillError as error:
-            if error.message != reported:
-                reported = error.message
-                note("change-not-served", cause=reported)
+            if error.message != last_error:
+                last_error = error.message
+                note("change-not-served", cause=last_error)
 
 
 def _versions(site: Site) -> list[tuple[int, int, int] | None]:

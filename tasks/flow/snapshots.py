@@ -70,13 +70,13 @@ def _freeze_newer(site: Site) -> Note:
     from tasks.system.http import NotOnMirrors
 
     newest = frozen_days.newest(site.layout.tree)
-    pinned = _locked_day(site)  # a lost state must not lead back behind the lock
+    locked_day = _locked_day(site)  # a lost state must not lead back behind the lock
     days = [
         day
         for day in _possible_days(site.config.tree.lookback_days)
-        if f"{day:%Y%m%d}" >= pinned and (newest is None or f"{day:%Y%m%d}" > newest.tag)
+        if f"{day:%Y%m%d}" >= locked_day and (newest is None or f"{day:%Y%m%d}" > newest.tag)
     ]
-    least = _earliest(day_of(pinned, site.layout.lock.name)) - 1 if pinned else 0
+    least = _earliest(day_of(locked_day, site.layout.lock.name)) - 1 if locked_day else 0
     floor = max(newest.timestamp if newest else 0, least)
     refusal: BinmillError | None = None
     for day in days:
@@ -97,8 +97,8 @@ def _freeze_newer(site: Site) -> Note:
             advice=refusal.hint,
         )
     if newest is None:
-        code = "no-snapshot-since-lock" if pinned else "no-snapshot"
-        raise BinmillError(code, lookback=site.config.tree.lookback_days, pinned=pinned)
+        code = "no-snapshot-since-lock" if locked_day else "no-snapshot"
+        raise BinmillError(code, lookback=site.config.tree.lookback_days, pinned=locked_day)
     _check_age(site, newest)
     return _nothing_newer(site, newest, looked=bool(days))
 

@@ -76,7 +76,7 @@ def of_seed(site: Site, name: str, pin: SeedPin) -> None:
     _keep(site, f"seed:{name}", pin.path, None if path == pin.path else newer)
 
 
-def _keep(site: Site, task: str, pinned: str, update: Note | None) -> None:
-    updates.keep(site.layout, task, pinned, update)
+def _keep(site: Site, task: str, pin: str, update: Note | None) -> None:
+    updates.keep(site.layout, task, pin, update)
     if update is not None:
         note(update.code, **update.fields)

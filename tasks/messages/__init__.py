@@ -79,18 +79,18 @@ class _Formatter(string.Formatter):
         if spec == "utc":
             return text.utc(float(value))
         if spec == "list":
-            filled = ", ".join(words)
+            result = ", ".join(words)
         elif spec == "sentences":
-            filled = text.few(words, separator="; ")
+            result = text.few(words, separator="; ")
         elif spec == "few":
-            filled = text.few(words)
+            result = text.few(words)
         elif spec == "lines":
-            filled = text.lines(words)
+            result = text.lines(words)
         else:
-            filled = super().format_field(
+            result = super().format_field(
                 value if isinstance(value, int | float) else str(value), spec
             )
-        return text.printable(filled, _LONGEST_ROWS if spec == "lines" else _LONGEST)
+        return text.printable(result, _LONGEST_ROWS if spec == "lines" else _LONGEST)
 
 
 _FORMATTER = _Formatter()

@@ -80,18 +80,18 @@ def build(buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path
         # a killed run may have left packages that its index does not list
         sandbox.run(buildroot, ["emaint", "--fix", "binhost"], log=log, timeout=3600)
         sandbox.run(buildroot, command(options, packages), log=log, timeout=seconds)
-    except CommandFailed as failed:
+    except CommandFailed as error:
         output = output_since(log, start)
         fields: dict[str, str | Path] = {
             "chroot": buildroot.hostname,
-            "reason": first_failure(output) or failed.message,
+            "reason": first_failure(output) or error.message,
             "log": log,
         }
-        if isinstance(failed, OutOfMemory):
-            raise OutOfMemory("build-out-of-memory", **fields) from failed
+        if isinstance(error, OutOfMemory):
+            raise OutOfMemory("build-out-of-memory", **fields) from error
         if tried_the_network(output):
-            raise CommandFailed("build-tried-network", **fields) from failed
-        raise CommandFailed("build-failed", **fields) from failed
+            raise CommandFailed("build-tried-network", **fields) from error
+        raise CommandFailed("build-failed", **fields) from error
 
 
 def fetch(
@@ -105,14 +105,14 @@ def fetch(
     arguments = [*command(options, packages), "--fetchonly"]
     try:
         sandbox.run(buildroot, arguments, log=log, timeout=options.timeout_minutes * 60)
-    except CommandFailed as failed:
+    except CommandFailed as error:
         raise CommandFailed(
             "distfiles-not-fetched",
             chroot=buildroot.hostname,
-            reason=first_failure(output_since(log, start)) or failed.message,
+            reason=first_failure(output_since(log, start)) or error.message,
             group=group,
             log=log,
-        ) from failed
+        ) from error
 
 
 def output_since(log: Path, start: int) -> str:
@@ -136,8 +136,8 @@ def progress(log: Path) -> str:
     if not starts:
         return ""
     number, total, package = starts[-1].groups()
-    failed = len(set(_FAILED.findall(text)))
-    return f"{number} of {total} {package}" + (f", {failed} failed" if failed else "")
+    failures = len(set(_FAILED.findall(text)))
+    return f"{number} of {total} {package}" + (f", {failures} failed" if failures else "")
 
 
 def first_failure(output: str) -> str:

@@ -235,17 +235,17 @@ def _literal(value: str) -> str:
     """
     if value == "source":  # shlex takes even a quoted `source` for the command; it is a USE flag
         return "\\\nsource"
-    expanded, quote, position = "", "", 0
+    result, quote, position = "", "", 0
     while position < len(value):
         letter = value[position]
         if letter in "'\"" and quote in ("", letter):
             quote = "" if quote else letter
         elif letter in "\\$" and quote != "'":
-            expanded += "\\"
+            result += "\\"
             if letter == "\\" and value[position + 1 : position + 2] in ("'", '"'):
-                expanded += letter
+                result += letter
                 position += 1
                 letter = value[position]
-        expanded += letter
+        result += letter
         position += 1
-    return expanded.replace("\\", "\\\\").replace('"', '\\"')
+    return result.replace("\\", "\\\\").replace('"', '\\"')

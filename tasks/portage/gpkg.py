@@ -122,7 +122,7 @@ def explained_damage(path: Path) -> Iterator[None]:
     """Raise NotTrusted, which names the package, for what the readers of the block raise."""
     try:
         yield
-    except _broken() as error:
+    except _archive_errors() as error:
         raise NotTrusted("gpkg-damaged", file=path.name, cause=str(error)) from error
 
 
@@ -138,7 +138,7 @@ def _verified_metadata(path: Path, role: Role | None) -> bytes:
         for name, (size, digest) in expected.items():
             _check(container, members[name], size, digest)
         packed = next(n for n in members if re.fullmatch(r"metadata\.tar(\.[a-z0-9]+)?", n))
-        return _decompressed(_read(container, members[packed]), packed)
+        return _decompress(_read(container, members[packed]), packed)
 
 
 def image_paths(path: Path) -> Iterator[str]:
@@ -184,7 +184,7 @@ def _image(path: Path) -> Iterator[tarfile.TarFile]:
         packed = next(n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n))
         stream = container.extractfile(members[packed])
         assert stream is not None  # noqa: S101
-        with _opened(stream, packed) as plain:
+        with _open(stream, packed) as plain:
             limited = io.BufferedReader(_Limited(plain, IMAGE_LIMIT), _READ_AHEAD)
             with tarfile.open(
                 fileobj=limited, mode="r|", bufsize=_BUFFER, tarinfo=_LimitedEntry
@@ -310,12 +310,12 @@ def _check(container: tarfile.TarFile, member: tarfile.TarInfo, size: int, diges
         raise NotTrusted("gpkg-member-differs", file=_file(container), member=member.name)
 
 
-def _decompressed(data: bytes, name: str) -> bytes:
-    with _opened(io.BytesIO(data), name) as stream:
+def _decompress(data: bytes, name: str) -> bytes:
+    with _open(io.BytesIO(data), name) as stream:
         return stream.read(_METADATA_LIMIT)
 
 
-def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
+def _open(stream: IO[bytes], name: str) -> IO[bytes]:
     """Decompress a member of a container."""
     suffix = name.rsplit(".", 1)[-1]
     if suffix == "tar":
@@ -327,11 +327,11 @@ def _opened(stream: IO[bytes], name: str) -> IO[bytes]:
         reader: IO[bytes] = unpacker.stream_reader(stream, read_across_frames=True)
         return reader
     openers = {"xz": lzma.open, "gz": gzip.open, "bz2": bz2.open}
-    opened: IO[bytes] = openers[suffix](stream, "rb")  # type: ignore[operator]
-    return opened
+    plain: IO[bytes] = openers[suffix](stream, "rb")  # type: ignore[operator]
+    return plain
 
 
-def _broken() -> tuple[type[Exception], ...]:
+def _archive_errors() -> tuple[type[Exception], ...]:
     """The exceptions that tarfile and the decompressors raise for damaged files."""
     import zstandard
 

@@ -87,23 +87,23 @@ def of_set(stanzas: Iterable[Stanza], packages: Sequence[Package]) -> dict[str, 
     Raises BinmillError for a package that has none, NotTrusted for one that has two.
     """
     names = {package.path: package for package in packages}
-    chosen: dict[str, Stanza] = {}
+    by_path: dict[str, Stanza] = {}
     for stanza in stanzas:
         path = stanza.get("PATH", "")
         package = names.get(path)
         if package is None:
             continue
-        if path in chosen:
+        if path in by_path:
             raise NotTrusted("index-duplicate", path=path)
-        chosen[path] = {
+        by_path[path] = {
             **{key: value for key, value in stanza.items() if key not in _NOT_OURS},
             "CPV": package.cpv,
             "BUILD_ID": str(package.build_id),
         }
     for path, package in names.items():
-        if path not in chosen:
+        if path not in by_path:
             raise BinmillError("index-lacks-package", package=package.cpv)
-    return chosen
+    return by_path
 
 
 def complete(stanza: Stanza, sums: Sums) -> Stanza:
@@ -119,7 +119,7 @@ def complete(stanza: Stanza, sums: Sums) -> Stanza:
 
 
 def header(
-    written: Mapping[str, str], count: int, timestamp: int, revisions: Mapping[str, str]
+    original: Mapping[str, str], count: int, timestamp: int, revisions: Mapping[str, str]
 ) -> Stanza:
     """The header of an index of `count` packages, from that of the build's Portage.
 
@@ -128,7 +128,7 @@ def header(
     """
     repositories = ", ".join(f'"{name}": "{commit}"' for name, commit in sorted(revisions.items()))
     return {
-        **{key: value for key, value in written.items() if _HEADER.fullmatch(key)},
+        **{key: value for key, value in original.items() if _HEADER.fullmatch(key)},
         "PACKAGES": str(count),
         "TIMESTAMP": str(timestamp),
         "REPO_REVISIONS": "{" + repositories + "}",

@@ -71,8 +71,8 @@ def prepare(
     and the errors of `sign`.
     """
     published.check_paths(binhost, content.packages)
-    used = (*generation.numbers(binhost), *generation.numbers(binhost, CANDIDATES))
-    number = number or max(used, default=0) + 1
+    numbers = (*generation.numbers(binhost), *generation.numbers(binhost, CANDIDATES))
+    number = number or max(numbers, default=0) + 1
     scratch = binhost / CANDIDATES / f".{number}.tmp"
     target = scratch.with_name(str(number))
     private_folder(trash)  # now: on a full disk nothing could be moved there
@@ -126,9 +126,9 @@ def read_content(folder: Path) -> Content:
     for view in earlier.issue.views:
         stanzas_of_view = index.read(folder / view / INDEX)
         header = next(stanzas_of_view)
-        listed = {stanza["PATH"]: stanza for stanza in stanzas_of_view}
-        stanzas |= listed
-        views[view] = list(listed)
+        by_path = {stanza["PATH"]: stanza for stanza in stanzas_of_view}
+        stanzas |= by_path
+        views[view] = list(by_path)
         with contextlib.suppress(FileNotFoundError):
             bundles[view] = (folder / view / bundle.NAME).read_bytes()
     for path in stanzas:
@@ -211,13 +211,13 @@ def _write_view(folder: Path, content: Content, paths: Sequence[str], timestamp:
     stanzas = (index.complete(content.stanzas[p], content.packages[p].sums) for p in ordered)
     blocks = itertools.chain((header,), stanzas)
     write_parts(folder / INDEX, (index.render(block).encode() for block in blocks))
-    write_parts(folder / _PACKED, _compressed(folder / INDEX))
+    write_parts(folder / _PACKED, _compress(folder / INDEX))
     for name in (INDEX, _PACKED):
         os.utime(folder / name, (timestamp, timestamp))
     return [INDEX, _PACKED]
 
 
-def _compressed(path: Path) -> Iterator[bytes]:
+def _compress(path: Path) -> Iterator[bytes]:
     """Compress a file as gzip(1) does, without name and time: equal texts give equal bytes."""
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
     with path.open("rb") as stream:

@@ -57,11 +57,11 @@ def install(client: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
     start = log.stat().st_size if log.exists() else 0
     try:
         sandbox.run(client, command(packages), log=log, timeout=3600)
-    except CommandFailed as failed:
-        cause = first_failure(output_since(log, start)) or failed.message
+    except CommandFailed as error:
+        cause = first_failure(output_since(log, start)) or error.message
         raise BinmillError(
             "client-install-failed", chroot=client.hostname, cause=cause, log=log
-        ) from failed
+        ) from error
     return sorted(f"{entry.parent.name}/{entry.name}" for entry in vdb.entries(client.upper))
 
 

@@ -89,7 +89,7 @@ def compare(old: Side, new: Side) -> Difference:
         for repo in sorted({*old.revisions, *new.revisions})
         if old.revisions.get(repo) != new.revisions.get(repo)
     }
-    pairs = [(before, after, _kind(before, after)) for before, after in _paired(old, new)]
+    pairs = [(before, after, _kind(before, after)) for before, after in _pairs(old, new)]
     changed = {_split(after)[0] for _, after, kind in pairs if kind in ("bumped", "rebuilt")}
     lists: dict[str, list[PackageChange]] = {kind: [] for kind in KINDS}
     for before, after, kind in pairs:
@@ -110,7 +110,7 @@ def compare(old: Side, new: Side) -> Difference:
     )
 
 
-def _paired(old: Side, new: Side) -> list[tuple[Stanza, Stanza]]:
+def _pairs(old: Side, new: Side) -> list[tuple[Stanza, Stanza]]:
     """Pair the stanzas of both sides by package and slot; {} on a side without it.
 
     If one stanza of a package is left on each side, the package has changed its slot.

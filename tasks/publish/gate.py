@@ -242,8 +242,8 @@ def install(
     start = log.stat().st_size if log.exists() else 0
     try:
         sandbox.run(chroot, command(packages, cpvs), log=log, timeout=4 * 3600)
-    except CommandFailed as failed:
-        return [InstallFailed(first_failure(output_since(log, start)) or failed.message)]
+    except CommandFailed as error:
+        return [InstallFailed(first_failure(output_since(log, start)) or error.message)]
     present = {f"{entry.parent.name}/{entry.name}" for entry in vdb.entries(chroot.upper)}
     return [NotInstalled(cpv) for cpv in sorted(set(cpvs) - present)]
 
@@ -268,17 +268,17 @@ def refusal(name: str, number: int, violations: Sequence[Violation], log: Path) 
     kinds: dict[str, list[str]] = {}
     for violation in violations:
         kinds.setdefault(violation.code, []).append(str(violation))
-    shown: list[str] = []
+    excerpt: list[str] = []
     for lines in kinds.values():
-        shown += lines[:_ROWS]
+        excerpt += lines[:_ROWS]
         if len(lines) > _ROWS:
-            shown.append(f"{lines[0].partition(':')[0]}: and {len(lines) - _ROWS} more")
+            excerpt.append(f"{lines[0].partition(':')[0]}: and {len(lines) - _ROWS} more")
     return BinmillError(
         "candidate-refused",
         candidate=number,
         chroot=name,
         violations=list(map(str, violations)),
-        shown=shown,
+        shown=excerpt,
         log=log,
     )
 

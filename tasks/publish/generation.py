@@ -167,12 +167,12 @@ def switch(binhost: Path, number: int, channel: str = "") -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; raises BinmillError if it is unreadable."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BinmillError("binhost-file-unreadable", path=path, cause=str(error)) from error
-    if not isinstance(loaded, dict):
+    if not isinstance(data, dict):
         raise BinmillError("binhost-file-unreadable", path=path, cause="not a JSON object")
-    return loaded
+    return data
 
 
 def _target(link: Path) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,29 +26,49 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:binmill:emerge:1"  # docs/publishing.md describes its parameters
 
 
+@dataclass(frozen=True)
+class Source:
+    """A source of a build, a resource descriptor of in-toto: a repository's commit, or a stage."""
+
+    name: str
+    digest: Mapping[str, str]
+    annotations: Mapping[str, str] | None = None
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Its JSON object, without keys that have no value."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The origin of the packages of one build.
+
+    `chroot` built them, `etc` is the id of its /etc/portage, `builder` is SLSA's, as JSON.
+    """
+
+    chroot: str
+    etc: str
+    builder: Mapping[str, Any]
+    sources: tuple[Source, ...]
+
+
 def origin(*, chroot: str, etc: str, builder: str, version: str, pins: Pins) -> str:
     """The origin of the packages of one build, as text: equal origins have equal texts.
 
-    `chroot` built them, `etc` is the id of its /etc/portage, `pins` are those of that chroot.
+    `pins` are those of the chroot.
     """
     sources = [
-        {
-            "name": pins.tree.name,
-            "digest": {"gitCommit": pins.tree.commit},
-            "annotations": {"tag": pins.tree.tag},
-        },
-        *(
-            {"name": name, "digest": {"gitCommit": commit}}
-            for name, commit in sorted(pins.overlays.items())
-        ),
-        {"name": pins.seed.path, "digest": {"sha512": pins.seed.sha512}},
+        Source(pins.tree.name, {"gitCommit": pins.tree.commit}, {"tag": pins.tree.tag}),
+        *(Source(name, {"gitCommit": commit}) for name, commit in sorted(pins.overlays.items())),
+        Source(pins.seed.path, {"sha512": pins.seed.sha512}),
     ]
     return json.dumps(
         {
             "chroot": chroot,
             "etc": etc,
             "builder": {"id": builder, "version": {"binmill": version}},
-            "sources": sources,
+            "sources": [source.plain for source in sources],
         },
         sort_keys=True,
     )
@@ -66,7 +87,7 @@ def write(
 
 def statement(stanza: Stanza, package: SignedPackage) -> dict[str, Any]:
     """The statement of one package; its subject is the signed file, as it is published."""
-    origin = _parsed(package.origin)
+    origin = _parse(package.origin)
     return {
         "_type": STATEMENT,
         "subject": [{"name": stanza["PATH"], "digest": {"sha512": package.sums.sha512}}],
@@ -75,34 +96,37 @@ def statement(stanza: Stanza, package: SignedPackage) -> dict[str, Any]:
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {
-                    "chroot": origin["chroot"],
+                    "chroot": origin.chroot,
                     "package": stanza["CPV"],
                     "build_id": int(stanza["BUILD_ID"]),
                     "use": stanza.get("USE", ""),
                     "repository": stanza.get("REPO", ""),
                 },
                 "internalParameters": {
-                    "etc_portage": origin["etc"],
+                    "etc_portage": origin.etc,
                     "unsigned": {"sha512": package.collected},
                 },
-                "resolvedDependencies": origin["sources"],
+                "resolvedDependencies": [source.plain for source in origin.sources],
             },
-            "runDetails": {"builder": origin["builder"], "metadata": _times(stanza)},
+            "runDetails": {"builder": origin.builder, "metadata": _times(stanza)},
         },
     }
 
 
 def built_from(origin: str, repo: str) -> dict[str, str]:
     """The COMMIT of a repository and the ETC (id of /etc/portage) of an origin; "" if unknown."""
-    parsed: dict[str, Any] = _parsed(origin) if origin else {"sources": [], "etc": ""}
-    commits = [s["digest"].get("gitCommit", "") for s in parsed["sources"] if s["name"] == repo]
-    return {"COMMIT": commits[0] if commits else "", "ETC": parsed["etc"]}
+    if not origin:
+        return {"COMMIT": "", "ETC": ""}
+    facts = _parse(origin)
+    commits = [s.digest.get("gitCommit", "") for s in facts.sources if s.name == repo]
+    return {"COMMIT": commits[0] if commits else "", "ETC": facts.etc}
 
 
 @functools.lru_cache(maxsize=64)
-def _parsed(text: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+def _parse(text: str) -> Origin:
+    data = json.loads(text)
+    sources = tuple(Source(**each) for each in data.pop("sources"))
+    return Origin(**data, sources=sources)
 
 
 def _times(stanza: Stanza) -> dict[str, str]:

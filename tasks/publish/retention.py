@@ -50,12 +50,12 @@ def rollback_target(generations: Sequence[Generation], current: int | None, targ
     it has. Raises BinmillError if there is none.
     """
     by_number = {each.number: each for each in generations if not each.candidate}
-    listed = [str(number) for number in sorted(by_number)] or ["none"]
+    choices = [str(number) for number in sorted(by_number)] or ["none"]
     if target:
         if not target.isdecimal() or int(target) not in by_number:
-            raise BinmillError("rollback-target-unknown", target=target, generations=listed)
+            raise BinmillError("rollback-target-unknown", target=target, generations=choices)
         if int(target) == current:
-            raise BinmillError("rollback-target-current", target=target, generations=listed)
+            raise BinmillError("rollback-target-current", target=target, generations=choices)
         return int(target)
     if current is None or current not in by_number:
         raise BinmillError("rollback-nothing-published")
@@ -65,7 +65,7 @@ def rollback_target(generations: Sequence[Generation], current: int | None, targ
     # the packages of a rollback are also there under their first number
     earlier = [number for number in earlier if by_number[number].issue.rollback is None] or earlier
     if not earlier:
-        raise BinmillError("rollback-nothing-earlier", generation=start, generations=listed)
+        raise BinmillError("rollback-nothing-earlier", generation=start, generations=choices)
     return max(earlier)
 
 
@@ -114,8 +114,8 @@ def text(name: str, generations: Sequence[Generation]) -> str:
 def _remarks(each: Generation) -> list[str]:
     remarks = list(each.names)
     if each.issue.rollback:
-        held = ", held" if "current" in each.names else ""
-        remarks.append(f"rollback to {each.issue.rollback.number}{held}")
+        hold = ", held" if "current" in each.names else ""
+        remarks.append(f"rollback to {each.issue.rollback.number}{hold}")
     if each.candidate:
         remarks.append("candidate, not published")
     return remarks

@@ -55,10 +55,10 @@ def write(folder: Path, texts: Iterable[str], *, name: str, version: str, create
         metadata=BomMetaData(component=own, timestamp=datetime.fromtimestamp(created, UTC)),
     )
     head = json.dumps(_json(bill), sort_keys=True).removesuffix("}")
-    write_parts(folder / NAME, _spliced(f'{head},\n"components": [', texts, "\n]}\n"))
+    write_parts(folder / NAME, _splice(f'{head},\n"components": [', texts, "\n]}\n"))
 
 
-def _spliced(head: str, texts: Iterable[str], tail: str) -> Iterator[bytes]:
+def _splice(head: str, texts: Iterable[str], tail: str) -> Iterator[bytes]:
     yield head.encode()
     for number, text in enumerate(texts):
         yield f"{',' if number else ''}\n{text}".encode()
@@ -95,5 +95,5 @@ def _component(path: str, stanza: Stanza, sha512: str) -> Component:
 def _json(bill: Bom) -> dict[str, Any]:
     from cyclonedx.output.json import JsonV1Dot6
 
-    loaded: dict[str, Any] = json.loads(JsonV1Dot6(bill).output_as_string())
-    return loaded
+    data: dict[str, Any] = json.loads(JsonV1Dot6(bill).output_as_string())
+    return data

@@ -43,10 +43,10 @@ def public_key(home: Path, key: str | None) -> bytes:
     if not home.is_dir():
         raise HostLacks("signing-home-missing", home=home)
     options = ("gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart")
-    listed = run(
+    keys = run(
         *options, "--with-colons", "--with-keygrip", "--list-keys", key, check=False, timeout=60
     )
-    grips = signing_grips(listed.stdout)
+    grips = signing_grips(keys.stdout)
     if not any((home / "private-keys-v1.d" / f"{grip}.key").is_file() for grip in grips):
         raise HostLacks("signing-key-unusable", key=key, home=home)
     return run(*options, "--armor", "--export", key, timeout=60).stdout.encode()
@@ -73,7 +73,7 @@ def signing_grips(listing: str) -> list[str]:
 
 def sign_packages(signing: Sandbox, folder: Path, packages: Sequence[str], log: Path) -> None:
     """Sign packages in place: paths below `folder`, which the sandbox mounts at PACKAGES."""
-    with _listed(folder, packages, log) as listing:
+    with _listing(folder, packages, log) as listing:
         command = ["python3", "-I", PROGRAM_INSIDE, listing]
         sandbox.run(signing, command, log=log, timeout=_TIMEOUT)
 
@@ -98,20 +98,20 @@ def sign_files(signing: Sandbox, folder: Path, files: Sequence[str], key: str, l
         "--armor",
         "--detach-sign",
     ]
-    with _listed(folder, files, log) as listing:
+    with _listing(folder, files, log) as listing:
         command = ["xargs", "-0", "-n", "1", "-a", listing, *command]
         sandbox.run(signing, command, log=log, timeout=_TIMEOUT)
 
 
 @contextlib.contextmanager
-def _listed(folder: Path, files: Sequence[str], log: Path) -> Iterator[str]:
+def _listing(folder: Path, files: Sequence[str], log: Path) -> Iterator[str]:
     """Write a list of files by their names inside; raises CommandFailed if signing them fails."""
     listing = folder / _LIST
     listing.write_bytes(b"".join(f"{PACKAGES}/{path}".encode() + b"\0" for path in files))
     try:
         yield f"{PACKAGES}/{_LIST}"
-    except CommandFailed as failed:
-        raise CommandFailed("signing-failed", cause=failed.message, log=log) from failed
+    except CommandFailed as error:
+        raise CommandFailed("signing-failed", cause=error.message, log=log) from error
     listing.unlink()
 
 

@@ -24,7 +24,7 @@ from tasks.publish.generation import FACTS, Generation, Issue, Source
 from tasks.publish.published import LEDGER, SignedPackage
 from tasks.system.files import digests, move_to_trash, write_atomic
 
-Seen = Callable[[int], None]  # gets the number of bytes that were read
+OnRead = Callable[[int], None]  # gets the number of bytes that were read
 
 
 class Flaw(NamedTuple):
@@ -40,7 +40,7 @@ def damaged(binhost: Path, number: int) -> bool:
     return facts is not None and facts.issue.damaged
 
 
-def flaws(binhost: Path, number: int, seen: Seen) -> Iterator[Flaw]:
+def flaws(binhost: Path, number: int, on_read: OnRead) -> Iterator[Flaw]:
     """Read everything in a generation, and yield what is wrong with it."""
     folder = binhost / "gen" / str(number)
     facts, ledger = _facts(folder), _ledger(folder)
@@ -61,9 +61,9 @@ def flaws(binhost: Path, number: int, seen: Seen) -> Iterator[Flaw]:
                 yield Flaw(place, f"{name} contains the path {path!r}")
             elif ledger is None or path in ledger or not (facts and facts.issue.damaged):
                 package = (ledger or {}).get(path)
-                yield from _package_flaws(place.parent / path, stanza, package, inodes, seen)
+                yield from _package_flaws(place.parent / path, stanza, package, inodes, on_read)
     for place in sorted(folder.rglob(release_manifest.NAME)):
-        yield from _manifest_flaws(place, seen)
+        yield from _manifest_flaws(place, on_read)
     for view in sorted(facts.issue.views) if facts else ():
         yield from _missing_files(folder / view)
 
@@ -86,7 +86,7 @@ def _missing_files(view: Path) -> Iterator[Flaw]:
         yield Flaw(manifest, f"{view.name}/{manifest.name} is missing")
 
 
-def _manifest_flaws(manifest: Path, seen: Seen) -> Iterator[Flaw]:
+def _manifest_flaws(manifest: Path, on_read: OnRead) -> Iterator[Flaw]:
     """Compare the files beside a release manifest with the digests in it."""
     view = manifest.parent.name
     try:
@@ -101,7 +101,7 @@ def _manifest_flaws(manifest: Path, seen: Seen) -> Iterator[Flaw]:
         try:
             if digests(path, "sha512")["sha512"] != digest:
                 yield Flaw(path, f"{view}/{path.name} does not match {manifest.name}")
-            seen(path.stat().st_size)
+            on_read(path.stat().st_size)
         except OSError as error:
             yield Flaw(path, f"{view}/{path.name}: {error.strerror}")
     for name in (INDEX, f"{INDEX}.gz", manifest.name):
@@ -115,7 +115,7 @@ def _package_flaws(
     stanza: Mapping[str, str],
     package: SignedPackage | None,
     inodes: set[int],
-    seen: Seen,
+    on_read: OnRead,
 ) -> Iterator[Flaw]:
     """Compare a package with its stanza in an index and its ledger entry, once per inode."""
     try:
@@ -130,7 +130,7 @@ def _package_flaws(
     except OSError as error:
         yield Flaw(path, f"{path.name}: {error.strerror}")
         return
-    seen(status.st_size)
+    on_read(status.st_size)
     sha512 = package.sums.sha512 if package else sums["sha512"]
     if (sums["sha1"], sums["sha512"]) != (stanza.get("SHA1"), sha512):
         yield Flaw(path, f"{path.name} has changed")

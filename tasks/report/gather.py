@@ -77,11 +77,11 @@ def last_run(layout: Layout) -> RunReport | None:
             outcomes[run.task] = run.ended.outcome
         else:
             outcomes[run.task] = "running" if holder(layout, run.task) else "interrupted"
-    ranked = ("running", "bug", "failed", "interrupted", "done")
+    ranking = ("running", "bug", "failed", "interrupted", "done")
     return RunReport(
         name=folder.name,
         logs=str(folder),
-        outcome=next((word for word in ranked if word in outcomes.values()), "unknown"),
+        outcome=next((word for word in ranking if word in outcomes.values()), "unknown"),
         tasks=outcomes,
         started=min((run.started.time for run in runs), default=None),
         ended=max((run.ended.time for run in runs if run.ended), default=None),
@@ -96,19 +96,19 @@ def holder(layout: Layout, task: str) -> Holder | None:
     path = layout.task_lock(task)
     with contextlib.suppress(OSError, ValueError, IndexError):
         inode = path.stat().st_ino
-        written = _HOLDER.match(path.read_text(encoding="utf-8", errors="replace"))
+        match = _HOLDER.match(path.read_text(encoding="utf-8", errors="replace"))
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             fields = line.split()
             place = fields[5].rpartition(":")[2] if fields[1] == "FLOCK" else ""
-            if written and place == str(inode) and fields[4] == written[1]:
-                return Holder(int(written[1]), written[2] or "")
+            if match and place == str(inode) and fields[4] == match[1]:
+                return Holder(int(match[1]), match[2] or "")
     return None
 
 
 def _disk(layout: Layout) -> DiskReport:
     """The disk space below each part of state/; not complete when the time is up."""
-    found = usage(layout.state, layout.sizes, time.monotonic() + _DISK_SECONDS)
-    return DiskReport(found.parts, found.complete)
+    disk = usage(layout.state, layout.sizes, time.monotonic() + _DISK_SECONDS)
+    return DiskReport(disk.parts, disk.complete)
 
 
 def _lock(layout: Layout, problems: list[str]) -> Lock | None:
@@ -143,8 +143,8 @@ def _updates(layout: Layout, lock: Lock | None) -> Iterable[Note]:
             yield Note("tree-newer", {"tag": frozen})
     pins = {f"overlay:{name}": pin.commit for name, pin in lock.overlays.items()}
     pins |= {f"seed:{name}": pin.path for name, pin in lock.seeds.items()}
-    for task, pinned in pins.items():
-        if update := updates.read(layout, task, pinned):
+    for task, pin in pins.items():
+        if update := updates.read(layout, task, pin):
             yield update
 
 
@@ -177,16 +177,16 @@ def _on_modified(layout: Layout, name: str) -> bool:
 
 def _binhost(layout: Layout, name: str) -> BinhostReport:
     binhost = layout.binhost(name)
-    number, kept, held = None, list[int](), False
+    number, numbers, rollback_holds = None, list[int](), False
     with contextlib.suppress(OSError, ValueError):
-        kept = generation.numbers(binhost)
+        numbers = generation.numbers(binhost)
         number = generation.current(binhost)
     with contextlib.suppress(BinmillError, OSError, ValueError):
         current = generation.load_current(binhost)
         rollback = current.issue.rollback if current else None
         set_id = records.load(layout, BINPKGS(name)).set
-        held = rollback is not None and rollback.instead_of == set_id
-    return BinhostReport(number, tuple(kept), held)
+        rollback_holds = rollback is not None and rollback.instead_of == set_id
+    return BinhostReport(number, tuple(numbers), rollback_holds)
 
 
 def _damage(layout: Layout, key: Key[Any]) -> list[str]:

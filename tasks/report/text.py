@@ -74,8 +74,8 @@ def _chroot(chroot: ChrootReport) -> str:
 def _binhost(name: str, binhost: BinhostReport) -> str:
     if binhost.current is None:
         return "nothing is published"
-    held = f"; a rollback, held until `doit publish:{name}`" if binhost.held else ""
-    return f"generation {binhost.current} is current, {len(binhost.kept)} kept{held}"
+    rollback = f"; a rollback, held until `doit publish:{name}`" if binhost.held else ""
+    return f"generation {binhost.current} is current, {len(binhost.kept)} kept{rollback}"
 
 
 def _last(last: RunReport | None, now: float) -> str:

@@ -135,9 +135,9 @@ def _unpack(archive: Archive, scratch: Path, trash: Path) -> tuple[StagePolicy, 
 
 def _make_scratch(scratch: Path) -> Path:
     scratch.mkdir(exist_ok=True)
-    for inherited in ("default", "access"):  # from the parent; files made below would inherit, too
+    for acl in ("default", "access"):  # from the parent; files made below would inherit, too
         with contextlib.suppress(OSError):
-            os.removexattr(scratch, f"system.posix_acl_{inherited}")
+            os.removexattr(scratch, f"system.posix_acl_{acl}")
     scratch.chmod(0o755)  # for an archive without an entry for its root directory
     return scratch
 
@@ -188,9 +188,9 @@ def _unpack_once(
         with (
             contextlib.suppress(BrokenPipeError),  # tar has ended; its message says why
             _closing_pipe(cast(IO[bytes], tar.stdin)) as sink,
-            ReadAhead(cast(BinaryIO, unpacker.stdout)) as unpacked,
+            ReadAhead(cast(BinaryIO, unpacker.stdout)) as stream,
         ):
-            copy_checked(unpacked, sink, check)
+            copy_checked(stream, sink, check)
         status = tar.wait()
         message = _first_message(messages) or (f"exit status {status}" if status else "")
         if status != 0:

@@ -56,8 +56,8 @@ def issue(folder: Path, name: str, days: int) -> Certificate:
         to_sign = _request("-new", "-key", request, "-subj", f"/CN={name}")
         ca = ("-CA", folder / CA_FILE, "-CAkey", folder / _KEY, "-extfile", extensions)
         numbers = ("-days", str(days), "-set_serial", f"0x{serial}")
-        signed = _openssl("x509", "-req", "-sha256", *numbers, *ca, text=to_sign)
-        write_atomic(folder / f"{name}.pem", key + signed.stdout, mode=0o600)
+        certificate = _openssl("x509", "-req", "-sha256", *numbers, *ca, text=to_sign)
+        write_atomic(folder / f"{name}.pem", key + certificate.stdout, mode=0o600)
     finally:
         for scratch in (request, extensions):
             scratch.unlink(missing_ok=True)

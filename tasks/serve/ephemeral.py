@@ -73,8 +73,8 @@ def ephemeral_server(
         name: users.User(tuple(groups[name]), hash=users.hash_password(password))
         for name, password in passwords.items()
     }
-    restricted = sorted({location.group for location in locations})
-    users.write_password_files(entries, restricted, space / "passwords", worker_uid(worker))
+    location_groups = sorted({location.group for location in locations})
+    users.write_password_files(entries, location_groups, space / "passwords", worker_uid(worker))
     with serving(
         locations,
         state,

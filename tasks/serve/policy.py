@@ -120,9 +120,9 @@ def package_group(stanza: Mapping[str, str], access: Access) -> str | None:
     and PATH begins with category and name. A package that is not known to be free is restricted.
     """
     category, name, *_ = *stanza.get("PATH", "").split("/"), "", ""
-    configured = access.packages.get(f"{category}/{name}")
-    if configured is not None:
-        return configured
+    group = access.packages.get(f"{category}/{name}")
+    if group is not None:
+        return group
     if _NOT_PUBLIC & set(stanza.get("RESTRICT", "").split()):
         return access.restricted
     licence = stanza.get("LICENSE", "").split()
@@ -178,9 +178,9 @@ def _is_free(words: list[str], free: Collection[str]) -> bool:
         elif word == ")":
             if len(levels) == 1:
                 return False
-            one, met = levels.pop()
+            one, terms = levels.pop()
             # PMS says that an empty choice is met; but it does not make a package known to be free
-            levels[-1][1].append(bool(met) and (any(met) if one else all(met)))
+            levels[-1][1].append(bool(terms) and (any(terms) if one else all(terms)))
         else:
             levels[-1][1].append(word in free)
     return len(levels) == 1 and not either and all(levels[0][1])

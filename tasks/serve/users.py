@@ -23,7 +23,7 @@ from tasks.system.files import private_folder, write_atomic
 
 # A colon ends the name in Basic authentication (RFC 7617); other signs break a URL or a netrc.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_SHOWN = 80  # characters of a name that an error shows
+_NAME_LIMIT = 80  # characters of a name that an error shows
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,16 @@ def add_with_certificate(
     _check(name, groups, site_groups)
     if not 1 <= days <= certificates.MAX_DAYS:
         raise BinmillError("certificate-days-invalid", days=days, most=certificates.MAX_DAYS)
-    issued = certificates.issue(folder, name, days)
-    _store(file, name, User(_unique(groups), serial=issued.serial, until=issued.expires))
-    return issued.expires
+    certificate = certificates.issue(folder, name, days)
+    _store(file, name, User(_unique(groups), serial=certificate.serial, until=certificate.expires))
+    return certificate.expires
 
 
 def remove(file: Path, name: str, folder: Path | None = None) -> None:
     """Remove a user and the certificate in `folder`; raises BinmillError for an unknown one."""
     users = read(file)
     if users.pop(name, None) is None:
-        raise BinmillError("user-unknown", user=name[:_SHOWN])
+        raise BinmillError("user-unknown", user=name[:_NAME_LIMIT])
     _write(file, users)
     if folder:
         certificates.delete(folder, name)
@@ -162,14 +162,16 @@ def _parse(entry: Mapping[str, object]) -> User:
 
 def _check(name: str, groups: Sequence[str], site_groups: Sequence[str]) -> None:
     if not _NAME.fullmatch(name):
-        raise BinmillError("user-name-invalid", user=name[:_SHOWN])
+        raise BinmillError("user-name-invalid", user=name[:_NAME_LIMIT])
     if not groups:
         raise BinmillError("user-without-group", user=name)
     for group in groups:
         if not site_groups:
-            raise BinmillError("groups-not-configured", group=group[:_SHOWN])
+            raise BinmillError("groups-not-configured", group=group[:_NAME_LIMIT])
         if group not in site_groups:
-            raise BinmillError("user-group-unknown", group=group[:_SHOWN], groups=list(site_groups))
+            raise BinmillError(
+                "user-group-unknown", group=group[:_NAME_LIMIT], groups=list(site_groups)
+            )
 
 
 def _unique(groups: Sequence[str]) -> tuple[str, ...]:

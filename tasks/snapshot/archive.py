@@ -54,20 +54,20 @@ def tree_files(archive: BinaryIO, name: str) -> Iterator[Iterator[TreeFile]]:
         stream = patient_reader(cast(BinaryIO, process.stdout))
 
         def files() -> Iterator[TreeFile]:
-            yield from _checked(stream, name, packed)
+            yield from _check(stream, name, packed)
             if process.wait() != 0:
                 raise NotTrusted("archive-xz-incomplete", archive=name)
 
         yield files()
 
 
-def _checked(stream: BinaryIO, archive: str, packed: int) -> Iterator[TreeFile]:
+def _check(stream: BinaryIO, archive: str, packed: int) -> Iterator[TreeFile]:
     count = size = 0
-    allowed = min(_BYTES_LIMIT, max(_RATIO_FREE, _RATIO_LIMIT * packed))
+    limit = min(_BYTES_LIMIT, max(_RATIO_FREE, _RATIO_LIMIT * packed))
     top: str | None = None
     for raw, mode, kind, data in entries(stream, archive, _ONE_FILE_LIMIT):
         count, size = count + 1, size + len(data)
-        if count > _FILE_LIMIT or size > allowed:
+        if count > _FILE_LIMIT or size > limit:
             raise NotTrusted("archive-too-large", archive=archive)
         if _USUAL.fullmatch(raw):
             first, _, path = raw.decode().partition("/")

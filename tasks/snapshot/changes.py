@@ -154,7 +154,7 @@ def sort_changes(
             if version := _version(match[1], match[2]):
                 versions[version] = letter
         else:
-            place, name = _placed(path)
+            place, name = _place(path)
             how = _HOW.get(letter, "changed")
             # of a news item's files, one may be new and another may not
             places[place][name] = how if places[place].get(name, how) == how else "changed"
@@ -187,7 +187,7 @@ def _version(package: str, file: str) -> str | None:
     return version if file == start + version + end and _VERSION.fullmatch(version) else None
 
 
-def _placed(path: str) -> tuple[str, str]:
+def _place(path: str) -> tuple[str, str]:
     matches = ((place, re.fullmatch(pattern, path)) for place, pattern in _PLACES.items())
     place, name = next((place, match[1]) for place, match in matches if match)
     # a repository's names are printable ASCII (GLEP 31); others are escaped

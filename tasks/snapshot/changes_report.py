@@ -82,5 +82,5 @@ def _rows(items: list[str], width: int, rows: int | None) -> str:
             lines.append([])
         lines[-1].append(item)
     left = sum(map(len, lines[rows:])) if rows is not None else 0
-    shown = ("\n  " if rows is None else ",\n  ").join(map(", ".join, lines[:rows]))
-    return f"  {shown}\n  and {left:,} more" if left else f"  {shown}"
+    body = ("\n  " if rows is None else ",\n  ").join(map(", ".join, lines[:rows]))
+    return f"  {body}\n  and {left:,} more" if left else f"  {body}"

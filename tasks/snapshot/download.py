@@ -72,9 +72,9 @@ def fetch(source: Source, day: date, accept: Callable[[VerifiedArchive], Accepte
     doubtful: list[str] = []
     for mirror in itertools.chain(source.mirrors, doubtful):  # `doubtful` grows meanwhile
         try:
-            with _downloaded(source, mirror, day) as verified:
-                if mirror in doubtful or _md5_matches(source, mirror, day, verified):
-                    result = accept(verified)
+            with _verified_archive(source, mirror, day) as archive:
+                if mirror in doubtful or _md5_matches(source, mirror, day, archive):
+                    result = accept(archive)
                     for failure in failures:
                         if isinstance(failure, NotTrusted):
                             note(
@@ -83,7 +83,7 @@ def fetch(source: Source, day: date, accept: Callable[[VerifiedArchive], Accepte
                                 cause=failure.message,
                             )
                     return result
-                note("md5sum-differs", mirror=without_password(mirror), archive=verified.path.name)
+                note("md5sum-differs", mirror=without_password(mirror), archive=archive.path.name)
                 doubtful.append(mirror)
         except (NotTrusted, DownloadFailed) as failure:
             failures.append(failure)
@@ -111,23 +111,23 @@ def received_at(source: Source, day: date) -> datetime | None:
 
 
 @contextlib.contextmanager
-def _downloaded(source: Source, mirror: str, day: date) -> Iterator[VerifiedArchive]:
+def _verified_archive(source: Source, mirror: str, day: date) -> Iterator[VerifiedArchive]:
     """One mirror's archive, with an accepted signature; deleted after the block."""
     archive = source.downloads / f"{_stem(source, day)}.tar.xz"
     url = _url(source, mirror, day)
     with _small_files_deleted(source, day):
         # the signature first: it is small, and most mirrors lack the day
         signature, _ = _download_beside(source, mirror, day, ".gpgsig")
-        got = download([url], archive, limit=_ARCHIVE_LIMIT)
-        if got.mixed and not _signature_accepted(source, archive, signature):
+        result = download([url], archive, limit=_ARCHIVE_LIMIT)
+        if result.mixed and not _signature_accepted(source, archive, signature):
             discard(archive)  # the first part came from elsewhere: this mirror is not to blame yet
-            got = download([url], archive, limit=_ARCHIVE_LIMIT)
+            result = download([url], archive, limit=_ARCHIVE_LIMIT)
         try:
             with archive.open("rb") as stream:
                 digest = digests_of(stream, "sha512")["sha512"]
                 try:
-                    signed = verify_detached(source.role, stream, archive.name, signature)
-                    yield VerifiedArchive(archive, stream, got.url, digest, signed)
+                    good_signature = verify_detached(source.role, stream, archive.name, signature)
+                    yield VerifiedArchive(archive, stream, result.url, digest, good_signature)
                 except NotTrusted as bad:
                     raise NotTrusted(
                         "mirror-not-trusted",
@@ -159,14 +159,14 @@ def _signature_accepted(source: Source, archive: Path, signature: Path) -> bool:
     return True
 
 
-def _md5_matches(source: Source, mirror: str, day: date, verified: VerifiedArchive) -> bool:
+def _md5_matches(source: Source, mirror: str, day: date, archive: VerifiedArchive) -> bool:
     """Compare the archive with the mirror's .md5sum; True where the mirror has none."""
     try:
         path, _ = _download_beside(source, mirror, day, ".md5sum")
     except DownloadFailed:
         return True
     digest = path.read_bytes().split()[:1]
-    return digest == [digests_of(verified.stream, "md5")["md5"].encode()]
+    return digest == [digests_of(archive.stream, "md5")["md5"].encode()]
 
 
 def _download_beside(
@@ -174,8 +174,8 @@ def _download_beside(
 ) -> tuple[Path, datetime | None]:
     """Download a small file that is beside the archive; returns its path and modification time."""
     path = source.downloads / f"{_stem(source, day)}.tar.xz{suffix}"
-    got = download([_url(source, mirror, day) + suffix], path, limit=_SMALL_LIMIT)
-    return path, got.modified
+    result = download([_url(source, mirror, day) + suffix], path, limit=_SMALL_LIMIT)
+    return path, result.modified
 
 
 def _url(source: Source, mirror: str, day: date) -> str:

@@ -55,11 +55,11 @@ def _refuse_odd_entries(listing: str, commit: str) -> None:
 
 
 def differences(
-    repository: Path, commit: str, target: Path, seen: Callable[[int], None]
+    repository: Path, commit: str, target: Path, on_read: Callable[[int], None]
 ) -> Iterator[str]:
     """Compare an export with its commit; yields a line for each difference.
 
-    `seen` is called with the number of bytes of each file read. Damage of the commit's own
+    `on_read` is called with the number of bytes of each file read. Damage of the commit's own
     objects is for `git fsck` to find.
     """
     repo = bare(repository)
@@ -74,16 +74,16 @@ def differences(
         for name in (*names, *(f for f in folders if Path(folder, f).is_symlink())):
             file = Path(folder, name)
             path = str(file.relative_to(target))
-            wanted = expected.pop(path, None)
-            if wanted is None:
+            tree_entry = expected.pop(path, None)
+            if tree_entry is None:
                 yield f"/{path} does not belong there"
-            elif _as_blob(file, len(wanted[1]), seen) != wanted:
+            elif _as_blob(file, len(tree_entry[1]), on_read) != tree_entry:
                 yield f"/{path} has changed"
     for path in expected:
         yield f"/{path} is missing"
 
 
-def _as_blob(file: Path, digits: int, seen: Callable[[int], None]) -> tuple[str, str]:
+def _as_blob(file: Path, digits: int, on_read: Callable[[int], None]) -> tuple[str, str]:
     """Compute the mode and id that git gives a file (gitformat-pack(5), git-hash-object(1))."""
     status = file.lstat()
     if stat.S_ISLNK(status.st_mode):
@@ -96,6 +96,6 @@ def _as_blob(file: Path, digits: int, seen: Callable[[int], None]) -> tuple[str,
             return mode, str(error.strerror)
     else:
         return "", ""
-    seen(len(data))
+    on_read(len(data))
     kind = hashlib.sha1 if digits == 40 else hashlib.sha256
     return mode, kind(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -137,7 +137,7 @@ class Importer:
             return
         self._stored += 1
         self._pipe.write(b"blob\nmark :%d\ndata %d\n%b\n" % (self._stored, len(data), data))
-        self._changes += f"M {mode} :{self._stored} {_quoted(path)}\n".encode()
+        self._changes += f"M {mode} :{self._stored} {_quote(path)}\n".encode()
         if self._before:
             self._stored_paths.add(path)
 
@@ -160,15 +160,15 @@ class Importer:
         for line in self._unmatched:
             path = line.split(b"\t", 1)[1].decode("utf-8", "surrogateescape")
             if path not in self._stored_paths:
-                write(f"D {_quoted(path)}\n".encode("utf-8", "surrogateescape"))
+                write(f"D {_quote(path)}\n".encode("utf-8", "surrogateescape"))
         write(self._changes)
         write(b"\nget-mark :%d\ndone\n" % mark)
         self._pipe.close()
         commit = self._process.stdout.read().decode().strip()
         self._process.wait()
-        return self._counted(commit)
+        return self._count_files(commit)
 
-    def _counted(self, commit: str) -> ImportedCommit:
+    def _count_files(self, commit: str) -> ImportedCommit:
         if self._before:
             fields = self._lines(
                 "diff-tree", "-r", "--no-renames", "--name-status", self._before, commit
@@ -213,7 +213,7 @@ class Importer:
                     pipe.close()
 
 
-def _quoted(path: str) -> str:
+def _quote(path: str) -> str:
     """Quote a path for fast-import; it has no control characters (see archive.py)."""
     escaped = path.replace("\\", "\\\\").replace('"', '\\"') if '"' in path else path
     return f'"{escaped}"'

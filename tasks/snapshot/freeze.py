@@ -72,7 +72,7 @@ def freeze_archive(
         _no_garbage_collection(),
     ):
         last = frozen_days.newest(repository)
-        commit, timestamp = _imported(quarantined, archive, files, last, day=day, name=name)
+        commit, timestamp = _import(quarantined, archive, files, last, day=day, name=name)
         tag = frozen_days.tag_of(timestamp)
         if exact and tag != f"{day:%Y%m%d}":
             raise NotTrusted("snapshot-of-other-day", archive=filename, tag=tag)
@@ -108,7 +108,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _imported(
+def _import(
     quarantined: Path,
     archive: VerifiedArchive,
     files: Iterator[TreeFile],
@@ -162,13 +162,15 @@ def _reference(repo: Repo, frozen: FrozenDay, name: str, url: str, last: FrozenD
         f"timestamp: {frozen.timestamp}\nsha512: {frozen.sha512}\nsigner: {frozen.signer}\n"
     )
     with explained("day-not-tagged", name=name, tag=frozen.tag):
-        changes = [f"create refs/tags/{frozen.tag} {_fed(repo, annotation, 'mktag')}"]
+        changes = [f"create refs/tags/{frozen.tag} {_feed(repo, annotation, 'mktag')}"]
         if last is None or frozen.timestamp > last.timestamp:
             head = next((b.commit.hexsha for b in repo.branches if b.name == "main"), None)
             message = f"freeze {name} {frozen.tag}\n\nmirror: {url}\nsha512: {frozen.sha512}\n"
             new_head = _branch_commit(repo, frozen, head, message)
             changes.insert(0, f"update refs/heads/main {new_head} {head or _NO_COMMIT}")
-        _fed(repo, "\n".join(["start", *changes, "prepare", "commit", ""]), "update-ref", "--stdin")
+        _feed(
+            repo, "\n".join(["start", *changes, "prepare", "commit", ""]), "update-ref", "--stdin"
+        )
 
 
 def _branch_commit(repo: Repo, frozen: FrozenDay, head: str | None, message: str) -> str:
@@ -187,7 +189,7 @@ def _branch_commit(repo: Repo, frozen: FrozenDay, head: str | None, message: str
     return str(repo.git.commit_tree(f"{frozen.commit}^{{tree}}", *parents, "-m", message))
 
 
-def _fed(repo: Repo, text: str, *command: str) -> str:
+def _feed(repo: Repo, text: str, *command: str) -> str:
     """Run a git command with `text` on its standard input; returns its output."""
     from git.exc import GitCommandError
 

@@ -68,12 +68,12 @@ def read(repository: Path, tag: str) -> FrozenDay | None:
     if not (repository / "HEAD").exists() or not _TAG.fullmatch(tag):
         return None
     with explained("tag-unreadable", repository, path=repository, tag=tag):
-        printed = str(bare(repository).git.for_each_ref(f"refs/tags/{tag}", format=_FIELDS))
-    if not printed:
+        output = str(bare(repository).git.for_each_ref(f"refs/tags/{tag}", format=_FIELDS))
+    if not output:
         if tag in tags(repository):  # git skips a reference whose content is damaged
             raise BinmillError("tag-damaged", path=repository, tag=tag)
         return None
-    target, _, message = printed.partition("\n")
+    target, _, message = output.partition("\n")
     fields = dict(line.split(": ", 1) for line in message.splitlines() if ": " in line)
     commit = _COMMIT.fullmatch(target)
     with contextlib.suppress(KeyError, ValueError):

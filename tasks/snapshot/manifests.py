@@ -45,9 +45,9 @@ def verify(repository: Path, commit: str, role: Role, scratch: Path, trash: Path
     (IGNORE) and executable bits are not compared.
     """
     folder = scratch / f"manifests-{commit[:12]}"
-    hidden = _hidden(repository, commit)
+    hidden = _hidden_files(repository, commit)
     with explained("commit-unreadable", commit=commit):
-        committed = int(bare(repository).git.log("-1", "--format=%ct", commit))
+        commit_time = int(bare(repository).git.log("-1", "--format=%ct", commit))
     remove_tree(folder, trash)
     try:
         export_commit(repository, commit, folder / "tree", trash)
@@ -56,12 +56,12 @@ def verify(repository: Path, commit: str, role: Role, scratch: Path, trash: Path
             raise NotTrusted("manifest-missing", commit=commit)
         # The signed text, as gpgv prints it, replaces the file: nothing else in it is ever parsed.
         write_atomic(top, verify_clearsigned(role, top)[1])
-        _compare(folder / "tree", hidden, commit, committed)
+        _compare(folder / "tree", hidden, commit, commit_time)
     finally:
         remove_tree(folder, trash)
 
 
-def _hidden(repository: Path, commit: str) -> list[str]:
+def _hidden_files(repository: Path, commit: str) -> list[str]:
     """List the files that gemato would skip; raises NotTrusted for links and submodules."""
     with explained("commit-unreadable", commit=commit):
         listing = str(bare(repository).git.ls_tree("-r", "-z", commit))
@@ -75,8 +75,8 @@ def _hidden(repository: Path, commit: str) -> list[str]:
     return hidden
 
 
-def _compare(tree: Path, hidden: list[str], commit: str, committed: int) -> None:
-    """Compare an exported tree with its Manifests; `committed` is the commit's time (epoch)."""
+def _compare(tree: Path, hidden: list[str], commit: str, commit_time: int) -> None:
+    """Compare an exported tree with its Manifests; `commit_time` is the commit's time (epoch)."""
     from gemato.exceptions import GematoException, ManifestMismatch
     from gemato.recursiveloader import ManifestRecursiveLoader
 
@@ -92,10 +92,10 @@ def _compare(tree: Path, hidden: list[str], commit: str, committed: int) -> None
         loader = ManifestRecursiveLoader(
             str(tree / _TOP), verify_openpgp=False, require_secure_hashes=True, max_jobs=1
         )
-        _check_time(loader.loaded_manifests[_TOP].find_timestamp(), commit, committed)
+        _check_time(loader.loaded_manifests[_TOP].find_timestamp(), commit, commit_time)
         attempt(loader.load_manifests_for_path, "")
-        listed = {entry.path.split("/")[0] for entry in _file_entries(loader.loaded_manifests)}
-        for name in sorted({path.name for path in tree.iterdir()} | listed):
+        names = {entry.path.split("/")[0] for entry in _file_entries(loader.loaded_manifests)}
+        for name in sorted({path.name for path in tree.iterdir()} | names):
             if name != _TOP and not name.startswith("."):
                 attempt(_verify, tree, name, loader, mismatches.append)
         for path in hidden:
@@ -110,16 +110,16 @@ def _compare(tree: Path, hidden: list[str], commit: str, committed: int) -> None
         raise NotTrusted("manifest-mismatch", commit=commit, mismatches=lines)
 
 
-def _check_time(stamp: Any, commit: str, committed: int) -> None:
+def _check_time(stamp: Any, commit: str, commit_time: int) -> None:
     """Check that the top Manifest was signed within a day of the commit's time."""
     if stamp is None:
         raise NotTrusted("manifest-without-time", commit=commit)
     signed_at = stamp.ts.replace(tzinfo=UTC)
-    if abs(signed_at.timestamp() - committed) > _SLACK_SECONDS:
+    if abs(signed_at.timestamp() - commit_time) > _SLACK_SECONDS:
         raise NotTrusted(
             "manifest-of-other-day",
             commit=commit,
-            day=f"{datetime.fromtimestamp(committed, UTC):%Y-%m-%d}",
+            day=f"{datetime.fromtimestamp(commit_time, UTC):%Y-%m-%d}",
             manifest_day=f"{signed_at:%Y-%m-%d}",
         )
 

@@ -13,7 +13,7 @@ from tasks.config.tables import Overlay
 from tasks.errors import BinmillError
 from tasks.lock import OverlayPin
 from tasks.snapshot.repository import exclusive, has_commit
-from tasks.system.git import bare, explained, listed, remotely
+from tasks.system.git import bare, explained, remote_references, remotely
 from tasks.system.notes import Note
 from tasks.text import without_password
 
@@ -79,7 +79,7 @@ def _tip(repository: Path, url: str, branch: str) -> str | None:
     """Look up the commit of a branch on the remote; None where there is no such branch."""
     reference = f"refs/heads/{branch}"
     with explained("overlay-unreachable", url=url):
-        return listed(bare(repository), url, reference).get(reference)
+        return remote_references(bare(repository), url, reference).get(reference)
 
 
 def _fetch(repo: Repo, pin: OverlayPin) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.errors import BinmillError, NotTrusted
 from tasks.snapshot.frozen_days import FrozenDay
 from tasks.snapshot.repository import exclusive
-from tasks.system.git import bare, explained, listed, remotely
+from tasks.system.git import bare, explained, remote_references, remotely
 from tasks.text import without_password
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def push(repository: Path, remote: str, frozen: FrozenDay) -> list[str]:
     """
     repo = bare(repository)
     with explained("push-failed", repository, tag=frozen.tag, remote=remote):
-        theirs = listed(repo, remote, _MAIN, f"{_TAGS}*")
+        theirs = remote_references(repo, remote, _MAIN, f"{_TAGS}*")
         ours = _references(repo)
         days = sorted(name for name in ours if _DAY.fullmatch(name))
         for day in days:
@@ -61,7 +61,7 @@ def fast_forward(repository: Path, remote: str) -> None:
     So a second machine, or one that lost its state, continues where the others are.
     """
     with exclusive(repository) as repo, explained("remote-unreadable", repository, remote=remote):
-        theirs = listed(repo, remote, _MAIN).get(_MAIN)
+        theirs = remote_references(repo, remote, _MAIN).get(_MAIN)
         ours = _references(repo).get(_MAIN)
         if theirs is None or theirs == ours:
             return
@@ -74,7 +74,7 @@ def fetch_day(repository: Path, remote: str, tag: str) -> None:
     """Fetch one day from the remote, if it has it; never changes an existing tag."""
     with exclusive(repository) as repo, explained("remote-unreadable", repository, remote=remote):
         reference = f"{_TAGS}{tag}"
-        if listed(repo, remote, reference):
+        if remote_references(repo, remote, reference):
             remotely(repo, "fetch", "--no-tags", "--", remote, f"{reference}:{reference}")
 
 

@@ -99,8 +99,8 @@ def run(
             raise CommandFailed(
                 code, command=_words(argv), seconds=timeout or 0.0, log=log
             ) from late
-    printed = tail(log) if log is not None else decode(stderr)
-    done = Done(tuple(map(str, argv)), process.returncode, decode(stdout), printed)
+    error_output = tail(log) if log is not None else decode(stderr)
+    done = Done(tuple(map(str, argv)), process.returncode, decode(stdout), error_output)
     if check and done.returncode != 0:
         raise CommandFailed(
             "program-failed" if log is None else "program-failed-logged",
@@ -248,8 +248,8 @@ def _words(argv: Sequence[Argument]) -> str:
 def _outcome(returncode: int) -> str:
     if returncode < 0:
         number = -returncode  # real-time signals have no name in signal.Signals
-        named = number in set(signal.Signals)
-        return f"killed by {signal.Signals(number).name if named else f'signal {number}'}"
+        has_name = number in set(signal.Signals)
+        return f"killed by {signal.Signals(number).name if has_name else f'signal {number}'}"
     return f"exit code {returncode}"
 
 

@@ -21,7 +21,7 @@ from tasks.system.files import remove_tree
 _MARK = "copied"  # in the workspace: the state of the copy before any change
 OPAQUE = "trusted.overlay.opaque"
 # Marks an empty file as a deleted one: on an overlay no device 0:0 can be made.
-_GONE = "trusted.binmill.gone"
+_WHITEOUT = "trusted.binmill.gone"
 States = dict[str, tuple[int, int, int, int, int]]
 
 
@@ -35,10 +35,10 @@ def copy_layers(layers: Sequence[Path], space: Path) -> None:
     root = space / "root"
     for layer in reversed(layers):
         _apply(layer, root, space / "gone")
-    seen = {inner: _look(root / inner) for inner, _ in _below(root)}
+    states = {inner: _look(root / inner) for inner, _ in _below(root)}
     _apply(space / "upper", root, space / "gone")
     with (space / _MARK).open("wb") as stream:
-        marshal.dump(seen, stream)
+        marshal.dump(states, stream)
 
 
 def collect_changes(space: Path) -> None:
@@ -99,7 +99,7 @@ def _folders(root: Path, upper: Path, inner: str) -> None:
             shutil.copystat(root / part, target)
 
 
-def _apply(layer: Path, root: Path, gone: Path) -> None:
+def _apply(layer: Path, root: Path, trash: Path) -> None:
     """Copy one layer over the content of the root, as overlayfs would show the two."""
     whiteouts = []
     for inner, is_folder in _below(layer):
@@ -110,7 +110,7 @@ def _apply(layer: Path, root: Path, gone: Path) -> None:
             continue
         merged = is_folder and target.is_dir() and not target.is_symlink()
         if not merged or is_opaque(source):
-            remove_tree(target, gone)
+            remove_tree(target, trash)
     # each folder of the layer is a folder in the root by now, or missing: no link is followed
     run("cp", "-a", "--reflink=auto", "--remove-destination", f"{layer}/.", root)
     for target in whiteouts:
@@ -122,7 +122,7 @@ def _white_out(path: Path) -> None:
         os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
     except PermissionError:
         path.touch()
-        os.setxattr(path, _GONE, b"y")
+        os.setxattr(path, _WHITEOUT, b"y")
 
 
 def is_opaque(folder: Path) -> bool:
@@ -134,7 +134,7 @@ def is_whiteout(path: Path) -> bool:
     """True if an entry of a layer says that the entry below it is deleted."""
     status = path.lstat()
     device = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-    return device or (stat.S_ISREG(status.st_mode) and not status.st_size and _has(path, _GONE))
+    return device or (stat.S_ISREG(status.st_mode) and not status.st_size and _has(path, _WHITEOUT))
 
 
 def _has(path: Path, mark: str) -> bool:

@@ -43,7 +43,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def named_if_full(path: Path) -> Iterator[None]:
+def name_file_if_full(path: Path) -> Iterator[None]:
     """Name the file in the error of a full disk: write(2) knows no names."""
     try:
         yield

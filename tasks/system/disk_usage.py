@@ -67,14 +67,14 @@ def record_sizes(file: Path, trees: Iterable[Path]) -> None:
 
     Trees that are gone are dropped from it. Where it cannot be written, nothing is kept.
     """
-    known, sizes = _read(file), {}
+    records, sizes = _read(file), {}
     for tree in map(str, trees):
         with contextlib.suppress(FileNotFoundError):
-            identity, record = _identity(os.lstat(tree)), known.get(tree)
+            identity, record = _identity(os.lstat(tree)), records.get(tree)
             if record is None or record.identity != identity:
                 record = _Record(_measure(tree, _Count(), {}), identity)
             sizes[tree] = record
-    if sizes != known:
+    if sizes != records:
         rows = {os.path.relpath(tree, file.parent): astuple(each) for tree, each in sizes.items()}
         with contextlib.suppress(OSError):
             write_atomic(file, json.dumps(rows, sort_keys=True) + "\n")
@@ -85,15 +85,15 @@ def usage(folder: Path, file: Path, until: float) -> Usage:
 
     `until` (time.monotonic) ends the walk through the rest.
     """
-    count, known = _Count(until), _read(file)
+    count, records = _Count(until), _read(file)
     sizes = {}
     with contextlib.suppress(FileNotFoundError, PermissionError, NotADirectoryError):
         for part in sorted(folder.iterdir()):
-            sizes[part.name] = _measure(str(part), count, known)
+            sizes[part.name] = _measure(str(part), count, records)
     return Usage(sizes, count.complete)
 
 
-def _measure(path: str, count: _Count, known: Mapping[str, _Record]) -> int:
+def _measure(path: str, count: _Count, records: Mapping[str, _Record]) -> int:
     total = 0
     waiting = [path]
     while waiting:
@@ -103,7 +103,7 @@ def _measure(path: str, count: _Count, known: Mapping[str, _Record]) -> int:
             return total
         try:
             status = os.lstat(here)
-            record = known.get(here)
+            record = records.get(here)
             if record is not None and record.identity == _identity(status):
                 total += record.size
                 continue

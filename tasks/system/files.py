@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tasks.errors import BinmillError, Busy
-from tasks.system.disk_space import named_if_full
+from tasks.system.disk_space import name_file_if_full
 
 _CHUNK = 1 << 20
 _OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline and backslash
@@ -39,7 +39,7 @@ def write_parts(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with named_if_full(path), os.fdopen(os.open(scratch, flags, mode), "wb") as stream:
+        with name_file_if_full(path), os.fdopen(os.open(scratch, flags, mode), "wb") as stream:
             stream.writelines(parts)
             os.fchmod(stream.fileno(), mode)
             stream.flush()
@@ -140,7 +140,7 @@ def copy_plain(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
-            with named_if_full(target), scratch.open("xb") as writer:
+            with name_file_if_full(target), scratch.open("xb") as writer:
                 shutil.copyfileobj(reader, writer, _CHUNK)
                 writer.flush()
                 os.fsync(writer.fileno())

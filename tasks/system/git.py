@@ -69,11 +69,13 @@ def _repository_class() -> Callable[[Path], Repo]:
     from git.db import GitCmdObjectDB
 
     class CleanGit(Git):
-        def execute(self, command: Sequence[Any], *words: Any, **named: Any) -> Any:
+        def execute(self, command: Sequence[Any], *words: Any, **options: Any) -> Any:
             # GitPython starts from the caller's environment; env(1) drops what could redirect git
             own = self.environment()
             unset = [f"--unset={name}" for name in os.environ if _redirects(name, own)]
-            return super().execute([*(("env", *unset) if unset else ()), *command], *words, **named)
+            return super().execute(
+                [*(("env", *unset) if unset else ()), *command], *words, **options
+            )
 
     class Repository(Repo):
         GitCommandWrapperType = CleanGit
@@ -112,10 +114,10 @@ def _init(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def listed(repo: Repo, remote: str, *patterns: str) -> dict[str, str]:
+def remote_references(repo: Repo, remote: str, *patterns: str) -> dict[str, str]:
     """List the references of a remote that match a pattern (* is any text), with their targets."""
-    printed = remotely(repo, "ls-remote", "--refs", "--", remote, *patterns, seconds=LOOK_SECONDS)
-    references = (line.partition("\t") for line in printed.splitlines())
+    output = remotely(repo, "ls-remote", "--refs", "--", remote, *patterns, seconds=LOOK_SECONDS)
+    references = (line.partition("\t") for line in output.splitlines())
     # it lists a/NAME for NAME, too
     return {n: target for target, _, n in references if any(fnmatchcase(n, p) for p in patterns)}
 
@@ -213,11 +215,11 @@ def explained(code: str, repository: Path | None = None, **fields: Field) -> Ite
                 raise BinmillError(
                     "repository-damaged", repository=repository, cause=without_password(damage)
                 ) from error
-        shown = {
+        clean_fields = {
             name: without_password(value) if isinstance(value, str) else value
             for name, value in fields.items()
         }
-        raise BinmillError(code, cause=without_password(_reason(output)), **shown) from error
+        raise BinmillError(code, cause=without_password(_reason(output)), **clean_fields) from error
 
 
 def damage(repository: Path) -> str:
@@ -261,8 +263,8 @@ def _redirects(name: str, own: Container[str] = ()) -> bool:
     Inside a git hook, GIT_DIR would send every command to the caller's own repository;
     GIT_CONFIG_COUNT brings configuration along.
     """
-    kept = name in own or name.startswith(("GIT_SSH", "GIT_PYTHON_"))
-    return name.startswith("GIT_") and not kept
+    harmless = name in own or name.startswith(("GIT_SSH", "GIT_PYTHON_"))
+    return name.startswith("GIT_") and not harmless
 
 
 def _environment() -> dict[str, str]:

@@ -73,8 +73,8 @@ def verify_detached(role: Role, data: BinaryIO, name: str, signature: Path) -> S
     data.seek(0, os.SEEK_END)
     data.seek(0)  # by way of the end: gpgv reads the descriptor, which buffers may be ahead of
     with signature.open("rb") as proof:
-        accepted, _ = _gpgv(role, (proof.fileno(), data.fileno()), name)
-    return accepted
+        result, _ = _gpgv(role, (proof.fileno(), data.fileno()), name)
+    return result
 
 
 def verify_clearsigned(role: Role, document: Path) -> tuple[Signature, str]:
@@ -123,15 +123,15 @@ def check_status(
     accepts expired ones. The rules are listed in docs/trust.md.
     """
     try:
-        return _accepted(status, returncode, role, now, keys)
-    except _Refused as refused:
+        return _accept(status, returncode, role, now, keys)
+    except _Refused as refusal:
         raise NotTrusted(
             "signature-not-trusted",
             file=name,
             role=role.name,
             keyfile=role.keyfile,
-            reason=refused.code,
-            cause=refused.message,
+            reason=refusal.code,
+            cause=refusal.message,
         ) from None
 
 
@@ -139,7 +139,7 @@ class _Refused(BinmillError):
     """A rule does not hold."""
 
 
-def _accepted(status: str, returncode: int, role: Role, now: float, keys: str) -> Signature:
+def _accept(status: str, returncode: int, role: Role, now: float, keys: str) -> Signature:
     lines = _status_lines(status)
     if "EXPKEYSIG" in lines and _was_valid(lines, role, keys):
         lines["GOODSIG"] = lines.get("GOODSIG", []) + lines.pop("EXPKEYSIG")
@@ -195,8 +195,8 @@ def _was_valid(lines: dict[str, list[list[str]]], role: Role, keys: str) -> bool
         return False
     day = role.accept_expired_before
     ends = [int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())]
-    for wanted in (valid[0], valid[9]):
-        matching = [(state, end) for print_, state, end in _keys(keys) if print_ == wanted]
+    for fingerprint in (valid[0], valid[9]):
+        matching = [(state, end) for print_, state, end in _keys(keys) if print_ == fingerprint]
         if not matching or any(state not in _NOT_REVOKED for state, _ in matching):
             return False
         ends += [int(end) for _, end in matching if end]

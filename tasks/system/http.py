@@ -93,9 +93,9 @@ def download(urls: Sequence[str], target: Path, *, limit: int) -> Download:
     for url in urls:
         try:
             return _fetch(_Request(url, target, limit, time.monotonic() + _TOTAL_SECONDS))
-        except DownloadFailed as failed:
-            codes.append(failed.code)
-            reasons.append(f"{without_password(url)}: {failed.message}")
+        except DownloadFailed as error:
+            codes.append(error.code)
+            reasons.append(f"{without_password(url)}: {error.message}")
         if resumable.find(target, limit) is None:
             resumable.discard(target)
     name = without_password(urls[0]).rsplit("/", 1)[-1] if urls else target.name
@@ -110,16 +110,16 @@ def _fetch(request: _Request) -> Download:
     for own_pause in _PAUSES:
         try:
             return _attempt(request)
-        except _TryAgain as failed:
-            wanted = own_pause if failed.pause is None else failed.pause
-        pause = min(max(wanted, 0.0), _LONGEST_PAUSE)
+        except _TryAgain as retry:
+            seconds = own_pause if retry.pause is None else retry.pause
+        pause = min(max(seconds, 0.0), _LONGEST_PAUSE)
         if pause > _SILENT_PAUSE:
             note("mirror-busy", host=urlsplit(request.url).hostname, seconds=pause)
         time.sleep(pause)
     try:
         return _attempt(request)
-    except _TryAgain as failed:
-        raise failed.failure from failed
+    except _TryAgain as retry:
+        raise retry.failure from retry
 
 
 def _attempt(request: _Request) -> Download:
@@ -131,11 +131,11 @@ def _attempt(request: _Request) -> Download:
             rest = part.asking(without_password(url)) if part else {}
             with _get(session, url, rest) as answer:
                 if answer.is_redirect:
-                    url = _redirected(url, answer.headers["Location"])
-                elif got := _receive(
+                    url = _redirect_target(url, answer.headers["Location"])
+                elif result := _receive(
                     request, session, answer, without_password(url), part if rest else None
                 ):
-                    return got
+                    return result
                 else:
                     part = None
     raise DownloadFailed("mirror-redirects", most=_REDIRECTS)
@@ -161,7 +161,7 @@ def _get(session: Session, url: str, headers: dict[str, str]) -> Any:
         raise explain(error, around) from error
 
 
-def _redirected(url: str, location: str) -> str:
+def _redirect_target(url: str, location: str) -> str:
     try:
         there = urljoin(url, location)
         leaves = urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https"

@@ -40,9 +40,9 @@ class _Adapter(HTTPAdapter):
         super().__init__()
         self._deadline = deadline
 
-    def get_connection_with_tls_context(self, *words: Any, **named: Any) -> HTTPConnectionPool:
+    def get_connection_with_tls_context(self, *words: Any, **options: Any) -> HTTPConnectionPool:
         """Return the pool of a server or proxy, whose connections are watched from now on."""
-        pool = cast(HTTPConnectionPool, super().get_connection_with_tls_context(*words, **named))
+        pool = cast(HTTPConnectionPool, super().get_connection_with_tls_context(*words, **options))
         if not issubclass(pool.ConnectionCls, _Watched):
             kinds = (_Watched, pool.ConnectionCls)
             pool.ConnectionCls = type("Watched", kinds, {"deadline": self._deadline})

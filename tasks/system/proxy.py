@@ -23,8 +23,8 @@ class Proxy:
 
     def environment(self) -> dict[str, str]:
         """Variables that make a program use it."""
-        found = {"http_proxy": self.url, "https_proxy": self.url}
-        return {**found, "no_proxy": ",".join(self.bypass)} if self.bypass else found
+        result = {"http_proxy": self.url, "https_proxy": self.url}
+        return {**result, "no_proxy": ",".join(self.bypass)} if self.bypass else result
 
     def bypassed(self, url: str) -> bool:
         """Tell whether a URL is reached without it, by the host, a domain above it, its network."""
@@ -50,13 +50,13 @@ def use_proxy(url: str | None, bypass: Sequence[str] = ()) -> None:
 
 def variables() -> dict[str, str]:
     """The caller's environment with the configured proxy, for a program that uses the network."""
-    inherited = dict(os.environ)
+    environment = dict(os.environ)
     if _configured is None:
-        return inherited
+        return environment
     for name in VARIABLES:
-        inherited.pop(name, None)
-        inherited.pop(name.upper(), None)
-    return {**inherited, **_configured.environment()}
+        environment.pop(name, None)
+        environment.pop(name.upper(), None)
+    return {**environment, **_configured.environment()}
 
 
 def proxies(url: str) -> dict[str, str] | None:
@@ -64,8 +64,8 @@ def proxies(url: str) -> dict[str, str] | None:
     if _configured is None:
         return None
     # Empty values, too, keep requests from taking the caller's variables.
-    found = "" if _configured.bypassed(url) else _configured.url
-    return {"http": found, "https": found, "all": ""}
+    proxy = "" if _configured.bypassed(url) else _configured.url
+    return {"http": proxy, "https": proxy, "all": ""}
 
 
 def _in_network(host: str, network: str) -> bool:

@@ -45,11 +45,11 @@ class Partial:
 
     def continued_by(self, status: int, headers: Mapping[str, str]) -> bool:
         """True if an answer's body continues this file after its first `size` bytes."""
-        answered = _RANGE.fullmatch(headers.get("Content-Range", ""))
+        match = _RANGE.fullmatch(headers.get("Content-Range", ""))
         return (
             status == 206
-            and answered is not None
-            and (int(answered[1]), int(answered[2])) == (self.size, self.total)
+            and match is not None
+            and (int(match[1]), int(match[2])) == (self.size, self.total)
             and date_of(headers, "Last-Modified") in (None, self.modified)
         )
 

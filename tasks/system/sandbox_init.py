@@ -266,7 +266,7 @@ def reap(child: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def end_when_told() -> None:
+def exit_on_signals() -> None:
     """Let TERM and HUP end it: the first process gets no signal without a handler for it.
 
     pid_namespaces(7), "The namespace init process".
@@ -278,7 +278,7 @@ def end_when_told() -> None:
 
 def main() -> int:
     """Set up, run, exit; the kernel ends everything else in the namespace with this process."""
-    end_when_told()
+    exit_on_signals()
     with os.fdopen(int(sys.argv[1]), "r+b") as stream:
         plan = marshal.load(stream)
         try:

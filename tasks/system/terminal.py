@@ -54,7 +54,7 @@ class Screen:
                 self._live = stream
 
     @contextlib.contextmanager
-    def bar_shown(self) -> Iterator[None]:
+    def pause_live_line(self) -> Iterator[None]:
         """Keep the live line away during the block, which shows a bar on `err`."""
         with self._lock:
             if self._live is not None:
@@ -91,8 +91,17 @@ def live(stream: IO[str], text: str) -> None:
     current().live(stream, text)
 
 
+def flush() -> None:
+    """Write what is left in the buffers of standard output and error, at the end of the program.
+
+    What no reader is there for is dropped; Python itself would end with 120 then.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        _write(stream, "")
+
+
 @contextlib.contextmanager
-def shown_on(screen: Screen) -> Iterator[None]:
+def redirect_output(screen: Screen) -> Iterator[None]:
     """Send the output of the block to a screen, in this thread and those that copy its context."""
     token = _SCREEN.set(screen)
     try:

@@ -21,7 +21,7 @@ from tasks.system.files import digests_of, write_atomic
 
 _CAPABILITY = "security.capability"
 _NAMES = ("kind", "owner", "group", "mode", "content", "capabilities")
-Seen = Callable[[int], None]  # called with the size of each file that was read
+OnRead = Callable[[int], None]  # called with the size of each file that was read
 
 
 class Damaged(BinmillError):
@@ -44,19 +44,19 @@ def write_lines(lines: Iterable[str], target: Path) -> None:
     write_atomic(target, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", mode=0o600)
 
 
-def differences(root: Path, listing: Path, seen: Seen = lambda _size: None) -> Iterator[str]:
+def differences(root: Path, listing: Path, on_read: OnRead = lambda _size: None) -> Iterator[str]:
     """The differences between a tree and its listing, a line each, in the order of the walk.
 
     Raises Damaged where the listing is missing or was modified.
     """
-    wanted = _read(listing)
-    for path, *found in _entries(root, seen):
-        known = wanted.pop(path, None)
-        if known is None:
+    entries = _read(listing)
+    for path, *actual in _entries(root, on_read):
+        expected = entries.pop(path, None)
+        if expected is None:
             yield f"/{path} does not belong there"
-        elif wrong := [name for name, a, b in zip(_NAMES, known, found, strict=True) if a != b]:
+        elif wrong := [name for name, a, b in zip(_NAMES, expected, actual, strict=True) if a != b]:
             yield f"/{path}: other {', '.join(wrong)}"
-    for path in wanted:
+    for path in entries:
         yield f"/{path} is missing"
 
 
@@ -76,30 +76,30 @@ def _read(listing: Path) -> dict[str, list[Any]]:
         raise Damaged("listing-missing", name=listing.name) from None
     if head != hashlib.sha256(lines).hexdigest().encode():
         raise Damaged("listing-damaged", name=listing.name)
-    return {path: found for path, *found in map(json.loads, lines.splitlines())}
+    return {path: facts for path, *facts in map(json.loads, lines.splitlines())}
 
 
-def _entries(root: Path, seen: Seen) -> Iterator[list[Any]]:
+def _entries(root: Path, on_read: OnRead) -> Iterator[list[Any]]:
     """Yield path, kind, owner, group, mode, content (or target, or device) and capability.
 
     Names that are no UTF-8 become lone surrogates, which JSON carries as they are.
     """
-    yield entry(root, ".", seen)
+    yield entry(root, ".", on_read)
     for place, folders, names in os.walk(root, onerror=_raise):
         folders.sort()
         for name in sorted((*folders, *names)):
             path = Path(place, name)
-            yield entry(path, str(path.relative_to(root)), seen)
+            yield entry(path, str(path.relative_to(root)), on_read)
 
 
-def entry(path: Path, name: str, seen: Seen = lambda _size: None) -> list[Any]:
+def entry(path: Path, name: str, on_read: OnRead = lambda _size: None) -> list[Any]:
     """The facts of a file in a listing: those of _entries, under that name."""
     status = path.lstat()
     kind = stat.S_IFMT(status.st_mode)
     content: str | int = ""
     if kind == stat.S_IFREG:
         content = _digest(path)
-        seen(status.st_size)
+        on_read(status.st_size)
     elif kind == stat.S_IFLNK:
         content = os.readlink(path)  # noqa: PTH115 - as it is written, not as a path
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):

@@ -1,6 +1,6 @@
 """Checks of the results that records name, one for each kind of artifact; they only read.
 
-Each yields a note for each flaw, and reports to `seen` how many bytes it has read.
+Each yields a note for each flaw, and reports to `on_read` how many bytes it has read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tasks.system.notes import Note
 if TYPE_CHECKING:
     from tasks.builder.store import Built
 
-Seen = Callable[[int], None]
+OnRead = Callable[[int], None]
 _LINES = 20  # of a layer that is quite another one
 
 
@@ -45,67 +45,67 @@ class StoreFlaws:
     files: Sequence[Path]
 
 
-def flaws(site: Site, key: Key[Any], record: Any, seen: Seen) -> Iterator[Note]:
+def flaws(site: Site, key: Key[Any], record: Any, on_read: OnRead) -> Iterator[Note]:
     """Compare the results of a record with it; yields a note for each flaw.
 
     Raises BinmillError where there is nothing intact to compare them with.
     """
     match record:
         case TreeRecord() | OverlayRecord():
-            yield from _export(site, key.name, record.commit, seen)
+            yield from _export(site, key.name, record.commit, on_read)
         case SeedRecord():
-            yield from _seed(site, record, seen)
+            yield from _seed(site, record, on_read)
         case ChrootRecord():
-            yield from _layer(site, key.name, record, seen)
+            yield from _layer(site, key.name, record, on_read)
         case EtcRecord():
-            yield from _etc(site, record, seen)
+            yield from _etc(site, record, on_read)
         case PlanRecord():
-            yield from _plan(site, record, seen)
+            yield from _plan(site, record, on_read)
         case BinpkgsRecord():
-            yield from _set(site, key.name, record, seen)
+            yield from _set(site, key.name, record, on_read)
 
 
-def reported(line: str) -> Note:
+def reported_flaw(line: str) -> Note:
     """A flaw in the words of the package that found it."""
     return Note("flaw-reported", {"line": line})
 
 
-def _export(site: Site, overlay: str, commit: str, seen: Seen) -> Iterator[Note]:
+def _export(site: Site, overlay: str, commit: str, on_read: OnRead) -> Iterator[Note]:
     from tasks.snapshot import export
 
     repository = site.layout.overlay(overlay) if overlay else site.layout.tree
     if (repository / "HEAD").is_file():  # else the repository itself is reported elsewhere
         target = site.layout.export(commit)
-        yield from map(reported, export.differences(repository, commit, target, seen))
+        yield from map(reported_flaw, export.differences(repository, commit, target, on_read))
 
 
-def _seed(site: Site, record: SeedRecord, seen: Seen) -> Iterator[Note]:
+def _seed(site: Site, record: SeedRecord, on_read: OnRead) -> Iterator[Note]:
     from tasks.system import tree_manifest
 
     seed, listing = site.layout.seed(record.sha512), site.layout.seed_listing(record.sha512)
     try:
-        yield from map(reported, tree_manifest.differences(seed, listing, seen))
+        yield from map(reported_flaw, tree_manifest.differences(seed, listing, on_read))
     except tree_manifest.Damaged as error:
         yield Note("flaw-not-checkable", {"cause": error.message})
 
 
-def _layer(site: Site, name: str, record: ChrootRecord, seen: Seen) -> Iterator[Note]:
+def _layer(site: Site, name: str, record: ChrootRecord, on_read: OnRead) -> Iterator[Note]:
     from tasks.system.tree_manifest import texts
 
     own, *below = record.unmodified(name)  # manual changes have nothing to compare them with
     content = texts(site.layout.state / own)
-    seen(sum(map(len, content.values())))
+    on_read(sum(map(len, content.values())))
     if identity([below, content])[:32] != Path(own).name:
         yield Note("flaw-layer-changed", {"path": own})
 
 
-def _etc(site: Site, record: EtcRecord, seen: Seen) -> Iterator[Note]:
+def _etc(site: Site, record: EtcRecord, on_read: OnRead) -> Iterator[Note]:
     from tasks.portage import etc_portage
     from tasks.system.tree_manifest import texts
 
     folder = site.layout.state / record.path
     content = texts(folder)
-    seen(sum(map(len, content.values())))
+    on_read(sum(map(len, content.values())))
     link = folder / etc_portage.PROFILE
     target = str(link.readlink()) if link.is_symlink() else ""
     ids = [identity([files, target])[:32] for files in etc_portage.mirrorless_variants(content)]
@@ -113,14 +113,14 @@ def _etc(site: Site, record: EtcRecord, seen: Seen) -> Iterator[Note]:
         yield Note("flaw-etc-changed", {"path": record.path})
 
 
-def _plan(site: Site, record: PlanRecord, seen: Seen) -> Iterator[Note]:
+def _plan(site: Site, record: PlanRecord, on_read: OnRead) -> Iterator[Note]:
     path = site.layout.state / record.path
     if sha256(path) != record.plan:
         yield Note("flaw-plan-changed", {"path": record.path})
-    seen(path.stat().st_size)
+    on_read(path.stat().st_size)
 
 
-def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[Note]:
+def _set(site: Site, name: str, record: BinpkgsRecord, on_read: OnRead) -> Iterator[Note]:
     from tasks.builder import collect
     from tasks.portage import index
     from tasks.portage.index import INDEX
@@ -137,17 +137,17 @@ def _set(site: Site, name: str, record: BinpkgsRecord, seen: Seen) -> Iterator[N
             cause = error.strerror
             yield Note("flaw-package-unreadable", {"path": package.path, "cause": cause})
         else:
-            seen(path.stat().st_size)
+            on_read(path.stat().st_size)
     try:
         _, stanzas = index.parse((folder / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         stanzas = []
-    listed = {stanza.get("PATH") for stanza in stanzas}
-    if unlisted := [each.path for each in record.packages if each.path not in listed]:
+    paths = {stanza.get("PATH") for stanza in stanzas}
+    if unlisted := [each.path for each in record.packages if each.path not in paths]:
         yield Note("flaw-index-incomplete", {"index": INDEX, "path": unlisted[0]})
 
 
-def stored(site: Site, at: Callable[[str], object], seen: Seen) -> Iterator[StoreFlaws]:
+def stored(site: Site, at: Callable[[str], object], on_read: OnRead) -> Iterator[StoreFlaws]:
     """Read the whole store; yields the flaws of each entry, package and layer.
 
     `at` is called with the name of each before it is read.
@@ -165,17 +165,17 @@ def stored(site: Site, at: Callable[[str], object], seen: Seen) -> Iterator[Stor
     layers: dict[str, list[Note]] = {}
     for built, paths in packages.items():
         at(f"store {built.cpv}-{built.build_id}")
-        flaws = list(_stored_package(site, built, seen))
+        flaws = list(_stored_package(site, built, on_read))
         if built.layer and built.layer not in layers:
-            lines = store.layer_differences(built.layer, seen)
-            layers[built.layer] = [reported(line) for line in itertools.islice(lines, _LINES)]
+            lines = store.layer_differences(built.layer, on_read)
+            layers[built.layer] = [reported_flaw(line) for line in itertools.islice(lines, _LINES)]
         flaws += layers.get(built.layer, [])
         if flaws:
             name = f"store {built.cpv}-{built.build_id}"
             yield StoreFlaws(name, flaws, [*paths, *sorted(store.paths([built]))])
 
 
-def _stored_package(site: Site, built: Built, seen: Seen) -> Iterator[Note]:
+def _stored_package(site: Site, built: Built, on_read: OnRead) -> Iterator[Note]:
     path = site.layout.store_package(built.sha512)
     short = str(path.relative_to(site.layout.state))
     if not path.exists():
@@ -184,12 +184,12 @@ def _stored_package(site: Site, built: Built, seen: Seen) -> Iterator[Note]:
     try:
         if digests(path, "sha512")["sha512"] != built.sha512:
             yield Note("flaw-package-changed", {"path": short})
-        seen(built.size)
+        on_read(built.size)
     except OSError as error:
         yield Note("flaw-package-unreadable", {"path": short, "cause": error.strerror})
 
 
-def mirror(site: Site, group: str, seen: Seen) -> Iterator[tuple[str, Note]]:
+def mirror(site: Site, group: str, on_read: OnRead) -> Iterator[tuple[str, Note]]:
     """Compare the distfiles of a group with their Manifests; yields names and flaws.
 
     Distfiles that no Manifest of the locked tree and overlays lists cannot be checked.
@@ -208,6 +208,6 @@ def mirror(site: Site, group: str, seen: Seen) -> Iterator[tuple[str, Note]]:
     listed = distfiles.listed_distfiles(trees)
     for name in sorted(names & listed.keys()):
         try:
-            seen(distfiles.check(folder / name, name, listed[name]).size)
+            on_read(distfiles.check(folder / name, name, listed[name]).size)
         except (BinmillError, OSError) as error:
-            yield name, reported(str(getattr(error, "message", error)))
+            yield name, reported_flaw(str(getattr(error, "message", error)))

@@ -24,7 +24,7 @@ from tasks.system.files import all_locked, locked, remove_tree
 from tasks.system.notes import Note, note
 from tasks.system.terminal import live, say
 from tasks.upkeep import checks
-from tasks.upkeep.checks import reported
+from tasks.upkeep.checks import reported_flaw
 from tasks.upkeep.reachable import Artifact, Artifacts
 
 _TICK_SECONDS = 0.2
@@ -50,16 +50,16 @@ class Progress:
 
     def __init__(self) -> None:
         self.artifact, self.read, self.artifacts = "", 0, 0
-        self._shown_at = 0.0
+        self._updated_at = 0.0
 
     def at(self, artifact: str) -> None:
         self.artifact, self.artifacts = artifact, self.artifacts + 1
-        self.seen(0)
+        self.add_bytes(0)
 
-    def seen(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         self.read += count
-        if sys.stdout.isatty() and time.monotonic() - self._shown_at > _TICK_SECONDS:
-            self._shown_at = time.monotonic()
+        if sys.stdout.isatty() and time.monotonic() - self._updated_at > _TICK_SECONDS:
+            self._updated_at = time.monotonic()
             live(sys.stdout, f"  {self.artifact}: {self.read / 1e6:,.0f} MB read")
 
 
@@ -107,29 +107,29 @@ def _mark(site: Site, repair: Callable[[], object], lock: str) -> str:
 
 
 def _all(site: Site, artifacts: Artifacts, memory: Memory, progress: Progress) -> Iterator[Damage]:
-    remembered: Mapping[str, str] = {}
+    digests: Mapping[str, str] = {}
     progress.at("doit.db")
     try:
-        remembered = memory(site.layout.database)
+        digests = memory(site.layout.database)
     except BinmillError as error:
-        flaws = [reported(error.message)]
+        flaws = [reported_flaw(error.message)]
         repair = partial(_rename_database, site.layout.database)
         yield Damage("doit.db", flaws, Note("remedy-database"), repair)
     try:
         lock_file.read_or_none(site.layout)
     except BinmillError as error:
         remedy = Note("remedy-advice", {"advice": error.hint})
-        yield Damage("config.lock", [reported(error.message)], remedy, None)
+        yield Damage("config.lock", [reported_flaw(error.message)], remedy, None)
     yield from _repositories(site, progress)  # before the exports, which are compared with them
     for artifact in artifacts.values():
-        yield from _artifact(site, artifact, remembered, progress)
+        yield from _artifact(site, artifact, digests, progress)
     yield from _stored(site, progress)
-    yield from _published(site, progress)
+    yield from _binhosts(site, progress)
     yield from _mirror(site, progress)
 
 
 def _artifact(
-    site: Site, artifact: Artifact, remembered: Mapping[str, str], progress: Progress
+    site: Site, artifact: Artifact, digests: Mapping[str, str], progress: Progress
 ) -> Iterator[Damage]:
     task = artifact.key.task
     place, earlier = site.layout.record(task), records.earlier(site.layout, task)
@@ -139,7 +139,7 @@ def _artifact(
     if raw is not None:
         progress.at(task)
         try:
-            flaws = _record_flaws(site, artifact, raw, remembered, progress)
+            flaws = _record_flaws(site, artifact, raw, digests, progress)
             # packages that a build has finished stay: Portage checks them itself
             own = artifact.owned_in(raw)
             paths = [path for path in own if not path.is_relative_to(site.layout.inside)]
@@ -167,24 +167,24 @@ def _record_flaws(
     site: Site,
     artifact: Artifact,
     raw: bytes,
-    remembered: Mapping[str, str],
+    digests: Mapping[str, str],
     progress: Progress,
 ) -> list[Note]:
     """The flaws of an artifact; raises ValueError for a record that cannot be read."""
     key = artifact.key
     record, results = records.parse(key, raw), artifact.results_in(raw)
     digest = sha256(raw).hexdigest()
-    if remembered.get(key.task, digest) != digest:
+    if digests.get(key.task, digest) != digest:
         return [Note("flaw-record-replaced")]
     own = artifact.owned_in(raw)
     # results of another task are reported with that task
-    checked = [path for path in results if path in own or not own]
+    own_results = [path for path in results if path in own or not own]
     missing = [
         Note("flaw-result-missing", {"path": _short(site, path)})
-        for path in checked
+        for path in own_results
         if not path.exists()
     ]
-    return missing or list(checks.flaws(site, key, record, progress.seen))
+    return missing or list(checks.flaws(site, key, record, progress.add_bytes))
 
 
 def _parses(artifact: Artifact, raw: bytes) -> bool:
@@ -196,7 +196,7 @@ def _parses(artifact: Artifact, raw: bytes) -> bool:
 
 
 def _stored(site: Site, progress: Progress) -> Iterator[Damage]:
-    for each in checks.stored(site, progress.at, progress.seen):
+    for each in checks.stored(site, progress.at, progress.add_bytes):
         repair = partial(_delete_stored, site, each.files)
         yield Damage(each.name, each.flaws, Note("remedy-store"), repair)
 
@@ -211,7 +211,7 @@ def _delete_stored(site: Site, files: Sequence[Path]) -> None:
             remove_tree(path, site.layout.trash)
 
 
-def _published(site: Site, progress: Progress) -> Iterator[Damage]:
+def _binhosts(site: Site, progress: Progress) -> Iterator[Damage]:
     from tasks.publish import generation, published, verify
 
     for name in site.config.chroots:
@@ -219,18 +219,18 @@ def _published(site: Site, progress: Progress) -> Iterator[Damage]:
         try:
             published.read_paths(binhost)
         except BinmillError as error:
-            flaws = [reported(error.message)]
+            flaws = [reported_flaw(error.message)]
             repair = partial(verify.restore_paths, binhost)
             yield Damage(f"binhost {name}", flaws, Note("remedy-paths"), repair, lock=task)
         current = generation.current(binhost)
         replace = Note("remedy-replace", {"task": task})
         for number in generation.numbers(binhost):
             progress.at(f"binhost {name} generation {number}")
-            damage = list(verify.flaws(binhost, number, progress.seen))
+            damage = list(verify.flaws(binhost, number, progress.add_bytes))
             if damage:
                 yield Damage(
                     progress.artifact,
-                    [reported(flaw.text) for flaw in damage],
+                    [reported_flaw(flaw.text) for flaw in damage],
                     replace if number == current else Note("remedy-serve-rest"),
                     partial(_withdraw, site, name, number, [flaw.path for flaw in damage]),
                     lock=task,
@@ -258,7 +258,9 @@ def _repositories(site: Site, progress: Progress) -> Iterator[Damage]:
         progress.at("tree.git")
         if flaw := git.damage(tree):
             repair: Callable[[], object] = partial(_salvage, site)
-            yield Damage("tree.git", [reported(flaw)], Note("remedy-tree"), repair, lock="snapshot")
+            yield Damage(
+                "tree.git", [reported_flaw(flaw)], Note("remedy-tree"), repair, lock="snapshot"
+            )
     for name in site.config.overlays:
         place = site.layout.overlay(name)
         if place.exists():
@@ -266,7 +268,7 @@ def _repositories(site: Site, progress: Progress) -> Iterator[Damage]:
             if flaw := git.damage(place):
                 repair, lock = partial(_rename, place), f"overlay:{name}"
                 remedy = Note("remedy-overlay")
-                yield Damage(progress.artifact, [reported(flaw)], remedy, repair, lock)
+                yield Damage(progress.artifact, [reported_flaw(flaw)], remedy, repair, lock)
 
 
 def _salvage(site: Site) -> None:
@@ -297,7 +299,7 @@ def _mirror(site: Site, progress: Progress) -> Iterator[Damage]:
         artifact = f"mirror {group}"
         progress.at(artifact)
         folder = site.layout.mirror(group)
-        for name, flaw in checks.mirror(site, group, progress.seen):
+        for name, flaw in checks.mirror(site, group, progress.add_bytes):
             code = "remedy-distfile" if group == "public" else "remedy-restricted-distfile"
             remedy = Note(code, {"name": name, "group": group})
             repair = partial(distfiles.delete, folder, name)

@@ -126,13 +126,13 @@ def _without_owner(site: Site, artifacts: Artifacts) -> Iterator[Leftover]:
 def _unfinished(site: Site, references: References) -> Iterator[Leftover]:
     """Find files that killed runs left, and those that fsck has renamed."""
     layout, lock = site.layout, references.lock
-    pinned = {
+    pinned_names = {
         Path(pin.path).name
         for pin in (lock.seeds.values() if lock else ())
         if not layout.seed(pin.sha512).is_dir()
     }
     for path in _entries(layout.downloads):
-        if path.name.removeprefix(".").removesuffix(".partial") not in pinned:
+        if path.name.removeprefix(".").removesuffix(".partial") not in pinned_names:
             yield Leftover(path, Note("leftover-download"))
     for path in _entries(layout.work):
         yield Leftover(path, _OF_KILLED_RUN)

@@ -78,16 +78,16 @@ def test_package_that_tries_the_network_fails_with_that_reason(
         for source, target in ((etc, "/etc/portage"), (overlay, "/var/db/repos/phones")):
             binds[target] = Bind(str(source), target)
         buildroot = replace(buildroot, binds=tuple(binds.values()))
-        with refused(CommandFailed, "build-tried-network", chroot="base") as failed:
+        with refused(CommandFailed, "build-tried-network", chroot="base") as excinfo:
             emerge.build(buildroot, ["app-misc/phones"], site.config.build, log)
-    reason = failed.value.fields["reason"]
+    reason = excinfo.value.fields["reason"]
     assert reason == "app-misc/phones-1::phones failed (compile phase): no answer"
 
 
 def test_emerge_uses_the_portage_dir(site: Site, lab_site: LabSite) -> None:
     """package.env with env/, package.use, and a patch."""
-    shown = lab_site.doit("show", "base")
-    assert "patches/app-misc/hello/readme.patch" in shown
+    listing = lab_site.doit("show", "base")
+    assert "patches/app-misc/hello/readme.patch" in listing
     script = (
         "emerge -pv dev-libs/libyaml && emerge --quiet-build=n -1 app-misc/hello &&"
         " ls /usr/bin/*hello"

@@ -93,11 +93,11 @@ def serve_overlay(lab_site: LabSite) -> None:
         subprocess.run(["git", "-C", lab.mirror / "java.git", "update-server-info"], check=True)
 
 
-def killed(site: LabSite, *words: str) -> tuple[str, int, str]:
+def run_to_boundary(site: LabSite, *words: str) -> tuple[str, int, str]:
     """Run until the next boundary; returns its name ("" at the end), the exit code, the output."""
     passed = site.layout.site / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
-    done = subprocess.run(
+    result = subprocess.run(
         python(kill_at_boundaries, passed, *words),
         cwd=PROJECT,
         text=True,
@@ -109,15 +109,15 @@ def killed(site: LabSite, *words: str) -> tuple[str, int, str]:
         timeout=1500,
     )
     after = passed.read_text().splitlines()
-    return (after[-1] if len(after) > len(before) else ""), done.returncode, done.stdout
+    return (after[-1] if len(after) > len(before) else ""), result.returncode, result.stdout
 
 
-def settled(value: Any) -> Any:
-    """A record of a build or of what comes after, without sizes and digests of packages."""
+def comparable(value: Any) -> Any:
+    """A record of a build or of a later task, without sizes and digests of packages."""
     if isinstance(value, dict):
-        return {key: settled(inner) for key, inner in value.items() if key != "size"}
+        return {key: comparable(inner) for key, inner in value.items() if key != "size"}
     if isinstance(value, list):
-        return [settled(inner) for inner in value]
+        return [comparable(inner) for inner in value]
     return "DIGEST" if isinstance(value, str) and _DIGEST.fullmatch(value) else value
 
 
@@ -135,7 +135,7 @@ def assert_same(one: LabSite, other: LabSite) -> None:
     assert left.keys() == right.keys()
     for task, text in left.items():
         if task.split(".")[0] in ("binpkgs", "candidate", "gate", "publish", "client"):
-            assert settled(json.loads(text)) == settled(json.loads(right[task])), task
+            assert comparable(json.loads(text)) == comparable(json.loads(right[task])), task
         else:
             assert text == right[task], task
     assert not list((one.layout.state / "records").glob("*.before"))
@@ -151,9 +151,9 @@ def assert_same(one: LabSite, other: LabSite) -> None:
 def kill_at_every_boundary(site: LabSite) -> list[str]:
     places: list[str] = []
     while True:
-        place, code, printed = killed(site)
-        known = {p.removesuffix(" remembered") for p in places if p.endswith(" remembered")}
-        assert not known & tasks_run(printed), printed  # a finished task is not run again
+        place, code, printed = run_to_boundary(site)
+        finished = {p.removesuffix(" remembered") for p in places if p.endswith(" remembered")}
+        assert not finished & tasks_run(printed), printed  # a finished task is not run again
         if not place:
             assert code == 0, printed
             return places
@@ -208,7 +208,7 @@ def quiet_site(lab_site: LabSite, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_run_killed_at_every_boundary_ends_as_a_quiet_one(
     quiet_site: QuietSite, lab_site: LabSite, tmp_path: Path
 ) -> None:
-    """Long tasks are killed once less: `make soak` has every boundary."""
+    """Long tasks are killed one time less: `make soak` has every boundary."""
     site = another_site(lab_site, tmp_path / "killed", SMALL)
     spared = {f"{kind}:base made" for kind in ("binpkgs", "candidate", "gate", "client")}
     (site.layout.site / "passed").write_text("".join(f"{place}\n" for place in sorted(spared)))
@@ -227,13 +227,13 @@ def test_finished_site_has_no_secret(quiet_site: QuietSite) -> None:
     # Portage reads the password in `etc` and writes it down in `inside`; other users cannot enter
     for folder in ("etc", "inside"):
         assert (state / folder).stat().st_mode & 0o077 == 0
-    found = secret_search.leaks(state, SECRET)
-    assert {name for name in found if not name.startswith("inside/")} == {
+    leaks = secret_search.leaks(state, SECRET)
+    assert {name for name in leaks if not name.startswith("inside/")} == {
         f"etc/base/{path.name}/{file}"
         for path in (state / "etc/base").iterdir()
         for file in ("make.conf", "mirrors")
     }
-    for name in found:
+    for name in leaks:
         assert not name.endswith((".log", ".gpkg.tar")) and ".gpkg.tar " not in name, name
     assert SECRET not in secret_search.database_dump(quiet.layout.database)
     assert SECRET not in quiet.layout.lock.read_text()
@@ -248,12 +248,12 @@ LARGE: dict[str, dict[str, Any]] = {"base": {"packages": BASE_SET}, "java": {}}
 def test_stack_killed_at_every_boundary_ends_as_a_quiet_one(
     lab_site: LabSite, tmp_path: Path
 ) -> None:
-    killed = another_site(lab_site, tmp_path / "killed", LARGE)
+    killed_site = another_site(lab_site, tmp_path / "killed", LARGE)
     with quiet_site_in(tmp_path / "quiet", lab_site, LARGE) as quiet_site:
-        places = kill_at_every_boundary(killed)
+        places = kill_at_every_boundary(killed_site)
         quiet = quiet_site.finished()
-    assert_same(killed, quiet)
-    assert tasks_run(killed.doit()) == set()
+    assert_same(killed_site, quiet)
+    assert tasks_run(killed_site.doit()) == set()
     assert sorted(places) == sorted(boundaries(quiet))
 
 
@@ -267,17 +267,19 @@ def test_stack_killed_at_a_hundred_random_moments_ends_as_a_quiet_one(
     """
     seed = int(os.environ.get("BINMILL_SEED", time.time()))
     dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-    killed, quiet = (another_site(lab_site, tmp_path / name, LARGE) for name in ("killed", "quiet"))
+    killed_site, quiet = (
+        another_site(lab_site, tmp_path / name, LARGE) for name in ("killed", "quiet")
+    )
     quiet.doit()
-    longest = max(journal.expected(quiet.layout).values())
+    longest = max(journal.usual_seconds(quiet.layout).values())
     tasks = sorted(every_task(quiet))
     for number in range(int(os.environ.get("BINMILL_KILLS", "100"))):
         if number % 4 == 3:
-            killed.doit("forget", dice.choice(tasks))
-        with killed.start() as process:
+            killed_site.doit("forget", dice.choice(tasks))
+        with killed_site.start() as process:
             time.sleep(dice.uniform(0.2, 2 + longest * dice.random() ** 2))
             process.kill()
         assert process.returncode in (0, -signal.SIGKILL), f"BINMILL_SEED={seed}, kill {number}"
-        assert leftovers_of_kill(killed.layout) == [], f"BINMILL_SEED={seed}, kill {number}"
-    killed.doit()
-    assert_same(killed, quiet)
+        assert leftovers_of_kill(killed_site.layout) == [], f"BINMILL_SEED={seed}, kill {number}"
+    killed_site.doit()
+    assert_same(killed_site, quiet)

@@ -165,11 +165,11 @@ def test_gate_refuses_a_package_in_the_view_of_another_group(java: Chroot) -> No
     assert count == 1
     try:
         packages.write_text(changed)
-        with refused(BinmillError, "candidate-refused", candidate=number) as caught:
+        with refused(BinmillError, "candidate-refused", candidate=number) as excinfo:
             gate.check_candidate(java, inputs)
     finally:
         packages.write_text(text)
-    violations = caught.value.fields["violations"]
+    violations = excinfo.value.fields["violations"]
     assert isinstance(violations, list)
     [licence] = [violation for violation in violations if violation.startswith("licence: ")]
     assert licence.startswith("licence: sys-libs/zlib-")

@@ -1,7 +1,7 @@
 """The main job, from a signed snapshot to a client's installed package, with the real Portage.
 
-The tests share one site on which everything is made and up to date. A test may change it: what it
-leaves is made up to date before the next one, so each test can be run alone and in any order.
+The tests share one site on which everything is made and up to date. A test may change it: the site
+is brought up to date before the next one, so each test can be run alone and in any order.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ JAVA = {"dev-java/java-tools", "dev-java/jattach", "app-arch/fastjar", "dev-libs
 
 def names(packages: list[str]) -> set[str]:
     """CATEGORY/PN of CPVs."""
-    found = set()
+    cps = set()
     for cpv in packages:
         category, pf = cpv.split("/")
-        found.add(f"{category}/{gpkg.parse(category, pf, '1').package}")
-    return found
+        cps.add(f"{category}/{gpkg.parse(category, pf, '1').package}")
+    return cps
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def first_run(killed_build: KilledBuild) -> FirstRun:
 
 @pytest.fixture
 def published_site(first_run: FirstRun) -> Iterator[LabSite]:
-    """The site with everything up to date, whatever the test before left."""
+    """The site, brought up to date after the test before."""
     site, config = first_run.site, first_run.site.layout.config.read_text()
     yield site
     site.layout.config.write_text(config)
@@ -142,7 +142,7 @@ def test_first_run_installs_every_set_in_a_client(
     assert installed["java"] >= JAVA
     assert installed["appliance"] >= {*JAVA, "dev-util/gperf"}
     assert "app-text/tree" in installed["web"]
-    assert not JAVA & installed["web"]  # that is another stack's
+    assert not JAVA & installed["web"]  # it belongs to another stack
     day = upstream.Upstream(published_site.lab).facts().days[0]
     assert f'tag = "{day}"' in first_run.lock
     assert first_run.tags == [day]

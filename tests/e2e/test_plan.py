@@ -75,7 +75,8 @@ cd /var/db/pkg && mkdir -p app-cases/compiler-1 app-cases/second-1 sys-devel/gcc
 for entry in app-cases/compiler-1 app-cases/second-1 sys-devel/gcc-14; do
 	cd /var/db/pkg/$entry &&
 	echo 0 >SLOT && echo 8 >EAPI && echo gentoo >repository && echo amd64 >KEYWORDS &&
-	echo "${entry#*/}" >PF && echo "${entry%/*}" >CATEGORY && echo 1 >COUNTER && : >USE && : >IUSE &&
+	echo "${entry#*/}" >PF && echo "${entry%/*}" >CATEGORY && echo 1 >COUNTER && : >USE &&
+    : >IUSE &&
 	echo "obj /usr/bin/${entry#*/} 0123456789abcdef0123456789abcdef 1" >CONTENTS || exit 1
 done
 """

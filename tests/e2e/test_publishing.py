@@ -85,7 +85,7 @@ class Binhost:
     def home(self) -> Path:
         return self.site.signing_home
 
-    def collected(self, *some: tuple[str, int, str]) -> None:
+    def write_set(self, *some: tuple[str, int, str]) -> None:
         """Write a set as binpkgs leaves it, from the name, build number and licence of each."""
         packages, text = list[Package](), "VERSION: 0\nARCH: amd64\nTTL: 999999\n\n"
         scratch = self.site.layout.binpkgs("base") / "made"
@@ -131,7 +131,7 @@ def seeded_site(lab_site: LabSite) -> LabSite:
 
 @pytest.fixture
 def binhost(seeded_site: LabSite) -> Iterator[Binhost]:
-    """A site with nothing published, whatever a test before has published."""
+    """The site after everything that a test before has published was deleted."""
     layout, config = seeded_site.layout, seeded_site.layout.config.read_text()
     yield Binhost(seeded_site)
     layout.config.write_text(config)
@@ -151,7 +151,7 @@ def role(binhost: Binhost, tmp_path: Path) -> Role:
 def two_groups(binhost: Binhost) -> PublishRecord:
     """Publish to two groups, as the first generation."""
     binhost.lab_site.change(access=ACCESS, serve={"certificate": "x", "certificate_key": "x"})
-    binhost.collected(("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"))
+    binhost.write_set(("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"))
     return binhost.publish()
 
 
@@ -187,7 +187,7 @@ def test_two_groups_have_signed_views(binhost: Binhost, role: Role) -> None:
 def test_only_new_packages_are_signed(binhost: Binhost, monkeypatch: pytest.MonkeyPatch) -> None:
     two_groups(binhost)
     before = {path: path.stat().st_ino for path in binhost.view("role.java").rglob("*.gpkg.tar")}
-    binhost.collected(
+    binhost.write_set(
         ("one", 1, "GPL-2"), ("two", 1, "Oracle"), ("ours", 1, "GPL-2"), ("new", 1, "GPL-2")
     )
     signed: list[str] = []
@@ -227,7 +227,7 @@ def test_change_of_policy_signs_no_package_again(binhost: Binhost, capsys: Any) 
 def test_unusable_key_publishes_nothing(binhost: Binhost, tmp_path: Path) -> None:
     """Nothing is published unsigned, nothing is switched, and one line gives the reason."""
     two_groups(binhost)
-    binhost.collected(("one", 1, "GPL-2"), ("late", 1, "GPL-2"))
+    binhost.write_set(("one", 1, "GPL-2"), ("late", 1, "GPL-2"))
     now, good = generation.current(binhost.place), binhost.home
     assert now is not None
     spoilt = tmp_path / "spoilt"
@@ -240,11 +240,11 @@ def test_unusable_key_publishes_nothing(binhost: Binhost, tmp_path: Path) -> Non
         keys("--quick-set-expire", key, "seconds=1")
         subprocess.run(["gpgconf", "--homedir", spoilt, "--kill", "all"], check=True)
         subprocess.run(["sleep", "2"], check=True)
-        for gone in (spoilt / "nothing", spoilt / "private-keys-v1.d", spoilt):
-            shutil.rmtree(gone, ignore_errors=True)
-            with pytest.raises(HostLacks) as no:
+        for path in (spoilt / "nothing", spoilt / "private-keys-v1.d", spoilt):
+            shutil.rmtree(path, ignore_errors=True)
+            with pytest.raises(HostLacks) as excinfo:
                 binhost.publish()
-            assert "\n" not in no.value.message
+            assert "\n" not in excinfo.value.message
             assert generation.current(binhost.place) == now
             assert names(binhost.place / "gen") == [str(n) for n in range(1, now + 1)]
     finally:
@@ -287,10 +287,10 @@ class Client:
         (self.work / "request.json").write_text(json.dumps(request))
         command = ["python3", "-I", f"{INSIDE}.py", f"{INSIDE}/request.json"]
         printed = sandbox.run(self.sandbox, command, timeout=900).stdout
-        found: dict[str, Any] = json.loads(printed.splitlines()[-1])
-        assert found["packages"].pop(inside), "the published package must be accepted"
-        assert found["whole"]
-        return found
+        verdicts: dict[str, Any] = json.loads(printed.splitlines()[-1])
+        assert verdicts["packages"].pop(inside), "the published package must be accepted"
+        assert verdicts["whole"]
+        return verdicts
 
 
 @pytest.fixture
@@ -301,12 +301,12 @@ def portage(binhost: Binhost) -> Iterator[Client]:
 
 
 def flips_are_refused(portage: Client, count: int) -> None:
-    found = portage.verify(count)
-    assert found["flips"] == count
-    assert found["both"] == found["index"] == 0
+    verdicts = portage.verify(count)
+    assert verdicts["flips"] == count
+    assert verdicts["both"] == verdicts["index"] == 0
     # no signature covers the padding between the members of a tar
-    print(f"the signature alone accepted {found['signature']} of {count}")
-    assert found["signature"] < count / 2
+    print(f"the signature alone accepted {verdicts['signature']} of {count}")
+    assert verdicts["signature"] < count / 2
 
 
 def test_package_with_a_flipped_bit_is_refused(portage: Client) -> None:
@@ -336,8 +336,8 @@ def test_package_without_the_sites_signature_is_refused(
         signed_by(binhost, portage.work / "strangers.gpkg.tar")
     finally:
         binhost.lab_site.change(binhost={"signing_home": "secrets/gnupg", "signing_key": key})
-    asked = [f"{INSIDE}/{name}.gpkg.tar" for name in ("unsigned", "strangers", "ours")]
-    assert list(portage.verify(0, *asked)["packages"].values()) == [False, False, True]
+    paths = [f"{INSIDE}/{name}.gpkg.tar" for name in ("unsigned", "strangers", "ours")]
+    assert list(portage.verify(0, *paths)["packages"].values()) == [False, False, True]
 
 
 def signed_by(binhost: Binhost, package: Path) -> None:

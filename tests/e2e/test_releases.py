@@ -192,12 +192,12 @@ def of(view: Path, name: str) -> Path:
 def rewrite(view: Path, **changes: dict[str, str]) -> None:
     """Change stanzas of the index; an empty CPV removes the package."""
     header, stanzas = index.parse((view / "Packages").read_text())
-    kept = []
+    new_stanzas = []
     for stanza in stanzas:
         change = changes.get(stanza["CPV"].split("/")[1].split("-")[0], {})
         if change != {"CPV": ""}:
-            kept.append({**stanza, **change})
-    (view / "Packages").write_text("".join(map(index.render, [header, *kept])))
+            new_stanzas.append({**stanza, **change})
+    (view / "Packages").write_text("".join(map(index.render, [header, *new_stanzas])))
 
 
 def test_gate_lists_all_violations(base: Chroot, candidate: Path) -> None:
@@ -255,7 +255,7 @@ def switched_under(base: Chroot, portage: Client, switches: int) -> None:
     installing = threading.Thread(target=loop)
     installing.start()
     try:
-        # numbers of generations that have the one and the other; both go on under new numbers
+        # the generations of the two builds; each reissue gets a new number
         turns = [1, 2]
         for count in range(switches):
             earlier = generation.load(binhost, turns[count % 2])
@@ -263,9 +263,9 @@ def switched_under(base: Chroot, portage: Client, switches: int) -> None:
             retention.prune(binhost, (), keep=1, keep_days=0, trash=base.layout.trash)
             if failed:
                 break
-            if count % 5 == 4:  # both are current in turns here: time to see which
-                seen = len(builds) + 2  # the first of them may have begun before
-                while len(builds) < seen and installing.is_alive():
+            if count % 5 == 4:  # each build in turn is current here: let the client install it
+                enough = len(builds) + 2  # the first of them may have begun before
+                while len(builds) < enough and installing.is_alive():
                     time.sleep(0.1)
     finally:
         done.set()

@@ -57,24 +57,24 @@ def test_tutorial_commands_print_what_the_page_shows(tutorial: LabSite) -> None:
             tutorial.change(**{step["table"]: {step["key"]: literal_eval(step["value"])}})
             written += step[0]
             continue
-        printed = shown(tutorial.doit(*step["words"].split()), tutorial)
+        printed = normalise(tutorial.doit(*step["words"].split()), tutorial)
         written += f"```console\n$ doit {step['words']}\n{printed}```"
         if not os.environ.get("UPDATE_GOLDEN"):
-            assert compared(printed) == compared(step["output"]), step["words"]
+            assert comparable_lines(printed) == comparable_lines(step["output"]), step["words"]
     if os.environ.get("UPDATE_GOLDEN"):
         PAGE.write_text(written + text[end:], encoding="utf-8")
 
 
-def shown(printed: str, tutorial: LabSite) -> str:
-    """The output with the paths that a reader has, and without lines about slow machines."""
+def normalise(printed: str, tutorial: LabSite) -> str:
+    """The output with the paths of the page, and without lines that only slow machines print."""
     text = printed.replace(str(tutorial.layout.site), "tutorial")
     text = text.replace(str(tutorial.lab), "lab/build")
     lines = [line.rstrip() for line in text.splitlines()]
     return "".join(f"{line}\n" for line in lines if "still running" not in line)
 
 
-def compared(text: str) -> list[str]:
-    """The lines of an output without what differs from run to run, sorted.
+def comparable_lines(text: str) -> list[str]:
+    """The sorted lines of an output, without the parts that differ from run to run.
 
     doit orders tasks that do not depend on each other by chance.
     """
@@ -82,6 +82,6 @@ def compared(text: str) -> list[str]:
     for line in text.splitlines():
         for pattern, word in VARYING:
             line = pattern.sub(word, line)  # noqa: PLW2901 - each replaces what the last one left
-        if not line.startswith((" TIME of", " SIZE of")):  # progress of what was slow
+        if not line.startswith((" TIME of", " SIZE of")):  # progress of a slow task
             lines.append(re.sub(r" \(last time TIME\)", "", line))
     return sorted(lines)

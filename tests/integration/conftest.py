@@ -24,8 +24,8 @@ from tests.kit.snapshots import DAY
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
-    with keys_of_every_kind(tmp_path_factory.mktemp("keys")) as made:
-        yield made
+    with keys_of_every_kind(tmp_path_factory.mktemp("keys")) as gpg_keys:
+        yield gpg_keys
 
 
 def without_proxy(patch: pytest.MonkeyPatch) -> None:
@@ -43,13 +43,13 @@ def upstream(
     patch.setattr(http, "_PAUSES", (0.0, 0.0))
     with scripted_server() as server:
         server.answers["*"] = status(404)
-        made = FakeUpstream(folder, server, keys, printed)
-        days = SimpleNamespace(today=lambda: made.now)
+        fake = FakeUpstream(folder, server, keys, printed)
+        days = SimpleNamespace(today=lambda: fake.now)
         patch.setattr(snapshots, "clock", days)  # signatures are judged by the real time
-        yield made
+        yield fake
     from git import Repo
 
-    for each in gc.get_objects():  # Python would end git's helpers in any order, with a warning
+    for each in gc.get_objects():  # else Python ends git's helpers in any order, with a warning
         if isinstance(each, Repo):
             each.close()
 
@@ -63,8 +63,8 @@ def fake_upstream(
 ) -> Iterator[FakeUpstream]:
     """No mirror has anything yet, and nothing is frozen."""
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", tmp_path / REMOTE], check=True)
-    with upstream(tmp_path, keys, monkeypatch, lambda: "".join(capsys.readouterr())) as made:
-        yield made
+    with upstream(tmp_path, keys, monkeypatch, lambda: "".join(capsys.readouterr())) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +72,9 @@ def frozen_day(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a site that has frozen DAY, and its remote."""
     folder = tmp_path_factory.mktemp("first")
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", folder / REMOTE], check=True)
-    with pytest.MonkeyPatch.context() as patch, upstream(folder, keys, patch, str) as made:
-        made.publish("one", made.signed(DAY), DAY)
-        made.snapshot(made.site())
+    with pytest.MonkeyPatch.context() as patch, upstream(folder, keys, patch, str) as fake:
+        fake.publish("one", fake.signed(DAY), DAY)
+        fake.snapshot(fake.site())
     return folder
 
 
@@ -107,16 +107,16 @@ def sample_upstream(
     """A mirror with yesterday's snapshot and a stage, and an overlay's repository."""
     with scripted_server() as server:
         server.answers["*"] = status(404)
-        made = SampleUpstream(tmp_path_factory.mktemp("small") / "upstream", server, keys)
-        made.publish()
-        yield made
+        sample = SampleUpstream(tmp_path_factory.mktemp("small") / "upstream", server, keys)
+        sample.publish()
+        yield sample
 
 
 @pytest.fixture(scope="session")
 def prebuilt_site(
     sample_upstream: SampleUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> SampleSite:
-    """A small site with all made; to be copied, not to be changed."""
+    """A small site with everything built; tests copy it and never change it."""
     site = sample_site(tmp_path_factory.mktemp("made") / "site")
     site.write(sample_upstream.config())
     site.make()
@@ -125,7 +125,7 @@ def prebuilt_site(
 
 @pytest.fixture
 def empty_site(sample_upstream: SampleUpstream, tmp_path: Path) -> SampleSite:
-    """A small site in which nothing was done yet."""
+    """A small site on which nothing has run."""
     site = sample_site(tmp_path / "site")
     site.write(sample_upstream.config())
     return site
@@ -133,7 +133,7 @@ def empty_site(sample_upstream: SampleUpstream, tmp_path: Path) -> SampleSite:
 
 @pytest.fixture
 def built_site(prebuilt_site: SampleSite, empty_site: SampleSite) -> SampleSite:
-    """A small site of its own in which all is made and up to date."""
+    """A copy of the small site with everything built and up to date."""
     subprocess.run(
         ["cp", "-a", f"{prebuilt_site.layout.site}/.", empty_site.layout.site], check=True
     )

@@ -296,7 +296,7 @@ ROLES = {
 
 
 def spellings(path: str) -> Iterator[str]:
-    """Spell a path in other ways: some mean the same path, some do not."""
+    """Other spellings of a path: some mean the same path, some do not."""
     top, _, rest = path[1:].partition("/")
     last = posixpath.basename(path)
     yield path

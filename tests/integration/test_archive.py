@@ -34,13 +34,13 @@ def refused_as(*codes: str) -> Iterator[None]:
     assert "\n" not in refusal.value.message
 
 
-def packed(folder: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
+def archive_of(folder: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
     return pack(folder / "x.tar.xz", tar(*entries))
 
 
 def test_good_archive_yields_its_files(tmp_path: Path) -> None:
     script = entry("top/a/script", b"#!", 0o755)
-    files = list(tree_files(packed(tmp_path, TOP, GOOD, script, entry("./top/empty"))))
+    files = list(tree_files(archive_of(tmp_path, TOP, GOOD, script, entry("./top/empty"))))
     assert files == [
         TreeFile("good", b"good", executable=False),
         TreeFile("a/script", b"#!", executable=True),
@@ -92,12 +92,12 @@ def test_hostile_entry_is_refused(
     tmp_path: Path, bad: tuple[tarfile.TarInfo, bytes], code: str
 ) -> None:
     with refused_as(code):
-        list(tree_files(packed(tmp_path, TOP, GOOD, bad)))
+        list(tree_files(archive_of(tmp_path, TOP, GOOD, bad)))
 
 
 def test_file_at_the_top_is_refused(tmp_path: Path) -> None:
     with refused(NotTrusted, "archive-not-a-file", path="top/"):
-        list(tree_files(packed(tmp_path, entry("top", b"x"))))
+        list(tree_files(archive_of(tmp_path, entry("top", b"x"))))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_file_at_the_top_is_refused(tmp_path: Path) -> None:
 def test_archive_beyond_a_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, enough: int, code: str
 ) -> None:
-    path = packed(tmp_path, TOP, *(entry(f"top/{n}", b"x" * 10) for n in range(9)))
+    path = archive_of(tmp_path, TOP, *(entry(f"top/{n}", b"x" * 10) for n in range(9)))
     monkeypatch.setattr(archive, limit, enough)
     assert len(list(tree_files(path))) == 9
     monkeypatch.setattr(archive, limit, enough - 1)
@@ -123,7 +123,7 @@ def test_empty_entries_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(archive, "_FILE_LIMIT", 100)
     folders = (entry(f"top/{n}", mode=0o755, kind=tarfile.DIRTYPE) for n in range(101))
     with refused_as("archive-too-large"):
-        list(tree_files(packed(tmp_path, *folders)))
+        list(tree_files(archive_of(tmp_path, *folders)))
 
 
 NOISE = random.Random(1).randbytes(100_000)  # noqa: S311 - bytes that do not compress
@@ -134,22 +134,22 @@ NOISE = random.Random(1).randbytes(100_000)  # noqa: S311 - bytes that do not co
     [
         lambda _: b"",
         lambda _: b"<html>not found</html>",
-        lambda packed: packed[:6],
-        lambda packed: packed[: len(packed) // 2],
-        lambda packed: packed[:-1],
-        lambda packed: packed + b"x",
-        lambda packed: packed[:5000] + b"\xff" + packed[5001:],
+        lambda data: data[:6],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: data[:5000] + b"\xff" + data[5001:],
     ],
     ids=["empty", "html", "magic only", "half", "last byte", "one more", "flipped"],
 )
 def test_incomplete_xz_is_refused(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
-    path = packed(tmp_path, TOP, entry("top/noise", NOISE))
+    path = archive_of(tmp_path, TOP, entry("top/noise", NOISE))
     path.write_bytes(spoil(path.read_bytes()))
     with refused_as("archive-xz-incomplete", "archive-truncated", "archive-header-damaged"):
         list(tree_files(path))
 
 
-def flipped(raw: bytes, at: int) -> bytes:
+def flip_bit(raw: bytes, at: int) -> bytes:
     return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
 
 
@@ -161,8 +161,8 @@ def flipped(raw: bytes, at: int) -> bytes:
         lambda raw: raw[:1536],  # no end
         lambda raw: raw[:1800],  # half a header
         lambda raw: raw[:2100],  # half a file
-        lambda raw: flipped(raw, 512),  # tarfile takes a damaged header for the end
-        lambda raw: flipped(raw, 1536),
+        lambda raw: flip_bit(raw, 512),  # tarfile takes a damaged header for the end
+        lambda raw: flip_bit(raw, 1536),
         lambda raw: raw + b"\1",
         lambda raw: raw + raw,
         lambda raw: raw + b"\1" * (1 << 20),
@@ -217,7 +217,7 @@ def test_bad_extended_header_is_refused(tmp_path: Path, headers: dict[str, str])
 
 
 def test_abandoned_stream_leaves_no_process(tmp_path: Path) -> None:
-    path = packed(tmp_path, TOP, *(entry(f"top/{n}", NOISE) for n in range(30)))
+    path = archive_of(tmp_path, TOP, *(entry(f"top/{n}", NOISE) for n in range(30)))
     before = _children()
     stream = tree_files(path)
     next(stream)

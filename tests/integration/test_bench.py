@@ -1,4 +1,4 @@
-"""Benchmarks clean up whatever ends them, and print each row as soon as it is known."""
+"""Benchmarks clean up however they end, and print each row at once."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def running_bench(work: Path) -> Iterator[subprocess.Popen[str]]:
 def traces(work: Path) -> list[str]:
     """The processes, mounts and loop devices of a benchmark, as this machine sees them."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    found = [f"mount {line}" for line in mounts if str(work) in line]
+    leftovers = [f"mount {line}" for line in mounts if str(work) in line]
     for file in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):
             if str(work) in file.read_text():
-                found.append(f"loop device {file}")
+                leftovers.append(f"loop device {file}")
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if str(work) in (process / "cmdline").read_text():
-                found.append(f"process {process.name}")
+                leftovers.append(f"process {process.name}")
             if str(work) in str((process / "cwd").readlink()):
-                found.append(f"process {process.name}")
-    return found
+                leftovers.append(f"process {process.name}")
+    return leftovers
 
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)

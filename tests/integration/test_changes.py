@@ -62,10 +62,10 @@ def put(repository: Path, day: str, files: Mapping[str, bytes], *scripts: str) -
 
 
 def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["git", "--git-dir", repository, *words], input=stdin, check=True, capture_output=True
     )
-    return done.stdout.decode().strip()
+    return result.stdout.decode().strip()
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def names(changes: Changes) -> list[list[str]]:
 
 
 def test_changes_of_a_day(two_days: Path) -> None:
-    found = compare(two_days, "20260115", "20260116")
-    assert names(found) == [
+    changes = compare(two_days, "20260115", "20260116")
+    assert names(changes) == [
         ["dev-util/gone"],
         ["dev-libs/gone"],
         ["dev-lang/two"],
@@ -96,21 +96,21 @@ def test_changes_of_a_day(two_days: Path) -> None:
         ["app-misc/one"],
         [],
     ]
-    assert found.of_kind("bumped")[0].before == ("1.9", "1.10")
-    assert found.of_kind("bumped")[0].after == ("1.10", "1.11")
-    assert found.of_kind("changed")[0].changed == ("1",)
-    assert found.others["eclasses"] == {"cmake": "changed"}
-    assert found.others["profiles"] == {"package.mask": "changed"}
-    assert found.others["licenses"] == {"MIT": "new"}
-    assert found.others["other"] == {"run.sh": "changed"}  # its mode alone
-    assert found.derived == 3  # two md5-cache entries and the snapshot's time
-    assert found.files == 13
-    assert "\nbumped (1)\n  dev-lang/two 1.10 -> 1.11 -1.9\n" in as_text(found)
+    assert changes.of_kind("bumped")[0].before == ("1.9", "1.10")
+    assert changes.of_kind("bumped")[0].after == ("1.10", "1.11")
+    assert changes.of_kind("changed")[0].changed == ("1",)
+    assert changes.others["eclasses"] == {"cmake": "changed"}
+    assert changes.others["profiles"] == {"package.mask": "changed"}
+    assert changes.others["licenses"] == {"MIT": "new"}
+    assert changes.others["other"] == {"run.sh": "changed"}  # its mode alone
+    assert changes.derived == 3  # two md5-cache entries and the snapshot's time
+    assert changes.files == 13
+    assert "\nbumped (1)\n  dev-lang/two 1.10 -> 1.11 -1.9\n" in as_text(changes)
 
 
 def test_changes_backwards_and_of_one_day(two_days: Path) -> None:
-    found = compare(two_days, "20260116", "20260115")
-    assert names(found) == [
+    changes = compare(two_days, "20260116", "20260115")
+    assert names(changes) == [
         ["dev-libs/gone"],
         ["dev-util/gone"],
         ["dev-lang/two"],
@@ -118,8 +118,8 @@ def test_changes_backwards_and_of_one_day(two_days: Path) -> None:
         ["app-misc/one"],
         [],
     ]
-    assert found.of_kind("bumped")[0].added == ["1.9"]
-    assert found.others["licenses"] == {"MIT": "gone"}
+    assert changes.of_kind("bumped")[0].added == ["1.9"]
+    assert changes.others["licenses"] == {"MIT": "gone"}
     same = compare(two_days, "20260115", "20260115")
     assert (same.files, names(same)) == (0, [[]] * 6)
 
@@ -201,19 +201,19 @@ def test_odd_names_are_escaped(two_days: Path) -> None:
         "ü/b/b-1.ebuild",
     ]
     put(two_days, "20260117", dict.fromkeys(odd, b"x"))
-    found = compare(two_days, "20260116", "20260117")
-    assert found.others["eclasses"] == {"cmake": "gone", r"'\x1b[2J'": "new"}
-    assert found.others["licenses"] == {"MIT": "gone", r"'a\nb'": "new"}
-    assert found.others["profiles"].keys() == {" ", "package.mask", "repo_name"}
-    assert found.others["other"] == {
+    changes = compare(two_days, "20260116", "20260117")
+    assert changes.others["eclasses"] == {"cmake": "gone", r"'\x1b[2J'": "new"}
+    assert changes.others["licenses"] == {"MIT": "gone", r"'a\nb'": "new"}
+    assert changes.others["profiles"].keys() == {" ", "package.mask", "repo_name"}
+    assert changes.others["other"] == {
         "run.sh": "gone",
         r"'x\u202e'": "new",
         r"'\udcffa/b/b-1.ebuild'": "new",
         r"'\xfc/b/b-1.ebuild'": "new",
     }
-    assert [package.name for package in found.of_kind("touched")] == ["a/b"]
-    assert as_text(found).isascii()
-    assert all(line.isprintable() for line in as_text(found, rows=None).splitlines())
+    assert [package.name for package in changes.of_kind("touched")] == ["a/b"]
+    assert as_text(changes).isascii()
+    assert all(line.isprintable() for line in as_text(changes, rows=None).splitlines())
     back = compare(two_days, "20260117", "20260116")  # the listing has odd names, too
-    assert back.files == found.files
-    assert names(back)[:2] == names(found)[1::-1]
+    assert back.files == changes.files
+    assert names(back)[:2] == names(changes)[1::-1]

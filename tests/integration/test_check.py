@@ -53,7 +53,7 @@ class Binhost:
     """A published view, and a client that checks it."""
 
     def __init__(self, place: Path, keys: Gpg) -> None:
-        self.keys, self.view, self.seen = keys, place / "view", place / "seen/base.public"
+        self.keys, self.view, self.state_file = keys, place / "view", place / "seen/base.public"
         self.view.mkdir()
         self.publish(1000)
 
@@ -102,7 +102,7 @@ class Binhost:
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
             try:
-                done = subprocess.run(
+                result = subprocess.run(
                     [
                         *shell,
                         SCRIPT,
@@ -111,7 +111,7 @@ class Binhost:
                         group,
                         fingerprint or self.keys.fingerprint(key),
                         self.keys.home / f"{key}.gpg",
-                        self.seen,
+                        self.state_file,
                     ],
                     capture_output=True,
                     text=True,
@@ -122,8 +122,8 @@ class Binhost:
             finally:
                 server.shutdown()
                 thread.join()
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        assert result.returncode == code, result.stdout + result.stderr
+        return result.stdout + result.stderr
 
 
 @pytest.fixture
@@ -135,17 +135,17 @@ def binhost(tmp_path: Path, keys: Gpg) -> Binhost:
 def test_signed_and_newer_states_are_accepted(binhost: Binhost, shell: list[str]) -> None:
     output = binhost.check(shell=tuple(shell))
     assert output.startswith("check: base for public: generation 1, valid for ")
-    first = binhost.seen.read_text()
+    first = binhost.state_file.read_text()
     assert first.split()[0] == "1000"
     binhost.check(shell=tuple(shell))
-    assert binhost.seen.read_text() == first
+    assert binhost.state_file.read_text() == first
     binhost.publish(2000)
     assert "generation 2" in binhost.check(shell=tuple(shell))
-    assert binhost.seen.read_text().split()[0] == "2000"
+    assert binhost.state_file.read_text().split()[0] == "2000"
     binhost.publish(1999)
     output = binhost.check(shell=tuple(shell), code=1)
     assert "refused: it is older (1999) than the newest state seen (2000)" in output
-    assert binhost.seen.read_text().split()[0] == "2000"
+    assert binhost.state_file.read_text().split()[0] == "2000"
 
 
 def test_other_content_with_the_same_timestamp_is_refused(binhost: Binhost) -> None:
@@ -157,7 +157,7 @@ def test_other_content_with_the_same_timestamp_is_refused(binhost: Binhost) -> N
 def test_expired_manifest_is_refused(binhost: Binhost) -> None:
     binhost.publish(1000, age=31)
     assert "refused: it expired 24 h ago" in binhost.check(code=1)
-    assert not binhost.seen.exists()
+    assert not binhost.state_file.exists()
 
 
 @pytest.mark.parametrize("name", ["Packages", "Packages.gz", "release.json", "release.json.asc"])
@@ -167,14 +167,14 @@ def test_flipped_bit_is_refused(binhost: Binhost, name: str) -> None:
     assert "refused: " in output
     if name.startswith("Packages"):
         assert f"{name} does not match the signed digest" in output
-    assert not binhost.seen.exists()
+    assert not binhost.state_file.exists()
 
 
 @pytest.mark.parametrize("name", ["release.json", "release.json.asc", "Packages", "Packages.gz"])
 def test_missing_file_is_an_error(binhost: Binhost, name: str) -> None:
     (binhost.view / name).unlink()
     assert f"/{name} could not be fetched" in binhost.check(code=3)
-    assert not binhost.seen.exists()
+    assert not binhost.state_file.exists()
 
 
 def test_empty_signature_is_refused(binhost: Binhost) -> None:
@@ -237,8 +237,8 @@ def test_timestamp_that_is_no_number_is_refused(
 def test_wrong_usage_is_an_error(binhost: Binhost) -> None:
     assert "40 digits" in binhost.check(code=2, fingerprint="ABC")
     assert "hex" in binhost.check(code=2, fingerprint="g" * 40)
-    done = subprocess.run(["dash", SCRIPT, "x"], capture_output=True, text=True, check=False)
-    assert (done.returncode, "usage: check URL" in done.stderr) == (2, True)
+    result = subprocess.run(["dash", SCRIPT, "x"], capture_output=True, text=True, check=False)
+    assert (result.returncode, "usage: check URL" in result.stderr) == (2, True)
 
 
 def test_temporary_files_are_deleted(binhost: Binhost, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_temporary_files_are_deleted(binhost: Binhost, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_is_clean() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         ["shellcheck", "-s", "sh", SCRIPT], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (result.returncode, result.stdout) == (0, "")

@@ -22,9 +22,9 @@ from tests.programs import start_and_wait
 
 
 def test_run_returns_exit_code_and_output() -> None:
-    done = run("sh", "-c", "echo out; echo err >&2")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
-    assert done.argv == ("sh", "-c", "echo out; echo err >&2")
+    result = run("sh", "-c", "echo out; echo err >&2")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "out\n", "err\n")
+    assert result.argv == ("sh", "-c", "echo out; echo err >&2")
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ HOSTILE = [
 
 def test_arguments_are_not_interpreted(tmp_path: Path) -> None:
     script = "import sys; sys.stdout.buffer.write('\\0'.join(sys.argv[1:]).encode())"
-    done = run(sys.executable, "-c", script, *HOSTILE, cwd=tmp_path)
-    assert done.stdout.split("\0") == HOSTILE
+    result = run(sys.executable, "-c", script, *HOSTILE, cwd=tmp_path)
+    assert result.stdout.split("\0") == HOSTILE
     assert names(tmp_path) == []
 
 
@@ -108,11 +108,11 @@ def test_no_descriptor_is_inherited() -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     try:
-        seen = run("ls", "/proc/self/fd").stdout.split()
+        descriptors = run("ls", "/proc/self/fd").stdout.split()
     finally:
         os.close(reader)
         os.close(writer)
-    assert str(writer) not in seen
+    assert str(writer) not in descriptors
 
 
 def test_log_is_appended_to_and_its_end_is_in_the_error(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_timeout_ends_the_whole_group(tmp_path: Path) -> None:
     script = f"sleep 600 & echo $! >> {pids}; sh -c 'echo $$ >> {pids}; sleep 600'; true"
     with refused(CommandFailed, "program-timeout", seconds=0.5):
         run("sh", "-c", script, timeout=0.5)
-    found = [int(pid) for pid in pids.read_text().split()]
-    assert len(found) == 2
-    assert all(ends(pid) for pid in found)
+    children = [int(pid) for pid in pids.read_text().split()]
+    assert len(children) == 2
+    assert all(ends(pid) for pid in children)
 
 
 def test_program_that_ignores_term_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

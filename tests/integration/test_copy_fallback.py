@@ -26,7 +26,7 @@ CHANGES = (PROGRAMS / "change_tree.sh").read_text()
 
 @pytest.fixture(scope="module")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """Three layers; the topmost hides, replaces and takes away what is below."""
+    """Three layers; the topmost hides, replaces and deletes entries of the others."""
     top, middle = tmp_path_factory.mktemp("top"), tmp_path_factory.mktemp("middle")
     seed = stub_site.copy_programs(tmp_path_factory.mktemp("seed"), stub_site.SITE_PROGRAMS)
     for name in ("file", "doomed", "mode", "lower", "moved", "of-seed"):
@@ -50,7 +50,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 def shape(folder: Path) -> dict[str, tuple[object, ...]]:
     """The entries of a folder, by path: kind, mode, owner, content or target."""
-    found: dict[str, tuple[object, ...]] = {}
+    entries: dict[str, tuple[object, ...]] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
         what: object = status.st_rdev if stat.S_ISCHR(status.st_mode) else ""
@@ -59,8 +59,8 @@ def shape(folder: Path) -> dict[str, tuple[object, ...]]:
         elif path.is_file():
             what = path.read_bytes()
         mode = 0 if stat.S_ISCHR(status.st_mode) else status.st_mode
-        found[str(path.relative_to(folder))] = mode, status.st_uid, what
-    return found
+        entries[str(path.relative_to(folder))] = mode, status.st_uid, what
+    return entries
 
 
 def visible(box: Sandbox) -> str:
@@ -68,11 +68,9 @@ def visible(box: Sandbox) -> str:
     return run(box, ["sh", "-c", look], check=False).stdout
 
 
-def test_what_is_seen_and_what_is_left_is_the_same(
-    layers: tuple[Path, ...], tmp_path: Path
-) -> None:
-    """The overlay's own upper layer is what is to be had."""
-    seen, left = [], []
+def test_overlay_and_copy_have_the_same_results(layers: tuple[Path, ...], tmp_path: Path) -> None:
+    """The copy must give the same output and the same upper layer as the overlay."""
+    outputs, shapes = [], []
     for way in ("overlay", "copy"):
         with workspace(tmp_path, way, tmp_path / "trash") as space:
             (space / "upper/opt").mkdir()
@@ -82,39 +80,39 @@ def test_what_is_seen_and_what_is_left_is_the_same(
                 copy_fallback.copy_layers(layers, space)
             lines = [visible(box), run(box, ["sh", "-ec", CHANGES]).stdout, visible(box)]
             assert run(box, ["cat", "/opt/begun"]).stdout == "before"
-            seen.append([line for line in "".join(lines).splitlines() if "total" not in line])
-            left.append(shape(box.upper))
+            outputs.append([line for line in "".join(lines).splitlines() if "total" not in line])
+            shapes.append(shape(box.upper))
     dates = [
         [
             " ".join(word for n, word in enumerate(line.split()) if n not in (1, 4, 5, 6, 7))
             for line in lines
         ]
-        for lines in seen
+        for lines in outputs
     ]
     assert dates[1] == dates[0]
-    assert "srv/doomed" in left[0]
-    # overlayfs marks a folder that was made again as opaque; here each that is gone from it is told
-    assert left[1].pop("srv/again/a") == left[0]["srv/doomed"]
-    assert left[1] == left[0]
+    assert "srv/doomed" in shapes[0]
+    # overlayfs marks a recreated folder as opaque; the copy has a whiteout for each deleted entry
+    assert shapes[1].pop("srv/again/a") == shapes[0]["srv/doomed"]
+    assert shapes[1] == shapes[0]
 
 
-def test_a_layer_made_in_one_way_serves_in_the_other(
+def test_layer_of_a_copy_works_with_an_overlay_and_a_copy(
     layers: tuple[Path, ...], tmp_path: Path
 ) -> None:
     with workspace(tmp_path, "one", tmp_path / "trash") as space:
         copy_fallback.copy_layers(layers, space)
         run(Sandbox("box", layers, space, environment=PATH), ["sh", "-ec", CHANGES])
         (space / "upper").rename(tmp_path / "made")
-    seen = []
+    outputs = []
     for way in ("overlay", "copy"):
         with workspace(tmp_path, way, tmp_path / "trash") as space:
             box = Sandbox("box", (tmp_path / "made", *layers), space, environment=PATH)
             if way == "copy":
                 copy_fallback.copy_layers(box.layers, space)
-            seen.append(run(box, ["sh", "-c", "ls /srv /srv/* /opt /; cat /srv/file"]).stdout)
-    assert seen[0] == seen[1]
-    assert "doomed" not in seen[0]
-    assert "changed" in seen[0]
+            outputs.append(run(box, ["sh", "-c", "ls /srv /srv/* /opt /; cat /srv/file"]).stdout)
+    assert outputs[0] == outputs[1]
+    assert "doomed" not in outputs[0]
+    assert "changed" in outputs[0]
 
 
 def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> None:
@@ -137,7 +135,7 @@ def test_no_layer_is_written_to(layers: tuple[Path, ...], tmp_path: Path) -> Non
 
 def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
     """The kernel refuses an upper layer that is itself on an overlay, as in many containers."""
-    done = subprocess.run(
+    result = subprocess.run(
         [
             "unshare",
             "--mount",
@@ -151,8 +149,8 @@ def test_a_whole_site_where_overlayfs_is_refused(tmp_path: Path) -> None:
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "appliance: no overlayfs for" in done.stdout
-    assert "its layers are copied, which takes time and disk" in done.stdout
-    assert "entered appliance" in done.stdout
-    assert "mine" in done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "appliance: no overlayfs for" in result.stdout
+    assert "its layers are copied, which takes time and disk" in result.stdout
+    assert "entered appliance" in result.stdout
+    assert "mine" in result.stdout

@@ -130,7 +130,7 @@ def test_clean_without_names_deletes_nothing(config: Path) -> None:
 def test_checkout_that_is_not_installed_is_reported(tmp_path: Path) -> None:
     """One line that says how to install it, not an ImportError."""
     shutil.copy(PROJECT / "dodo.py", tmp_path)
-    done = subprocess.run(
+    result = subprocess.run(
         python(doit_without_plugins),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
@@ -138,14 +138,14 @@ def test_checkout_that_is_not_installed_is_reported(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 3
-    assert "pip install -e" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert result.returncode == 3
+    assert "pip install -e" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_status_json_has_stable_keys(config: Path) -> None:
-    found = json.loads(doit(config, "status", "--json"))
-    assert set(found) == {
+    status = json.loads(doit(config, "status", "--json"))
+    assert set(status) == {
         "chroots",
         "disk",
         "binhosts",
@@ -156,14 +156,14 @@ def test_status_json_has_stable_keys(config: Path) -> None:
         "tasks",
         "version",
     }
-    assert found["version"] == 2
-    assert sorted(found["chroots"]) == ["base", "java"]
+    assert status["version"] == 2
+    assert sorted(status["chroots"]) == ["base", "java"]
 
 
 def test_failed_run_is_in_the_journal(config: Path) -> None:
     doit(config, "tree", code=1)
-    shown = doit(config, "status")
-    assert "last run  failed: snapshot" in shown
+    status = doit(config, "status")
+    assert "last run  failed: snapshot" in status
     latest = config.parent / "state" / "logs" / "latest"
     assert "no mirror delivered" in (latest / "snapshot.log").read_text()
     assert json.loads((latest / "journal").read_text().splitlines()[-1])["outcome"] == "failed"
@@ -188,7 +188,7 @@ def test_why_names_the_changed_flag(config: Path) -> None:
 def test_looking_imports_no_slow_module(config: Path, words: list[str]) -> None:
     """Modules that cost start-up time are imported where they are used."""
     slow = {"git", "requests", "urllib3", "rich", "plumbum", "zstandard", "gemato", "ssl"}
-    done = subprocess.run(
+    result = subprocess.run(
         python(doit_imports, *words),
         cwd=PROJECT,
         check=True,
@@ -196,6 +196,6 @@ def test_looking_imports_no_slow_module(config: Path, words: list[str]) -> None:
         text=True,
         env={**os.environ, "BINMILL_CONFIG": str(config)},
     )
-    imported = set(done.stdout.rpartition("imported: ")[2].split())
+    imported = set(result.stdout.rpartition("imported: ")[2].split())
     assert "tasks.graph" in imported
     assert not imported & slow

@@ -27,7 +27,7 @@ from tests.kit.fake_upstream import (
 from tests.kit.files import names
 from tests.kit.refused import refused
 from tests.kit.scripted_server import Handler, in_turn, status
-from tests.kit.snapshots import DAY, made_at
+from tests.kit.snapshots import DAY, snapshot_time
 
 DEAD = "http://127.0.0.1:1"  # tcpmux: nothing listens
 ARCHIVE = "gentoo-20260116.tar.xz"
@@ -58,7 +58,7 @@ def test_fetch_passes_the_verified_archive(fake_upstream: FakeUpstream) -> None:
         assert tarball.url == fake_upstream.server.url(fake_upstream.path("one"))
         assert tarball.sha512 == tarball.digest() == hashlib.sha512(right.archive).hexdigest()
         assert tarball.signature.signer == fake_upstream.keys.fingerprint("good")
-        assert tarball.signature.signed_at == made_at(NEXT) + 900
+        assert tarball.signature.signed_at == snapshot_time(NEXT) + 900
         assert downloads(fake_upstream) == [ARCHIVE, f"{ARCHIVE}.gpgsig"]
         assert tarball.path.parent.stat().st_mode & 0o777 == 0o700
         return "result"
@@ -144,14 +144,14 @@ def test_error_tells_missing_from_refused(
         each.replace("//", f"//me:{PASSWORD}@")
         for each in (DEAD, fake_upstream.url("one"), fake_upstream.url("two"))
     ]
-    with pytest.raises(BinmillError) as failed:
+    with pytest.raises(BinmillError) as excinfo:
         fetch(source(fake_upstream, *urls), NEXT, content)
-    assert type(failed.value) is kind
-    assert "\n" not in failed.value.message
-    assert failed.value.hint
+    assert type(excinfo.value) is kind
+    assert "\n" not in excinfo.value.message
+    assert excinfo.value.hint
     for each in (DEAD, fake_upstream.url("one"), fake_upstream.url("two")):
-        assert each in failed.value.message
-    assert PASSWORD not in str(failed.value)
+        assert each in excinfo.value.message
+    assert PASSWORD not in str(excinfo.value)
     assert downloads(fake_upstream) == []
 
 
@@ -264,8 +264,8 @@ def test_partial_bad_archive_does_not_discredit_the_next_mirror(
     assert fetch(source(fake_upstream, "one", "two"), NEXT, content) == right.archive
     assert fake_upstream.output() == ""
     middle = f"bytes={len(right.archive) // 2}-"
-    asked = [wanted for wanted, _ in fake_upstream.server.ranges if wanted]
-    assert asked == [middle, middle, middle]  # the bad mirror twice, the good one once
+    ranges = [wanted for wanted, _ in fake_upstream.server.ranges if wanted]
+    assert ranges == [middle, middle, middle]  # the bad mirror twice, the good one once
     assert downloads(fake_upstream) == []
 
 
@@ -292,9 +292,9 @@ def test_received_at_is_the_time_of_the_first_mirror_that_has_the_day(
     fake_upstream: FakeUpstream,
 ) -> None:
     fake_upstream.publish("two", fake_upstream.signed())
-    asked = source(fake_upstream, DEAD, "one", "two")
-    assert received_at(asked, NEXT) == datetime(2026, 1, 17, 0, 45, tzinfo=UTC)
-    assert received_at(asked, DAY) is None
+    mirrors = source(fake_upstream, DEAD, "one", "two")
+    assert received_at(mirrors, NEXT) == datetime(2026, 1, 17, 0, 45, tzinfo=UTC)
+    assert received_at(mirrors, DAY) is None
     assert fake_upstream.requested_archives() == []
     assert downloads(fake_upstream) == []
 
@@ -313,8 +313,8 @@ def test_missing_key_file_ends_the_search(fake_upstream: FakeUpstream, tmp_path:
         fake_upstream.publish(each, fake_upstream.signed())
     role = Role("snapshots", tmp_path / "gone.asc", ("A" * 40,))
     mirrors_ = (fake_upstream.url("one"), fake_upstream.url("two"))
-    with pytest.raises(BinmillError, match="key file of snapshots cannot be read") as failed:
+    with pytest.raises(BinmillError, match="key file of snapshots cannot be read") as excinfo:
         fetch(Source(mirrors_, "gentoo", role, fake_upstream.folder / "downloads"), NEXT, content)
-    assert not isinstance(failed.value, NotTrusted)
+    assert not isinstance(excinfo.value, NotTrusted)
     assert fake_upstream.requested_archives() == [f"one/{tag(NEXT)}"]
     assert downloads(fake_upstream) == []

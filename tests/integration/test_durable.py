@@ -1,4 +1,4 @@
-"""Durable per task: killed at every boundary of a record, a run ends as one that never was.
+"""Durable per task: killed at every boundary of a record, a run ends as one that was not.
 
 The steps take no time here; tests/e2e/test_durable.py does it with the real Portage.
 """
@@ -30,25 +30,25 @@ RUNS = {
 }
 
 
-def made(folder: Path) -> StepProject:
+def new_project(folder: Path) -> StepProject:
     folder.mkdir()
     return StepProject(folder)
 
 
-def kept(site: StepProject) -> dict[str, bytes]:
-    """The records, and all that doit remembers but the times of files."""
-    found = {path.name: path.read_bytes() for path in site.record("one").parent.iterdir()}
+def stored_state(site: StepProject) -> dict[str, bytes]:
+    """The records, and what doit remembers except the times of files."""
+    files = {path.name: path.read_bytes() for path in site.record("one").parent.iterdir()}
     with sqlite3.connect(site.folder / "state" / "doit.db") as database:
         rows = database.execute("select task_id from doit order by task_id").fetchall()
     database.close()
-    return {**found, "remembered": repr(rows).encode()}
+    return {**files, "remembered": repr(rows).encode()}
 
 
-def killed(site: StepProject, words: tuple[str, ...]) -> tuple[str, int]:
-    """Run until the next boundary; which one it was ("" at the end), and the exit code."""
+def run_to_boundary(site: StepProject, words: tuple[str, ...]) -> tuple[str, int]:
+    """Run until the next boundary; returns its name ("" at the end) and the exit code."""
     passed = site.folder / "passed"
     before = passed.read_text().splitlines() if passed.exists() else []
-    done = subprocess.run(
+    result = subprocess.run(
         python(kill_at_boundaries, passed, *words),
         cwd=site.folder,
         check=False,
@@ -57,12 +57,12 @@ def killed(site: StepProject, words: tuple[str, ...]) -> tuple[str, int]:
         timeout=120,
     )
     after = passed.read_text().splitlines()
-    return (after[-1] if len(after) > len(before) else ""), done.returncode
+    return (after[-1] if len(after) > len(before) else ""), result.returncode
 
 
 @pytest.mark.parametrize("first", ["nothing is made", "all is made anew"])
 def test_killed_at_every_boundary(tmp_path: Path, first: str) -> None:
-    quiet, site = made(tmp_path / "quiet"), made(tmp_path / "killed")
+    quiet, site = new_project(tmp_path / "quiet"), new_project(tmp_path / "killed")
     for each in (quiet, site):
         if first == "all is made anew":
             each.doit(*WORDS)
@@ -73,7 +73,7 @@ def test_killed_at_every_boundary(tmp_path: Path, first: str) -> None:
     site.ran()
     places: list[str] = []
     while True:
-        place, code = killed(site, WORDS)
+        place, code = run_to_boundary(site, WORDS)
         ran = site.ran()
         if not place:
             assert code == 0
@@ -81,13 +81,13 @@ def test_killed_at_every_boundary(tmp_path: Path, first: str) -> None:
         assert code == -signal.SIGKILL
         places.append(place)
         task, point = place.rsplit(" ", 1)
-        # nothing that doit knows of runs again, but for what was asked for
+        # no task that doit remembers runs again, except on-demand ones
         done = [p.removesuffix(" remembered") for p in places[:-1] if p.endswith(" remembered")]
         assert not {RUNS[t] for t in done if t in TASKS[:3]} & set(ran), place
         if point == "made":
             assert not site.record(task.replace(":", ".")).exists()
     every = [f"{task} {point}" for task in TASKS[:-1] for point in POINTS]
     assert sorted(places) == sorted([*every, "locks remembered"])  # its record is its target
-    assert kept(site) == kept(quiet)
+    assert stored_state(site) == stored_state(quiet)
     assert site.doit("three").startswith("nothing to do")
     assert "nothing would run" in site.doit("why", "three")

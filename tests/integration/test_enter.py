@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("needs_sandbox")
 
 
 @pytest.fixture(scope="module")
-def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
+def mounted_site(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Site:  # noqa: ARG001
     """A site whose chroots are mounted, and a copy of it in that state."""
     site = stub_site.create(tmp_path_factory.mktemp("enter") / "site")
     doit(site.layout, "mount:base", "mount:java", "mount:appliance")
@@ -41,12 +41,12 @@ def entered(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Si
 
 
 @pytest.fixture
-def site(entered: Site) -> Site:
-    """That site in its first state, at the same place."""
-    place = entered.layout.site
+def site(mounted_site: Site) -> Site:
+    """The mounted site, restored to its first state at the same path."""
+    place = mounted_site.layout.site
     subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
     subprocess.run(["cp", "-a", place.with_name("kept"), place], check=True)
-    return entered
+    return mounted_site
 
 
 def record(layout: Layout, name: str = "java") -> ChrootRecord:
@@ -73,9 +73,9 @@ def test_changes_are_kept_and_reported(site: Site) -> None:
     assert layers(layout, "appliance")[1:] == layers(layout)
     assert modified_chroots(layout) == ["appliance", "java"]
     assert enter_sh(layout, "cat /root/file; ls /etc", name="appliance").startswith("mine\n")
-    seen = enter_sh(layout, "cat /root/file; ls -a /root /etc", "--scratch")
-    assert "link" in seen
-    assert "hosts" not in seen
+    output = enter_sh(layout, "cat /root/file; ls -a /root /etc", "--scratch")
+    assert "link" in output
+    assert "hosts" not in output
     assert "nothing to do" in doit(layout, "mount:java", "mount:appliance")
 
 
@@ -86,7 +86,7 @@ def test_reset_restores_the_records(site: Site) -> None:
     doit(layout, "mount:java")
     assert layout.record("chroot:java").read_text() != clean[0]
     assert "are discarded" in doit(layout, "enter", "java", "--reset")
-    assert modified_chroots(layout) == ["java"]  # its record still is, until the next run
+    assert modified_chroots(layout) == ["java"]  # its record still says so, until the next run
     doit(layout, "mount:java")
     assert modified_chroots(layout) == []
     assert (layout.record("chroot:java").read_text(), layout.record("mount:java").read_text()) == (

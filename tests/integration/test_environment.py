@@ -64,14 +64,14 @@ HOSTILE: dict[bytes, bytes] = {
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Layout:  # noqa: ARG001
-    made = stub_site.create(tmp_path_factory.mktemp("env") / "site").layout
-    doit(made, {}, "mount:java")
-    return made
+    site_layout = stub_site.create(tmp_path_factory.mktemp("env") / "site").layout
+    doit(site_layout, {}, "mount:java")
+    return site_layout
 
 
 def doit(layout: Layout, more: dict[bytes, bytes], *words: str) -> bytes:
     environment = {**os.environb, **more, b"BINMILL_CONFIG": os.fsencode(layout.config)}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "doit", *words],
         cwd=PROJECT,
         env=environment,
@@ -79,8 +79,8 @@ def doit(layout: Layout, more: dict[bytes, bytes], *words: str) -> bytes:
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def record(layout: Layout) -> MountRecord:
@@ -111,27 +111,32 @@ def test_environment_of_the_caller_is_nowhere_inside(layout: Layout) -> None:
     """Neither in the first process nor in a shell, which would interpret some of it."""
     script = "cat /proc/1/environ /proc/1/cmdline; env; ls /; set"
     for shell in ("sh", "bash"):
-        seen = doit(layout, HOSTILE, "enter", "java", "--scratch", "--", shell, "-c", script)
-        assert b"PATH=/usr/local/sbin:" in seen
-        assert b"sesame" not in seen
-        assert b"Kiritimati" not in seen
+        output = doit(layout, HOSTILE, "enter", "java", "--scratch", "--", shell, "-c", script)
+        assert b"PATH=/usr/local/sbin:" in output
+        assert b"sesame" not in output
+        assert b"Kiritimati" not in output
 
 
 def test_enter_adds_three_variables(layout: Layout) -> None:
     hostile = {**HOSTILE, b"TERM": b"vt220"}
     printed = doit(layout, hostile, "enter", "java", "--scratch", "--", "env", "-0")
-    found = dict(line.split("=", 1) for line in printed.decode().split("\0") if line)
-    assert found == {**inside(layout), "TERM": "vt220", "PS1": "[java] \\w \\$ ", "HISTFILE": ""}
+    environment = dict(line.split("=", 1) for line in printed.decode().split("\0") if line)
+    assert environment == {
+        **inside(layout),
+        "TERM": "vt220",
+        "PS1": "[java] \\w \\$ ",
+        "HISTFILE": "",
+    }
 
 
 def test_variable_is_documented_with_its_value(layout: Layout) -> None:
     documented = dict((names[0], value) for names, value in rows("The environment"))  # noqa: C402
-    found = inside(layout)
-    for name, value in found.items():
+    environment = inside(layout)
+    for name, value in environment.items():
         assert name in documented
         assert f"`{value}`" in documented[name]
     later = {"SOURCE_DATE_EPOCH", "MAKEOPTS", "PS1", "HISTFILE"}
-    assert documented.keys() - found.keys() == later
+    assert documented.keys() - environment.keys() == later
     assert sandbox_plan.ENVIRONMENT.keys() <= documented.keys()
 
 
@@ -143,10 +148,10 @@ def test_mount_is_documented_with_its_options(layout: Layout) -> None:
         for name in re.findall(r"`([^`]+)`", at):
             documented[name] = sorted(options.replace("*", "").split(", "))
     documented["/var/db/repos/gentoo"] = documented.pop("/var/db/repos/TREE")
-    found = {mount.at: sorted(mount.options.split(",")) for mount in record(layout).mounts}
+    mounts = {mount.at: sorted(mount.options.split(",")) for mount in record(layout).mounts}
     assert documented.pop("/etc/resolv.conf") == ["nodev", "nosuid", "ro"]  # with network only
     del documented["/var/db/repos/OVERLAY"]
-    assert found == documented
+    assert mounts == documented
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "link to a link"])
@@ -155,11 +160,11 @@ def test_resolver_is_the_present_one_of_the_host(
 ) -> None:
     real = tmp_path / "stub-resolv.conf"
     real.write_text("nameserver 192.0.2.1\n")
-    named = real
+    resolver = real
     for hop in range(kind.count("link")):
-        (tmp_path / f"link{hop}").symlink_to(named)
-        named = tmp_path / f"link{hop}"
-    monkeypatch.setattr(sandbox_plan, "RESOLVER", str(named))
+        (tmp_path / f"link{hop}").symlink_to(resolver)
+        resolver = tmp_path / f"link{hop}"
+    monkeypatch.setattr(sandbox_plan, "RESOLVER", str(resolver))
     seed = stub_site.copy_programs(tmp_path / "seed")
     for address in ("192.0.2.1", "192.0.2.2"):
         fresh = tmp_path / "fresh"  # as resolvconf does: a new file is renamed
@@ -176,12 +181,12 @@ def test_resolver_is_the_present_one_of_the_host(
 def test_host_without_a_resolver_mounts_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    named = tmp_path / "resolv.conf"
+    resolver = tmp_path / "resolv.conf"
     if kind == "dangling":
-        named.symlink_to(tmp_path / "gone")
+        resolver.symlink_to(tmp_path / "gone")
     elif kind == "folder":
-        named.mkdir()
-    monkeypatch.setattr(sandbox_plan, "RESOLVER", str(named))
+        resolver.mkdir()
+    monkeypatch.setattr(sandbox_plan, "RESOLVER", str(resolver))
     plan = sandbox_plan.plan("box", [], tmp_path, repos={}, etc=None, network=True)
     assert plan.binds == ()
 

@@ -44,11 +44,11 @@ def test_a_reader_sees_the_old_file_or_the_new(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    seen = set()
+    lengths = set()
     while not stopped.is_set():
-        seen.add(len(target.read_bytes()))
+        lengths.add(len(target.read_bytes()))
     writer.join()
-    assert seen <= set(sizes)
+    assert lengths <= set(sizes)
     assert names(tmp_path) == ["file"]
 
 
@@ -90,7 +90,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path, holder: Any) -
 @pytest.mark.parametrize("site", ["site", "sp ace", "caf\u00e9 \u4e2d"])
 def test_a_tree_with_a_mount_in_it_is_not_deleted(tmp_path: Path, how: str, site: str) -> None:
     (tmp_path / site).mkdir()
-    done = subprocess.run(
+    result = subprocess.run(
         [
             "unshare",
             "--mount",
@@ -106,12 +106,12 @@ def test_a_tree_with_a_mount_in_it_is_not_deleted(tmp_path: Path, how: str, site
         text=True,
         encoding="utf-8",
     )
-    told = json.loads(done.stdout)
-    assert len(told["mounts"]) == 1
-    assert f"something is mounted at {told['mounts'][0]}" in told["message"]
-    assert f"umount {told['mounts'][0]}" in told["message"]
-    assert told["outside"] == ["precious"]
-    assert told["left"] == ["outside", "trash"]
+    report = json.loads(result.stdout)
+    assert len(report["mounts"]) == 1
+    assert f"something is mounted at {report['mounts'][0]}" in report["message"]
+    assert f"umount {report['mounts'][0]}" in report["message"]
+    assert report["outside"] == ["precious"]
+    assert report["left"] == ["outside", "trash"]
 
 
 def test_several_processes_delete_at_once(tmp_path: Path) -> None:

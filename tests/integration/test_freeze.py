@@ -31,9 +31,9 @@ from tests.kit.snapshots import (
     FILES,
     SIGNER,
     entry,
-    made_at,
     pack,
     snapshot,
+    snapshot_time,
     tar,
     verified_tarball,
 )
@@ -58,7 +58,7 @@ def test_frozen_day_has_files_and_dates_of_the_snapshot(repository: Path, tmp_pa
     assert frozen == FrozenDay(
         "20260115",
         git(repository, "rev-parse", "20260115^{commit}"),
-        made_at(DAY),
+        snapshot_time(DAY),
         sha512(archive),
         SIGNER,
     )
@@ -70,8 +70,9 @@ def test_frozen_day_has_files_and_dates_of_the_snapshot(repository: Path, tmp_pa
         "metadata/timestamp.x": "100644",
         "profiles/repo_name": "100755",
     }
+    time = snapshot_time(DAY)
     assert git(repository, "show", "-s", "--format=%at %ct %P%ae %ce %s", "20260115^{commit}") == (
-        f"{made_at(DAY)} {made_at(DAY)} binmill@localhost binmill@localhost gentoo 20260115"
+        f"{time} {time} binmill@localhost binmill@localhost gentoo 20260115"
     )
     assert git(repository, "fsck", "--strict", "--no-progress") == ""
     assert leftovers(repository) == []
@@ -225,13 +226,17 @@ def test_freezing_again_changes_nothing(repository: Path, tmp_path: Path) -> Non
 
 def test_time_inside_decides_the_tag(repository: Path, tmp_path: Path) -> None:
     """The archive of a mirror that is a day behind is frozen as the day that it is."""
-    frozen = put(repository, snapshot(tmp_path, NEXT, timestamp=made_at(DAY)), NEXT)
+    frozen = put(repository, snapshot(tmp_path, NEXT, timestamp=snapshot_time(DAY)), NEXT)
     assert frozen.tag == "20260115"
 
 
 @pytest.mark.parametrize(
     "timestamp",
-    [made_at(DAY - timedelta(days=2)), made_at(DAY) - 365 * 86400, made_at(DAY) + 2 * 86400],
+    [
+        snapshot_time(DAY - timedelta(days=2)),
+        snapshot_time(DAY) - 365 * 86400,
+        snapshot_time(DAY) + 2 * 86400,
+    ],
 )
 def test_snapshot_under_another_name_is_refused(
     repository: Path, tmp_path: Path, timestamp: int
@@ -266,7 +271,7 @@ def test_frozen_day_with_other_bytes_is_refused(repository: Path, tmp_path: Path
         put(repository, snapshot(tmp_path, files={**FILES, "evil": b"x"}))
     assert refs(repository) == before
     with refused(NotTrusted, "frozen-with-other-content", tag="20260115"):
-        put(repository, snapshot(tmp_path, timestamp=made_at(DAY) + 1))
+        put(repository, snapshot(tmp_path, timestamp=snapshot_time(DAY) + 1))
     assert refs(repository) == before
 
 
@@ -339,14 +344,14 @@ def test_killed_freeze_leaves_no_reference_and_converges(
 
 
 def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
         for child in map(int, (thread / "children").read_text().split()):
-            found += [child, *_descendants(child)]
-    return found
+            pids += [child, *_descendants(child)]
+    return pids
 
 
-def test_missing_tag_of_a_killed_run_is_made_again(repository: Path, tmp_path: Path) -> None:
+def test_missing_tag_of_a_killed_run_is_restored(repository: Path, tmp_path: Path) -> None:
     """git renames the two refs of a transaction one after the other."""
     archive = snapshot(tmp_path)
     put(repository, archive)
@@ -419,7 +424,7 @@ def test_foreign_tag_is_refused(repository: Path, tmp_path: Path, make: tuple[st
     assert refs(repository) == before
 
 
-TIME = entry("top/metadata/timestamp.x", f"{made_at(DAY)}\n".encode())
+TIME = entry("top/metadata/timestamp.x", f"{snapshot_time(DAY)}\n".encode())
 
 
 @pytest.mark.parametrize(
@@ -503,7 +508,7 @@ def test_older_day_gets_a_tag_only(repository: Path, tmp_path: Path) -> None:
 
 def test_exact_day_refuses_the_next(repository: Path, tmp_path: Path) -> None:
     """The file of a day may have the time of the next inside, unless that day was requested."""
-    late = snapshot(tmp_path, timestamp=made_at(DAY) + 24 * 3600 - 45 * 60)
+    late = snapshot(tmp_path, timestamp=snapshot_time(DAY) + 24 * 3600 - 45 * 60)
     with (
         verified_tarball(late) as tarball,
         refused(NotTrusted, "snapshot-of-other-day", tag="20260116"),
@@ -514,7 +519,7 @@ def test_exact_day_refuses_the_next(repository: Path, tmp_path: Path) -> None:
 
 
 def test_snapshot_not_later_than_the_floor_is_refused(repository: Path, tmp_path: Path) -> None:
-    floor = made_at(DAY)
+    floor = snapshot_time(DAY)
     with verified_tarball(snapshot(tmp_path)) as tarball:
         with refused(NotTrusted, "snapshot-too-old", time=floor):
             freeze_archive(repository, tarball, DAY, "gentoo", floor=floor)
@@ -529,10 +534,10 @@ def test_failing_check_keeps_the_commit_in_quarantine(repository: Path, tmp_path
     """The check reads the commit in quarantine; a refused commit never leaves it."""
     put(repository, snapshot(tmp_path))
     before, stored = refs(repository), object_count(repository)
-    seen: list[str] = []
+    contents: list[str] = []
 
     def refuse(place: Path, commit: str) -> None:
-        seen.append(git(place, "show", f"{commit}:new"))
+        contents.append(git(place, "show", f"{commit}:new"))
         raise NotTrusted("listing-damaged", name="x")
 
     with (
@@ -540,7 +545,7 @@ def test_failing_check_keeps_the_commit_in_quarantine(repository: Path, tmp_path
         refused(NotTrusted, "listing-damaged"),
     ):
         freeze_archive(repository, tarball, NEXT, "gentoo", check=refuse)
-    assert seen == ["content"]
+    assert contents == ["content"]
     assert (refs(repository), object_count(repository)) == (before, stored)
     assert leftovers(repository) == []
 

@@ -159,7 +159,7 @@ def test_fsck_without_repair_changes_nothing(built_site: SampleSite) -> None:
 
 
 def test_fsck_repairs_a_damaged_database(built_site: SampleSite) -> None:
-    """Other commands say what to do next; after the repair every task leaves the same record."""
+    """Other commands advise the repair; after it every task writes the same record."""
     before = built_site.records()
     os.truncate(built_site.layout.database, 5000)
     for words in ((), ("tree",), ("list",), ("status",), ("why",), ("clean", "tree")):
@@ -189,10 +189,10 @@ def test_fsck_leaves_a_damaged_lock_to_a_person(built_site: SampleSite) -> None:
 
 
 def git(repository: Path, *words: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["git", "--git-dir", repository, *words], check=True, input=stdin, capture_output=True
     )
-    return done.stdout.decode().strip()
+    return result.stdout.decode().strip()
 
 
 def loosen(repository: Path) -> None:

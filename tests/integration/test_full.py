@@ -1,7 +1,7 @@
 """Storage that fails while something is collected, published or rolled back.
 
-The site lies on a small tmpfs in a mount namespace of its own. Each action is tried with no room at
-all, then with a little more, until it has all that it needs: so the disk is full at every moment.
+The site lies on a small tmpfs in a mount namespace of its own. Each action is tried without free
+space, then with a little more each time until it succeeds: so the disk is full at every moment.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
 Signing = Callable[[Sequence[Path]], None]
 PACKAGES = (("x", 4, b"x" * 30_000), ("y", 1, b"y" * 50_000))
-# So much more is left from one try to the next: a page, or an inode.
+# The free space grows by this from one try to the next: a page, or an inode.
 FILLS = ((fill_bytes, 4096), (fill_inodes, 1))
 
 
 def sign(files: Sequence[Path]) -> None:
-    """A mark beside each file, written as publishing.sign_beside does it."""
+    """Write a mark beside each file, in the way of publishing.sign_beside."""
     for file in files:
         write_atomic(file.with_name(f"{file.name}.asc"), b"signed: " + file.read_bytes())
 
 
 def sign_by_a_program(files: Sequence[Path]) -> None:
-    """One that fails without a word of the reason, as programs do."""
+    """Write the marks with a program that fails without a reason, as many programs do."""
     for file in files:
         hidden = '{ printf "signed: " && cat "$0"; } > "$0.asc" || exit 2'
         run("sh", "-c", f"exec 2>/dev/null; {hidden}", file)
@@ -74,8 +74,8 @@ def empty(disk: Disk) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    with small_disk(tmp_path / "disk", "size=8m,nr_inodes=600") as made:
-        yield made
+    with small_disk(tmp_path / "disk", "size=8m,nr_inodes=600") as tmpfs:
+        yield tmpfs
 
 
 class Trial:
@@ -87,7 +87,7 @@ class Trial:
         self.binhost = self.layout.binhost("base")
 
     def prepare(self) -> None:
-        """Three generations, 3 current and 2 before it; a set that waits, and one to collect."""
+        """Publish three generations; leave a set to publish and a PKGDIR to collect."""
         for build in (1, 2, 3):
             self.publishing.candidate(build)
             self.publishing.publish()
@@ -105,7 +105,7 @@ class Trial:
         shutil.rmtree(self.layout.trash, ignore_errors=True)  # as on a site that deleted nothing
 
     def run(self, key: Key[R], make: Callable[[Inputs], R], *reads: Key[Any]) -> str:
-        """Run a step that was named; the message of its failure, "" for none."""
+        """Run a requested step; returns the message of its failure, "" for none."""
         step = Step(key, "", make, reads=reads)
         task = RequestedTask(step.task, [], targets=[str(self.layout.record(step.task))])
         task.init_options([])
@@ -113,7 +113,7 @@ class Trial:
         return "" if isinstance(ended, dict) else str(ended.message)
 
     def candidate(self) -> str:
-        """Prepare a candidate of the set that waits; its packages are signed already."""
+        """Prepare a candidate of the waiting set; its packages are already signed."""
 
         def make(inputs: Inputs) -> CandidateRecord:
             waiting = inputs[BINPKGS("base")]
@@ -123,11 +123,11 @@ class Trial:
             )
             return CandidateRecord(number, waiting.set, {"public": 2})
 
-        said = self.run(CANDIDATE("base"), make, BINPKGS("base"))
-        if not said:
+        error = self.run(CANDIDATE("base"), make, BINPKGS("base"))
+        if not error:
             number = records.load(self.layout, CANDIDATE("base")).generation
-            said = self.run(GATE("base"), lambda _: GateRecord(number, 2))
-        return said
+            error = self.run(GATE("base"), lambda _: GateRecord(number, 2))
+        return error
 
     def publish(self) -> str:
         def make(inputs: Inputs) -> PublishRecord:
@@ -155,9 +155,9 @@ class Trial:
         return self.run(BINPKGS("base"), make)
 
     def live(self) -> dict[str, bytes | str]:
-        """All that clients see, and which generation that is; it fits together."""
+        """All that clients see, with the number of the generation; checks that it is consistent."""
         top = self.binhost / "current"
-        seen: dict[str, bytes | str] = {
+        files: dict[str, bytes | str] = {
             str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()
         }
         index = (top / "public/Packages").read_bytes()
@@ -167,10 +167,10 @@ class Trial:
             assert signature == b"signed: " + (top / "public" / name).read_bytes()
         for stanza in parse(index.decode())[1]:
             assert sha512(top / "public" / stanza["PATH"]) == stanza["SHA512"]
-        return {**seen, "": str(top.readlink())}
+        return {**files, "": str(top.readlink())}
 
     def content(self) -> Any:
-        """The files of clients, without number and time; and the collected set."""
+        """The files of clients without number and time, and the collected set."""
         top = self.binhost / "current"
         sets = self.layout.binpkgs("base")
         return (
@@ -180,14 +180,14 @@ class Trial:
         )
 
     def litter(self) -> list[str]:
-        """The files that are of no further use."""
+        """Temporary files and trash that are left."""
         hidden = [str(p) for p in self.layout.state.rglob(".*")]
         thrown = [*self.layout.trash.glob("*"), *self.layout.work.glob("*")]
         return hidden + [str(p) for p in thrown]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site to be copied."""
     folder = tmp_path_factory.mktemp("prepared") / "site"
     with pytest.MonkeyPatch.context() as patch:
@@ -197,8 +197,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trial(disk: Disk, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
-    """Fill the disk with a copy of that site, whose signatures are marks."""
+def trial(disk: Disk, prepared_site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+    """Put a copy of the prepared site on the disk; its signatures are marks."""
     sign_with: list[Signing] = [sign]
 
     def beside(_chroot: Chroot, _inputs: Inputs, _space: Path, files: Sequence[Path]) -> None:
@@ -209,7 +209,7 @@ def trial(disk: Disk, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     def copied(sign: Signing = sign) -> Trial:
         sign_with[0] = sign
         empty(disk)
-        shutil.copytree(prepared, disk.top, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(prepared_site, disk.top, symlinks=True, dirs_exist_ok=True)
         return Trial(disk.top, sign)
 
     return copied
@@ -223,7 +223,7 @@ ACTIONS = {
 
 
 def stands(site: Trial, before: dict[str, bytes | str], wanted: Any) -> bool:
-    """True if clients have the old generation unchanged; otherwise they have all of the new one."""
+    """True if clients see the old generation unchanged; else they must see all of the new one."""
     if site.live() == before:
         return True
     assert site.content() == wanted
@@ -258,18 +258,18 @@ def test_full_disk_at_every_moment_keeps_the_old_generation(  # noqa: PLR0917
         site = trial(signing)
         before = site.live()
         fill(disk.top, left)
-        said, litter = action(site), site.litter()
+        error, litter = action(site), site.litter()
         subprocess.run(["rm", "-r", disk.top / "ballast"], check=True)
-        if not said:
+        if not error:
             break
         failed += 1
-        told_of(said)
+        assert_disk_full(error)
         assert litter == []
         assert stands(site, before, wanted)
         assert action(site) == ""
         assert site.content() == wanted
         assert site.litter() == []
-    assert said == ""
+    assert error == ""
     assert site.content() == wanted
     assert failed > 5
 
@@ -281,9 +281,9 @@ MOMENTS = {
     "current, after previous": (generation, "_point", 2, True),
 }
 WAYS = [
-    pytest.param(action, *moment, id=f"{way}, {told}")
+    pytest.param(action, *moment, id=f"{way}, {moment_name}")
     for way, action in (("published", Trial.both), ("rolled back", Trial.rollback))
-    for told, moment in MOMENTS.items()
+    for moment_name, moment in MOMENTS.items()
 ]
 WAYS.append(pytest.param(Trial.both, records, "save", 3, False, id="published, its record"))
 
@@ -314,10 +314,10 @@ def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
         return real(*arguments, **more)
 
     monkeypatch.setattr(module, name, filled)
-    said, litter = action(site), site.litter()
+    error, litter = action(site), site.litter()
     assert calls[0] <= 0
     subprocess.run(["rm", "-r", disk.top / "ballast", disk.top / "bytes"], check=True)
-    told_of(said)
+    assert_disk_full(error)
     assert litter == []
     assert stands(site, before, wanted) is old
     assert action(site) == ""
@@ -325,13 +325,13 @@ def test_disk_filled_by_others_keeps_the_old_generation(  # noqa: PLR0917
     assert site.litter() == []
 
 
-def told_of(said: str) -> None:
-    """It is one line and what to do next; it says that the disk is full, and which."""
-    line, *more = said.splitlines()
+def assert_disk_full(error: str) -> None:
+    """Assert that an error is one line with advice, and names the full disk."""
+    line, *more = error.splitlines()
     assert re.search(
         r"no (space|inodes) (is |are )?left on (the )?device.*/", line, re.IGNORECASE
-    ), said
-    assert [each.split(":")[0].strip() for each in more] in ([], ["next"]), said
+    ), error
+    assert [each.split(":")[0].strip() for each in more] in ([], ["next"]), error
 
 
 def test_gc_works_on_a_full_disk(disk: Disk, trial: Callable[..., Trial]) -> None:
@@ -356,9 +356,9 @@ def test_read_only_disk_keeps_the_old_generation(
     site = trial()
     before = site.live()
     disk.remount("ro")
-    said = action(site)
+    error = action(site)
     disk.remount("rw")
-    assert "Read-only file system" in said.splitlines()[0]
+    assert "Read-only file system" in error.splitlines()[0]
     assert site.live() == before
     assert site.litter() == []
     assert action(site) == ""

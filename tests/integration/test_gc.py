@@ -79,7 +79,7 @@ def make_leftovers(site: SampleSite) -> set[str]:
     }
 
 
-def listed(printed: str) -> set[str]:
+def paths_in(printed: str) -> set[str]:
     """The paths in the output of gc."""
     return {line.split("B  ")[1].split(": ")[0] for line in printed.splitlines() if "B  " in line}
 
@@ -96,10 +96,10 @@ def test_gc_deletes_leftovers_and_nothing_else(built_site: SampleSite) -> None:
     leftovers = make_leftovers(built_site)
     everything = files(state)
     printed = built_site.doit("gc")
-    assert listed(printed) == leftovers
+    assert paths_in(printed) == leftovers
     assert re.search(rf"\n{len(leftovers)} leftovers, \d+ kB; `doit gc --yes`", printed)
     assert files(state) == everything
-    assert listed(built_site.doit("gc", "--yes")) == leftovers
+    assert paths_in(built_site.doit("gc", "--yes")) == leftovers
     folders = {
         "inside",
         "inside/builds",
@@ -134,17 +134,17 @@ def test_gc_keeps_an_export_while_lock_record_or_generation_names_it(
     day = f"{YESTERDAY - timedelta(days=1):%Y%m%d}"
     built_site.doit("snapshot", "--date", day)
     built_site.doit("lock", "--tree", day)
-    assert listed(built_site.doit("gc")) == set()  # the record still names it
+    assert paths_in(built_site.doit("gc")) == set()  # the record still names it
     built_site.doit(*TASKS)
-    assert listed(built_site.doit("gc")) == {f"exports/{old}"}
+    assert paths_in(built_site.doit("gc")) == {f"exports/{old}"}
     facts = {"set": "5" * 32, "revisions": {"gentoo": old}, "timestamp": 1, "views": {}}
     put(built_site.layout.binhost("base") / "gen/1/generation.json", json.dumps(facts))
     (built_site.layout.binpkgs("base") / ("5" * 32)).mkdir(parents=True)
     (built_site.layout.binpkgs("base") / ("6" * 32)).mkdir()
-    assert listed(built_site.doit("gc", "--yes")) == {f"sets/base/{'6' * 32}"}
+    assert paths_in(built_site.doit("gc", "--yes")) == {f"sets/base/{'6' * 32}"}
     assert built_site.layout.export(old).is_dir()
     subprocess.run(["rm", "-r", built_site.layout.binhost("base")], check=True)
-    assert listed(built_site.doit("gc", "--yes")) == {f"exports/{old}", f"sets/base/{'5' * 32}"}
+    assert paths_in(built_site.doit("gc", "--yes")) == {f"exports/{old}", f"sets/base/{'5' * 32}"}
     assert set(
         subprocess.run(
             ["git", "--git-dir", built_site.layout.tree, "tag"],
@@ -171,9 +171,9 @@ def test_gc_deletes_files_of_a_removed_chroot(built_site: SampleSite) -> None:
         "locks/etc.java",
         "locks/overlay.java",
     }
-    assert listed(built_site.doit("gc", "--yes")) == leftovers
+    assert paths_in(built_site.doit("gc", "--yes")) == leftovers
     built_site.doit("lock")  # without its overlay
-    assert listed(built_site.doit("gc", "--yes")) == {f"exports/{commit}"}
+    assert paths_in(built_site.doit("gc", "--yes")) == {f"exports/{commit}"}
     # these compare the changed lock with their results
     assert tasks_run(built_site.doit("tree", "seed", "chroot", "etc")) == {"tree", "seed:openrc"}
 

@@ -40,17 +40,17 @@ def site(tmp_path: Path) -> SampleBinhost:
 
 def test_first_generation_is_current_and_complete(site: SampleBinhost) -> None:
     assert generation.current(site.binhost) is None
-    made, folder = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
+    record, folder = site.build_set(("x", 1, b"one"), ("y", 2, b"two"))
     (folder / "stray").write_text("not of the set")
-    assert site.publish((made, folder)) == 1
+    assert site.publish((record, folder)) == 1
     assert generation.current(site.binhost) == 1
     assert str((site.binhost / "current").readlink()) == "gen/1"
-    seen = site.client_files()
+    files = site.client_files()
     packages = {"a-b/x/x-1-1.gpkg.tar", "a-b/y/y-1-2.gpkg.tar"}
-    assert set(seen) == EXTRA_FILES | packages
-    assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
-    header, stanzas = parse(seen["Packages"].decode())
-    assert [s["SIZE"] for s in stanzas] == [str(len(seen[s["PATH"]])) for s in stanzas]
+    assert set(files) == EXTRA_FILES | packages
+    assert gzip.decompress(files["Packages.gz"]) == files["Packages"]
+    header, stanzas = parse(files["Packages"].decode())
+    assert [s["SIZE"] for s in stanzas] == [str(len(files[s["PATH"]])) for s in stanzas]
     (described,) = generation.load_all(site.binhost)
     assert described.source == Source(set="set1", signer=SIGNER, revisions={"gentoo": "c" * 40})
     assert described.issue.created <= time.time()
@@ -152,18 +152,18 @@ def test_reused_package_with_another_size_is_refused(site: SampleBinhost) -> Non
 
 
 def test_generation_without_ledger_and_signer_is_not_reused(site: SampleBinhost) -> None:
-    made, folder = site.build_set(("x", 1, b"one"))
-    site.publish((made, folder))
+    record, folder = site.build_set(("x", 1, b"one"))
+    site.publish((record, folder))
     (site.binhost / "published.json").unlink()
     facts = site.binhost / "gen/1/generation.json"
     facts.write_text(json.dumps({"set": "x", "timestamp": 5}))
-    assert published.reusable(site.binhost, made.packages, SIGNER) == {}
+    assert published.reusable(site.binhost, record.packages, SIGNER) == {}
     assert site.publish(site.build_set(("x", 1, b"one"))) == 2
 
 
 def test_generation_without_views_is_reused(site: SampleBinhost) -> None:
-    made = site.build_set(("x", 1, b"one"))
-    site.publish(made)
+    binpkgs = site.build_set(("x", 1, b"one"))
+    site.publish(binpkgs)
     top = site.binhost / "gen/1"
     (top / "ledger.json").unlink()
     (top / "public").rename(site.place / "aside")
@@ -176,14 +176,14 @@ VIEWS = {"public": ["x"], "role.java": ["x", "y"], "site.acme": ["x", "z"]}
 
 
 def test_each_group_has_a_view(site: SampleBinhost) -> None:
-    made = site.build_set(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
-    content = site.content(made, views=VIEWS)
+    binpkgs = site.build_set(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
+    content = site.content(binpkgs, views=VIEWS)
     site.publish_content(content)
     for view, wanted in VIEWS.items():
-        seen = site.client_files(view)
+        files = site.client_files(view)
         paths = {f"a-b/{name}/{name}-1-1.gpkg.tar" for name in wanted}
-        assert set(seen) == EXTRA_FILES | paths
-        header, stanzas = parse(seen["Packages"].decode())
+        assert set(files) == EXTRA_FILES | paths
+        header, stanzas = parse(files["Packages"].decode())
         assert {s["PATH"] for s in stanzas} == paths
         assert header["PACKAGES"] == str(len(wanted))
     assert generation.load(site.binhost, 1).issue.views == {
@@ -210,13 +210,13 @@ def test_other_content_in_another_view_is_refused(site: SampleBinhost) -> None:
 
 def test_release_manifest_of_each_view(site: SampleBinhost, clock: SetClock) -> None:
     clock.set(1000.5)
-    made = site.build_set(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
-    site.publish_content(site.content(made, views=VIEWS))
-    site.publish_content(site.content(made, views=VIEWS))
+    binpkgs = site.build_set(("x", 1, b"one"), ("y", 1, b"two"), ("z", 1, b"three"))
+    site.publish_content(site.content(binpkgs, views=VIEWS))
+    site.publish_content(site.content(binpkgs, views=VIEWS))
     for view, wanted in VIEWS.items():
-        seen = site.client_files(view)
-        manifest = json.loads(seen["release.json"])
-        files = manifest.pop("files")
+        files = site.client_files(view)
+        manifest = json.loads(files["release.json"])
+        manifest_files = manifest.pop("files")
         assert manifest == {
             "name": "base",
             "set": RELEASE.set,
@@ -230,16 +230,16 @@ def test_release_manifest_of_each_view(site: SampleBinhost, clock: SetClock) -> 
             "created": 1000,
             "valid_until": 1000 + 10 * 86400,
         }
-        assert set(files) == {"Packages", "Packages.gz", *METADATA}
-        for name, told in files.items():
-            assert told == {
-                "size": len(seen[name]),
-                "sha256": hashlib.sha256(seen[name]).hexdigest(),
-                "sha512": hashlib.sha512(seen[name]).hexdigest(),
+        assert set(manifest_files) == {"Packages", "Packages.gz", *METADATA}
+        for name, entry in manifest_files.items():
+            assert entry == {
+                "size": len(files[name]),
+                "sha256": hashlib.sha256(files[name]).hexdigest(),
+                "sha512": hashlib.sha512(files[name]).hexdigest(),
             }
         for name in SIGNED:
-            assert seen[f"{name}.asc"] == b"signed: " + seen[name]
-        lines = seen["release.json"].decode().split("\n")
+            assert files[f"{name}.asc"] == b"signed: " + files[name]
+        lines = files["release.json"].decode().split("\n")
         assert ' "generation": 2,' in lines  # one key a line, for sed(1)
         assert f' "valid_until": {1000 + 10 * 86400}' in lines
 
@@ -300,13 +300,13 @@ def as_a_client_sees(site: SampleBinhost) -> str:
     """The generation that both groups see: "old" or "new", complete."""
     numbers = set()
     for view in ("public", "role.java"):
-        seen = site.client_files(view)
-        assert gzip.decompress(seen["Packages.gz"]) == seen["Packages"]
+        files = site.client_files(view)
+        assert gzip.decompress(files["Packages.gz"]) == files["Packages"]
         for name in SIGNED:
-            assert seen[f"{name}.asc"] == b"signed: " + seen[name]
-        for stanza in parse(seen["Packages"].decode())[1]:
-            assert hashlib.sha512(seen[stanza["PATH"]]).hexdigest() == stanza["SHA512"]
-        numbers.add(json.loads(seen["release.json"])["generation"])
+            assert files[f"{name}.asc"] == b"signed: " + files[name]
+        for stanza in parse(files["Packages"].decode())[1]:
+            assert hashlib.sha512(files[stanza["PATH"]]).hexdigest() == stanza["SHA512"]
+        numbers.add(json.loads(files["release.json"])["generation"])
     (number,) = numbers
     listed = parse(site.client_files("role.java")["Packages"].decode())[1]
     assert len(listed) == (1 if number == 1 else 2)
@@ -329,13 +329,13 @@ def test_prune_keeps_the_newest_and_the_named_ones(site: SampleBinhost) -> None:
 
 def test_open_file_outlives_its_generation(site: SampleBinhost) -> None:
     site.publish(site.build_set(("x", 1, b"one")))
-    with (site.binhost / "current/public/a-b/x/x-1-1.gpkg.tar").open("rb") as begun:
+    with (site.binhost / "current/public/a-b/x/x-1-1.gpkg.tar").open("rb") as stream:
         site.publish(site.build_set(("x", 2, b"two")))
         assert site.prune(1) == []
         site.publish(site.build_set(("x", 3, b"three")))
         assert site.prune(1, keep_days=1) == []
         assert site.prune(1) == [1]
-        assert begun.read() == b"one signed 1"
+        assert stream.read() == b"one signed 1"
 
 
 def test_switch_points_current_at_a_generation(site: SampleBinhost) -> None:

@@ -1,4 +1,4 @@
-"""Our repositories, whatever the environment and configuration of the caller say."""
+"""Our repositories, independent of the environment and configuration of the caller."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_bare_refuses_a_repository_of_another_user(tmp_path: Path, needs_root: N
 def test_git_runs_in_no_other_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """GitPython starts git in the current directory when it does not find the one that it was
-    given, and it does not find one with a $ in its path: the caller's repository is not ours."""
+    """GitPython starts git in the current directory if it does not find the given one, and it
+    finds none with a $ in its path: git must not run in the caller's repository."""
     caller = tmp_path / "caller"
     subprocess.run(["git", "init", "-q", "-b", "main", caller], check=True)
     monkeypatch.chdir(caller)

@@ -25,7 +25,7 @@ def gpg(keys: Keys) -> Gpg:
 
 @pytest.fixture
 def role(keys: Keys, tmp_path: Path) -> Role:
-    """A key file with every key but the stranger's; only `good` is pinned (and what must fail)."""
+    """A key file with every key but the stranger's; `good` and keys that must fail are pinned."""
     keyfile = tmp_path / "role.gpg"
     keyfile.write_bytes(keys.ring.read_bytes())
     pinned = ("good", "expired", "revoked", "lapsed", "weak")
@@ -37,7 +37,7 @@ def check(role: Role, tmp_path: Path) -> Callable[[bytes], str]:
     """Verify a detached signature over DATA; returns the signer."""
 
     def verify(signature: bytes, data: bytes = DATA) -> str:
-        return verified(role, tmp_path, signature, data).signer
+        return verify_data(role, tmp_path, signature, data).signer
 
     return verify
 
@@ -45,7 +45,7 @@ def check(role: Role, tmp_path: Path) -> Callable[[bytes], str]:
 Check = Callable[..., str]
 
 
-def verified(role: Role, folder: Path, signature: bytes, data: bytes = DATA) -> Signature:
+def verify_data(role: Role, folder: Path, signature: bytes, data: bytes = DATA) -> Signature:
     (folder / "x.tar").write_bytes(data)
     (folder / "x.tar.sig").write_bytes(signature)
     with (folder / "x.tar").open("rb") as stream:
@@ -62,7 +62,7 @@ def test_armored_signature_is_accepted(gpg: Gpg, check: Check) -> None:
 
 def test_signature_has_the_time_of_signing(gpg: Gpg, role: Role, tmp_path: Path) -> None:
     moment = int(time.time()) - 1000
-    assert verified(role, tmp_path, gpg.sign(who="good", at=moment)).signed_at == moment
+    assert verify_data(role, tmp_path, gpg.sign(who="good", at=moment)).signed_at == moment
 
 
 def test_error_names_the_file_as_the_caller_does(gpg: Gpg, role: Role, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_open_file_counts_and_not_its_name(gpg: Gpg, role: Role, tmp_path: Path)
         with distrusted("signature-wrong"):
             verify_detached(role, stream, "x", tmp_path / "y.sig")
         verify_detached(role, stream, "x", tmp_path / "x.sig")
-        assert stream.read() == b""  # who reads it next must seek first
+        assert stream.read() == b""  # the next reader must seek first
 
 
 def test_changed_content_is_refused(gpg: Gpg, check: Check) -> None:
@@ -183,7 +183,7 @@ def test_subkey_counts_as_its_primary(gpg: Gpg, role: Role, tmp_path: Path) -> N
     role.keyfile.write_bytes(gpg("--export", primary))
     pinned = Role(role.name, role.keyfile, (primary,))
     signature = gpg("-u", primary, "--detach-sign", stdin=DATA)
-    assert verified(pinned, tmp_path, signature).signer == primary
+    assert verify_data(pinned, tmp_path, signature).signer == primary
 
 
 @pytest.mark.parametrize(
@@ -211,16 +211,16 @@ def test_subkey_counts_as_its_primary(gpg: Gpg, role: Role, tmp_path: Path) -> N
 def test_expired_key_counts_before_the_day_of_the_role(
     keys: Keys, role: Role, tmp_path: Path, case: tuple[str, int, date | None, str]
 ) -> None:
-    who, made, before, reason = case
+    who, signed_at, before, reason = case
     role = dataclasses.replace(role, accept_expired_before=before)
-    signature = keys.sign(who=who, at=made)
+    signature = keys.sign(who=who, at=signed_at)
     if not reason:
-        assert verified(role, tmp_path, signature).signer == keys.fingerprint(who)
+        assert verify_data(role, tmp_path, signature).signer == keys.fingerprint(who)
         with distrusted("signature-wrong"):
-            verified(role, tmp_path, signature, b"evil")
+            verify_data(role, tmp_path, signature, b"evil")
         return
     with distrusted(reason):
-        verified(role, tmp_path, signature)
+        verify_data(role, tmp_path, signature)
 
 
 def test_subkey_that_signed_decides(gpg: Gpg, role: Role, tmp_path: Path) -> None:
@@ -248,9 +248,9 @@ def test_subkey_that_signed_decides(gpg: Gpg, role: Role, tmp_path: Path) -> Non
     role.keyfile.write_bytes(gpg("--export", primary))
     role = Role(role.name, role.keyfile, (primary,), accept_expired_before=date(2026, 1, 19))
     for signature in signatures[:2]:
-        assert verified(role, tmp_path, signature).signer == primary
+        assert verify_data(role, tmp_path, signature).signer == primary
     with distrusted("signing-key-expired"):
-        verified(role, tmp_path, signatures[2])
+        verify_data(role, tmp_path, signatures[2])
 
 
 @pytest.mark.parametrize("armor", [False, True])

@@ -50,11 +50,11 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[l
     commands: list[list[str]] = []
     start = subprocess.Popen.__init__
 
-    def record(self: Any, args: Any, *more: Any, **named: Any) -> None:
+    def record(self: Any, args: Any, *more: Any, **options: Any) -> None:
         assert not isinstance(args, str | bytes)
-        assert not named.get("shell")
+        assert not options.get("shell")
         commands.append([str(word) for word in args])
-        start(self, args, *more, **named)
+        start(self, args, *more, **options)
 
     monkeypatch.setattr(subprocess.Popen, "__init__", record)
     yield commands

@@ -68,11 +68,11 @@ def fetch(request: pytest.FixtureRequest) -> Fetch:
 @contextlib.contextmanager
 def failing(*codes: str) -> Iterator[pytest.ExceptionInfo[DownloadFailed]]:
     """Expect a download that fails at each of its URLs for these reasons, on one line."""
-    with refused(DownloadFailed, "download-failed", codes=list(codes)) as failed:
-        yield failed
-    assert failed.value.message.isprintable()
-    assert " at 0x" not in failed.value.message
-    assert len(failed.value.message) < 600
+    with refused(DownloadFailed, "download-failed", codes=list(codes)) as excinfo:
+        yield excinfo
+    assert excinfo.value.message.isprintable()
+    assert " at 0x" not in excinfo.value.message
+    assert len(excinfo.value.message) < 600
 
 
 def chunked(handler: Handler) -> None:
@@ -215,15 +215,15 @@ def test_download_skips_a_mirror_that_fails(
     server: ScriptedServer, target: Path, answer: Answer, code: str
 ) -> None:
     bad, second = server.url("/it", answer), server.url("/good", good)
-    with pytest.raises(DownloadFailed) as failed:
+    with pytest.raises(DownloadFailed) as excinfo:
         download([bad], target, limit=LIMIT)
-    (found,) = cast(list[str], failed.value.fields["codes"])
-    assert re.fullmatch(code, found)
-    assert not isinstance(failed.value, NotOnMirrors)
-    assert failed.value.message.isprintable()
-    assert " at 0x" not in failed.value.message
-    assert failed.value.message.startswith(f"no mirror delivered it: {bad}: ")
-    assert len(failed.value.message) < 600
+    (error_code,) = cast(list[str], excinfo.value.fields["codes"])
+    assert re.fullmatch(code, error_code)
+    assert not isinstance(excinfo.value, NotOnMirrors)
+    assert excinfo.value.message.isprintable()
+    assert " at 0x" not in excinfo.value.message
+    assert excinfo.value.message.startswith(f"no mirror delivered it: {bad}: ")
+    assert len(excinfo.value.message) < 600
     assert names(target.parent) == []
     assert download([bad, second], target, limit=LIMIT) == Download(second, None)
     assert target.read_bytes() == b"hello"
@@ -239,10 +239,10 @@ def test_download_skips_a_mirror_that_is_too_slow(
 ) -> None:
     monkeypatch.setattr(downloads, "_IDLE_SECONDS", 0.3)
     bad, second = server.url("/it", answer), server.url("/good", good)
-    with pytest.raises(DownloadFailed) as failed:
+    with pytest.raises(DownloadFailed) as excinfo:
         fetch([bad], target, limit=LIMIT)
     # the time limit of a single read may be the first to notice
-    assert failed.value.fields["codes"] in (["mirror-slow"], ["request-failed"])
+    assert excinfo.value.fields["codes"] in (["mirror-slow"], ["request-failed"])
     assert names(target.parent) == []
     assert server.paths == ["/it"]
     assert fetch([bad, second], target, limit=LIMIT).url == second
@@ -429,8 +429,8 @@ def test_deadline_ends_the_attempts_at_a_host_of_many_addresses(
     monkeypatch.setattr(downloads, "_HEADER_SECONDS", 0.4)
     monkeypatch.setattr(downloads, "_CONNECT_SECONDS", 0.3)
     addresses = [("192.0.2.1", 80 + number) for number in range(100)]
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    address_infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: address_infos)
     tried: list[object] = []
 
     def connect(self: socket.socket, address: object) -> None:
@@ -460,11 +460,11 @@ def test_download_says_that_a_mirror_is_down(
     with ScriptedServer() as other:
         closed = other.url("/x").replace("//", "//user:sesame@")
     place = closed.split("@")[1].removesuffix("/x")
-    with failing("host-unreachable", "host-unreachable") as failed:
+    with failing("host-unreachable", "host-unreachable") as excinfo:
         download([closed, closed], target, limit=LIMIT)
     reason = f"http://{place}/x: no answer from {place} (Connection refused)"
-    assert failed.value.message == f"no mirror delivered x: {reason}; {reason}"
-    assert failed.value.hint
+    assert excinfo.value.message == f"no mirror delivered x: {reason}; {reason}"
+    assert excinfo.value.hint
     assert pauses == []
     second = server.url("/good", good)
     assert download([closed, second], target, limit=LIMIT).url == second
@@ -482,10 +482,10 @@ def test_download_says_that_a_host_is_unknown(
         return real(host, *more, **words)
 
     monkeypatch.setattr(socket, "getaddrinfo", dead)
-    with failing("host-unknown") as failed:
+    with failing("host-unknown") as excinfo:
         download(["https://u:sesame@mirror.example/x"], target, limit=LIMIT)
     reason = "x: unknown host mirror.example (Temporary failure in name resolution)"
-    assert failed.value.message.endswith(reason)
+    assert excinfo.value.message.endswith(reason)
     assert pauses == []
     assert download(["http://mirror.example/x", second], target, limit=LIMIT).url == second
 
@@ -528,9 +528,9 @@ def test_download_refuses_a_certificate_that_is_not_trusted(  # noqa: PLR0917
     with scripted_server() as secure:
         use_tls(secure, pem)
         url = secure.url("/good", good).replace("http:", "https:")
-        with failing("certificate-not-trusted") as failed:
+        with failing("certificate-not-trusted") as excinfo:
             download([url], target, limit=LIMIT)
-        assert "self-signed" in failed.value.message
+        assert "self-signed" in excinfo.value.message
         assert pauses == []
         assert secure.paths == []
         assert download([url, plain], target, limit=LIMIT).url == plain
@@ -538,9 +538,9 @@ def test_download_refuses_a_certificate_that_is_not_trusted(  # noqa: PLR0917
         if name.startswith("IP"):
             assert download([url], target, limit=LIMIT).url == url
         else:
-            with failing("certificate-not-trusted") as failed:
+            with failing("certificate-not-trusted") as excinfo:
                 download([url], target, limit=LIMIT)
-            assert "mismatch" in failed.value.message
+            assert "mismatch" in excinfo.value.message
 
 
 def test_download_goes_through_the_configured_proxy(server: ScriptedServer, target: Path) -> None:
@@ -574,10 +574,10 @@ def test_download_says_that_the_proxy_is_down(server: ScriptedServer, target: Pa
         use_proxy(other.url("").replace("//", "//user:sesame@"))
     place = other.url("").removeprefix("http://")
     for scheme in ("http", "https"):
-        with failing("host-unreachable") as failed:
+        with failing("host-unreachable") as excinfo:
             download([f"{scheme}://mirror.test/x"], target, limit=LIMIT)
-        assert f"no answer from {place}" in failed.value.message
-        assert "sesame" not in str(failed.value)
+        assert f"no answer from {place}" in excinfo.value.message
+        assert "sesame" not in str(excinfo.value)
     assert server.paths == []
 
 
@@ -589,27 +589,27 @@ def test_reason_is_not_the_error_that_the_caller_was_handling(
     try:
         raise FileNotFoundError(2, "not in the cache")
     except FileNotFoundError:
-        with failing("host-unreachable") as failed:
+        with failing("host-unreachable") as excinfo:
             download([closed], target, limit=LIMIT)
-    assert "Connection refused" in failed.value.message
+    assert "Connection refused" in excinfo.value.message
     assert server.paths == []
 
 
 @pytest.mark.parametrize("answer", [status(503), onward("http://user:sesame@[::1/"), hang_up])
 def test_message_holds_no_password(server: ScriptedServer, target: Path, answer: Answer) -> None:
     url = server.url("/it", answer).replace("//", "//user:sesame@")
-    with pytest.raises(DownloadFailed) as failed:
+    with pytest.raises(DownloadFailed) as excinfo:
         download([url], target, limit=LIMIT)
-    assert "sesame" not in str(failed.value)
+    assert "sesame" not in str(excinfo.value)
 
 
 def test_message_holds_no_terminal_codes(server: ScriptedServer, target: Path) -> None:
     def rude(handler: Handler) -> None:
         handler.wfile.write(b"\x1b]0;mine\x07\x1b[2J\r\n")
 
-    with pytest.raises(DownloadFailed) as failed:
+    with pytest.raises(DownloadFailed) as excinfo:
         download([server.url("/it", rude)], target, limit=LIMIT)
-    assert failed.value.message.isprintable()
+    assert excinfo.value.message.isprintable()
 
 
 def test_download_returns_the_date_of_the_file(server: ScriptedServer, target: Path) -> None:
@@ -617,8 +617,8 @@ def test_download_returns_the_date_of_the_file(server: ScriptedServer, target: P
         handler.head(200, "Content-Length: 2", "Last-Modified: Thu, 15 Jan 2026 00:45:00 GMT")
         handler.wfile.write(b"ok")
 
-    got = download([server.url("/it", dated)], target, limit=LIMIT)
-    assert got.modified == datetime(2026, 1, 15, 0, 45, tzinfo=UTC)
+    result = download([server.url("/it", dated)], target, limit=LIMIT)
+    assert result.modified == datetime(2026, 1, 15, 0, 45, tzinfo=UTC)
 
 
 def test_long_download_is_reported_where_there_is_no_terminal(

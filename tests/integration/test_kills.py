@@ -35,14 +35,14 @@ WORKS = (
 
 def kills(folder: Path, count: int, seed: int) -> None:
     site = stub_site.create(folder)
-    found = kill_runs(site.layout.config, WORKS, count, seed)
-    assert len(found) == count
-    wrong = [json.dumps(asdict(kill), indent=1) for kill in found if kill.wrong]
+    outcomes = kill_runs(site.layout.config, WORKS, count, seed)
+    assert len(outcomes) == count
+    wrong = [json.dumps(asdict(kill), indent=1) for kill in outcomes if kill.wrong]
     assert not wrong, "\n".join([f"BINMILL_SEED={seed}", *wrong])
-    assert any(is_first(kill.hit) for kill in found)
+    assert any(is_first(kill.hit) for kill in outcomes)
     assert names(site.layout.work) == names(site.layout.trash) == []
     assert not list(site.layout.state.rglob("*.before"))
-    assert len({kill.way for kill in found}) == len(WAYS)
+    assert len({kill.way for kill in outcomes}) == len(WAYS)
 
 
 def test_kills_at_random_moments(tmp_path: Path) -> None:

@@ -90,12 +90,12 @@ def test_ebuilds_use_only_licences_and_categories_of_the_repository(tmp_path: Pa
     main = tmp_path / "main"
     tree.render([SOURCES / "tree", SOURCES / "next"], _distfiles(tmp_path), main)
     tree.add_licenses(main)
-    known = {path.name for path in (main / "licenses").iterdir()}
+    licences = {path.name for path in (main / "licenses").iterdir()}
     categories = (main / "profiles" / "categories").read_text().split()
     for template in SOURCES.glob("**/*.ebuild.in"):
         (line,) = [x for x in template.read_text().splitlines() if x.startswith("LICENSE=")]
         used = set(line.partition("=")[2].strip('"').split()) - {"||", "(", ")"}
-        assert used <= known, template
+        assert used <= licences, template
         assert template.parents[1].name in [*categories, "dev-java"]
 
 

@@ -15,7 +15,7 @@ from tests.kit.refused import refused
 pytestmark = pytest.mark.usefixtures("needs_root")
 
 
-def owned(path: Path) -> tuple[str, int, int]:
+def mode_and_owner(path: Path) -> tuple[str, int, int]:
     status = path.lstat()
     return oct(status.st_mode & 0o7777), status.st_uid, status.st_gid
 
@@ -38,12 +38,16 @@ def test_directories_are_as_in_the_topmost_layer(tmp_path: Path) -> None:
         write_file(upper, [top, seed], "var/lib/new/file", "text\n")
     finally:
         os.umask(before)
-    assert owned(upper / "var") == ("0o711", 1000, 1000)
-    assert owned(upper / "var/lib") == ("0o2770", 250, 4242)
-    assert owned(upper / "var/lib/new") == ("0o755", 0, 4242)  # as mkdir(2) has it there
-    assert owned(upper / "var/lib/new/file") == ("0o644", 0, 0)
+    assert mode_and_owner(upper / "var") == ("0o711", 1000, 1000)
+    assert mode_and_owner(upper / "var/lib") == ("0o2770", 250, 4242)
+    assert mode_and_owner(upper / "var/lib/new") == (
+        "0o755",
+        0,
+        4242,
+    )  # as mkdir(2) creates it there
+    assert mode_and_owner(upper / "var/lib/new/file") == ("0o644", 0, 0)
     write_file(upper, [], "var/lib/other", "x")
-    assert owned(upper / "var/lib") == ("0o2770", 250, 4242)  # what is there stays
+    assert mode_and_owner(upper / "var/lib") == ("0o2770", 250, 4242)  # what is there stays
 
 
 @pytest.mark.parametrize("kind", ["absolute", "climbing", "inside", "file"])
@@ -67,8 +71,8 @@ def test_commit_writes_a_layer_once(tmp_path: Path) -> None:
     files = contents("java", ["base", "java"])
     commit(files, [seed], target, trash)
     assert {f"etc/{n}": (target / "etc" / n).read_text() for n in names(target / "etc")} == files
-    assert owned(target) == ("0o755", 0, 0)
-    assert owned(target / "etc") == ("0o751", 0, 7)
+    assert mode_and_owner(target) == ("0o755", 0, 0)
+    assert mode_and_owner(target / "etc") == ("0o751", 0, 7)
     assert names(target.parent) == ["id"]
     inode = target.stat().st_ino
     commit({"etc/other": "never"}, [seed], target, trash)  # it is never written again

@@ -1,4 +1,4 @@
-"""The linters, as tests: what they say is what a failing test shows."""
+"""The linters, as tests: a failing test shows their output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCES = ["dodo.py", "tasks", "tests"]
     ids=["ruff check", "ruff format", "mypy"],
 )
 def test_nothing_to_say(words: tuple[str, ...]) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", *words], cwd=PROJECT, check=False, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr

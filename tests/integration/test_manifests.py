@@ -19,9 +19,9 @@ from tests.kit.files import names
 from tests.kit.gpg import YEAR, Gpg
 from tests.kit.refused import refused
 from tests.kit.tree_manifests import (
-    MADE_AT,
     PACKAGE,
     PACKAGE_DIR,
+    SNAPSHOT_TIME,
     Files,
     gz,
     manifest_lines,
@@ -34,10 +34,10 @@ from tests.kit.tree_manifests import (
 def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
     home = tmp_path_factory.mktemp("keys")
     home.chmod(0o700)
-    made = Gpg(home)
+    keyring = Gpg(home)
     for name in ("good", "other"):
-        made.new(name, at=time.time() - YEAR)
-    yield made
+        keyring.new(name, at=time.time() - YEAR)
+    yield keyring
     subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
 
 
@@ -54,17 +54,19 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "tree.git"
 
 
-def committed(repository: Path, files: Files, link: str = "") -> str:
-    """A commit of these files, last_modified as freezing a snapshot dates it; one may be a link."""
+def commit_of(repository: Path, files: Files, link: str = "") -> str:
+    """A commit of these files, dated as freezing a snapshot dates it; one may be a link."""
     bare(repository)
-    stream = [b"commit refs/heads/main\ncommitter x <x@test.example> %d +0000\ndata 0\n" % MADE_AT]
+    stream = [
+        b"commit refs/heads/main\ncommitter x <x@test.example> %d +0000\ndata 0\n" % SNAPSHOT_TIME
+    ]
     for name, data in files.items():
         mode = 120000 if name == link else 100644
         stream.append(b"M %d inline %b\ndata %d\n%b\n" % (mode, name.encode(), len(data), data))
     git = ["git", "--git-dir", str(repository)]
     subprocess.run([*git, "fast-import", "--quiet", "--force"], input=b"".join(stream), check=True)
-    done = subprocess.run([*git, "rev-parse", "main"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    result = subprocess.run([*git, "rev-parse", "main"], capture_output=True, text=True, check=True)
+    return result.stdout.strip()
 
 
 @pytest.fixture
@@ -88,13 +90,13 @@ Check = Callable[[str], None]
 
 def test_complete_tree_is_accepted(gpg: Gpg, repository: Path, check: Check) -> None:
     files, top = tree_files()
-    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
+    commit = commit_of(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     check(commit)
     assert is_signed(repository, commit)
 
 
-def without(files: Files, *gone: str) -> Files:
-    return {name: data for name, data in files.items() if name not in gone}
+def without(files: Files, *excluded: str) -> Files:
+    return {name: data for name, data in files.items() if name not in excluded}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_changed_tree_is_refused(
     mismatches: list[str],
 ) -> None:
     files, top = tree_files()
-    commit = committed(repository, {**change(files), "Manifest": signed_manifest(gpg, top)})
+    commit = commit_of(repository, {**change(files), "Manifest": signed_manifest(gpg, top)})
     with refused(NotTrusted, "manifest-mismatch", commit=commit) as error:
         check(commit)
     reported = error.value.fields["mismatches"]
@@ -196,7 +198,7 @@ def test_file_in_place_of_a_folder_is_refused(gpg: Gpg, repository: Path, check:
     files = {name: data for name, data in files.items() if not name.startswith(PACKAGE_DIR)}
     files |= {PACKAGE_DIR: b"a file", "Manifest": signed_manifest(gpg, top)}
     with refused(NotTrusted, "manifest-unusable") as error:
-        check(committed(repository, files))
+        check(commit_of(repository, files))
     assert str(error.value.fields["cause"]).endswith("Not a directory: 'app-misc/one/Manifest'")
 
 
@@ -215,7 +217,7 @@ def test_top_manifest_with_a_bad_signature_is_refused(
     gpg: Gpg, repository: Path, check: Check, sign: Callable[[Gpg, bytes], bytes]
 ) -> None:
     files, top = tree_files()
-    commit = committed(repository, {**files, "Manifest": sign(gpg, top)})
+    commit = commit_of(repository, {**files, "Manifest": sign(gpg, top)})
     with pytest.raises(NotTrusted, match="Manifest is not trusted as snapshots: "):
         check(commit)
 
@@ -225,8 +227,14 @@ def test_top_manifest_with_a_bad_signature_is_refused(
     [
         (lambda gpg, top: signed_manifest(gpg, b"") + top, "manifest-mismatch"),
         (lambda gpg, top: top + signed_manifest(gpg, b""), "manifest-mismatch"),
-        (lambda gpg, top: signed_manifest(gpg, top, at=MADE_AT + 90000), "manifest-of-other-day"),
-        (lambda gpg, top: signed_manifest(gpg, top, at=MADE_AT - 90000), "manifest-of-other-day"),
+        (
+            lambda gpg, top: signed_manifest(gpg, top, at=SNAPSHOT_TIME + 90000),
+            "manifest-of-other-day",
+        ),
+        (
+            lambda gpg, top: signed_manifest(gpg, top, at=SNAPSHOT_TIME - 90000),
+            "manifest-of-other-day",
+        ),
         (lambda gpg, top: gpg.sign("--clear-sign", who="good", data=top), "manifest-without-time"),
         (lambda gpg, top: signed_manifest(gpg, b"what is this\n" + top), "manifest-unusable"),
     ],
@@ -236,7 +244,7 @@ def test_top_manifest_with_a_bad_content_is_refused(
     gpg: Gpg, repository: Path, check: Check, sign: Callable[[Gpg, bytes], bytes], code: str
 ) -> None:
     files, top = tree_files()
-    commit = committed(repository, {**files, "Manifest": sign(gpg, top)})
+    commit = commit_of(repository, {**files, "Manifest": sign(gpg, top)})
     with refused(NotTrusted, code, commit=commit):
         check(commit)
 
@@ -247,11 +255,11 @@ def test_only_the_signed_part_counts(
 ) -> None:
     files, top = tree_files()
     files["Manifest"] = around + signed_manifest(gpg, top) + around
-    check(committed(repository, files))
+    check(commit_of(repository, files))
     with refused(
         NotTrusted, "manifest-mismatch", mismatches=["'app-misc/one/x' is in no Manifest"]
     ):
-        check(committed(repository, {**files, f"{PACKAGE_DIR}/x": b"evil"}))
+        check(commit_of(repository, {**files, f"{PACKAGE_DIR}/x": b"evil"}))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +273,7 @@ def test_only_the_signed_part_counts(
 )
 def test_weak_digests_are_refused(gpg: Gpg, repository: Path, check: Check, package: bytes) -> None:
     files, top = tree_files(package)
-    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
+    commit = commit_of(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     with refused(NotTrusted, "manifest-unusable") as error:
         check(commit)
     assert re.search("insecure|No hashes", str(error.value.fields["cause"]))
@@ -289,19 +297,19 @@ def test_hidden_files_in_a_manifest_are_accepted(
 ) -> None:
     files, top = tree_files(more=more, ignored=ignored)
     files["Manifest"] = signed_manifest(gpg, top)
-    check(committed(repository, {**files, **HIDDEN}))
+    check(commit_of(repository, {**files, **HIDDEN}))
 
 
 def test_changed_hidden_file_is_refused(gpg: Gpg, repository: Path, check: Check) -> None:
     files, top = tree_files(more={"DATA eclass/.kept": b"kept\n"})
     files |= {"Manifest": signed_manifest(gpg, top), "eclass/.kept": b"evil\n"}
     with refused(NotTrusted, "manifest-mismatch") as error:
-        check(committed(repository, files))
+        check(commit_of(repository, files))
     assert "'eclass/.kept' has the BLAKE2B" in error.value.message
 
 
 def test_tree_without_a_manifest_is_refused(repository: Path, check: Check) -> None:
-    commit = committed(repository, without(tree_files()[0], "Manifest"))
+    commit = commit_of(repository, without(tree_files()[0], "Manifest"))
     assert not is_signed(repository, commit)
     with refused(NotTrusted, "manifest-missing", commit=commit):
         check(commit)
@@ -310,16 +318,16 @@ def test_tree_without_a_manifest_is_refused(repository: Path, check: Check) -> N
 def test_signed_is_true_with_lines_before_the_signed_part(gpg: Gpg, repository: Path) -> None:
     """Else a line before the signed part would turn the check off."""
     files, top = tree_files()
-    assert not is_signed(repository, committed(repository, {**files, "Manifest": top}))
+    assert not is_signed(repository, commit_of(repository, {**files, "Manifest": top}))
     assert not is_signed(
-        repository, committed(repository, {**files, "Manifest/x": signed_manifest(gpg, top)})
+        repository, commit_of(repository, {**files, "Manifest/x": signed_manifest(gpg, top)})
     )
     before = b"x\n" + signed_manifest(gpg, top)
-    assert is_signed(repository, committed(repository, {**files, "Manifest": before}))
+    assert is_signed(repository, commit_of(repository, {**files, "Manifest": before}))
 
 
 def test_missing_commit_is_reported(repository: Path, check: Check) -> None:
-    committed(repository, {"x": b"x"})
+    commit_of(repository, {"x": b"x"})
     with refused(BinmillError, "commit-unreadable", commit="0123" * 10):
         is_signed(repository, "0123" * 10)
     with refused(BinmillError, "commit-unreadable", commit="0123" * 10):
@@ -332,14 +340,14 @@ def test_link_is_refused(gpg: Gpg, repository: Path, check: Check, name: str) ->
     files, top = tree_files()
     files |= {"Manifest": signed_manifest(gpg, top), name: b"../elsewhere"}
     with refused(NotTrusted, "commit-entry-not-plain", path=name):
-        check(committed(repository, files, link=name))
+        check(commit_of(repository, files, link=name))
 
 
 def test_leftovers_of_a_killed_check_are_deleted(
     gpg: Gpg, repository: Path, check: Check, tmp_path: Path
 ) -> None:
     files, top = tree_files()
-    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
+    commit = commit_of(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     leftover = tmp_path / "scratch" / f"manifests-{commit[:12]}" / "tree"
     leftover.mkdir(parents=True)
     (leftover / "half").write_bytes(b"")
@@ -352,7 +360,7 @@ def test_check_forks_no_process(
 ) -> None:
     """A pool of gemato's would outlive a killed parent; git and gpgv start in another way."""
     files, top = tree_files()
-    commit = committed(repository, {**files, "Manifest": signed_manifest(gpg, top)})
+    commit = commit_of(repository, {**files, "Manifest": signed_manifest(gpg, top)})
     forks: list[None] = []
     monkeypatch.setattr(os, "fork", lambda: forks.append(None))
     check(commit)

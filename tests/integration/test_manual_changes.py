@@ -1,4 +1,4 @@
-"""Manual changes: which entries of an upper layer are kept, whatever is in it."""
+"""Manual changes: the entries of an upper layer, even a hostile one, that are kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def upper(tmp_path: Path) -> Path:
     return folder
 
 
-def pruned(upper: Path, *below: Path) -> bool:
+def prune_upper(upper: Path, *below: Path) -> bool:
     return prune(upper, below, ["/var/db/repos/gentoo", "/etc/resolv.conf"], upper.parent / "trash")
 
 
@@ -37,8 +37,8 @@ def test_no_link_inside_leads_out(upper: Path, tmp_path: Path, link: str) -> Non
         (outside / place).write_text("x")
     (upper / link).parent.mkdir(parents=True, exist_ok=True)
     (upper / link).symlink_to(outside)
-    kept = pruned(upper)
-    assert kept == (link not in ("proc", "tmp", "var/cache"))  # these paths are never kept
+    modified = prune_upper(upper)
+    assert modified == (link not in ("proc", "tmp", "var/cache"))  # these paths are never kept
     assert sorted(p.name for p in outside.rglob("*") if p.is_file()) == [
         "kept",
         "kept",
@@ -50,14 +50,14 @@ def test_mount_point_and_its_parents_are_no_change(upper: Path) -> None:
     for place in ("var/db/repos/gentoo", "proc", "sys", "dev", "run", "etc"):
         (upper / place).mkdir(parents=True)
     (upper / "etc/resolv.conf").touch()
-    assert not pruned(upper)
+    assert not prune_upper(upper)
     assert names(upper) == []
 
 
 def test_file_below_the_parent_of_a_mount_point_is_a_change(upper: Path) -> None:
     (upper / "var/db/repos").mkdir(parents=True)
     (upper / "var/db/repos/mine").touch()
-    assert pruned(upper)
+    assert prune_upper(upper)
     assert (upper / "var/db/repos/mine").exists()
 
 
@@ -68,7 +68,7 @@ def test_entry_that_was_only_copied_up_is_no_change(upper: Path, tmp_path: Path)
         (layer / "etc/hosts").write_text("x")
         os.utime(layer / "etc/hosts", (1, 1))
     os.utime(upper / "etc", (5, 5))
-    assert not pruned(upper, below)
+    assert not prune_upper(upper, below)
     for change in ("time", "mode", "owner", "attribute", "folder's mode"):
         (upper / "etc").mkdir()
         (upper / "etc/hosts").write_text("y")
@@ -85,7 +85,7 @@ def test_entry_that_was_only_copied_up_is_no_change(upper: Path, tmp_path: Path)
             )
         elif change == "folder's mode":
             (upper / "etc").chmod(0o700)
-        assert pruned(upper, below), change
+        assert prune_upper(upper, below), change
         assert (upper / "etc/hosts").exists() == (change != "folder's mode")
         (upper / "etc/hosts").unlink(missing_ok=True)
         (upper / "etc").rmdir()
@@ -97,7 +97,7 @@ def test_compiled_module_of_a_lower_source_is_no_change(upper: Path) -> None:
     (cache / "others.cpython-311.pyc").touch()
     (cache / "mine.cpython-311.pyc").touch()
     (cache.parent / "mine.py").touch()
-    assert pruned(upper)
+    assert prune_upper(upper)
     assert names(cache) == ["mine.cpython-311.pyc"]
 
 
@@ -106,10 +106,10 @@ def test_deleted_file_and_opaque_directory_are_changes(upper: Path, tmp_path: Pa
     (below / "opt").mkdir(parents=True)
     (upper / "opt").mkdir()
     os.setxattr(upper / "opt", "trusted.overlay.opaque", b"y")
-    assert pruned(upper, below)
+    assert prune_upper(upper, below)
     (upper / "opt").rmdir()
     os.mknod(upper / "opt", stat.S_IFCHR, 0)
-    assert pruned(upper, below)
+    assert prune_upper(upper, below)
     assert stat.S_ISCHR((upper / "opt").lstat().st_mode)
 
 
@@ -122,7 +122,7 @@ def test_very_deep_tree_is_pruned(upper: Path, tmp_path: Path) -> None:
         here = deeper
     os.close(here)
     try:
-        assert pruned(upper)
+        assert prune_upper(upper)
     finally:  # pytest cannot delete a tree of that depth
         remove_tree(upper, tmp_path / "trash")
 

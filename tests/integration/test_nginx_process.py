@@ -77,16 +77,16 @@ def test_packages_of_the_previous_generation_are_served(url: str, tmp_path: Path
     top = tmp_path / "state/binhost/base"
     (top / "gen/1/public/a-b/c/gone-1-1.gpkg.tar").write_bytes(b"removed")
     (top / "gen/3/public").mkdir(parents=True)
-    gone = "/base/a-b/c/gone-1-1.gpkg.tar"
-    assert ask(url, gone) == (200, b"removed")
+    removed_package = "/base/a-b/c/gone-1-1.gpkg.tar"
+    assert ask(url, removed_package) == (200, b"removed")
     generation.switch(top, 2)
-    assert ask(url, gone) == (200, b"removed")
+    assert ask(url, removed_package) == (200, b"removed")
     assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")  # the newer one
     assert ask(url, "/base/Packages") == (200, b"TIMESTAMP: 2\n")
     generation.switch(top, 3)
     assert ask(url, "/base/Packages")[0] == 404  # never the previous index
     assert ask(url, "/base/a-b/c/c-1-1.gpkg.tar") == (200, b"package of 2")
-    assert ask(url, gone)[0] == 404
+    assert ask(url, removed_package)[0] == 404
     assert ask(url, "/base/previous/Packages")[0] == 404
 
 
@@ -214,14 +214,14 @@ def test_port_of_another_server_is_refused(tmp_path: Path) -> None:
             (tmp_path / "nginx").mkdir()
             (tmp_path / "nginx/nginx.pid").write_text("1\n")
             with (
-                refused(HostLacks, "nginx-address-unavailable", listen=listen) as caught,
+                refused(HostLacks, "nginx-address-unavailable", listen=listen) as excinfo,
                 serving(BASE, tmp_path / "state", tmp_path / "nginx", listen),
             ):
                 pytest.fail("nginx started")
         finally:
             stop.set()
             server.join()
-    assert "in use" in str(caught.value.fields["reason"])
+    assert "in use" in str(excinfo.value.fields["reason"])
 
 
 @pytest.mark.parametrize(
@@ -237,8 +237,8 @@ def test_unusual_state_folder_is_served(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["dollar$uri", 'quote"', "back\\slash", "new\nline", "tab\t"])
 def test_path_that_nginx_would_misread_is_refused(tmp_path: Path, name: str) -> None:
     with (
-        refused(BinmillError, "nginx-path-unsafe", path=str(tmp_path / name)) as caught,
+        refused(BinmillError, "nginx-path-unsafe", path=str(tmp_path / name)) as excinfo,
         serving(BASE, tmp_path / name, tmp_path / "nginx"),
     ):
         pytest.fail("nginx started")
-    assert "\n" not in caught.value.message
+    assert "\n" not in excinfo.value.message

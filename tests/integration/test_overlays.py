@@ -58,12 +58,12 @@ def test_branch_head_of_a_missing_branch_is_refused(
 
 
 def test_missing_remote_is_reported(tmp_path: Path, ours: Path) -> None:
-    gone = str(tmp_path / "gone")
-    with refused(BinmillError, "overlay-unreachable", url=gone) as error:
-        branch_head(ours, Overlay(url=gone))
+    missing = str(tmp_path / "gone")
+    with refused(BinmillError, "overlay-unreachable", url=missing) as error:
+        branch_head(ours, Overlay(url=missing))
     assert "\n" not in error.value.message
-    with refused(BinmillError, "overlay-not-fetched", url=gone):
-        fetch_pinned(ours, pin(Path(gone), "a" * 40))
+    with refused(BinmillError, "overlay-not-fetched", url=missing):
+        fetch_pinned(ours, pin(Path(missing), "a" * 40))
 
 
 def by_branch_only(ours: Path) -> None:
@@ -116,15 +116,15 @@ def test_fetch_pinned_of_a_commit_that_no_branch_has(
 def test_fetch_pinned_of_a_deleted_commit_is_refused(
     upstream: Path, ours: Path, by_branch: bool
 ) -> None:
-    gone = commit(upstream, {"x": "y"})
+    deleted = commit(upstream, {"x": "y"})
     git(upstream, "reset", "-q", "--hard", "HEAD~")
     if by_branch:
         by_branch_only(ours)
     else:
         forget(upstream)
-    with refused(BinmillError, "pinned-commit-gone", commit=gone, branch="main"):
-        fetch_pinned(ours, pin(upstream, gone))
-    assert not has_commit(ours, gone)
+    with refused(BinmillError, "pinned-commit-gone", commit=deleted, branch="main"):
+        fetch_pinned(ours, pin(upstream, deleted))
+    assert not has_commit(ours, deleted)
 
 
 def test_leftovers_of_a_killed_fetch_are_deleted(upstream: Path, ours: Path) -> None:
@@ -192,9 +192,9 @@ def test_branch_update_tells_a_rewritten_branch(upstream: Path, ours: Path, fetc
 
 def test_branch_update_tells_a_missing_branch(upstream: Path, ours: Path, tmp_path: Path) -> None:
     at = git(upstream, "rev-parse", "HEAD")
-    git(upstream, "branch", "feature/main")  # another one, though its name ends alike
-    gone = update("overlay-branch-gone", at, branch="java/main")
-    assert branch_update(ours, pin(upstream, at, "java/main")) == gone
+    git(upstream, "branch", "feature/main")  # another branch whose name ends the same way
+    expected = update("overlay-branch-gone", at, branch="java/main")
+    assert branch_update(ours, pin(upstream, at, "java/main")) == expected
     upstream.rename(tmp_path / "gone")
     with refused(BinmillError, "overlay-unreachable") as error:
         branch_update(ours, pin(upstream, at))
@@ -225,7 +225,7 @@ def test_hooks_and_config_of_upstream_do_not_run(
 
 
 def tree_with(upstream: Path, *entries: str) -> str:
-    """A commit on main that no work tree could make; each entry is a line of ls-tree."""
+    """Create a commit that no work tree could have; each entry is a line of ls-tree."""
     tree = git(upstream, "mktree", "--missing", stdin="".join(e + "\n" for e in entries).encode())
     at = git(upstream, "commit-tree", "-m", "x", tree)
     git(upstream, "update-ref", "refs/heads/main", at)
@@ -324,7 +324,7 @@ def test_failing_tar_ends_the_export(upstream: Path, ours: Path, tmp_path: Path)
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\nexit 2\n")
     fake.chmod(0o755)
-    done = subprocess.run(
+    result = subprocess.run(
         python(export_tree, ours, at, tmp_path / "out", tmp_path / "trash"),
         cwd=PROJECT,
         timeout=60,
@@ -333,5 +333,5 @@ def test_failing_tar_ends_the_export(upstream: Path, ours: Path, tmp_path: Path)
         text=True,
         env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
     )
-    assert at[:12] in done.stdout
+    assert at[:12] in result.stdout
     assert not (tmp_path / "out").exists()

@@ -1,8 +1,8 @@
-"""Power loss: what is on the disk at any moment is the old or the new, and never torn.
+"""Power loss: at any moment each file on the disk is the old or the new one, and never torn.
 
 The site lies on an ext4 image. doit is stopped before and after each of its fsync and rename
-calls, and the image is copied as the disk is at that moment: what is in memory only is not in the
-copy. Each copy is mounted, which replays its journal, and the same commands go on there.
+calls, and the image is copied at that moment, without data that is only in memory. Each copy is
+mounted, which replays its journal, and the same commands continue there.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def image(path: Path) -> Path:
 
 
 @contextmanager
-def mounted(file: Path, place: Path) -> Iterator[tuple[str | Path, ...]]:
-    """Mount an image in a namespace of its own; the words that run a program in there.
+def mount_image(file: Path, place: Path) -> Iterator[tuple[str | Path, ...]]:
+    """Mount an image in a namespace of its own; yields the words that run a program there.
 
-    Nothing is written to it but what is synced: the times of the kernel are longer than a test.
+    Only synced data is written to it: the kernel writes the rest later than a test takes.
     """
     process = subprocess.Popen(
         [
@@ -79,7 +79,7 @@ def mounted(file: Path, place: Path) -> Iterator[tuple[str | Path, ...]]:
         process.communicate()
 
 
-def seen(prefix: tuple[str | Path, ...], site: SampleSite) -> SampleSite:
+def in_namespace(prefix: tuple[str | Path, ...], site: SampleSite) -> SampleSite:
     """The same site, by a path that leads into a namespace."""
     holder = str(prefix[1]).split("/")[2]
     top = Path(f"/proc/{holder}/root{site.layout.site}")
@@ -87,7 +87,7 @@ def seen(prefix: tuple[str | Path, ...], site: SampleSite) -> SampleSite:
 
 
 def stops(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Each time that a process has stopped itself; it goes on afterwards, until it has ended."""
+    """Yield each time the process has stopped itself, and continue it, until it has ended."""
     while True:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         if not os.WIFSTOPPED(status):
@@ -101,29 +101,29 @@ def stops(process: subprocess.Popen[str]) -> Iterator[None]:
 def copies(
     sample_upstream: SampleUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[SampleSite, list[Path]]:
-    """A site, and what its disk was at each boundary of a run that makes everything."""
+    """A site, and copies of its disk at each boundary of a run that builds everything."""
     folder = tmp_path_factory.mktemp("power")
     site = sample_site(folder / "site")
     site.layout.site.mkdir()
-    disk, taken = image(folder / "disk"), list[Path]()
-    with mounted(disk, site.layout.site) as prefix:
-        seen(prefix, site).write(sample_upstream.config())
+    disk, images = image(folder / "disk"), list[Path]()
+    with mount_image(disk, site.layout.site) as prefix:
+        in_namespace(prefix, site).write(sample_upstream.config())
         subprocess.run([*prefix, "sync", "-f", site.layout.config], check=True)
-        # the Python of doit stops at each boundary, so that the copy is of then
+        # the Python of doit stops at each boundary, so the copy is of that moment
         hooked = (*prefix, f"PYTHONPATH={PROGRAMS / 'stop_at_boundaries'}")
         for step in STEPS:
             process = site.start(step, prefix=hooked)
             for _ in stops(process):
-                time.sleep(0.005)  # what was asked of the disk has come to it
-                taken.append(folder / f"copy-{len(taken)}")
-                subprocess.run(["cp", "--sparse=always", disk, taken[-1]], check=True)
+                time.sleep(0.005)  # requested writes reach the disk
+                images.append(folder / f"copy-{len(images)}")
+                subprocess.run(["cp", "--sparse=always", disk, images[-1]], check=True)
             printed, _ = process.communicate()
             assert process.returncode == 0, printed
-    return site, taken
+    return site, images
 
 
-def chosen(count: int, every: bool) -> list[int]:
-    """The numbers of the copies that a test goes on with: some of all kinds, or every one."""
+def copy_numbers(count: int, every: bool) -> list[int]:
+    """The numbers of the copies to test: a sample, or every one."""
     return list(range(count)) if every else sorted({count * n // 12 for n in range(12)})
 
 
@@ -131,12 +131,12 @@ def chosen(count: int, every: bool) -> list[int]:
 def test_the_old_or_the_new(
     copies: tuple[SampleSite, list[Path]], prebuilt_site: SampleSite, every: bool
 ) -> None:
-    site, taken = copies
-    assert len(taken) > 50
+    site, images = copies
+    assert len(images) > 50
     wanted = prebuilt_site.records()
-    for number in chosen(len(taken), every):
-        with mounted(taken[number], site.layout.site) as prefix:
-            inside = seen(prefix, site)
+    for number in copy_numbers(len(images), every):
+        with mount_image(images[number], site.layout.site) as prefix:
+            inside = in_namespace(prefix, site)
             for path in inside.layout.records.glob("*.json"):
                 assert isinstance(json.loads(path.read_bytes()), dict), (number, path)
             printed = site.doit("fsck", prefix=prefix)

@@ -31,7 +31,7 @@ from tests.kit.set_clock import SetClock
 from tests.kit.site_commands import run_command
 
 
-def held(site: PublishingSite) -> bool:
+def holds_rollback(site: PublishingSite) -> bool:
     return publish.holds_rollback(site.chroot, records.load(site.layout, BINPKGS("base")).set)
 
 
@@ -52,12 +52,12 @@ def test_rollback_is_held_until_the_set_changes(site: PublishingSite, capsys: An
     assert (site.current, site.build()) == (3, 1)
     assert site.publish() == PublishRecord(3, "set of 1", {"public": 1})
     assert "is held; to end that, run: doit publish:base" in capsys.readouterr().out
-    assert held(site)
+    assert holds_rollback(site)
     site.candidate(3)
-    assert not held(site)
+    assert not holds_rollback(site)
     site.publish()
     assert site.build() == 3
-    assert not held(site)
+    assert not holds_rollback(site)
 
 
 def test_rollback_ends_on_request(site: PublishingSite) -> None:
@@ -111,8 +111,8 @@ def test_killed_rollback_never_reuses_the_number_of_a_candidate(
         if copied.current == 2:
             rollback()
         assert copied.build() == 1
-        named = publish.place(copied.chroot, record)
-        assert not named.exists() or generation.load_folder(named).source.set == "set of 3"
+        folder = publish.place(copied.chroot, record)
+        assert not folder.exists() or generation.load_folder(folder).source.set == "set of 3"
         shutil.rmtree(copied.layout.site)
         if not died:
             break
@@ -141,13 +141,13 @@ def test_manifest_is_renewed_for_every_channel(site: PublishingSite, clock: SetC
     later = time.time() + 20 * 86400
     clock.set(later)
     assert not publish.all_valid(site.chroot)
-    made = site.publish()
+    record = site.publish()
     assert publish.all_valid(site.chroot)
     binhost = site.layout.binhost("base")
-    assert (made.generation, generation.current(binhost, "testing")) == (4, 5)
+    assert (record.generation, generation.current(binhost, "testing")) == (4, 5)
     assert site.build() == 1
-    assert held(site)  # it is still that rollback
-    assert site.publish() == made
+    assert holds_rollback(site)  # it is still that rollback
+    assert site.publish() == record
 
 
 def test_channel_signed_by_another_key_is_not_renewed(
@@ -174,7 +174,7 @@ def test_generations_of_records_and_channels_are_not_pruned(site: PublishingSite
         site.candidate(build)
         site.publish()
     assert generation.numbers(site.layout.binhost("base")) == [1, 4, 5]
-    releases.promote(site.chroot, to="stable")  # what testing has
+    releases.promote(site.chroot, to="stable")  # the generation of testing
     assert generation.current(site.layout.binhost("base"), "stable") == 1
 
 

@@ -65,12 +65,12 @@ def test_slow_download_survives_pruning(site: SampleBinhost, url: str) -> None:
         plug.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(plug)
         answer.begin()
-        begun = answer.read(1000)
+        first_part = answer.read(1000)
         for number in (2, 3):
             site.publish(site.build_set(("x", number, b"%d" % number)))
         assert site.prune(1) == [1]
         assert names(site.binhost / "gen") == ["2", "3"]
-        body = begun + answer.read()
+        body = first_part + answer.read()
     assert len(body) == LARGE + len(b" signed 1")
     assert hashlib.sha512(body).digest() == hashlib.sha512(b"\x01" * LARGE + b" signed 1").digest()
     with pytest.raises(OSError, match="404"):
@@ -101,7 +101,7 @@ def test_rollback_has_the_same_packages_and_says_so(site: SampleBinhost) -> None
     path = "a-b/x/x-1-1.gpkg.tar"
     assert second[path] == first[path]
     assert second["provenance.jsonl"] == first["provenance.jsonl"]
-    stanzas = [parse(seen["Packages"].decode())[1] for seen in (first, second)]
+    stanzas = [parse(files["Packages"].decode())[1] for files in (first, second)]
     assert stanzas[0] == stanzas[1]
     once = generation.load(site.binhost, number)
     assert (once.source.set, once.source.signer, once.first) == ("set1", SIGNER, 1)

@@ -123,12 +123,12 @@ def test_push_connects_once_where_nothing_is_missing(
 ) -> None:
     commands: list[str] = []
 
-    def counted(repo: Any, *words: str, seconds: float | None = None) -> str:
+    def counting(repo: Any, *words: str, seconds: float | None = None) -> str:
         commands.append(words[0])
         return remotely(repo, *words, seconds=seconds)
 
     for module in (remotes, git_module):
-        monkeypatch.setattr(module, "remotely", counted)
+        monkeypatch.setattr(module, "remotely", counting)
     push(repository, str(remote), frozen)
     push(repository, str(remote), frozen)
     assert commands == ["ls-remote", "push", "ls-remote"]
@@ -207,7 +207,7 @@ def test_remote_that_diverges_during_the_push_is_not_forced(
     """Between listing and push: still not forced, and no tag without the branch."""
     another_machine(tmp_path, remote, NEXT)
     before = refs(remote)
-    monkeypatch.setattr(remotes, "listed", lambda *_: {})
+    monkeypatch.setattr(remotes, "remote_references", lambda *_: {})
     with push_fails("rejected"):
         push(repository, str(remote), frozen)
     assert refs(remote) == before
@@ -347,7 +347,7 @@ def test_password_is_neither_requested_nor_shown(
 
 
 @pytest.fixture(params=[True, False], ids=["in a pack", "loose"])
-def damaged(request: pytest.FixtureRequest, repository: Path, frozen: FrozenDay) -> FrozenDay:
+def damaged_day(request: pytest.FixtureRequest, repository: Path, frozen: FrozenDay) -> FrozenDay:
     """A frozen day with a damaged object."""
     corrupt_object(repository, f"{frozen.tag}^{{tree}}", packed=request.param)
     return frozen
@@ -355,13 +355,13 @@ def damaged(request: pytest.FixtureRequest, repository: Path, frozen: FrozenDay)
 
 @pytest.mark.parametrize("act", ["push", "export"])
 def test_damaged_object_is_reported_and_can_be_frozen_again(
-    repository: Path, remote: Path, damaged: FrozenDay, tmp_path: Path, act: str
+    repository: Path, remote: Path, damaged_day: FrozenDay, tmp_path: Path, act: str
 ) -> None:
-    """The error names the repository; with a new one in its place the same ids come back."""
+    """The error names the repository; a new one in its place gets the same ids."""
     acts: dict[str, Callable[[], object]] = {
-        "push": lambda: push(repository, str(remote), damaged),
+        "push": lambda: push(repository, str(remote), damaged_day),
         "export": lambda: export_commit(
-            repository, damaged.commit, tmp_path / "out", tmp_path / "trash"
+            repository, damaged_day.commit, tmp_path / "out", tmp_path / "trash"
         ),
     }
     before = refs(repository)
@@ -375,7 +375,7 @@ def test_damaged_object_is_reported_and_can_be_frozen_again(
     assert refs(repository) == before
     assert not (tmp_path / "out").exists()
     repository.rename(tmp_path / "damaged.git")
-    assert put(repository, tmp_path) == damaged
+    assert put(repository, tmp_path) == damaged_day
     acts[act]()
     assert refs(repository) == before
 
@@ -384,7 +384,7 @@ def test_damaged_object_is_reported_and_can_be_frozen_again(
 def test_damaged_file_of_the_repository_is_reported(
     repository: Path, frozen: FrozenDay, part: str
 ) -> None:
-    """GitPython reads these itself, and raises another exception for each."""
+    """GitPython reads these itself, with another exception for each."""
     tag = git(repository, "rev-parse", frozen.tag)
     victim = repository / ("objects/" + tag[:2] + "/" + tag[2:] if " " in part else part)
     victim.unlink(missing_ok=True)

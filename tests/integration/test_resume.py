@@ -1,4 +1,4 @@
-"""Downloads that broke off, and what may be appended to them."""
+"""Interrupted downloads, and the bytes that may be appended to them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BODY = bytes(range(256)) * 40  # 10240 bytes
 OTHER = BODY[::-1]
 DATE = "Thu, 15 Jan 2026 00:45:00 GMT"
 LATER = "Fri, 16 Jan 2026 00:45:00 GMT"
-MADE = 1768437900  # DATE in seconds
+MODIFIED = 1768437900  # DATE in seconds
 DATED = (f"Last-Modified: {DATE}",)
 TAGGED = ('ETag: "one"',)
 
@@ -47,7 +47,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_off(server: ScriptedServer, target: Path, *headers: str, body: bytes = BODY) -> str:
-    """A download that got 4000 bytes and gave up; the URL it was from."""
+    """Start a download that fails after 4000 bytes; returns its URL."""
     url = server.url("/first", file(body, *headers, pieces=4000))
     with pytest.raises(DownloadFailed, match=f"4000 of {len(body)} bytes|4000 bytes read"):
         download([url], target, limit=LIMIT)
@@ -80,10 +80,10 @@ def test_the_next_mirror_is_asked_by_date(server: ScriptedServer, target: Path) 
     first = broken_off(server, target, *TAGGED, *DATED)
     server.answers["/first"] = status(403)
     second = server.url("/second", file(BODY, 'ETag: "two"', *DATED, validators=(DATE,)))
-    got = download([first, second], target, limit=LIMIT)
-    assert (got.url, got.mixed) == (second, True)
-    assert got.modified is not None
-    assert got.modified.isoformat() == "2026-01-15T00:45:00+00:00"
+    result = download([first, second], target, limit=LIMIT)
+    assert (result.url, result.mixed) == (second, True)
+    assert result.modified is not None
+    assert result.modified.isoformat() == "2026-01-15T00:45:00+00:00"
     assert whole(target)
     assert server.ranges == [("bytes=4000-", '"one"'), ("bytes=4000-", DATE)]
 
@@ -101,11 +101,11 @@ def test_behind_a_redirect_the_server_that_answers_counts(
 
 def test_a_mirror_without_the_file_costs_nothing(server: ScriptedServer, target: Path) -> None:
     first = broken_off(server, target, *DATED)
-    gone = server.url("/gone", status(404))
+    missing = server.url("/gone", status(404))
     with pytest.raises(NotOnMirrors):
-        download([gone], target, limit=LIMIT)
+        download([missing], target, limit=LIMIT)
     server.answers["/first"] = file(BODY, *DATED, validators=(DATE,))
-    download([gone, first], target, limit=LIMIT)
+    download([missing, first], target, limit=LIMIT)
     assert whole(target)
     assert server.ranges[-1] == ("bytes=4000-", DATE)
 
@@ -148,7 +148,7 @@ def test_a_file_that_changed_is_taken_from_the_start(
 
 
 def partly(place: str, *headers: str, number: int = 206) -> Answer:
-    """Says 206 whatever is asked for; the whole file to who asks for it."""
+    """Answer any request for a range with 206; send the whole file otherwise."""
 
     def answer(handler: Handler) -> None:
         if handler.headers.get("Range") is None:
@@ -191,7 +191,7 @@ def test_only_once_from_the_start(server: ScriptedServer, target: Path) -> None:
     with pytest.raises(DownloadFailed, match="HTTP 416"):
         download([url], target, limit=LIMIT)
     assert server.ranges == [("bytes=4000-", DATE), (None, None)]
-    assert names(target.parent) == [".file.partial", "file"]  # another mirror may go on
+    assert names(target.parent) == [".file.partial", "file"]  # another mirror may continue it
 
 
 def test_a_part_that_goes_on_and_on(server: ScriptedServer, target: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_part_that_goes_on_and_on(server: ScriptedServer, target: Path) -> Non
     assert names(target.parent) == []
 
 
-def test_a_part_of_what_is_too_large_now(server: ScriptedServer, target: Path) -> None:
+def test_a_part_of_a_file_that_is_too_large_now(server: ScriptedServer, target: Path) -> None:
     url = broken_off(server, target, *DATED)
     with pytest.raises(DownloadFailed, match=r"too large .10,240 bytes, the limit is 10,000"):
         download([url], target, limit=10_000)
@@ -283,7 +283,7 @@ def test_no_password_is_left_behind(server: ScriptedServer, target: Path) -> Non
 
 
 def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
-    """SIGKILL: the next process has the rest only to ask for."""
+    """SIGKILL: the next process requests only the rest."""
 
     def stalling(handler: Handler) -> None:
         handler.head(200, f"Content-Length: {len(BODY)}", *TAGGED)
@@ -292,9 +292,9 @@ def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
 
     url = server.url("/it", stalling)
     with subprocess.Popen(python(download_file, url, target), cwd=PROJECT) as process:
-        begun = eventually(lambda: target.exists() and target.stat().st_size > 0)
+        started = eventually(lambda: target.exists() and target.stat().st_size > 0)
         process.send_signal(signal.SIGKILL)
-    assert begun
+    assert started
     assert names(target.parent) == [".file.partial", "file"]
     size = target.stat().st_size
     server.answers["/it"] = file(BODY, *TAGGED, validators=('"one"',))
@@ -304,16 +304,18 @@ def test_killed_in_the_middle(server: ScriptedServer, target: Path) -> None:
 
 
 def relay(cut: int) -> Answer:
-    """A proxy whose connections break off after so many bytes of the body."""
+    """A proxy that closes each connection after `cut` bytes of the body."""
 
     def answer(handler: Handler) -> None:
         there = urlsplit(handler.path)
         line = http.client.HTTPConnection(there.netloc, timeout=20)
-        asked = {k: v for k, v in handler.headers.items() if k in ("Range", "If-Range")}
-        line.request("GET", there.path, headers=asked)
-        got = line.getresponse()
-        handler.head(got.status, *(f"{k}: {v}" for k, v in got.getheaders() if k != "Connection"))
-        handler.wfile.write(got.read()[:cut])
+        headers = {k: v for k, v in handler.headers.items() if k in ("Range", "If-Range")}
+        line.request("GET", there.path, headers=headers)
+        response = line.getresponse()
+        handler.head(
+            response.status, *(f"{k}: {v}" for k, v in response.getheaders() if k != "Connection")
+        )
+        handler.wfile.write(response.read()[:cut])
         line.close()
 
     return answer
@@ -321,12 +323,12 @@ def relay(cut: int) -> Answer:
 
 @pytest.fixture
 def nginx(tmp_path: Path, server: ScriptedServer) -> Iterator[tuple[str, Path]]:
-    """Two mirrors of the real nginx, NAME/file in each, and a proxy that breaks off."""
+    """Two mirrors of the real nginx, NAME/file in each, behind a proxy that closes connections."""
     root = tmp_path / "served"
     for name in ("one", "two"):
         (root / name / "gen").mkdir(parents=True)
         (root / name / "gen/file").write_bytes(BODY)
-        os.utime(root / name / "gen/file", (MADE, MADE))
+        os.utime(root / name / "gen/file", (MODIFIED, MODIFIED))
         (root / name / "current").symlink_to("gen")
     server.answers["*"] = relay(3000)
     locations = [Location(name, f"{name}/current", PUBLIC, (r"\w+",)) for name in ("one", "two")]
@@ -342,17 +344,17 @@ def test_nginx_gives_the_rest(
     with pytest.raises(DownloadFailed):
         download([url], target, limit=LIMIT)
     assert target.read_bytes() == BODY[:9000]
-    got = download([url], target, limit=LIMIT)
+    result = download([url], target, limit=LIMIT)
     assert whole(target)
-    assert got.modified is not None
-    assert got.modified.isoformat() == "2026-01-15T00:45:00+00:00"
-    assert [asked[0] for asked in server.ranges] == [
+    assert result.modified is not None
+    assert result.modified.isoformat() == "2026-01-15T00:45:00+00:00"
+    assert [pair[0] for pair in server.ranges] == [
         None,
         "bytes=3000-",
         "bytes=6000-",
         "bytes=9000-",
     ]
-    assert {asked[1] for asked in server.ranges[1:]} == {f'"{MADE:x}-{len(BODY):x}"'}
+    assert {pair[1] for pair in server.ranges[1:]} == {f'"{MODIFIED:x}-{len(BODY):x}"'}
 
 
 def test_another_nginx_gives_the_rest(
@@ -372,9 +374,9 @@ def test_nginx_has_another_file_now(
         download([f"{nginx[0]}/one/file"], target, limit=LIMIT)
     (nginx[1] / mirror / "gen/file").write_bytes(OTHER)
     server.answers["*"] = relay(LIMIT)
-    got = download([f"{nginx[0]}/{mirror}/file"], target, limit=LIMIT)
+    result = download([f"{nginx[0]}/{mirror}/file"], target, limit=LIMIT)
     assert whole(target, OTHER)
-    assert got.mixed is False
+    assert result.mixed is False
     assert server.ranges[-1][0] == "bytes=9000-"
 
 
@@ -416,14 +418,14 @@ def test_wrong_bytes_are_passed_over(
     fetch(stage_source(target, liar, honest), pin)
     assert whole(target)
     target.unlink()
-    with refused(NotTrusted, "stage-not-on-mirrors") as caught:
+    with refused(NotTrusted, "stage-not-on-mirrors") as excinfo:
         fetch(stage_source(target, liar.replace("//", "//user:sesame@")), pin)
     assert names(target.parent) == []
-    assert "/a/" in str(caught.value)
-    assert "sesame" not in str(caught.value)
-    with refused(NotTrusted, "stage-not-on-mirrors") as caught:
+    assert "/a/" in str(excinfo.value)
+    assert "sesame" not in str(excinfo.value)
+    with refused(NotTrusted, "stage-not-on-mirrors") as excinfo:
         fetch(stage_source(target, liar, mirror(server, "c", status(403))), pin)
-    assert "403" in str(caught.value)
+    assert "403" in str(excinfo.value)
     assert names(target.parent) == []
 
 

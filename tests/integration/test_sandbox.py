@@ -1,6 +1,6 @@
-"""Sandboxes as their guests see them, and what is left when everything goes wrong.
+"""Sandboxes as programs inside see them, and leftovers after failures and kills.
 
-The host's own root is the lowest layer where that will do: cheap, and read-only like every
+The host's own root is the lowest layer where possible: cheap, and read-only like every
 lower layer. Overlayfs refuses layers that lie in each other, so `tiny` is for the rest.
 """
 
@@ -113,20 +113,20 @@ def test_the_environment_is_exactly_what_was_given(
 ) -> None:
     for name in ("LD_PRELOAD", "PYTHONPATH", "BASH_ENV", "MAKEFLAGS", "XDG_RUNTIME_DIR", "SECRET"):
         monkeypatch.setenv(name, "/nonexistent/sesame")
-    monkeypatch.delenv("LD_PRELOAD")  # it would trouble the programs of the host itself
+    monkeypatch.delenv("LD_PRELOAD")  # it would break the programs of the host itself
     monkeypatch.setenv("https_proxy", "http://user:sesame@proxy/")
-    given = {"PATH": PATH, "ODD": "x y=$(id)\n\u4e2d", "EMPTY": ""}
-    printed = run(replace(box, environment=given), ["env", "-0"]).stdout
-    assert dict(x.split("=", 1) for x in printed.split("\0") if x) == given
+    environment = {"PATH": PATH, "ODD": "x y=$(id)\n\u4e2d", "EMPTY": ""}
+    printed = run(replace(box, environment=environment), ["env", "-0"]).stdout
+    assert dict(x.split("=", 1) for x in printed.split("\0") if x) == environment
 
 
 def test_no_process_inside_shows_the_caller_s_environment(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "sesame")
-    shown = sh(box, "cat /proc/[0-9]*/environ | tr '\\0' '\\n'")
-    assert f"PATH={PATH}" in shown
-    assert "sesame" not in shown
+    output = sh(box, "cat /proc/[0-9]*/environ | tr '\\0' '\\n'")
+    assert f"PATH={PATH}" in output
+    assert "sesame" not in output
 
 
 def test_identity_of_the_process(box: Sandbox) -> None:
@@ -134,11 +134,11 @@ def test_identity_of_the_process(box: Sandbox) -> None:
         "hostname; umask; pwd; cat /proc/1/comm; readlink /proc/self/fd/0;"
         " test $(ps -o sid= -p $$) = $$ && echo own session; id -u"
     )
-    told = sh(box, script).splitlines()
-    assert told[0] == "box"
-    assert told[1:3] == ["0022", "/"]
-    assert told[3].startswith("python")
-    assert told[4:] == ["/dev/null", "own session", "0"]
+    lines = sh(box, script).splitlines()
+    assert lines[0] == "box"
+    assert lines[1:3] == ["0022", "/"]
+    assert lines[3].startswith("python")
+    assert lines[4:] == ["/dev/null", "own session", "0"]
     assert os.uname().nodename != "box"
 
 
@@ -155,9 +155,9 @@ def test_umask_022_whatever_the_caller_s(box: Sandbox) -> None:
 def test_stray_descriptors_are_closed(box: Sandbox, tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w") as stream:
         os.set_inheritable(stream.fileno(), True)
-        seen = sh(box, "for f in /proc/self/fd/*; do readlink $f; done; ls /proc/1/fd")
-    assert "secret" not in seen
-    assert "memfd" not in seen
+        output = sh(box, "for f in /proc/self/fd/*; do readlink $f; done; ls /proc/1/fd")
+    assert "secret" not in output
+    assert "memfd" not in output
     assert sh(box, "ls /proc/1/fd").split() == ["0", "1", "2"]
 
 
@@ -170,8 +170,8 @@ def test_writes_go_to_the_upper_and_the_lower_stays(
         (layer / "srv" / "both").write_text(layer.name)
     (low / "srv" / "doomed").write_text("x")
     layered = replace(box, layers=(lower, low, tiny))
-    told = sh(layered, "cat /srv/both; rm /srv/doomed; echo new > /srv/both; ls /srv")
-    assert told == "lowerboth\n"
+    output = sh(layered, "cat /srv/both; rm /srv/doomed; echo new > /srv/both; ls /srv")
+    assert output == "lowerboth\n"
     assert (lower / "srv" / "both").read_text() == "lower"
     assert names(tiny / "bin")
     assert (lower / "srv" / "both").read_text() == "lower"
@@ -336,19 +336,19 @@ def test_processes_end_with_the_command(box: Sandbox, tmp_path: Path) -> None:
     sh(shared, "setsid sh -c 'while :; do date +%N >> /mnt/beat; sleep 0.05; done' & sleep 0.3")
     beat = (tmp_path / "beat").read_text()
     assert beat
-    assert not sandboxed(tmp_path)
+    assert not sandbox_pids(tmp_path)
     assert (tmp_path / "beat").read_text() == beat
 
 
-def sandboxed(tmp_path: Path) -> list[int]:
+def sandbox_pids(tmp_path: Path) -> list[int]:
     """Processes, zombies aside, that have an overlay of this test as their root."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 if str(tmp_path).encode() in (entry / "mountinfo").read_bytes():
-                    found.append(int(entry.name))
-    return [pid for pid in found if alive(pid)]
+                    pids.append(int(entry.name))
+    return [pid for pid in pids if alive(pid)]
 
 
 def test_timeout_ends_a_grandchild_in_its_own_session(box: Sandbox, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_timeout_ends_a_grandchild_in_its_own_session(box: Sandbox, tmp_path: Pa
     with refused(CommandFailed, "program-timeout", command="sh in box", seconds=1):
         run(box, ["sh", "-c", script], timeout=1)
     assert (box.upper / "started").exists()
-    assert eventually(lambda: not sandboxed(tmp_path))
+    assert eventually(lambda: not sandbox_pids(tmp_path))
 
 
 @pytest.fixture
@@ -382,39 +382,41 @@ def small_group(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_lack_of_memory_is_named_in_the_error(tmp_path: Path, small_group: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         python(sandboxes, "exhaust_memory", tmp_path, PATH, small_group),
         cwd=PROJECT,
         text=True,
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert "failed in box (exit code 1): out of memory, the kernel killed a process" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert (
+        "failed in box (exit code 1): out of memory, the kernel killed a process" in result.stdout
+    )
 
 
 def test_mount_left_in_the_work_area_is_not_deleted_through(tmp_path: Path) -> None:
     """The host has a folder bound into a workspace."""
-    kept, stale = tmp_path / "kept", tmp_path / "work/box/upper/mnt"
-    for folder in (kept, stale):
+    source, stale = tmp_path / "kept", tmp_path / "work/box/upper/mnt"
+    for folder in (source, stale):
         folder.mkdir(parents=True)
-    (kept / "precious").write_text("x")
-    done = subprocess.run(
+    (source / "precious").write_text("x")
+    result = subprocess.run(
         [
             "unshare",
             "--mount",
             "--propagation",
             "private",
-            *python(workspace_over_mount, kept, stale),
+            *python(workspace_over_mount, source, stale),
         ],
         cwd=PROJECT,
         text=True,
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     box = tmp_path / "work" / "box"
-    assert done.stdout.splitlines() == [
+    assert result.stdout.splitlines() == [
         f"{box} was not deleted, because something is mounted at {stale}",
         f"  next: run: umount {stale}; then run the same command again",
         "True True",
@@ -429,7 +431,7 @@ def test_no_zombies_inside(box: Sandbox) -> None:
 
 @contextlib.contextmanager
 def a_run_in_its_own_host(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run of a sandbox on a host whose root is a shared mount (most hosts': systemd's way)."""
+    """A run of a sandbox on a host whose root is a shared mount, as under systemd."""
     with subprocess.Popen(
         [
             "unshare",
@@ -457,12 +459,12 @@ def test_a_killed_run_leaves_no_process_and_no_mount(tmp_path: Path, number: int
     with a_run_in_its_own_host(tmp_path):
         assert eventually((upper / "started").exists)
         runner = int((tmp_path / "runner").read_text())
-        inside = [pid for pid in sandboxed(tmp_path) if pid != runner]
+        inside = [pid for pid in sandbox_pids(tmp_path) if pid != runner]
         assert len(inside) >= 3
         os.kill(runner, number)
         assert eventually((tmp_path / "over").exists)
     assert all(ends(pid) for pid in inside)
-    assert not sandboxed(tmp_path)
+    assert not sandbox_pids(tmp_path)
     assert str(tmp_path) not in (tmp_path / "mounts").read_text()
     assert (upper / "started").exists() == (number == signal.SIGKILL)
     with workspace(tmp_path / "work", "box", tmp_path / "trash") as space:  # the next run sweeps
@@ -518,14 +520,14 @@ def _entering(tmp_path: Path, argv: list[str]) -> list[str]:
 
 
 def test_enter_without_a_terminal_inherits_the_streams(tmp_path: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         _entering(tmp_path, ["sh", "-c", "cat; echo err >&2; exit 5"]),
         cwd=PROJECT,
         input=b"in",
         capture_output=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (5, b"in", b"err\n")
+    assert (result.returncode, result.stdout, result.stderr) == (5, b"in", b"err\n")
 
 
 def test_enter_whose_sandbox_is_killed_ends_as_a_shell_would(tmp_path: Path) -> None:
@@ -540,7 +542,7 @@ def test_enter_whose_sandbox_is_killed_ends_as_a_shell_would(tmp_path: Path) -> 
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)  # unshare
     assert process.returncode == 128 + signal.SIGKILL
-    assert not sandboxed(tmp_path)
+    assert not sandbox_pids(tmp_path)
 
 
 def test_enter_on_a_terminal_has_one_of_its_own(tmp_path: Path) -> None:

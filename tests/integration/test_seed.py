@@ -146,11 +146,11 @@ def test_extract_of_any_order_keeps_times_of_directories(
     passes: list[Path] = []
     make_scratch = extract_module._make_scratch
 
-    def counted(scratch: Path) -> Path:
+    def counting(scratch: Path) -> Path:
         passes.append(scratch)
         return make_scratch(scratch)
 
-    monkeypatch.setattr(extract_module, "_make_scratch", counted)
+    monkeypatch.setattr(extract_module, "_make_scratch", counting)
     source = tmp_path / "source"
     source.mkdir()
     subprocess.run(["tar", "-xpf", stage_tarball, "-C", source], check=True)
@@ -191,7 +191,7 @@ def test_extract_ignores_default_access_lists_of_the_parent(
     assert os.listxattr(root) == []
 
 
-def test_extract_deletes_what_a_killed_run_left(
+def test_extract_deletes_leftovers_of_a_killed_run(
     stage_tarball: Path, unpack: Unpack, tmp_path: Path
 ) -> None:
     left = tmp_path / "seeds/.id.tmp/usr/bin"
@@ -223,15 +223,15 @@ def test_extract_of_a_damaged_archive_is_refused(
                 "html": b"<html><body>Not found</body></html>",
             }[how]
         )
-    with pytest.raises(BinmillError) as caught:
+    with pytest.raises(BinmillError) as excinfo:
         unpack(bad)
-    if how != "flipped":  # that one depends on what becomes of the byte
-        assert (caught.value.code, caught.value.fields["reason"]) == (
+    if how != "flipped":  # the reason depends on the flipped byte
+        assert (excinfo.value.code, excinfo.value.fields["reason"]) == (
             "stage-refused",
             "tar-truncated",
         )
-    assert "\n" not in caught.value.message
-    assert caught.value.hint
+    assert "\n" not in excinfo.value.message
+    assert excinfo.value.hint
     assert nothing_left(tmp_path)
     assert names(unpack(stage_tarball)) == names(stage_tarball.parent / "root")
 
@@ -276,9 +276,9 @@ def test_extract_of_a_tree_without_a_required_file_is_refused(
         shutil.rmtree(root / absent)
     else:
         (root / absent).unlink()
-    with refused(NotTrusted, "stage-refused", reason="stage-lacks-file") as caught:
+    with refused(NotTrusted, "stage-refused", reason="stage-lacks-file") as excinfo:
         unpack(pack_stage(root, tmp_path / "x.tar.gz"))
-    assert f"/{path}" in caught.value.message
+    assert f"/{path}" in excinfo.value.message
     assert nothing_left(tmp_path)
 
 

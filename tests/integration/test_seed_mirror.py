@@ -103,7 +103,7 @@ class StageMirrors:
         site = self.site(*mirrors, **seed)
         self.notes = []
         with listening(self.notes.append):
-            trees.resolve(site, named(site))
+            trees.resolve(site, named_inputs(site))
         self.nothing_left(site)
         return locks.read(site.layout).seeds["s"]
 
@@ -122,7 +122,7 @@ class StageMirrors:
         self.server.paths.clear()
         return paths
 
-    def skipped(self) -> list[str]:
+    def skipped_urls(self) -> list[str]:
         """Return the URLs that the last `lock` skipped."""
         return [str(n.fields["url"]) for n in self.notes if n.code == "stage-mirror-skipped"]
 
@@ -134,7 +134,7 @@ class StageMirrors:
         assert not seeds.exists() or not list(seeds.glob(".*"))
 
 
-def named(site: Site) -> Inputs:
+def named_inputs(site: Site) -> Inputs:
     """The inputs of a task that was named on the command line."""
     return Inputs(site.layout, frozenset(), request=Request(named=True))
 
@@ -198,7 +198,7 @@ def test_lock_moves_to_a_newer_build_and_never_to_an_older_one(mirrors: StageMir
         mirrors.lock()
     mirrors.publish("two", NEW)
     assert mirrors.lock("one", "two").build == NEW
-    assert mirrors.skipped() == [mirrors.server.url(mirrors.path("one", f"latest-{STEM}.txt"))]
+    assert mirrors.skipped_urls() == [mirrors.server.url(mirrors.path("one", f"latest-{STEM}.txt"))]
     assert mirrors.lock("one", flavour="openrc", key="stages", build=OLD).build == OLD  # on purpose
 
 
@@ -266,15 +266,15 @@ def test_lock_with_an_unacceptable_signed_file_uses_the_next_mirror(
         "huge": good + b"x" * (1 << 20),
     }
     mirrors.put("one", which, bad[how])
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind) as excinfo:
         mirrors.lock("one")
-    assert caught.value.fields.get("reason") == reason
+    assert excinfo.value.fields.get("reason") == reason
     if how == "of another file":
-        assert caught.value.code in ("stage-digests-lack-file", "stage-pointer-empty")
-    assert caught.value.hint
+        assert excinfo.value.code in ("stage-digests-lack-file", "stage-pointer-empty")
+    assert excinfo.value.hint
     assert not (mirrors.folder / "config.lock").exists()
     assert mirrors.lock("one", "two").sha512 == digest(mirrors.tarball)
-    assert mirrors.skipped() == [mirrors.server.url(mirrors.path("one", which))]
+    assert mirrors.skipped_urls() == [mirrors.server.url(mirrors.path("one", which))]
 
 
 # A build that the config names
@@ -336,7 +336,7 @@ def test_lock_without_digests_pins_the_signed_tarball_and_keeps_it(mirrors: Stag
     mirrors.publish("one")
     sign_tarball(mirrors)
     site = mirrors.site()
-    trees.resolve(site, named(site))
+    trees.resolve(site, named_inputs(site))
     assert locks.read(site.layout).seeds["s"].sha512 == digest(mirrors.tarball)
     assert names(site.layout.downloads) == [f"{STEM}-{NEW}.tar.xz"]
     mirrors.requests()
@@ -365,11 +365,11 @@ def test_seed_with_another_tarball_than_pinned_uses_the_next_mirror(
     mirrors.publish("two")
     mirrors.lock("one", "two")
     mirrors.put("one", f"{NEW}/{STEM}-{NEW}.tar.xz", BAD_TARBALLS[bad](mirrors.tarball))
-    with pytest.raises((NotTrusted, DownloadFailed)) as caught:
+    with pytest.raises((NotTrusted, DownloadFailed)) as excinfo:
         chroots.extract_seed(mirrors.site("one"), "s", reading_lock(mirrors.site("one")))
-    if isinstance(caught.value, NotTrusted):
-        assert caught.value.code == "stage-not-on-mirrors"
-    assert caught.value.hint
+    if isinstance(excinfo.value, NotTrusted):
+        assert excinfo.value.code == "stage-not-on-mirrors"
+    assert excinfo.value.hint
     layout = mirrors.site().layout
     assert names(layout.seed("x").parent) == []
     assert describe_tree(mirrors.extract("one", "two")) == describe_tree(tarball.parent / "root")
@@ -498,7 +498,7 @@ def test_seed_with_setuid_needs_the_path_in_the_config(mirrors: StageMirrors) ->
 
 # Kills
 def kill(mirrors: StageMirrors, how: signal.Signals = signal.SIGKILL) -> None:
-    """Kill `doit seed:s` when all is unpacked and nothing has its final name yet."""
+    """Kill `doit seed:s` after it has unpacked everything, before the final rename."""
     config = mirrors.site().config.model_dump_json(exclude_none=True)
     sign = mirrors.folder / "paused"
     with subprocess.Popen(
@@ -522,7 +522,7 @@ def test_seed_after_a_kill_uses_the_verified_tarball(mirrors: StageMirrors, tarb
     assert mirrors.requests() == []
 
 
-def test_seed_after_a_kill_and_another_pin_deletes_what_was_left(
+def test_seed_after_a_kill_and_another_pin_deletes_the_leftovers(
     mirrors: StageMirrors, tarball: Path
 ) -> None:
     mirrors.publish("one", OLD)
@@ -533,7 +533,7 @@ def test_seed_after_a_kill_and_another_pin_deletes_what_was_left(
     ).read_bytes()
     mirrors.publish("one", NEW)
     site = mirrors.site()
-    trees.resolve(site, named(site))
+    trees.resolve(site, named_inputs(site))
     chroots.extract_seed(site, "s", reading_lock(site))
     identifier = digest(mirrors.tarball)[:32]
     assert names(site.layout.seed("x").parent) == [identifier, f"{identifier}.listing"]

@@ -36,21 +36,21 @@ def end(home: Path) -> None:
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
     home = tmp_path_factory.mktemp("keys")
     home.chmod(0o700)
-    made, now = Gpg(home), time.time()
+    gpg, now = Gpg(home), time.time()
     for name in ("good", "other", "revoked", "public"):
-        made.new(name, at=now - YEAR)
-    made.new("expired", expires="1d", at=now - YEAR)
-    made("--quick-gen-key", "certify <certify@test.example>", "ed25519", "cert", "never")
+        gpg.new(name, at=now - YEAR)
+    gpg.new("expired", expires="1d", at=now - YEAR)
+    gpg("--quick-gen-key", "certify <certify@test.example>", "ed25519", "cert", "never")
     subkeyed = "subkey <subkey@test.example>"
-    made("--quick-gen-key", subkeyed, "ed25519", "cert", "never")
-    made("--quick-add-key", made.fingerprint("subkey"), "ed25519", "sign", "never")
-    revocation = home / "openpgp-revocs.d" / f"{made.fingerprint('revoked')}.rev"
-    made("--import", stdin=revocation.read_bytes().replace(b":-----BEGIN", b"-----BEGIN"))
-    listed = made("--with-colons", "--with-keygrip", "--list-keys", made.fingerprint("public"))
+    gpg("--quick-gen-key", subkeyed, "ed25519", "cert", "never")
+    gpg("--quick-add-key", gpg.fingerprint("subkey"), "ed25519", "sign", "never")
+    revocation = home / "openpgp-revocs.d" / f"{gpg.fingerprint('revoked')}.rev"
+    gpg("--import", stdin=revocation.read_bytes().replace(b":-----BEGIN", b"-----BEGIN"))
+    listed = gpg("--with-colons", "--with-keygrip", "--list-keys", gpg.fingerprint("public"))
     grip = next(x.split(":")[9] for x in listed.decode().splitlines() if x.startswith("grp"))
     (home / "private-keys-v1.d" / f"{grip}.key").unlink()
     end(home)
-    yield made
+    yield gpg
     end(home)
 
 
@@ -149,12 +149,12 @@ def test_detached_signature_verifies(
     keys: Gpg, detached: Detached, tmp_path: Path, name: str
 ) -> None:
     end(keys.home)
-    made = detached(name)
-    assert made.keys() == {*FILES, "0.asc", "1.asc"}
+    files = detached(name)
+    assert files.keys() == {*FILES, "0.asc", "1.asc"}
     public = tmp_path / "public.asc"
     public.write_bytes(sign.public_key(keys.home, keys.fingerprint(name)))
     for number, data in FILES.items():
-        assert made[number] == data
+        assert files[number] == data
         proof = tmp_path / "to-sign" / f"{number}.asc"
         assert proof.read_bytes().startswith(b"-----BEGIN PGP SIGNATURE-----")
         role = Role("binhost", public, (keys.fingerprint(name),))

@@ -32,7 +32,7 @@ from tests.kit.gpg import BEFORE_EXPIRY, KEYS_EXPIRED
 from tests.kit.refused import refused
 from tests.kit.repositories import git, refs
 from tests.kit.scripted_server import file, status
-from tests.kit.snapshots import DAY, FILES, made_at
+from tests.kit.snapshots import DAY, FILES, snapshot_time
 
 LAST_YEAR = DAY - timedelta(days=365)
 FAR = datetime(2099, 1, 1, tzinfo=UTC).timestamp()
@@ -60,7 +60,7 @@ def sealed(*how: str) -> Make:
     return but(
         lambda fake_upstream, right: {
             "signature": fake_upstream.keys.sign(
-                *how, who="good", data=right.archive, at=made_at(NEXT)
+                *how, who="good", data=right.archive, at=snapshot_time(NEXT)
             )
         }
     )
@@ -75,7 +75,7 @@ FAULTS: dict[str, tuple[Make, str]] = {
         "archive-header-damaged",
     ),
     "the time of another day, other bytes": (
-        signed_by(timestamp=made_at(DAY), files=EVIL),
+        signed_by(timestamp=snapshot_time(DAY), files=EVIL),
         "frozen-with-other-content",
     ),
     "a flipped byte": (
@@ -329,7 +329,7 @@ def test_file_modified_after_verification_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("who", "made", "accept"),
+    ("who", "signed_at", "accept"),
     [
         ("expired", BEFORE_EXPIRY, date(2026, 1, 18)),
         ("expired", KEYS_EXPIRED + 86400, date(2026, 2, 1)),
@@ -339,12 +339,12 @@ def test_file_modified_after_verification_is_refused(
     ids=["made too late", "made after the key's end", "revoked, and expired since", "revoked"],
 )
 def test_old_day_of_an_expired_key_needs_the_option(
-    fake_upstream: FakeUpstream, who: str, made: int, accept: date
+    fake_upstream: FakeUpstream, who: str, signed_at: int, accept: date
 ) -> None:
     """accept_expired_before applies to keys that have expired, not to revoked ones."""
     fake_upstream.publish("one", fake_upstream.signed(NEXT), NEXT)
     fake_upstream.snapshot(fake_upstream.site())
-    fake_upstream.publish("one", fake_upstream.signed(DAY, who=who, at=made), DAY)
+    fake_upstream.publish("one", fake_upstream.signed(DAY, who=who, at=signed_at), DAY)
     code = "no-mirror-accepted"
     for option in (None, accept):
         site = fake_upstream.site(accept=option)

@@ -30,7 +30,7 @@ from tests.kit.files import names
 from tests.kit.refused import refused
 from tests.kit.repositories import git, refs
 from tests.kit.scripted_server import in_turn, status
-from tests.kit.snapshots import DAY, made_at
+from tests.kit.snapshots import DAY, snapshot_time
 from tests.kit.tree_manifests import signed_manifest, tree_files
 
 BEFORE = DAY - timedelta(days=1)
@@ -45,7 +45,7 @@ def frozen(code: str, site: Site, day: date, files: int, **more: str) -> Note:
     return Note(code, {"name": "gentoo", "tag": tag(day), "commit": commit, "files": files, **more})
 
 
-def pushed(fake_upstream: FakeUpstream, *days: date) -> Note:
+def pushed_note(fake_upstream: FakeUpstream, *days: date) -> Note:
     remote = f"file://localhost{fake_upstream.remote}"
     return Note("days-pushed", {"tags": list(map(tag, days)), "remote": remote})
 
@@ -61,23 +61,23 @@ def test_snapshot_freezes_and_pushes_each_new_day(fake_upstream: FakeUpstream) -
     assert record == SnapshotRecord(
         tag="20260115",
         commit=commit_of(site, DAY),
-        timestamp=made_at(DAY),
+        timestamp=snapshot_time(DAY),
         sha512=digest(right),
         signer=fake_upstream.keys.fingerprint("good"),
     )
-    assert notes == [frozen("frozen-first", site, DAY, 3), pushed(fake_upstream, DAY)]
+    assert notes == [frozen("frozen-first", site, DAY, 3), pushed_note(fake_upstream, DAY)]
     before = fake_upstream.frozen_state(site)
     again, notes = fake_upstream.snapshot(site)
     assert (again, fake_upstream.frozen_state(site)) == (record, before)
     assert notes == [
-        Note("nothing-newer-since", {"tag": "20260115", "mirrors": 2, "time": made_at(DAY)})
+        Note("nothing-newer-since", {"tag": "20260115", "mirrors": 2, "time": snapshot_time(DAY)})
     ]
     fake_upstream.publish("one", fake_upstream.signed(NEXT))
     record, notes = fake_upstream.snapshot(site)
     assert record.tag == "20260116"
     assert notes == [
         frozen("frozen-newer", site, NEXT, 2, since="20260115"),
-        pushed(fake_upstream, NEXT),
+        pushed_note(fake_upstream, NEXT),
     ]
     _, notes = fake_upstream.snapshot(site)
     assert notes == [Note("nothing-newer-possible", {"tag": "20260116"})]
@@ -166,8 +166,8 @@ def test_partial_archive_is_deleted_after_a_week(frozen_upstream: FakeUpstream, 
         os.utime(site.layout.downloads / name, (old, old))
     frozen_upstream.publish("one", frozen_upstream.signed())
     run_snapshot(site)
-    kept = [".gentoo-20260101.tar.xz.partial", "gentoo-20260101.tar.xz"] if days < 7 else []
-    assert names(site.layout.downloads) == [*kept, "stage3.tar.xz"]
+    partials = [".gentoo-20260101.tar.xz.partial", "gentoo-20260101.tar.xz"] if days < 7 else []
+    assert names(site.layout.downloads) == [*partials, "stage3.tar.xz"]
 
 
 def test_failed_push_is_repeated_by_the_next_run(
@@ -186,7 +186,7 @@ def test_failed_push_is_repeated_by_the_next_run(
     away.rename(fake_upstream.remote)
     _, notes = fake_upstream.snapshot(site)
     assert codes(notes) == ["nothing-newer-since", "days-pushed"]
-    assert notes[1] == pushed(fake_upstream, DAY)
+    assert notes[1] == pushed_note(fake_upstream, DAY)
     assert refs(fake_upstream.remote) == refs(site.layout.tree)
 
 
@@ -201,12 +201,12 @@ def test_push_names_the_days_of_an_earlier_failed_push(
     away.rename(fake_upstream.remote)
     fake_upstream.publish("one", fake_upstream.signed())
     _, notes = fake_upstream.snapshot(site)
-    assert notes[-1] == pushed(fake_upstream, DAY, NEXT)
+    assert notes[-1] == pushed_note(fake_upstream, DAY, NEXT)
     assert refs(fake_upstream.remote) == refs(site.layout.tree)
 
 
 AGE = [
-    # hours after it was made, warn_hours, fail_hours, what comes of it
+    # hours after the snapshot, warn_hours, fail_hours, the result
     (35, 36, 72, ""),
     (36, 36, 72, ""),
     (37, 36, 72, "warn"),
@@ -261,7 +261,7 @@ def test_older_day_by_date_gets_a_tag_only(fake_upstream: FakeUpstream) -> None:
     assert again == record
     assert notes == [
         frozen("frozen-older", site, DAY, 2, since="20260116"),
-        pushed(fake_upstream, DAY),
+        pushed_note(fake_upstream, DAY),
     ]
     assert refs(site.layout.tree).keys() == {
         "refs/heads/main",
@@ -353,7 +353,7 @@ def test_lock_that_names_no_day_is_refused(fake_upstream: FakeUpstream) -> None:
 def with_manifests(fake_upstream: FakeUpstream, *, evil: bool = False) -> Any:
     files, top = tree_files()
     del files["metadata/timestamp.x"]
-    files["Manifest"] = signed_manifest(fake_upstream.keys, top, at=made_at(NEXT))
+    files["Manifest"] = signed_manifest(fake_upstream.keys, top, at=snapshot_time(NEXT))
     if evil:
         files["app-misc/one/one-1.ebuild"] = b"EAPI=8\nevil\n"
     return fake_upstream.signed(files=files)
@@ -396,7 +396,7 @@ def test_new_machine_continues_from_the_remote(fake_upstream: FakeUpstream) -> N
     other = fake_upstream.site(name="other")
     record, notes = fake_upstream.snapshot(other)
     assert record.tag == "20260116"
-    assert notes == [frozen("frozen-first", other, NEXT, 3), pushed(fake_upstream, NEXT)]
+    assert notes == [frozen("frozen-first", other, NEXT, 3), pushed_note(fake_upstream, NEXT)]
     subjects = git(
         fake_upstream.remote, "log", "--first-parent", "--format=%s", "main"
     ).splitlines()

@@ -32,24 +32,24 @@ def site(tmp_path: Path) -> StepProject:
 
 
 @pytest.fixture
-def done(site: StepProject) -> StepProject:
-    """A site where everything has been made."""
+def finished_site(site: StepProject) -> StepProject:
+    """A site where every task has finished."""
     site.doit()
     assert site.ran() == ["one", "two", "three"]
     return site
 
 
-def test_run_that_has_made_everything_does_nothing_again(done: StepProject) -> None:
-    assert json.loads(done.record("one").read_text()) == {"word": "word"}
-    assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
-    before = artifacts(done)
-    assert done.doit() == "nothing to do: all 3 tasks are up to date\n"
-    assert done.ran() == []
-    assert artifacts(done) == before
+def test_finished_run_does_nothing_again(finished_site: StepProject) -> None:
+    assert json.loads(finished_site.record("one").read_text()) == {"word": "word"}
+    assert names(finished_site.record("one").parent) == ["one.json", "three.json", "two.x.json"]
+    before = artifacts(finished_site)
+    assert finished_site.doit() == "nothing to do: all 3 tasks are up to date\n"
+    assert finished_site.ran() == []
+    assert artifacts(finished_site) == before
 
 
 def artifacts(site: StepProject) -> dict[str, bytes]:
-    """All files but doit's memory."""
+    """All files except doit's memory."""
     return {name: data for name, data in site.state().items() if name != "state/doit.db"}
 
 
@@ -85,24 +85,24 @@ CHANGES: list[tuple[str, Callable[[StepProject], object], list[str], str, str]] 
 @pytest.mark.parametrize(
     ("change", "ran", "first", "code"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES]
 )
-def test_change_runs_only_what_it_concerns(
-    done: StepProject,
+def test_change_runs_only_the_tasks_it_concerns(
+    finished_site: StepProject,
     change: Callable[[StepProject], object],
     ran: list[str],
     first: str,
     code: str,
 ) -> None:
-    change(done)
-    before = artifacts(done)
-    reasons = done.why()
+    change(finished_site)
+    before = artifacts(finished_site)
+    reasons = finished_site.why()
     assert [(r["task"], r["cause"]["code"]) for r in reasons[:1]] == [(first, code)][: len(first)]
-    assert done.ran() == []
-    assert artifacts(done) == before
-    done.doit()
-    assert done.ran() == ran
-    assert done.why() == []
-    done.doit()
-    assert done.ran() == []
+    assert finished_site.ran() == []
+    assert artifacts(finished_site) == before
+    finished_site.doit()
+    assert finished_site.ran() == ran
+    assert finished_site.why() == []
+    finished_site.doit()
+    assert finished_site.ran() == []
 
 
 def chains(site: StepProject, *words: str) -> list[tuple[list[str], str]]:
@@ -110,15 +110,15 @@ def chains(site: StepProject, *words: str) -> list[tuple[list[str], str]]:
     return [(reason["chain"], reason["root"]["code"]) for reason in site.why(*words)]
 
 
-def test_why_names_the_chain_of_a_change(done: StepProject) -> None:
-    write_file("input", "other")(done)
-    assert chains(done) == [
+def test_why_names_the_chain_of_a_change(finished_site: StepProject) -> None:
+    write_file("input", "other")(finished_site)
+    assert chains(finished_site) == [
         (["one"], "cause-files"),
         (["two:x", "one"], "cause-files"),
         (["three", "two:x", "one"], "cause-files"),
     ]
-    assert chains(done, "one") == [(["one"], "cause-files")]
-    (one,) = done.why("one")
+    assert chains(finished_site, "one") == [(["one"], "cause-files")]
+    (one,) = finished_site.why("one")
     assert one["cause"] == {"code": "cause-files", "files": ["input"]}
 
 
@@ -130,28 +130,28 @@ def test_why_before_the_first_run_names_every_task(site: StepProject) -> None:
     assert chains(site)[:1] == never[:1]
 
 
-def test_why_names_the_task_whose_record_changed(done: StepProject) -> None:
-    write_file("input", "other")(done)
-    done.doit("one")
-    assert done.why()[0]["cause"] == {"code": "cause-records", "tasks": ["one"]}
-    write_file("input", "third")(done)
-    assert chains(done) == [  # what is certain comes first
+def test_why_names_the_task_whose_record_changed(finished_site: StepProject) -> None:
+    write_file("input", "other")(finished_site)
+    finished_site.doit("one")
+    assert finished_site.why()[0]["cause"] == {"code": "cause-records", "tasks": ["one"]}
+    write_file("input", "third")(finished_site)
+    assert chains(finished_site) == [  # certain changes come first
         (["one"], "cause-files"),
         (["two:x"], "cause-records"),
         (["three", "two:x"], "cause-records"),
     ]
 
 
-def test_setting_change_is_data(done: StepProject) -> None:
-    write_file("setting", "t")(done)
-    (reason,) = done.why()
+def test_setting_change_is_data(finished_site: StepProject) -> None:
+    write_file("setting", "t")(finished_site)
+    (reason,) = finished_site.why()
     (change,) = reason["cause"]["changes"]
     assert (change["key"], change["before"], change["after"]) == ("setting", "s", "t")
 
 
-def test_status_shows_a_line_for_each_task(done: StepProject) -> None:
-    write_file("setting", "t")(done)
-    lines = dict(line.split("  ", 1) for line in done.doit("status").splitlines())
+def test_status_shows_a_line_for_each_task(finished_site: StepProject) -> None:
+    write_file("setting", "t")(finished_site)
+    lines = dict(line.split("  ", 1) for line in finished_site.doit("status").splitlines())
     states = {name: state.strip().partition(":")[0] for name, state in lines.items()}
     assert states == {
         "one": "fresh",
@@ -172,26 +172,26 @@ FAILURES = [
 
 @pytest.mark.parametrize(("order", "code", "outcome", "error"), FAILURES)
 def test_failed_task_keeps_its_earlier_record(
-    done: StepProject, order: str, code: int, outcome: str, error: str
+    finished_site: StepProject, order: str, code: int, outcome: str, error: str
 ) -> None:
-    """Nothing later runs; once the cause is gone, everything goes on."""
-    write_file("input", "other")(done)
-    before = done.record("two.x").read_bytes()
-    done.order("two", order)
-    printed = done.doit(code=code)
+    """No later task runs; without the cause of the failure the next run continues."""
+    write_file("input", "other")(finished_site)
+    before = finished_site.record("two.x").read_bytes()
+    finished_site.order("two", order)
+    printed = finished_site.doit(code=code)
     assert ("Traceback" in printed) is (code == 2)
     assert "(1 done, 0 up to date); the same command continues" in printed
-    ended = done.last_run()["two:x"].ended
+    ended = finished_site.last_run()["two:x"].ended
     assert ended is not None
     assert (ended.outcome, ended.code) == (outcome, error)
-    assert done.ran() == ["one", "two"]
-    assert done.record("two.x").read_bytes() == before
-    assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
-    assert chains(done)[0] == (["two:x"], "cause-not-remembered")
-    done.order("two")
-    done.doit()
-    assert done.ran() == ["two", "three"]
-    assert json.loads(done.record("two.x").read_text()) == {"word": "other"}
+    assert finished_site.ran() == ["one", "two"]
+    assert finished_site.record("two.x").read_bytes() == before
+    assert names(finished_site.record("one").parent) == ["one.json", "three.json", "two.x.json"]
+    assert chains(finished_site)[0] == (["two:x"], "cause-not-remembered")
+    finished_site.order("two")
+    finished_site.doit()
+    assert finished_site.ran() == ["two", "three"]
+    assert json.loads(finished_site.record("two.x").read_text()) == {"word": "other"}
 
 
 def test_failed_first_run_leaves_no_record(site: StepProject) -> None:
@@ -201,7 +201,7 @@ def test_failed_first_run_leaves_no_record(site: StepProject) -> None:
     assert chains(site)[0] == (["one"], "cause-never-made")
 
 
-def test_continue_runs_what_does_not_depend_on_the_failed_task(site: StepProject) -> None:
+def test_continue_runs_tasks_independent_of_the_failed_one(site: StepProject) -> None:
     site.order("one", "fail")
     printed = site.doit("--continue", "three", "looks", code=1)
     assert "two:x: not run, because one failed" in printed
@@ -221,11 +221,11 @@ def waiting(site: StepProject, step: str, *words: str) -> subprocess.Popen[str]:
     pytest.fail("it did not begin")
 
 
-def test_killed_run_keeps_what_was_finished(site: StepProject) -> None:
+def test_killed_run_keeps_finished_tasks(site: StepProject) -> None:
     """Finished tasks are kept; the others run again."""
     with waiting(site, "two") as process:
         process.kill()
-    assert site.remembered() == {"one"}
+    assert site.remembered_tasks() == {"one"}
     assert names(site.record("one").parent) == ["one.json"]
     site.order("two")
     assert site.ran() == ["one", "two"]
@@ -233,57 +233,62 @@ def test_killed_run_keeps_what_was_finished(site: StepProject) -> None:
     assert site.ran() == ["two", "three"]
 
 
-def test_task_killed_while_it_is_rebuilt_keeps_its_earlier_record(done: StepProject) -> None:
-    write_file("input", "other")(done)
-    with waiting(done, "two") as process:
+def test_task_killed_while_it_is_rebuilt_keeps_its_earlier_record(
+    finished_site: StepProject,
+) -> None:
+    write_file("input", "other")(finished_site)
+    with waiting(finished_site, "two") as process:
         process.kill()
-    assert not done.record("two.x").exists()
-    assert done.record("two.x").with_suffix(".before").exists()
-    assert done.ran() == ["one", "two"]
-    done.order("two", "fail")
-    done.doit(code=1)
-    assert json.loads(done.record("two.x").read_text()) == {"word": "word"}  # the one before
-    done.order("two")
-    done.ran()
-    done.doit()
-    assert done.ran() == ["two", "three"]
-    assert names(done.record("one").parent) == ["one.json", "three.json", "two.x.json"]
+    assert not finished_site.record("two.x").exists()
+    assert finished_site.record("two.x").with_suffix(".before").exists()
+    assert finished_site.ran() == ["one", "two"]
+    finished_site.order("two", "fail")
+    finished_site.doit(code=1)
+    record = finished_site.record("two.x").read_text()
+    assert json.loads(record) == {"word": "word"}  # the earlier one
+    finished_site.order("two")
+    finished_site.ran()
+    finished_site.doit()
+    assert finished_site.ran() == ["two", "three"]
+    assert names(finished_site.record("one").parent) == ["one.json", "three.json", "two.x.json"]
 
 
-def test_task_killed_without_a_change_runs_again(done: StepProject) -> None:
-    """Old memory and no record: it is never taken for done."""
-    (done.folder / "result").unlink()
-    with waiting(done, "one") as process:
+def test_task_killed_without_a_change_runs_again(finished_site: StepProject) -> None:
+    """Old memory without a record: the task does not count as done."""
+    (finished_site.folder / "result").unlink()
+    with waiting(finished_site, "one") as process:
         process.kill()
-    done.order("one")
-    done.ran()
-    done.doit()
-    assert done.ran() == ["one"]
+    finished_site.order("one")
+    finished_site.ran()
+    finished_site.doit()
+    assert finished_site.ran() == ["one"]
 
 
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, -signal.SIGINT)],
 )
-def test_signal_interrupts_the_run(done: StepProject, number: signal.Signals, code: int) -> None:
-    write_file("input", "other")(done)
-    before = done.record("two.x").read_bytes()
-    with waiting(done, "two") as process:
+def test_signal_interrupts_the_run(
+    finished_site: StepProject, number: signal.Signals, code: int
+) -> None:
+    write_file("input", "other")(finished_site)
+    before = finished_site.record("two.x").read_bytes()
+    with waiting(finished_site, "two") as process:
         process.send_signal(number)
         printed, _ = process.communicate()
     assert process.returncode == code
     assert "Traceback" not in printed
     assert "interrupted: two:x after" in printed
     assert "the same command continues" in printed
-    assert done.record("two.x").read_bytes() == before
-    assert done.ran() == ["one", "two"]
-    done.order("two")
-    done.doit()
-    assert done.ran() == ["two", "three"]
+    assert finished_site.record("two.x").read_bytes() == before
+    assert finished_site.ran() == ["one", "two"]
+    finished_site.order("two")
+    finished_site.doit()
+    assert finished_site.ran() == ["two", "three"]
 
 
 def test_run_that_ends_slowly_keeps_its_exit_code() -> None:
-    """The interpreter gives signals their defaults back before it takes modules down: an alarm
+    """The interpreter restores default signal handlers before it clears modules: an alarm
     that rings after that would be the end of a run that went well."""
     ended = subprocess.run(python(end_cleanly, "end_late"), cwd=PROJECT, check=False)
     assert ended.returncode == 0
@@ -291,7 +296,7 @@ def test_run_that_ends_slowly_keeps_its_exit_code() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signal_whose_exception_is_lost_ends_the_run(number: signal.Signals) -> None:
-    """As where a library looks for an attribute and takes every exception for its absence."""
+    """A library that takes every exception for a missing attribute must not lose the signal."""
     ended = subprocess.run(
         python(end_cleanly, "lose_exception", number),
         cwd=PROJECT,
@@ -330,39 +335,61 @@ def test_cleanup_is_not_interrupted_again(number: signal.Signals) -> None:
     assert ended.returncode in (128 + number, -number)
 
 
+def test_output_without_a_reader_does_not_change_the_exit_code() -> None:
+    """Python ends with 120 if it cannot flush its output at the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [
+                "env",
+                "-u",
+                "PYTHONUNBUFFERED",
+                *python(end_cleanly, "leave_text_in_buffer", signal.SIGHUP),
+            ],
+            cwd=PROJECT,
+            check=False,
+            stdout=writer,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert ended.returncode == 128 + signal.SIGHUP
+
+
 def test_unknown_worker_ends_with_the_run() -> None:
-    """An interrupt while a worker is being started: doit does not know of that one yet."""
+    """An interrupt while doit starts a worker that it has not listed yet."""
     ended = subprocess.run(
         python(end_cleanly, "leave_worker"), cwd=PROJECT, check=False, timeout=60
     )
     assert ended.returncode == 5
 
 
-def test_second_run_names_the_process_of_the_first(done: StepProject) -> None:
-    write_file("input", "other")(done)
-    with waiting(done, "one") as process:
-        printed = done.doit(code=1)
+def test_second_run_names_the_process_of_the_first(finished_site: StepProject) -> None:
+    write_file("input", "other")(finished_site)
+    with waiting(finished_site, "one") as process:
+        printed = finished_site.doit(code=1)
         assert re.search(
             rf"^one: FAILED: one .*\(process {process.pid} since \d{{4}}-", printed, re.M
         )
         process.kill()
-    done.order("one")
-    done.doit()
+    finished_site.order("one")
+    finished_site.doit()
 
 
-def test_second_run_leaves_the_first_alone(done: StepProject) -> None:
-    """The later one names what is busy, does the rest, and leaves the first one alone."""
-    write_file("input", "other")(done)
-    with waiting(done, "one") as process:
-        printed = done.doit("--continue", "three", "looks", code=1)
+def test_second_run_leaves_the_first_alone(finished_site: StepProject) -> None:
+    """The second run names the busy task, runs the others, and does not disturb the first."""
+    write_file("input", "other")(finished_site)
+    with waiting(finished_site, "one") as process:
+        printed = finished_site.doit("--continue", "three", "looks", code=1)
         assert re.search(rf"^one: FAILED: one .*\(process {process.pid} since", printed, re.M)
         assert "not run: two:x, three\n" in printed
         assert "looks" in {line.split(":")[0] for line in printed.splitlines()}
-        (done.folder / "go").touch()
+        (finished_site.folder / "go").touch()
         process.communicate(timeout=60)
     assert process.returncode == 0
-    assert done.ran() == ["one", "looks named", "two", "three"]
-    assert done.doit().startswith("nothing to do: all 3")
+    assert finished_site.ran() == ["one", "looks named", "two", "three"]
+    assert finished_site.doit().startswith("nothing to do: all 3")
 
 
 @pytest.mark.parametrize(
@@ -371,7 +398,7 @@ def test_second_run_leaves_the_first_alone(done: StepProject) -> None:
 def test_signal_to_a_parallel_run_ends_every_worker(
     site: StepProject, number: signal.Signals, code: int
 ) -> None:
-    """Two at work at once: both are known by process, and one signal to the run ends both."""
+    """Two tasks at once: each lock names its process, and one signal to the run ends both."""
     for name in ("one", "looks"):
         site.order(name, "wait")
     layout = Layout(site.folder, site.folder / "state")
@@ -379,7 +406,7 @@ def test_signal_to_a_parallel_run_ends_every_worker(
         assert process.stdout is not None
         assert _waiting(process.stdout, 2)
         holders = [holder(layout, name) for name in ("one", "looks")]
-        pids = [held.process for held in holders if held]
+        pids = [each.process for each in holders if each]
         assert len(set(pids)) == 2
         assert f"process {pids[0]} since" in site.doit("one", code=1)
         assert f"process {pids[1]} since" in site.doit("looks", code=1)
@@ -396,20 +423,20 @@ def test_signal_to_a_parallel_run_ends_every_worker(
 
 
 def test_killed_worker_ends_the_run(site: StepProject) -> None:
-    """As by the kernel, for want of memory: nobody would tell doit, which waits for its word."""
+    """A worker killed by the kernel, out of memory: doit alone would wait for it forever."""
     for name in ("one", "looks"):
         site.order(name, "wait")
     layout = Layout(site.folder, site.folder / "state")
     with site.start("-n", "2", "three", "looks") as process:
         assert process.stdout is not None
         assert _waiting(process.stdout, 2)
-        held = [found.process for name in ("one", "looks") if (found := holder(layout, name))]
-        os.kill(held[0], signal.SIGKILL)
+        pids = [owner.process for name in ("one", "looks") if (owner := holder(layout, name))]
+        os.kill(pids[0], signal.SIGKILL)
         printed, _ = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "a process of this run was killed (signal 9)" in printed
     assert "Traceback" not in printed
-    assert not any(Path("/proc", str(pid)).exists() for pid in held)
+    assert not any(Path("/proc", str(pid)).exists() for pid in pids)
     assert layout.record("one").exists() is False
     site.ran()
     for name in ("one", "looks"):
@@ -419,20 +446,20 @@ def test_killed_worker_ends_the_run(site: StepProject) -> None:
 
 
 def _waiting(lines: Iterable[str], count: int) -> bool:
-    """True if so many steps have printed that they wait."""
-    said = (line for line in lines if line == "waiting\n")
-    return len(list(itertools.islice(said, count))) == count
+    """True if `count` steps have printed that they wait."""
+    wait_lines = (line for line in lines if line == "waiting\n")
+    return len(list(itertools.islice(wait_lines, count))) == count
 
 
-def test_continue_keeps_the_exit_code_of_the_failure(done: StepProject) -> None:
-    """With --continue, what does not depend on the failed task runs; the code is that of it."""
-    write_file("input", "other")(done)
-    done.order("one", "fail")
-    printed = done.doit("--continue", "three", "looks", code=1)
-    assert done.ran() == ["one", "looks named"]
+def test_continue_keeps_the_exit_code_of_the_failure(finished_site: StepProject) -> None:
+    """With --continue, independent tasks run; the exit code is that of the failure."""
+    write_file("input", "other")(finished_site)
+    finished_site.order("one", "fail")
+    printed = finished_site.doit("--continue", "three", "looks", code=1)
+    assert finished_site.ran() == ["one", "looks named"]
     assert "two:x: not run, because one failed" in printed
-    done.order("one", "bug")
-    done.doit("--continue", "three", "looks", code=2)
+    finished_site.order("one", "bug")
+    finished_site.doit("--continue", "three", "looks", code=2)
 
 
 @pytest.mark.parametrize("way", [("--continue",), ("--continue", "-n", "2")])
@@ -443,7 +470,7 @@ def test_failed_setup_leaves_its_task_out(site: StepProject, way: tuple[str, ...
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("nosuch",), "there is no task nosuch; `doit list --all` lists all"),
         (("thre",), "there is no task thre; did you mean three? "),
@@ -457,15 +484,15 @@ def test_failed_setup_leaves_its_task_out(site: StepProject, way: tuple[str, ...
         (("-n", "many"), "num_process"),
     ],
 )
-def test_wrong_words_are_one_line(site: StepProject, words: tuple[str, ...], said: str) -> None:
+def test_wrong_words_are_one_line(site: StepProject, words: tuple[str, ...], message: str) -> None:
     printed = site.doit(*words, code=3)
     assert printed.startswith("ERROR: ")
-    assert said in printed
+    assert message in printed
     assert "Traceback" not in printed
 
 
-def test_dumpdb_names_every_finished_task(done: StepProject) -> None:
-    assert set(json.loads(done.doit("dumpdb"))) == {"one", "two:x", "three"}
+def test_dumpdb_names_every_finished_task(finished_site: StepProject) -> None:
+    assert set(json.loads(finished_site.doit("dumpdb"))) == {"one", "two:x", "three"}
 
 
 def test_parallel_run_writes_one_journal(site: StepProject) -> None:
@@ -490,9 +517,9 @@ def test_json_reporter_prints_only_json(site: StepProject, order: str) -> None:
 
 
 @pytest.mark.parametrize("way", [(), ("-n", "2")])
-def test_sigterm_leaves_no_process(done: StepProject, way: tuple[str, ...]) -> None:
-    write_file("input", "other")(done)
-    with waiting(done, "one", *way) as process:
+def test_sigterm_leaves_no_process(finished_site: StepProject, way: tuple[str, ...]) -> None:
+    write_file("input", "other")(finished_site)
+    with waiting(finished_site, "one", *way) as process:
         try:
             process.terminate()
             process.communicate(timeout=15)
@@ -509,7 +536,7 @@ def test_on_demand_task_runs_when_it_is_named(site: StepProject) -> None:
     site.doit("looks")
     assert site.ran() == ["looks named", "looks named"]
     site.doit("locks")
-    assert site.ran() == ["locks named"]  # what is before it was there
+    assert site.ran() == ["locks named"]  # the record that it needs exists
     site.doit("looks", "locks")
     assert site.ran() == ["looks named", "locks named"]
     assert chains(site, "looks", "locks") == [
@@ -533,7 +560,7 @@ def test_info_shows_a_task_in_plain_words(site: StepProject) -> None:
     printed = site.doit("info", "locks")
     assert f"record    {site.folder}/lock" in printed
     assert "last run  done after" in printed
-    assert "<" not in printed  # nothing of Python's own
+    assert "<" not in printed  # no traceback
 
 
 def test_parallel_run_fails_as_a_serial_one(site: StepProject) -> None:
@@ -541,7 +568,7 @@ def test_parallel_run_fails_as_a_serial_one(site: StepProject) -> None:
     assert sorted(site.ran()) == ["looks named", "one", "three", "two"]
     assert "4 done, 0 up to date" in printed
     assert "nothing to do: all 3" in site.doit("-n", "2")
-    assert site.remembered() == {"one", "two:x", "three", "looks"}
+    assert site.remembered_tasks() == {"one", "two:x", "three", "looks"}
     write_file("input", "other")(site)
     site.order("two", "fail")
     assert "[stage-pointer-empty]" in site.doit("-n", "2", code=1)
@@ -551,26 +578,26 @@ def test_parallel_run_fails_as_a_serial_one(site: StepProject) -> None:
     site.doit("-n", "2")
 
 
-def test_sigterm_in_a_parallel_run_keeps_earlier_records(done: StepProject) -> None:
-    write_file("input", "other")(done)
-    before = done.record("two.x").read_bytes()
-    with waiting(done, "two", "-n", "2") as process:
+def test_sigterm_in_a_parallel_run_keeps_earlier_records(finished_site: StepProject) -> None:
+    write_file("input", "other")(finished_site)
+    before = finished_site.record("two.x").read_bytes()
+    with waiting(finished_site, "two", "-n", "2") as process:
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode == 143
-    assert done.record("two.x").read_bytes() == before
+    assert finished_site.record("two.x").read_bytes() == before
 
 
-def test_clean_needs_names_and_forget_forgets(done: StepProject) -> None:
-    before = artifacts(done)
+def test_clean_needs_names_and_forget_forgets(finished_site: StepProject) -> None:
+    before = artifacts(finished_site)
     for words in ((), ("--clean-all",)):
-        assert done.doit("clean", *words, code=3).startswith("ERROR: ")
-    assert artifacts(done) == before
-    assert done.doit().startswith("nothing to do")
-    done.doit("forget", "--all")
-    assert done.remembered() == set()
-    done.doit()
-    assert done.ran() == ["one", "two", "three"]
+        assert finished_site.doit("clean", *words, code=3).startswith("ERROR: ")
+    assert artifacts(finished_site) == before
+    assert finished_site.doit().startswith("nothing to do")
+    finished_site.doit("forget", "--all")
+    assert finished_site.remembered_tasks() == set()
+    finished_site.doit()
+    assert finished_site.ran() == ["one", "two", "three"]
 
 
 def test_reporters_of_doit_work(site: StepProject) -> None:
@@ -589,30 +616,30 @@ def test_reporters_of_doit_work(site: StepProject) -> None:
 
 
 @pytest.mark.usefixtures("needs_root")
-def test_user_without_rights_can_look(done: StepProject) -> None:
-    """`list`, `info`, `why` and `status` on a state of somebody else's, and before there is one."""
+def test_user_without_rights_can_look(finished_site: StepProject) -> None:
+    """`list`, `info`, `why` and `status` on another user's state, and before there is one."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("needs setpriv (Debian: util-linux)")
-    # not root's powers, but still root's files: the interpreter may lie where nobody else can read
+    # still root's files, without capabilities: only root may be able to read the interpreter
     powerless = (setpriv, "--bounding-set", "-dac_override,-dac_read_search,-fowner,-chown")
-    write_file("setting", "t")(done)
-    for path in (done.folder, *done.folder.rglob("*")):
+    write_file("setting", "t")(finished_site)
+    for path in (finished_site.folder, *finished_site.folder.rglob("*")):
         os.chown(path, 65534, 65534)
-    before = done.state()
+    before = finished_site.state()
     looks = [("list", "--all", "--status"), ("why",), ("status",)]
     for look in looks:
-        assert "three" in done.doit(*look, prefix=powerless)
-    assert "it is up to date" in done.doit("info", "one", prefix=powerless)
-    assert done.state() == before
-    printed = done.doit(prefix=powerless, code=1)
+        assert "three" in finished_site.doit(*look, prefix=powerless)
+    assert "it is up to date" in finished_site.doit("info", "one", prefix=powerless)
+    assert finished_site.state() == before
+    printed = finished_site.doit(prefix=powerless, code=1)
     assert "[permission-denied]" in printed
     assert "Traceback" not in printed
-    assert done.state() == before
-    shutil.rmtree(done.folder / "state")
+    assert finished_site.state() == before
+    shutil.rmtree(finished_site.folder / "state")
     for look in looks:
-        assert "three" in done.doit(*look, prefix=powerless)
-    assert not (done.folder / "state").exists()
+        assert "three" in finished_site.doit(*look, prefix=powerless)
+    assert not (finished_site.folder / "state").exists()
 
 
 def truncate(path: Path) -> None:
@@ -626,7 +653,7 @@ def scribble(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "problem"),
     [
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is damaged"),
         (truncate, "is damaged"),
@@ -636,19 +663,19 @@ def scribble(path: Path) -> None:
     ids=["another file", "cut short", "scribbled over", "a directory"],
 )
 def test_damaged_database_is_an_error_with_advice(
-    done: StepProject, damage: Callable[[Path], object], said: str
+    finished_site: StepProject, damage: Callable[[Path], object], problem: str
 ) -> None:
-    database = done.folder / "state" / "doit.db"
+    database = finished_site.folder / "state" / "doit.db"
     damage(database)
     for words in ((), ("why",), ("list", "--status")):
-        printed = done.doit(*words, code=3)
-        assert printed.startswith(f"ERROR: {database} {said}")
+        printed = finished_site.doit(*words, code=3)
+        assert printed.startswith(f"ERROR: {database} {problem}")
         assert printed.splitlines()[1].startswith("  next: ")
         assert len(printed.splitlines()) == 2
-    assert done.ran() == []
+    assert finished_site.ran() == []
     shutil.rmtree(database) if database.is_dir() else database.unlink()
-    done.doit()
-    assert done.ran() == ["one", "two", "three"]
+    finished_site.doit()
+    assert finished_site.ran() == ["one", "two", "three"]
 
 
 def test_empty_database_is_a_first_run(site: StepProject) -> None:

@@ -19,13 +19,13 @@ from tests.kit.sample_site import ON_DEMAND, TASKS, SampleSite, SampleUpstream
 from tests.kit.small_disk import Disk, Fill, fill_bytes, fill_inodes, small_disk
 
 pytestmark = pytest.mark.usefixtures("needs_sandbox")
-# One command after the other, as an operator would go on after each failure.
+# One command after the other, as an operator would continue after each failure.
 STEPS = (*ON_DEMAND, *TASKS)
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A mount namespace; `site` is a small site in it, `top` its place as seen from here."""
+    """A mount namespace; `site` is a small site in it, `top` its path outside of it."""
 
     disk: Disk
     site: SampleSite
@@ -38,7 +38,7 @@ class Elsewhere:
         subprocess.run([*self.disk.prefix, *words], check=True)
 
     def doit(self, *words: str, code: int | None = 0) -> tuple[int, str]:
-        """Run doit in there; its exit code and what it said, which is never a traceback."""
+        """Run doit there; returns its exit code and its output, which is never a traceback."""
         with self.site.start(*words, prefix=self.disk.prefix) as process:
             printed, _ = process.communicate(timeout=300)
         assert "Traceback" not in printed
@@ -55,12 +55,14 @@ def elsewhere(tmp_path: Path, sample_upstream: SampleUpstream) -> Iterator[Elsew
     """A site on a tmpfs of 256 MB."""
     folder = tmp_path / "site"
     with small_disk(folder, "size=256m,nr_inodes=20k") as disk:
-        made = Elsewhere(disk, SampleSite(Layout(site=folder, state=folder / "state")))
-        SampleSite(Layout(site=made.top, state=made.top / "state")).write(sample_upstream.config())
-        yield made
+        tmpfs_site = Elsewhere(disk, SampleSite(Layout(site=folder, state=folder / "state")))
+        SampleSite(Layout(site=tmpfs_site.top, state=tmpfs_site.top / "state")).write(
+            sample_upstream.config()
+        )
+        yield tmpfs_site
 
 
-def soaked(fill: Fill, left: int) -> Any:
+def soak_param(fill: Fill, left: int) -> Any:
     return pytest.param(fill, left, marks=pytest.mark.soak)
 
 
@@ -69,14 +71,14 @@ def soaked(fill: Fill, left: int) -> Any:
     [
         (fill_bytes, 40 << 10),
         (fill_inodes, 12),
-        *(soaked(fill_bytes, kilobytes << 10) for kilobytes in (0, 4, 8, 16, 24, 64)),
-        *(soaked(fill_inodes, count) for count in (0, 1, 2, 4, 8, 16)),
+        *(soak_param(fill_bytes, kilobytes << 10) for kilobytes in (0, 4, 8, 16, 24, 64)),
+        *(soak_param(fill_inodes, count) for count in (0, 1, 2, 4, 8, 16)),
     ],
 )
 def test_full_at_each_step(
     elsewhere: Elsewhere, prebuilt_site: SampleSite, fill: Fill, left: int
 ) -> None:
-    """Each step fails in one line, leaves what there was, and converges once there is room."""
+    """Each step fails in one line, changes nothing, and succeeds once there is space."""
     failed = 0
     for step in STEPS:
         before = elsewhere.records()

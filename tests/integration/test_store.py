@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,13 +135,18 @@ def test_damaged_older_package_does_not_stay(
     assert shop.store.add(key(3), shop.product(build_id=5)) == newer
 
 
+def retarget(link: Path) -> None:
+    link.unlink()
+    link.symlink_to("x")
+
+
 LAYER_DAMAGE: dict[str, Callable[[Path], object]] = {
     "content": lambda layer: (layer / "usr/bin/hello").write_bytes(b"#!/bin/sH\n"),
     "mode": lambda layer: (layer / "usr/bin/hello").chmod(0o755),
     "owner": lambda layer: os.chown(layer / "etc", 1, 1),
     "more": lambda layer: (layer / "etc/more").touch(),
     "less": lambda layer: (layer / "etc/link").unlink(),
-    "link": lambda layer: ((layer / "etc/link").unlink(), (layer / "etc/link").symlink_to("x")),
+    "link": lambda layer: retarget(layer / "etc/link"),
     "listing": lambda layer: layer.with_name(f"{layer.name}.listing").write_text("x"),
     "no listing": lambda layer: layer.with_name(f"{layer.name}.listing").unlink(),
     "other listing": lambda layer: tree_manifest.write(
@@ -169,11 +175,12 @@ def test_unchanged_layer_is_read_once_and_after_a_copy(
     layer = shop.store.layout.store_layer(built.layer)
     reads: list[Path] = []
     real = tree_manifest.differences
-    monkeypatch.setattr(
-        tree_manifest,
-        "differences",
-        lambda root, *rest: (reads.append(root), real(root, *rest))[1],
-    )
+
+    def recorded(root: Path, *rest: Any) -> Any:
+        reads.append(root)
+        return real(root, *rest)
+
+    monkeypatch.setattr(tree_manifest, "differences", recorded)
     for _ in range(3):
         shop.store.verify_layer(built.layer)
     assert reads == []
@@ -207,14 +214,13 @@ def lose(path: Path) -> None:
 
 def test_entry_whose_files_are_lost_is_not_there(shop: Workshop) -> None:
     layout = shop.store.layout
-    for number, place in enumerate(
-        (
-            lambda built: layout.store_package(built.sha512),
-            lambda built: layout.store_layer(built.layer),
-            lambda built: layout.store_listing(built.layer),
-            lambda built: layout.store_entry(built.key),
-        )
-    ):
+    places: tuple[Callable[[Built], Path], ...] = (
+        lambda built: layout.store_package(built.sha512),
+        lambda built: layout.store_layer(built.layer),
+        lambda built: layout.store_listing(built.layer),
+        lambda built: layout.store_entry(built.key),
+    )
+    for number, place in enumerate(places):
         built = shop.store.add(key(number), shop.product(bytes([number])))
         lose(place(built))
         assert shop.store.lookup(key(number)) is None

@@ -74,16 +74,16 @@ def with_overlay(fake_upstream: FakeUpstream, upstream: Path, **more: Any) -> Si
 
 def take(notes: list[Note]) -> list[Note]:
     """Return the notes so far and clear the list."""
-    taken = notes.copy()
+    copy = notes.copy()
     notes.clear()
-    return taken
+    return copy
 
 
-def unchanged(tag: str) -> Note:
+def unchanged_note(tag: str) -> Note:
     return Note("lock-unchanged", {"name": "config.lock", "tag": tag})
 
 
-def written(site: Site, lock: Lock) -> Note:
+def written_note(site: Site, lock: Lock) -> Note:
     return Note(
         "lock-written",
         {"path": site.layout.lock, "tag": lock.tree.tag, "commit": lock.tree.commit},
@@ -116,9 +116,9 @@ def export_overlay(site: Site, name: str) -> OverlayRecord:
 
 def test_lock_without_a_frozen_day_is_refused(fake_upstream: FakeUpstream) -> None:
     site = fake_upstream.site()
-    for named in ("", "20260115"):
+    for day in ("", "20260115"):
         with refused(Stale, "nothing-frozen"):
-            resolve(site, tree=named)
+            resolve(site, tree=day)
         assert not site.layout.lock.exists()
 
 
@@ -126,12 +126,12 @@ def test_lock_moves_pins_only_when_named(frozen_upstream: FakeUpstream, notes: l
     site = frozen_upstream.site()
     lock = resolve(site, named=False)
     assert lock.tree.tag == "20260115"
-    assert take(notes) == [written(site, lock)]
+    assert take(notes) == [written_note(site, lock)]
     text = site.layout.lock.read_bytes()
     freeze(frozen_upstream, site)
     assert resolve(site, named=False) == lock
     assert site.layout.lock.read_bytes() == text
-    assert take(notes) == [unchanged("20260115")]
+    assert take(notes) == [unchanged_note("20260115")]
     assert resolve(site).tree.tag == "20260116"
     assert names(site.layout.work) == []
 
@@ -167,7 +167,7 @@ def test_lock_notes_every_moved_pin(
     assert lock.tree == TreePin(tag="20260116", commit=frozen.commit)
     assert lock.overlays["java"].commit == new
     assert take(notes) == [
-        written(site, lock),
+        written_note(site, lock),
         Note("overlay-pin-moved", {"overlay": "java", "old": old, "new": new, "branch": "main"}),
         Note(
             "seed-pin-moved",
@@ -175,7 +175,7 @@ def test_lock_notes_every_moved_pin(
         ),
     ]
     resolve(site)
-    assert take(notes) == [unchanged("20260116")]
+    assert take(notes) == [unchanged_note("20260116")]
 
 
 def test_lock_of_a_day_keeps_all_other_pins(
@@ -194,14 +194,14 @@ def test_lock_of_a_day_keeps_all_other_pins(
     lock = resolve(site, tree="20260115")
     assert lock == before.model_copy(update={"tree": lock.tree})
     assert lock.tree.tag == "20260115"
-    assert take(notes) == [written(site, lock)]
+    assert take(notes) == [written_note(site, lock)]
     assert export_tree(site).tag == "20260115"
     assert resolve(site, tree="20260115") == lock
-    assert take(notes) == [unchanged("20260115")]
+    assert take(notes) == [unchanged_note("20260115")]
 
 
 @pytest.mark.parametrize(
-    ("named", "code"),
+    ("day", "code"),
     [
         ("20260151", "day-misspelt"),
         ("2026-01-15", "day-misspelt"),
@@ -211,13 +211,13 @@ def test_lock_of_a_day_keeps_all_other_pins(
     ],
 )
 def test_lock_of_an_unknown_day_is_refused(
-    frozen_upstream: FakeUpstream, named: str, code: str
+    frozen_upstream: FakeUpstream, day: str, code: str
 ) -> None:
     site = frozen_upstream.site()
     resolve(site)
     text = site.layout.lock.read_bytes()
-    with refused(BinmillError, code, day=named, newest=["20260115"]):
-        resolve(site, tree=named)
+    with refused(BinmillError, code, day=day, newest=["20260115"]):
+        resolve(site, tree=day)
     assert site.layout.lock.read_bytes() == text
 
 
@@ -274,13 +274,13 @@ def test_lock_that_cannot_be_satisfied_is_refused(frozen_upstream: FakeUpstream)
         export_tree(here)
 
 
-@pytest.mark.parametrize("named", ["newest", "2026115", "20260230"])
-def test_lock_that_names_no_day_is_refused(frozen_upstream: FakeUpstream, named: str) -> None:
+@pytest.mark.parametrize("tag", ["newest", "2026115", "20260230"])
+def test_lock_that_names_no_day_is_refused(frozen_upstream: FakeUpstream, tag: str) -> None:
     site = frozen_upstream.site(remote=None)
     lock = resolve(site, named=False)
-    wrong = lock.tree.model_copy(update={"tag": named, "commit": "d" * 40})
+    wrong = lock.tree.model_copy(update={"tag": tag, "commit": "d" * 40})
     locks.write(site.layout, lock.model_copy(update={"tree": wrong}))
-    with refused(BinmillError, "not-a-day", source="config.lock", text=named):
+    with refused(BinmillError, "not-a-day", source="config.lock", text=tag):
         export_tree(site)
 
 

@@ -14,7 +14,7 @@ from tasks.publish import generation
 from tests.kit import old_site
 from tests.kit.stub_site import doit
 
-MADE = ("tree", "overlay", "seed", "chroot")
+TASKS = ("tree", "overlay", "seed", "chroot")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the seed of the site is root's")
 
 
@@ -29,8 +29,8 @@ def published_files(site: Layout) -> dict[str, bytes]:
     return {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
 
 
-def test_site_of_0_1_what_was_made_is_up_to_date(site: Layout) -> None:
-    assert "nothing to do" in doit(site, *MADE)
+def test_site_of_0_1_is_up_to_date(site: Layout) -> None:
+    assert "nothing to do" in doit(site, *TASKS)
 
 
 def test_site_of_0_1_set_is_built_once_more(site: Layout) -> None:
@@ -57,7 +57,7 @@ def test_site_of_0_1_status_and_commands_read_it(site: Layout) -> None:
 def test_site_of_0_1_gc_keeps_what_it_names(site: Layout) -> None:
     before = published_files(site)
     doit(site, "gc", "--yes")
-    assert "nothing to do" in doit(site, *MADE)
+    assert "nothing to do" in doit(site, *TASKS)
     assert published_files(site) == before
 
 

@@ -74,11 +74,11 @@ def test_damage_of_any_file_is_reported(
     if name == "generation.json" and harm is flip:
         pytest.skip("another digit in its timestamp is valid; the index shows it")
     harm(top(site) / name)
-    found = damage(site)
+    flaws = damage(site)
     if harm is flip and name == "public/release.json":  # its digest of another file may be hit
-        assert found
+        assert flaws
     else:
-        assert name in found or (name == "ledger.json" and harm is flip)
+        assert name in flaws or (name == "ledger.json" and harm is flip)
 
 
 def test_generation_without_views_is_verified_and_repaired(site: SampleBinhost) -> None:
@@ -162,10 +162,10 @@ def test_lost_ledger_or_facts_lead_to_new_signatures(site: SampleBinhost, name: 
 
 
 def test_published_paths_are_restored_from_generations(site: SampleBinhost) -> None:
-    known = published.read_paths(site.binhost)
+    paths = published.read_paths(site.binhost)
     cut(site.binhost / published.PATHS)
     verify.restore_paths(site.binhost)
-    assert published.read_paths(site.binhost) == known
+    assert published.read_paths(site.binhost) == paths
     cut(top(site) / "ledger.json")
     cut(site.binhost / published.PATHS)
     verify.restore_paths(site.binhost)

@@ -1,4 +1,4 @@
-"""Every key of config.toml, read off the models: what tests about all keys go through."""
+"""Every key of config.toml, from the models, for tests of all keys."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tasks.config.tables import Config
 
 def keys(model: type[BaseModel] = Config, above: str = "") -> dict[str, Any]:
     """Dotted key -> annotation; `*` stands for a name that a person chooses."""
-    found: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         place, kind = f"{above}{name}", field.rebuild_annotation()
         inner = next(_models(kind), None)
         if inner is None:
-            found[place] = kind
+            kinds[place] = kind
         elif typing.get_origin(kind) is dict:
-            found |= keys(inner, f"{place}.*.")
+            kinds |= keys(inner, f"{place}.*.")
         else:
-            found |= keys(inner, f"{place}.")
-    return found
+            kinds |= keys(inner, f"{place}.")
+    return kinds
 
 
 def _models(kind: Any) -> Iterator[type[BaseModel]]:
@@ -39,7 +39,7 @@ Put = Callable[[str], Any]
 
 
 def strings(place: str, kind: Any) -> Iterator[tuple[str, Put]]:
-    """Every place in a key's value where a person's string may stand, and how to put one there."""
+    """Every place in a key's value that takes a free string, with a function to put one there."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if kind is str or origin is typing.Literal:
         yield place, lambda text: text
@@ -66,7 +66,7 @@ FILLER: tuple[Any, ...] = ("yyy", "YYY", "https://yyy.example", "D" * 40, "publi
 
 
 def plain(kind: Any) -> Any:
-    """A harmless value of a kind, for beside the string that is looked at."""
+    """A harmless value of a kind, for the keys beside the tested one."""
     for value in FILLER:
         with contextlib.suppress(ValidationError):
             return TypeAdapter(kind).validate_python(value, strict=True)

@@ -29,7 +29,7 @@ base = "base"
 
 
 def doit(config: Path, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "doit", *words],
         cwd=PROJECT,
         text=True,
@@ -39,5 +39,5 @@ def doit(config: Path, *words: str, code: int = 0) -> str:
         timeout=120,
         env={**os.environ, "BINMILL_CONFIG": str(config)},
     )
-    assert done.returncode == code, done.stdout
-    return done.stdout
+    assert result.returncode == code, result.stdout
+    return result.stdout

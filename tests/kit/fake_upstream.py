@@ -26,7 +26,7 @@ from tests.kit.gpg import Keys
 from tests.kit.refused import refused
 from tests.kit.repositories import leftovers, object_count, refs
 from tests.kit.scripted_server import Answer, ScriptedServer, file
-from tests.kit.snapshots import DAY, FILES, made_at, snapshot
+from tests.kit.snapshots import DAY, FILES, snapshot, snapshot_time
 
 NEXT = DAY + timedelta(days=1)
 NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)  # when NEXT is eleven hours old
@@ -42,11 +42,11 @@ def tag(day: date) -> str:
 
 def last_modified(day: date) -> str:
     """The Last-Modified of a day's files."""
-    return format_datetime(datetime.fromtimestamp(made_at(day), UTC), usegmt=True)
+    return format_datetime(datetime.fromtimestamp(snapshot_time(day), UTC), usegmt=True)
 
 
 class Signed(NamedTuple):
-    """The files of a day on a mirror: archive, detached signature, .md5sum, the last if any."""
+    """The files of a day on a mirror: archive, detached signature, optional .md5sum."""
 
     archive: bytes
     signature: bytes | None
@@ -105,14 +105,14 @@ class FakeUpstream:
     def signed(
         self, day: date = NEXT, *how: str, who: str = "good", at: float = 0, **more: Any
     ) -> Signed:
-        """A day's snapshot, signed a quarter of an hour after it was made, or `at` that time."""
+        """A day's snapshot, signed a quarter of an hour after its time, or at the time `at`."""
         files = {**FILES, "app-misc/one/one-1.ebuild": f"EAPI=8\n# {day}\n".encode()}
         archive = snapshot(self.folder, day, **{"files": files, **more}).read_bytes()
-        at = at or made_at(day) + 900
+        at = at or snapshot_time(day) + 900
         return Signed(archive, self.keys.sign(*how, who=who, data=archive, at=at))
 
     def publish(self, mirror: str, signed: Signed, day: date = NEXT) -> Signed:
-        """Put these files on a mirror under a day's name, whatever they are."""
+        """Put these files, good or bad, on a mirror under a day's name."""
         for suffix, body in zip(("", ".gpgsig", ".md5sum"), signed, strict=True):
             self.server.answers.pop(self.path(mirror, day, suffix), None)
             if body is not None:
@@ -155,13 +155,13 @@ class FakeUpstream:
     def refused(
         self, site: Site, kind: type[Error], code: str, *, day: str = "", **fields: Field
     ) -> Error:
-        """Run `doit snapshot`, which must fail well: one line, one next step, nothing changed."""
+        """Run `doit snapshot` and expect an error: one line with advice, nothing changed."""
         before = self.frozen_state(site)
-        with refused(kind, code, **fields) as caught:
+        with refused(kind, code, **fields) as excinfo:
             run_snapshot(site, day)
         assert self.frozen_state(site) == before
         self.assert_nothing_left(site)
-        error = caught.value
+        error = excinfo.value
         assert error.message.isprintable()
         assert error.hint
         assert PASSWORD not in str(error)

@@ -64,10 +64,10 @@ def _fingerprint(gpg: Gpg, name: str) -> str:
 
 @dataclass(frozen=True)
 class Keys(Gpg):
-    """Keys of every kind, named after what `ring`, a key file with all but the stranger's, says.
+    """Keys of every kind, named after their state in the key file `ring`, which lacks `stranger`.
 
-    All of them were made at BEGUN and still sign, whatever is said of them: `expired` and
-    `lapsed`, which was revoked, too, have expired at ENDED by the ring, and not by their owner.
+    All were created at KEYS_CREATED and can still sign: in the ring `expired` and `lapsed` expire
+    at KEYS_EXPIRED (`lapsed` is also revoked), but in this home their expiry was removed later.
     """
 
     @property
@@ -75,7 +75,7 @@ class Keys(Gpg):
         return self.home / "ring.gpg"
 
     def fill(self, public: Gpg) -> None:
-        """Make all keys; what the world knows of them goes through `public`."""
+        """Create all keys; revocations and expiry dates reach the ring through `public`."""
         for name in ("good", "other", "stranger", "revoked"):
             self.new(name, at=KEYS_CREATED)
         for name in ("expired", "lapsed"):
@@ -90,8 +90,8 @@ class Keys(Gpg):
             "never",
             at=KEYS_CREATED,
         )
-        known = ("good", "other", "revoked", "expired", "lapsed", "weak")
-        public("--import", stdin=self("--export", *map(self.fingerprint, known)))
+        public_names = ("good", "other", "revoked", "expired", "lapsed", "weak")
+        public("--import", stdin=self("--export", *map(self.fingerprint, public_names)))
         for name in ("revoked", "lapsed"):
             revocation = self.home / "openpgp-revocs.d" / f"{self.fingerprint(name)}.rev"
             # gpg puts a colon before the armor against an import by accident
@@ -105,12 +105,12 @@ class Keys(Gpg):
 @contextlib.contextmanager
 def keys_of_every_kind(folder: Path) -> Iterator[Keys]:
     """Keys of every kind in two GnuPG homes below a folder."""
-    made, public = Keys(folder / "secret"), Gpg(folder / "public")
-    for each in (made, public):
+    keys, public = Keys(folder / "secret"), Gpg(folder / "public")
+    for each in (keys, public):
         each.home.mkdir(mode=0o700)
     try:
-        made.fill(public)
-        yield made
+        keys.fill(public)
+        yield keys
     finally:
-        for each in (made, public):
+        for each in (keys, public):
             subprocess.run(["gpgconf", "--homedir", each.home, "--kill", "all"], check=True)

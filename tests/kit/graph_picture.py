@@ -1,4 +1,4 @@
-"""The picture of the graph in docs/architecture.md, as Mermaid text, made from the graph itself."""
+"""The picture of the graph in docs/architecture.md, as Mermaid text, from the graph itself."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Edge = tuple[str, str]
 
 
 def mermaid() -> str:
-    """The graph of one stack: arrows are records that are read, without those that follow."""
+    """The graph of one stack: arrows are records that tasks read, without redundant ones."""
     place = Path("/site")
     site = Site(Layout(place, place / "state"), Config.model_validate(TABLES))
     steps = graph.steps(site)
     edges = dict.fromkeys(edge for step in steps for edge in _edges(step, site))
-    reduced = [edge for edge in edges if edge in _reduced(set(edges))]
+    reduced = [edge for edge in edges if edge in _transitive_reduction(set(edges))]
     later = [(each, step.task) for step in steps for each in step.after]
     names = dict.fromkeys(name for edge in (*later, *reduced) for name in edge)
     nodes = [f'  {_id(name)}["{name}"]' for name in names if ":" in name]
@@ -59,18 +59,18 @@ def _edges(step: Step[Any], site: Site) -> Iterable[Edge]:
         yield "lock", label(step.task)
 
 
-def _reduced(edges: set[Edge]) -> set[Edge]:
-    """The edges that no longer way replaces."""
+def _transitive_reduction(edges: set[Edge]) -> set[Edge]:
+    """The edges without those that a longer path replaces."""
 
     def reaches(start: str, end: str, without: Edge) -> bool:
-        seen, waiting = {start}, [start]
+        visited, waiting = {start}, [start]
         while waiting:
             here = waiting.pop()
             for a, b in edges - {without}:
-                if a == here and b not in seen:
+                if a == here and b not in visited:
                     if b == end:
                         return True
-                    seen.add(b)
+                    visited.add(b)
                     waiting.append(b)
         return False
 

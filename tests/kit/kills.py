@@ -11,9 +11,9 @@ CALLS = ("rename", "replace", "symlink", "link", "unlink", "mkdir", "rmdir")
 
 
 def killed_before(moment: int, action: Callable[[], object]) -> bool:
-    """Do it in a process that ends, as by SIGKILL, before its CALLS number `moment`.
+    """Run an action in a process that dies, as by SIGKILL, before its `moment`th call of CALLS.
 
-    Whether it came so far. Nothing that stands in a `finally` or an `except` is run.
+    Returns True if it died. No `finally` and no `except` of it runs.
     """
     child = os.fork()
     if child == 0:

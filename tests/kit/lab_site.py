@@ -52,7 +52,7 @@ class LabSite:
         return printed
 
     def change(self, **tables: Mapping[str, object]) -> None:
-        """Lay keys over tables of config.toml: change(**{"chroots.java": {"use": [...]}})."""
+        """Override keys in tables of config.toml: change(**{"chroots.java": {"use": [...]}})."""
         raw = tomli.loads(self.layout.config.read_text())
         for table, keys in tables.items():
             place = raw
@@ -100,14 +100,14 @@ def lab_site_in(built_lab: Path, folder: Path) -> Iterator[LabSite]:
     home = folder / "site"
     with mirror.serving(lab.directory, 0) as address:
         site.write_config(lab.directory, int(address.rsplit(":", 1)[1]), home)
-        made = LabSite(Layout(site=home, state=home / "state"), lab.directory)
-        without_groups(made.layout.config, f"{address}/local")
-        made.change(**{"chroots.base": {"packages": BASE_SET}})
-        yield made
+        lab_site = LabSite(Layout(site=home, state=home / "state"), lab.directory)
+        without_groups(lab_site.layout.config, f"{address}/local")
+        lab_site.change(**{"chroots.base": {"packages": BASE_SET}})
+        yield lab_site
 
 
 def without_groups(config: Path, local: str) -> None:
-    """The demo's config without what test_groups is about: restricted files come from `local`."""
+    """Remove groups from the demo's config (see test_groups); restricted files are in `local`."""
     raw = tomli.loads(config.read_text())
     for table in ("access", "mirror", "serve"):
         raw.pop(table, None)

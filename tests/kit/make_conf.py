@@ -12,16 +12,16 @@ def getconfig(text: str) -> dict[str, str]:
     lex.wordchars = string.digits + string.ascii_letters + r"~!@#$%*_\:;?,./-+{}"
     lex.quotes = "\"'"
     lex.source = "source"
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     while (key := lex.get_token()) is not None:
         assert lex.get_token() == "="
         value = lex.get_token()
         assert value is not None
-        found[key] = varexpand(value, found)
-    return found
+        variables[key] = varexpand(value, variables)
+    return variables
 
 
-def varexpand(value: str, known: dict[str, str]) -> str:
+def varexpand(value: str, variables: dict[str, str]) -> str:
     """portage.util.varexpand, with its reading of quotes."""
     single = double = False
     place, out = 0, ""
@@ -53,7 +53,7 @@ def varexpand(value: str, known: dict[str, str]) -> str:
             start = place = place + braced
             while place < len(value) and (value[place].isalnum() or value[place] == "_"):
                 place += 1
-            out += known.get(value[start:place], "")
+            out += variables.get(value[start:place], "")
             place += braced
         else:
             out += letter

@@ -1,6 +1,6 @@
 """A small site as version 0.1 left it: frozen day, lock, seed, chroots, a set, two generations.
 
-The archive was made by the code of version 0.1 at /tmp/binmill-0.1-site; doit's database has that
+The archive was written by version 0.1 at /tmp/binmill-0.1-site; doit's database has that
 path in it.
 """
 
@@ -17,7 +17,7 @@ _PLACE = "/tmp/binmill-0.1-site"
 
 
 def unpack(folder: Path) -> Layout:
-    """Unpack the site as `folder`, as if it had been made there."""
+    """Unpack the site as `folder`, as if it had been built there."""
     folder.mkdir()
     subprocess.run(
         [

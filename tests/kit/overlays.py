@@ -11,10 +11,10 @@ IDENTITY = ["-c", "user.name=x", "-c", "user.email=x@test.example"]
 
 
 def git(where: Path, *words: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["git", "-C", where, *IDENTITY, *words], input=stdin, check=True, capture_output=True
     )
-    return done.stdout.decode().strip()
+    return result.stdout.decode().strip()
 
 
 def commit(upstream: Path, files: dict[str, str]) -> str:

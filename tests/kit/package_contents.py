@@ -18,17 +18,17 @@ _TIMES = {"mtime", "atime", "ctime"}
 
 def contents(path: Path) -> dict[str, Any]:
     """Each member of image and metadata: kind, mode, owner, link and digest; not its time."""
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     with tarfile.open(path, "r:") as container:
         for member in container:
             name = member.name.rpartition("/")[2]
             if name in ("metadata.tar.zst", "image.tar.zst"):
                 stream = container.extractfile(member)
                 assert stream is not None
-                found |= dict(_members(stream.read()))
-    assert "metadata/PF" in found
-    assert any(name.startswith("image") for name in found)
-    return found
+                members |= dict(_members(stream.read()))
+    assert "metadata/PF" in members
+    assert any(name.startswith("image") for name in members)
+    return members
 
 
 def differences(one: Path, other: Path) -> list[str]:

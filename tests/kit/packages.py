@@ -1,4 +1,4 @@
-"""Small packages made by hand, as GLEP 78 has them."""
+"""Small handmade packages in the format of GLEP 78."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def manifest(members: Sequence[Member]) -> bytes:
 
 
 def parts(values: Mapping[str, str] = VALUES, suffix: str = ".zst") -> list[Member]:
-    """The members of a package, but for its Manifest, without their top directory."""
+    """The members of a package except its Manifest, without their top directory."""
     inner = [(f"metadata/{key}", f"{value}\n".encode()) for key, value in values.items()]
     pack = PACKERS[suffix]
     return [
@@ -73,7 +73,7 @@ def gpkg(
     listed: bytes | None = None,
     values: Mapping[str, str] = VALUES,
 ) -> Path:
-    """Write a .gpkg.tar with a Manifest that fits, or with the one given as `listed`."""
+    """Write a .gpkg.tar with a matching Manifest, or with `listed` as its Manifest."""
     members = parts(values) if members is None else members
     listed = manifest(members) if listed is None else listed
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def index_stanza(path: Path) -> str:
 def stanza(
     cpv: str, build: int = 1, more: Mapping[str, str] | None = None, **most: str
 ) -> dict[str, str]:
-    """A package of an index; another build was made at another time."""
+    """A package of an index; each build has another time."""
     return {
         "CPV": cpv,
         "BUILD_ID": str(build),

@@ -1,4 +1,4 @@
-"""Processes: alive, gone, or left behind."""
+"""Processes: alive, ended, or left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.system.files import mounts_below
 
 
 def alive(pid: int) -> bool:
-    """Tell a process that is there and no zombie."""
+    """True for a process that exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -27,7 +27,7 @@ def ends(pid: int) -> bool:
 def eventually(
     holds: Callable[[], object], seconds: float = 20.0, meanwhile: Callable[[], object] = bool
 ) -> bool:
-    """Wait until it holds; False if it does not before so many seconds have passed."""
+    """Wait until a condition holds; False if it does not within the time limit."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -39,15 +39,15 @@ def eventually(
 
 def processes_naming(path: Path) -> list[str]:
     """Command lines of processes that have a path as an argument."""
-    found = []
+    commands = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = each.read_bytes().split(b"\0")
         except OSError:
             continue
         if os.fsencode(path) in words:
-            found.append(b" ".join(words).decode())
-    return found
+            commands.append(b" ".join(words).decode())
+    return commands
 
 
 def processes_of(place: Path) -> list[str]:
@@ -56,7 +56,7 @@ def processes_of(place: Path) -> list[str]:
     Those that name a path below it, and those in a sandbox: their root is an overlay whose upper
     layer is below it (proc(5), mountinfo).
     """
-    found = []
+    commands = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -65,12 +65,12 @@ def processes_of(place: Path) -> list[str]:
             except OSError:
                 continue
             if str(place) in words or f"upperdir={place}" in mounts:
-                found.append(words.replace("\0", " "))
-    return found
+                commands.append(words.replace("\0", " "))
+    return commands
 
 
 def leftovers_of_kill(layout: Layout) -> list[str]:
-    """Processes and mounts of a site once the kernel had its time to take the namespaces down."""
+    """Processes and mounts of a site after the kernel had time to remove the namespaces."""
     deadline = time.monotonic() + 20
     while (left := processes_of(layout.state)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -55,7 +55,7 @@ class PublishingSite:
         return generation.current(self.layout.binhost("base"))
 
     def candidate(self, build: int, signer: str = SIGNER) -> int:
-        """Leave the results of binpkgs, candidate and gate for a set of one package; its number."""
+        """Write the results of binpkgs, candidate and gate for one package; returns the number."""
         built = self.sets.build_set(("x", build, b"%d" % build), identity=f"set of {build}")
         records.save(self.layout, BINPKGS("base"), built[0])
         content = self.sets.content(built, signer)

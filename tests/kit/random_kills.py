@@ -12,9 +12,8 @@ from pathlib import Path
 
 from tests.kit.project import PROJECT
 
-# How a run is ended, and the exit codes that it may have then, as a shell shows them. It may have
-# been faster (0), or not yet have come so far that it minds signals: while Python itself starts,
-# Ctrl-C is a traceback of its own, and 1.
+# Ways to end a run, and the possible exit codes, as a shell shows them. The run may have ended
+# before (0), or not yet handle signals: while Python itself starts, Ctrl-C is a traceback and 1.
 WAYS = {
     "kill doit": (137, 0),
     "kill the first process": (0, 1, 137, 143),
@@ -28,9 +27,9 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Work:
-    """A run to kill: doit's words, the records to be made again, the run afterwards.
+    """A run to kill: doit's words, the tasks whose records are deleted first, the run afterwards.
 
-    `keys` are typed at the terminal, which then is there in any case.
+    `keys` are typed at the terminal; a run with keys always has one.
     """
 
     words: Sequence[str]
@@ -68,7 +67,7 @@ def kill_runs(config: Path, works: Sequence[Work], count: int, seed: int) -> lis
         "works": [asdict(work) for work in works],
     }
     host = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
-    done = subprocess.run(
+    result = subprocess.run(
         [*host, sys.executable, "-m", "tests.programs.random_kills"],
         cwd=PROJECT,
         input=json.dumps(request),
@@ -77,10 +76,10 @@ def kill_runs(config: Path, works: Sequence[Work], count: int, seed: int) -> lis
         check=False,
         env={**os.environ, "BINMILL_CONFIG": str(config), "TERM": "dumb"},
     )
-    assert done.returncode == 0, done.stderr
-    return [Kill(**json.loads(line)) for line in done.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    return [Kill(**json.loads(line)) for line in result.stdout.splitlines()]
 
 
 def is_first(command_line: str) -> bool:
-    """Tell a sandbox's first process by its command line; its parent has the same."""
+    """True for the command line of a sandbox's first process; its parent has the same."""
     return "sandbox_init" in command_line and "unshare" not in command_line

@@ -19,9 +19,9 @@ def refused(
     kind: type[Error], code: str, /, **fields: Field
 ) -> Iterator[pytest.ExceptionInfo[Error]]:
     """Expect an error of that very type and code, with at least these fields."""
-    with pytest.raises(kind) as caught:
-        yield caught
-    error = caught.value
+    with pytest.raises(kind) as excinfo:
+        yield excinfo
+    error = excinfo.value
     assert (type(error), error.code) == (kind, code), error
     assert {name: error.fields.get(name) for name in fields} == fields, error
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def git(repository: Path, *words: str) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["git", "--git-dir", repository, *words], check=True, capture_output=True, text=True
     )
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def refs(repository: Path) -> dict[str, str]:
@@ -28,25 +28,25 @@ def leftovers(repository: Path) -> list[Path]:
 
 
 def object_count(repository: Path) -> int:
-    said = dict(line.split(": ") for line in git(repository, "count-objects", "-v").splitlines())
-    return int(said["count"]) + int(said["in-pack"])
+    counts = dict(line.split(": ") for line in git(repository, "count-objects", "-v").splitlines())
+    return int(counts["count"]) + int(counts["in-pack"])
 
 
 def corrupt_object(repository: Path, name: str, *, packed: bool) -> None:
     """Damage one object of a repository, in a pack or in a file of its own."""
-    made = git(repository, "rev-parse", name)
+    oid = git(repository, "rev-parse", name)
     git(repository, "gc", "-q")
     pack = next(repository.glob("objects/pack/*.pack"))
     if packed:
         listing = git(repository, "verify-pack", "-v", str(pack.with_suffix(".idx")))
-        size, offset = next(map(int, x.split()[3:5]) for x in listing.splitlines() if made in x)
+        size, offset = next(map(int, x.split()[3:5]) for x in listing.splitlines() if oid in x)
         victim, position = pack, offset + size // 2
     else:
         packs = pack.read_bytes()
         pack.unlink()
         unpack = ["git", "--git-dir", str(repository), "unpack-objects", "-q"]
         subprocess.run(unpack, input=packs, check=True)
-        victim = repository / "objects" / made[:2] / made[2:]
+        victim = repository / "objects" / oid[:2] / oid[2:]
         position = victim.stat().st_size // 2
     content = bytearray(victim.read_bytes())
     content[position] ^= 0x55

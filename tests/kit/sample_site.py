@@ -1,7 +1,7 @@
 """A small upstream and a site of it, for the real doit: everything that needs no Portage inside.
 
 Yesterday's snapshot, an overlay, a stage of a few files, all signed and on loopback. Every task
-up to /etc/portage is made in about three seconds.
+up to /etc/portage runs in about three seconds in all.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tasks.system.files import sha512
 from tests.kit.gpg import Keys
 from tests.kit.project import DOIT, PROJECT
 from tests.kit.scripted_server import ScriptedServer, file
-from tests.kit.snapshots import FILES, made_at, snapshot
+from tests.kit.snapshots import FILES, snapshot, snapshot_time
 from tests.kit.stages import pack_stage, sample_stage
 
-# The newest day that is made (see made_at) and signed: not before one o'clock in the morning.
+# The newest day that is published (see snapshot_time) and signed: from 01:00 UTC on.
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1, hours=1)).date()
 STAGE = "20260101T000000Z/stage3-amd64-openrc-20260101T000000Z.tar.xz"
-# What can be made without Portage: in the order of the flow.
+# The tasks that run without Portage, in the order of the flow.
 ON_DEMAND = ("snapshot", "lock")
 TASKS = ("tree", "overlay", "seed", "chroot", "etc")
 
@@ -41,7 +41,7 @@ class SampleUpstream:
     keys: Keys
 
     def publish(self) -> None:
-        """Let the mirror have the snapshot of yesterday and a stage; make the overlay."""
+        """Publish yesterday's snapshot and a stage on the mirror; create the overlay."""
         self.folder.mkdir()
         self.day(YESTERDAY)
         tarball = pack_stage(sample_stage(self.folder / "stage"), self.folder / "stage3.tar.xz")
@@ -64,10 +64,10 @@ class SampleUpstream:
         subprocess.run(["git", "-C", overlay, "commit", "-q", "-m", "x"], check=True)
 
     def day(self, day: date) -> None:
-        """Let the mirror have a day's snapshot."""
+        """Publish a day's snapshot on the mirror."""
         files = {**FILES, "app-misc/one/one-1.ebuild": f"EAPI=8\n# {day}\n".encode()}
         archive = snapshot(self.folder, day, files=files).read_bytes()
-        seal = self.keys.sign(who="good", data=archive, at=made_at(day) + 900)
+        seal = self.keys.sign(who="good", data=archive, at=snapshot_time(day) + 900)
         place = f"/snapshots/gentoo-{day:%Y%m%d}.tar.xz"
         self.server.url(place, file(archive))
         self.server.url(f"{place}.gpgsig", file(seal))
@@ -94,7 +94,7 @@ class SampleUpstream:
 
 @dataclass(frozen=True)
 class SampleSite:
-    """A site, and the doit that a person would start on it."""
+    """A site, and ways to run doit on it."""
 
     layout: Layout
 

@@ -1,4 +1,4 @@
-"""A server on loopback whose every path is a function that writes what it likes."""
+"""A server on loopback where a function answers each path, well or badly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Remembers what it is asked, and leaves the answer to the path's function."""
+    """Record each request and call the path's function to answer it."""
 
     protocol_version = "HTTP/1.1"
     server: ScriptedServer
@@ -21,7 +21,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.paths.append(self.path)
         self.server.ranges.append((self.headers.get("Range"), self.headers.get("If-Range")))
         self.close_connection = True
-        with contextlib.suppress(OSError):  # the client hangs up: that is what is tested
+        with contextlib.suppress(OSError):  # the client hangs up, as some tests want
             answers = self.server.answers
             (answers.get(self.path) or answers["*"])(self)
 
@@ -36,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class ScriptedServer(http.server.ThreadingHTTPServer):
-    """`paths` are the paths asked for, `ranges` the headers Range and If-Range, in order."""
+    """`paths` are the requested paths, `ranges` the headers Range and If-Range, in order."""
 
     daemon_threads = True
 
@@ -94,7 +94,7 @@ def file(
 ) -> Answer:
     """The answer of a correct server for a file, with Range and If-Range (RFC 9110).
 
-    `pieces`: each answer breaks off after so many bytes. `validators` are what it takes as
+    `pieces`: each answer ends early after so many bytes. `validators` are the accepted values of
     If-Range.
     """
 

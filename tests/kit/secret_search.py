@@ -1,4 +1,4 @@
-"""Looks for a secret in everything below a folder, also in what is packed there."""
+"""Search for a secret in all files below a folder, also inside archives."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import zstandard
 def leaks(folder: Path, secret: str) -> list[str]:
     """The places of the secret, plain or in base64 (RFC 7617), by path below the folder."""
     needles = [secret.encode(), *_in_base64(secret)]
-    found = set()
+    places = set()
     for path in folder.rglob("*"):
         if path.is_symlink() or not path.is_file():
             continue
         name = str(path.relative_to(folder))
-        for inside, data in [("", name.encode()), *_opened(path.name, path.read_bytes())]:
+        for inside, data in [("", name.encode()), *_unpack(path.name, path.read_bytes())]:
             if any(needle in data for needle in needles):
-                found.add(f"{name}{inside}")
-    return sorted(found)
+                places.add(f"{name}{inside}")
+    return sorted(places)
 
 
 def _in_base64(secret: str) -> list[bytes]:
@@ -35,18 +35,18 @@ def _in_base64(secret: str) -> list[bytes]:
     return [base64.b64encode(b"x" * shift + secret.encode())[4:-4] for shift in range(3)]
 
 
-def _opened(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The bytes, and those of what is packed in them."""
+def _unpack(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The bytes of a file, and those of each file packed in it."""
     yield "", data
     with suppress(OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError):
         if name.endswith((".tar", ".tar.zst", ".tar.gz")):
             yield from _members(data)
         elif name.endswith(".zst"):
-            yield from _opened(name.removesuffix(".zst"), _plain(data))
+            yield from _unpack(name.removesuffix(".zst"), _plain(data))
         elif name.endswith(".bz2"):
-            yield from _opened(name.removesuffix(".bz2"), bz2.decompress(data))
+            yield from _unpack(name.removesuffix(".bz2"), bz2.decompress(data))
         elif name.endswith(".gz"):
-            yield from _opened(name.removesuffix(".gz"), gzip.decompress(data))
+            yield from _unpack(name.removesuffix(".gz"), gzip.decompress(data))
         elif len(name) == 38:  # perhaps a loose object of git
             yield "", zlib.decompress(data)
 
@@ -59,7 +59,7 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
             stream = archive.extractfile(member) if member.isreg() else None
             if stream:
                 base = member.name.rpartition("/")[2]
-                for inside, inner in _opened(base, stream.read()):
+                for inside, inner in _unpack(base, stream.read()):
                     yield f" {member.name}{inside}", inner
 
 

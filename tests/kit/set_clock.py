@@ -14,5 +14,5 @@ class SetClock:
         self._stack = stack
 
     def set(self, moment: float) -> None:
-        """Let the clock show a moment, in seconds since the epoch."""
+        """Set the clock, in seconds since the epoch."""
         self._stack.enter_context(clock.stopped_at(moment))

@@ -14,7 +14,7 @@ from tests.kit.project import PROJECT
 
 @dataclass(frozen=True)
 class Disk:
-    """A mount namespace with the tmpfs at `folder`; `top` is its place as seen from here."""
+    """A mount namespace with the tmpfs at `folder`; `top` is its path outside of it."""
 
     process: subprocess.Popen[bytes]
     folder: Path

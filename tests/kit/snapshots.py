@@ -22,7 +22,7 @@ FILES: Mapping[str, bytes] = {
 }
 
 
-def made_at(day: date) -> int:
+def snapshot_time(day: date) -> int:
     """The time of the snapshot of a day: 00:45 UTC of the next day, in epoch seconds."""
     next_day = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
     return int((next_day + timedelta(minutes=45)).timestamp())
@@ -40,9 +40,9 @@ def entry(
 def tar(*entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
     """An archive of these entries, in this order."""
     raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=form) as made:
+    with tarfile.open(fileobj=raw, mode="w", format=form) as archive:
         for info, data in entries:
-            made.addfile(info, io.BytesIO(data))
+            archive.addfile(info, io.BytesIO(data))
     return raw.getvalue()
 
 
@@ -63,7 +63,7 @@ def snapshot(
 ) -> Path:
     """A whole snapshot of a day: `files` below the top directory, `scripts` executable."""
     top = top or f"gentoo-{day:%Y%m%d}"
-    time = made_at(day) if timestamp is None else timestamp
+    time = snapshot_time(day) if timestamp is None else timestamp
     inside = {**files, "metadata/timestamp.x": f"{time} Thu, 01 Jan 2026\n".encode()}
     entries = [entry(top, mode=0o755, kind=tarfile.DIRTYPE)]
     for name, data in inside.items():

@@ -61,7 +61,7 @@ def sample_stage(root: Path) -> Path:
 
 
 def exhaustive_stage(root: Path) -> Path:
-    """A stage with more than a real one has: all that tar and a file system can store."""
+    """A stage with everything that tar and a file system can store, more than a real one has."""
     sample_stage(root)
     with (root / "var/holes").open(
         "wb"
@@ -101,7 +101,7 @@ def exhaustive_stage(root: Path) -> Path:
 
 
 def pack_stage(root: Path, target: Path, *options: str, packer: Sequence[str] = ()) -> Path:
-    """Pack a tree with all its attributes; the suffix of `target` says how it is compressed."""
+    """Pack a tree with all its attributes; the suffix of `target` selects the compression."""
     plain = target.with_suffix("")
     subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""A small doit project of steps that do as a test orders."""
+"""A small doit project of steps that follow the orders of a test."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class StepProject:
     def record(self, name: str) -> Path:
         return self.folder / "state" / "records" / f"{name}.json"
 
-    def remembered(self) -> set[str]:
+    def remembered_tasks(self) -> set[str]:
         with sqlite3.connect(self.folder / "state" / "doit.db") as database:
             rows = [row[0] for row in database.execute("select task_id from doit")]
         database.close()

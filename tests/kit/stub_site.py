@@ -1,6 +1,6 @@
-"""A root of a few programs, and a site whose chroots stand on it, made without mirror or Portage.
+"""A root of a few programs, and a site whose chroots use it, without mirror or Portage.
 
-What comes before a chroot (snapshot, lock, tree, seed) is there and remembered as made.
+The tasks before a chroot (snapshot, lock, tree, seed) count as done.
 """
 
 from __future__ import annotations
@@ -115,17 +115,17 @@ def create(folder: Path, text: str = CONFIG) -> Site:
     ):
         place.mkdir(parents=True)
     copy_programs(seed, SITE_PROGRAMS)
-    made = Site(layout, load.read_config(layout))
-    record_as_done(made, RECORDS)
-    return made
+    site = Site(layout, load.read_config(layout))
+    record_as_done(site, RECORDS)
+    return site
 
 
-def record_as_done(made: Site, records_of: Mapping[Key[Any], Any]) -> None:
-    """Write records, and let doit remember that their tasks wrote them; config.lock as well."""
-    tasks = TaskControl(list(generate_tasks("binmill", graph.build(made)))).tasks
-    memory = Dependency(DurableBackend, str(made.layout.database), codec_cls=JSONCodec)
+def record_as_done(site: Site, records_of: Mapping[Key[Any], Any]) -> None:
+    """Write records, and save in doit's memory that their tasks wrote them, and config.lock."""
+    tasks = TaskControl(list(generate_tasks("binmill", graph.build(site)))).tasks
+    memory = Dependency(DurableBackend, str(site.layout.database), codec_cls=JSONCodec)
     for key, record in records_of.items():
-        records.save(made.layout, key, record)
+        records.save(site.layout, key, record)
     for name in (LOCK().task, *(key.task for key in records_of)):
         task = tasks[name]
         memory.get_status(task, tasks)
@@ -137,7 +137,7 @@ def record_as_done(made: Site, records_of: Mapping[Key[Any], Any]) -> None:
 
 
 def doit(layout: Layout, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "doit", *words],
         cwd=PROJECT,
         text=True,
@@ -148,8 +148,8 @@ def doit(layout: Layout, *words: str, code: int = 0) -> str:
         timeout=120,
         env={**os.environ, "BINMILL_CONFIG": str(layout.config)},
     )
-    assert done.returncode == code, done.stdout
-    return done.stdout
+    assert result.returncode == code, result.stdout
+    return result.stdout
 
 
 def enter_sh(layout: Layout, script: str, *options: str, name: str = "java") -> str:

@@ -7,10 +7,10 @@ import hashlib
 from datetime import UTC, datetime
 
 from tests.kit.gpg import Gpg
-from tests.kit.snapshots import DAY, made_at
+from tests.kit.snapshots import DAY, snapshot_time
 
 Files = dict[str, bytes]
-MADE_AT = made_at(DAY)
+SNAPSHOT_TIME = snapshot_time(DAY)
 PACKAGE_DIR = "app-misc/one"
 PACKAGE = {
     "EBUILD one-1.ebuild": b"EAPI=8\n",
@@ -23,11 +23,11 @@ def manifest_lines(files: Files, *hashes: str) -> bytes:
     """Lines of a Manifest (GLEP 74); a key is a tag and a name."""
 
     def line(key: str, data: bytes) -> str:
-        found = (
+        digests = (
             f"{name} {hashlib.new(name.lower(), data, usedforsecurity=False).hexdigest()}"
             for name in hashes or ("BLAKE2B", "SHA512")
         )
-        return " ".join((key, str(len(data)), *found)) + "\n"
+        return " ".join((key, str(len(data)), *digests)) + "\n"
 
     return "".join(line(key, data) for key, data in files.items()).encode()
 
@@ -52,7 +52,7 @@ def tree_files(
         f"{PACKAGE_DIR}/Manifest": manifest_lines(PACKAGE) if package is None else package,
         "profiles/repo_name": b"gentoo\n",
         "metadata/layout.conf": b"masters =\n",
-        "metadata/timestamp.x": b"%d and so on\n" % MADE_AT,
+        "metadata/timestamp.x": b"%d and so on\n" % SNAPSHOT_TIME,
         "metadata/.checksum-test-marker": b"1700000000 in no Manifest\n",
         "metadata/news/a/a.txt": b"news\n",
         "metadata/news/Manifest.files.gz": news,
@@ -78,5 +78,7 @@ def tree_files(
     return files, manifest_lines({"MANIFEST Manifest.files.gz": files["Manifest.files.gz"]})
 
 
-def signed_manifest(gpg: Gpg, top: bytes, *how: str, who: str = "good", at: int = MADE_AT) -> bytes:
+def signed_manifest(
+    gpg: Gpg, top: bytes, *how: str, who: str = "good", at: int = SNAPSHOT_TIME
+) -> bytes:
     return gpg.sign(*how, "--clear-sign", who=who, data=top + timestamp_line(at))

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md, made from the catalogue of sentences."""
+"""docs/troubleshooting.md, generated from the catalogue of sentences."""
 
 from __future__ import annotations
 
@@ -41,13 +41,19 @@ def errors() -> str:
 
 
 def _entry(code: str, table: dict[str, str]) -> str:
-    lines = [f"### {code}", "", f"> {_shown(table['text'])}", "", f"{_sentence(table['next'])}"]
+    lines = [
+        f"### {code}",
+        "",
+        f"> {_with_placeholders(table['text'])}",
+        "",
+        f"{_sentence(table['next'])}",
+    ]
     if about := table.get("about"):
         lines += ["", about.strip()]
     return "\n".join([*lines, ""])
 
 
-def _shown(text: str) -> str:
+def _with_placeholders(text: str) -> str:
     """A sentence with its blanks as words in capitals."""
     parts = []
     for literal, name, spec, _ in string.Formatter().parse(text):
@@ -58,7 +64,7 @@ def _shown(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Advice as a sentence; what stands in backquotes stays as it is."""
+    """Advice as a sentence; text in backquotes stays unchanged."""
     filled = "".join(
         literal + (name.upper().replace("_", "-") if name else "")
         for literal, name, _, _ in string.Formatter().parse(text)

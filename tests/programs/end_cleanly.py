@@ -77,9 +77,22 @@ def leave_worker() -> None:
     raise SystemExit(5)
 
 
+def leave_text_in_buffer(number: int) -> None:
+    """End by a signal between writing a line and its flush."""
+    sys.stdout.write("a line")
+    os.kill(os.getpid(), number)
+
+
 CASES: dict[str, Callable[..., None]] = {
     case.__name__: case
-    for case in (end_late, lose_exception, ignore_signals, clean_up_slowly, leave_worker)
+    for case in (
+        end_late,
+        lose_exception,
+        ignore_signals,
+        clean_up_slowly,
+        leave_worker,
+        leave_text_in_buffer,
+    )
 }
 
 if __name__ == "__main__":

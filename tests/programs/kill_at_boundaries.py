@@ -1,9 +1,9 @@
-"""Runs doit and kills it at the next boundary of a record where it has not been killed before.
+"""Run doit and kill it at the next boundary of a record where it has not been killed before.
 
     python -m tests.programs.kill_at_boundaries PASSED WORDS...
 
-The boundaries of a task: it is made and nothing says so; its record is written and doit does not
-know of it; doit knows. PASSED is a file of those that were reached, one per line.
+The boundaries of a task: its work is done without a record; its record is written, but doit does
+not remember it; doit remembers it. PASSED is a file of the boundaries so far, one per line.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def main(passed: Path, words: list[str]) -> int:
     from doit.doit_cmd import DoitMain
 
     passed.touch()
-    known = set(passed.read_text().splitlines())
+    boundaries = set(passed.read_text().splitlines())
     write, pin, keep = records.save, lock_file.write, DurableBackend.set
 
-    def reached(task: str, point: str) -> None:
-        if f"{task} {point}" not in known:
+    def kill_at(task: str, point: str) -> None:
+        if f"{task} {point}" not in boundaries:
             with passed.open("a") as stream:
                 stream.write(f"{task} {point}\n")
                 stream.flush()
@@ -40,19 +40,19 @@ def main(passed: Path, words: list[str]) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def killing_write(layout: Layout, key: records.Key[Any], record: Any) -> None:
-        reached(key.task, "made")
+        kill_at(key.task, "made")
         write(layout, key, record)
-        reached(key.task, "written")
+        kill_at(key.task, "written")
 
     def killing_set(self: DurableBackend, task_id: str, dependency: str, value: Any) -> None:
         keep(self, task_id, dependency, value)
         if dependency == "deps:":  # the last one of a task, which is committed with it
-            reached(task_id, "remembered")
+            kill_at(task_id, "remembered")
 
     def killing_lock(layout: Layout, lock: lock_file.Lock) -> None:  # it is a record, too
-        reached("lock", "made")
+        kill_at("lock", "made")
         pin(layout, lock)
-        reached("lock", "written")
+        kill_at("lock", "written")
 
     sys.argv = ["doit", *words]
     with (

@@ -1,8 +1,8 @@
-"""Runs doit again and again on a host of its own, kills it at random moments, looks what is left.
+"""Run doit again and again on a host of its own, kill it at random moments, list leftovers.
 
 Started by tests.kit.random_kills as the first process of fresh mount and pid namespaces whose root
-is a shared mount, as on most machines. So every process that it sees is doit's, whoever its parent
-was; a mount that leaks shows in its own table.
+is a shared mount, as on most machines. So every process that it sees belongs to doit; a mount
+that leaks shows in its own table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.kit.processes import eventually
 from tests.kit.project import DOIT
 from tests.kit.random_kills import WAYS, Kill, Work, is_first
 
-LONG_SECONDS = 20.0  # nothing may take so long to end
+LONG_SECONDS = 20.0  # time limit for the end of a run
 
 
 def main(request: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Run:
             self.outside = -1
 
     def wait(self) -> int | None:
-        """The exit code as a shell tells it; None when it did not end in good time."""
+        """The exit code as a shell shows it; None if it did not end in time."""
         ended = eventually(lambda: self.pid in ended_processes(), LONG_SECONDS, self._drain)
         self.hang_up()
         if not ended:
@@ -117,15 +117,15 @@ _STATUSES: dict[int, int] = {}
 
 
 def ended_processes() -> dict[int, int]:
-    """Statuses of all that has ended; as the first process, this one gets every orphan."""
+    """Statuses of all ended processes; as the first process, this one reaps every orphan."""
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            _STATUSES[found[0]] = found[1]
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            _STATUSES[child[0]] = child[1]
     return _STATUSES
 
 
 def end(run: Run, way: str, dice: random.Random) -> str:
-    """Carry out a way to end a run; returns what was hit."""
+    """End a run in one of WAYS; returns the command line of the killed process."""
     if way == "close the terminal":
         run.hang_up()
     elif way in ("TERM", "INT", "HUP"):
@@ -134,22 +134,22 @@ def end(run: Run, way: str, dice: random.Random) -> str:
         send_signal(run.pid, signal.SIGKILL)
     else:
         first = way == "kill the first process"
-        found: list[int] = []
+        candidates: list[int] = []
 
         def some() -> bool:
-            found[:] = [
+            candidates[:] = [
                 pid
                 for pid in other_processes()
                 if pid != run.pid and (not first or is_first(command_line(pid)))
             ]
-            return bool(found) or run.pid in ended_processes()
+            return bool(candidates) or run.pid in ended_processes()
 
         eventually(some, LONG_SECONDS)
-        victim = dice.choice(found) if found else 0
+        victim = dice.choice(candidates) if candidates else 0
         hit = command_line(victim)[:300]
         if victim:
             send_signal(victim, signal.SIGKILL)
-        # a run to which it was nothing goes on, some of these for ever
+        # a run that does not need the victim continues, some forever
         if not eventually(lambda: run.pid in ended_processes(), 1.0):
             send_signal(run.pid, signal.SIGTERM)
         return hit
@@ -157,7 +157,7 @@ def end(run: Run, way: str, dice: random.Random) -> str:
 
 
 def send_signal(pid: int, number: int) -> None:
-    """kill(2); who has ended meanwhile cannot be hit any more."""
+    """kill(2), ignoring a process that has ended meanwhile."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
@@ -170,7 +170,7 @@ def command_line(pid: int) -> str:
 
 
 def other_processes() -> list[int]:
-    """All processes but this one."""
+    """All processes except this one."""
     ended_processes()
     return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and p.name != "1"]
 

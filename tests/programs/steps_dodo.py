@@ -50,7 +50,7 @@ def note(line: str) -> None:
 
 
 def obey(name: str) -> Word | None:
-    """Do as ordered; the record, if that is the order."""
+    """Follow the order of the test; returns a record if the order is to return one."""
     order = (HERE / f"do-{name}").read_text() if (HERE / f"do-{name}").exists() else ""
     if order == "fail":
         raise NotTrusted("stage-pointer-empty", stage=name)

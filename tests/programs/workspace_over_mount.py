@@ -14,7 +14,7 @@ from tasks.system.sandbox import workspace
 
 
 def main(precious: Path, stale: Path) -> None:
-    """Print the error of the first time, and which folders are left each time."""
+    """Print the error of the first time, and the folders that are left each time."""
     work = stale.parents[1]
 
     def enter() -> None:

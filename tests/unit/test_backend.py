@@ -1,4 +1,4 @@
-"""doit's memory on disk: there when a task has ended, whatever happens next."""
+"""doit's memory on disk: safe as soon as a task has ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(place: Path) -> Iterator[Dependency]:
+def open_database(place: Path) -> Iterator[Dependency]:
     memory = Dependency(DurableBackend, str(place), codec_cls=JSONCodec)
     try:
         yield memory
@@ -37,74 +37,74 @@ def on_disk(place: Path) -> dict[str, object]:
     return {name: json.loads(data) for name, data in rows}
 
 
-def done(name: str, **values: object) -> Task:
+def finished_task(name: str, **values: object) -> Task:
     task = Task(name, [print])
     task.values = dict(values)
     return task
 
 
 def test_on_disk_when_a_task_ends(place: Path) -> None:
-    with opened(place) as memory:
-        memory.save_success(done("one", digest="a"))
+    with open_database(place) as memory:
+        memory.save_success(finished_task("one", digest="a"))
         assert on_disk(place) == {
             "one": {"_values_:": {"digest": "a"}, "checker:": "MD5Checker", "deps:": []}
         }
-        memory.save_success(done("two"))
+        memory.save_success(finished_task("two"))
         assert set(on_disk(place)) == {"one", "two"}
-        memory.remove_success(done("one"))
+        memory.remove_success(finished_task("one"))
         assert set(on_disk(place)) == {"two"}
 
 
 def test_deps_is_the_last_thing_that_doit_saves(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On which all of it stands; another order in another doit would lose work."""
+    """The backend depends on this; with another order in a new doit, work would be lost."""
     keys: list[str] = []
     real = DurableBackend.set
 
-    def watched(self: DurableBackend, task: str, key: str, value: object) -> None:
+    def recording_set(self: DurableBackend, task: str, key: str, value: object) -> None:
         keys.append(key)
         real(self, task, key, value)
 
-    monkeypatch.setattr(DurableBackend, "set", watched)
-    task = done("one", x=1)
+    monkeypatch.setattr(DurableBackend, "set", recording_set)
+    task = finished_task("one", x=1)
     task.file_dep = {str(Path(__file__))}
     task.result = "text"
-    with opened(place) as memory:
+    with open_database(place) as memory:
         memory.save_success(task)
     assert keys[-1] == "deps:"
     assert keys.count("deps:") == 1
 
 
 def test_read_again(place: Path) -> None:
-    with opened(place) as memory:
-        memory.save_success(done("one", digest="ü"))
-    with opened(place) as memory:
+    with open_database(place) as memory:
+        memory.save_success(finished_task("one", digest="ü"))
+    with open_database(place) as memory:
         assert memory.get_values("one") == {"digest": "ü"}
         assert memory.get_values("two") == {}
 
 
 def test_forgotten_once_and_for_all(place: Path) -> None:
-    with opened(place) as memory:
-        memory.save_success(done("one"))
+    with open_database(place) as memory:
+        memory.save_success(finished_task("one"))
         memory.remove_all()
-        memory.save_success(done("two"))
+        memory.save_success(finished_task("two"))
     assert set(on_disk(place)) == {"two"}
 
 
 def test_ignored_tasks_stay_ignored(place: Path) -> None:
-    """`doit ignore` saves nothing but a mark."""
-    with opened(place) as memory:
-        memory.ignore(done("one"))
-    with opened(place) as memory:
-        assert memory.status_is_ignore(done("one"))
+    """`doit ignore` saves only a mark."""
+    with open_database(place) as memory:
+        memory.ignore(finished_task("one"))
+    with open_database(place) as memory:
+        assert memory.status_is_ignore(finished_task("one"))
 
 
 def test_two_at_once(place: Path) -> None:
-    with opened(place) as one, opened(place) as two:
-        one.save_success(done("one"))
-        two.save_success(done("two"))
-        one.save_success(done("three"))
+    with open_database(place) as one, open_database(place) as two:
+        one.save_success(finished_task("one"))
+        two.save_success(finished_task("two"))
+        one.save_success(finished_task("three"))
     assert set(on_disk(place)) == {"one", "two", "three"}
 
 
@@ -112,15 +112,15 @@ def test_two_at_once(place: Path) -> None:
 def test_damaged(place: Path, content: bytes) -> None:
     place.parent.mkdir()
     place.write_bytes(content)
-    with pytest.raises(InvalidDodoFile) as refused, opened(place):
+    with pytest.raises(InvalidDodoFile) as excinfo, open_database(place):
         pass
-    assert str(place) in str(refused.value)
-    assert "doit fsck --repair" in str(refused.value)
-    assert len(str(refused.value).splitlines()) == 2
+    assert str(place) in str(excinfo.value)
+    assert "doit fsck --repair" in str(excinfo.value)
+    assert len(str(excinfo.value).splitlines()) == 2
     assert place.read_bytes() == content
 
 
 def test_a_directory_in_its_place(place: Path) -> None:
     place.mkdir(parents=True)
-    with pytest.raises(InvalidDodoFile, match="cannot be opened"), opened(place):
+    with pytest.raises(InvalidDodoFile, match="cannot be opened"), open_database(place):
         pass

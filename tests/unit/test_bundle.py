@@ -39,8 +39,8 @@ def conf(path: str) -> ConfigParser:
 
 
 def test_bundle_has_files_for_portage_and_the_check() -> None:
-    found = contents()
-    assert sorted(found) == [
+    bundle = contents()
+    assert sorted(bundle) == [
         "README",
         "check",
         "fingerprint",
@@ -49,8 +49,8 @@ def test_bundle_has_files_for_portage_and_the_check() -> None:
         "portage/binrepos.conf/java@role.java.conf",
         "portage/repos.conf/java@role.java.conf",
     ]
-    assert found["key.gpg"] == RAW
-    assert found["check"].startswith(b"#!/bin/sh\n")
+    assert bundle["key.gpg"] == RAW
+    assert bundle["check"].startswith(b"#!/bin/sh\n")
     binrepos = conf("portage/binrepos.conf/java@role.java.conf")["java@role.java"]
     assert binrepos["sync-uri"] == PLACE.url
     assert binrepos["verify-signature"] == "true"
@@ -58,7 +58,7 @@ def test_bundle_has_files_for_portage_and_the_check() -> None:
     assert repos["gentoo"]["sync-git-clone-extra-opts"] == "--branch 20260310"
     assert repos["gentoo"]["main-repo"] == "gentoo"
     assert repos["java"]["sync-uri"] == "ssh://git@git.example/java.git"
-    readme = found["README"].decode()
+    readme = bundle["README"].decode()
     assert f"./check {PLACE.url} java role:java" in readme
     assert "checkout --detach 20260310" in readme
     assert "fetch ssh://git@git.example/java.git " + "d" * 40 in readme
@@ -66,14 +66,14 @@ def test_bundle_has_files_for_portage_and_the_check() -> None:
 
 
 def test_bundle_of_a_group_explains_the_password() -> None:
-    found = contents()
+    bundle = contents()
     binrepos = conf("portage/binrepos.conf/java@role.java.conf")["java@role.java"]
     for key, option in (("fetchcommand", ""), ("resumecommand", " -c")):
         assert binrepos[key] == (
             f"env HOME=/etc/portage/access wget{option} -t 3 -T 60 --passive-ftp"
             ' -O "${DISTDIR}/${FILE}" "${URI}"'
         )
-    readme = found["README"].decode()
+    readme = bundle["README"].decode()
     assert "login NAME password PASSWORD" in readme
     assert f"HOME=/etc/portage/access ./check {PLACE.url}" in readme
     public = files(replace(PLACE, group="public", label="java"), REPOS, "p", KEY, FINGERPRINT)
@@ -104,9 +104,9 @@ def test_remote_is_shown_to_clients_without_secrets(url: str, public: str) -> No
 
 
 def test_tree_without_a_remote_has_a_placeholder() -> None:
-    found = files(PLACE, [Repo("gentoo", "c" * 40, "20260310")], "p", KEY, FINGERPRINT)
-    assert b"sync-uri" not in found["portage/repos.conf/java@role.java.conf"]
-    assert b"git clone --no-checkout URL-OF-GENTOO" in found["README"]
+    bundle = files(PLACE, [Repo("gentoo", "c" * 40, "20260310")], "p", KEY, FINGERPRINT)
+    assert b"sync-uri" not in bundle["portage/repos.conf/java@role.java.conf"]
+    assert b"git clone --no-checkout URL-OF-GENTOO" in bundle["README"]
 
 
 def test_equal_content_gives_equal_bytes() -> None:

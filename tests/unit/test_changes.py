@@ -23,7 +23,7 @@ from tests.kit.refused import refused
 DAYS = ["20261117", "20261119", "20261120"]
 HEAD = ["since", "until", "files", "derived"]
 PLACES = ["eclasses", "profiles", "licenses", "news", "glsa", "other"]
-IN_ORDER = [  # 1.001.1: what begins with a zero loses its last zeros, and then is compared as text
+IN_ORDER = [  # 1.001.1: a part with a leading zero loses trailing zeros and is compared as text
     "0",
     "0.01",
     "0.02",
@@ -101,7 +101,7 @@ def test_versions_sort_as_pms_says() -> None:
         (["A a-b/c/files/c-1.patch"], "a-b/c/c-1.ebuild", {"touched": ["a-b/c"]}),
         (["M a-b/c/metadata.xml"], "a-b/c/c-1.ebuild", {"touched": ["a-b/c"]}),
         (["D a-b/c/Manifest"], "", {"touched": ["a-b/c"]}),
-        # the name of the folder says where the version begins
+        # the folder's name shows where the version starts
         (["A a/c-d/c-d-1.ebuild"], "a/c-d/c-d-0.ebuild a/c/c-1.ebuild", {"bumped": ["a/c-d"]}),
         (["A x/p+/p+-1_p2-r3.ebuild"], "", {"new": ["x/p+"]}),
         (
@@ -311,9 +311,9 @@ def test_text_counts_what_does_not_fit() -> None:
     assert (blank, title) == ("", "changed (1,500)")
     assert len(body) == 9
     assert max(map(len, body)) <= 80
-    shown = " ".join(line.strip() for line in body).split(", ")
-    assert shown == [f"a/p{n:04} 1" for n in range(len(shown))]
-    assert rest == f"  and {1500 - len(shown):,} more"
+    entries = " ".join(line.strip() for line in body).split(", ")
+    assert entries == [f"a/p{n:04} 1" for n in range(len(entries))]
+    assert rest == f"  and {1500 - len(entries):,} more"
     assert len(as_text(changes, rows=None).splitlines()) == 1503
 
 

@@ -1,4 +1,4 @@
-"""From PKGDIR to a set, whatever a hostile chroot has left there."""
+"""From PKGDIR to a set, also with files of a hostile chroot."""
 
 from __future__ import annotations
 

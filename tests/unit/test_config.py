@@ -25,9 +25,9 @@ def read(layout: Layout, raw: dict[str, Any]) -> Config:
 
 def problems(layout: Layout, *changes: tuple[str, Any]) -> list[Problem]:
     """Every problem of a config with these changes; there is at least one."""
-    with refused(InvalidConfig, "config-invalid", path=layout.config) as caught:
+    with refused(InvalidConfig, "config-invalid", path=layout.config) as excinfo:
         read(layout, three_chroots_with(*changes))
-    return caught.value.problems
+    return excinfo.value.problems
 
 
 def place(problem: Problem) -> tuple[str, str, str]:
@@ -263,9 +263,9 @@ def test_file_that_is_no_config_is_refused(
 
 def test_empty_config_lacks_every_required_table(layout: Layout) -> None:
     layout.config.write_bytes(b"")
-    with refused(InvalidConfig, "config-invalid") as caught:
+    with refused(InvalidConfig, "config-invalid") as excinfo:
         read_config(layout)
-    assert {each.code for each in caught.value.problems} == {"missing-key"}
+    assert {each.code for each in excinfo.value.problems} == {"missing-key"}
 
 
 def test_directory_is_no_config(layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""A deadline ends reads of a socket, in whatever thread they are."""
+"""A deadline ends reads of a socket, in any thread."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_deadline_ends_a_connection_made_after_it(
         assert ends[0].recv(1) == b""
 
 
-def test_deadline_replaces_what_a_library_makes_of_it(
+def test_deadline_replaces_the_error_of_a_library(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
     with Deadline() as limit:

@@ -150,11 +150,11 @@ def test_difference_as_json() -> None:
 
 
 def test_sizes_have_units() -> None:
-    def shown(size: int) -> str:
+    def size_text(size: int) -> str:
         difference = compare(side(1), side(2, stanza("a-b/x-1", SIZE=str(size))))
         return text(difference, "b").splitlines()[0].rsplit("-> ", 1)[1]
 
-    assert [shown(n) for n in (999, 1000, 999_999, 1_000_000, 71_250_000, 2 * 10**12)] == [
+    assert [size_text(n) for n in (999, 1000, 999_999, 1_000_000, 71_250_000, 2 * 10**12)] == [
         "999 B",
         "1 kB",
         "1000 kB",

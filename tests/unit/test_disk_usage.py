@@ -33,7 +33,7 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def walked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def walked_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that are walked."""
     folders: list[Path] = []
     real = disk_usage._entries
@@ -63,37 +63,37 @@ def test_disk_size_follows_no_link(tmp_path: Path) -> None:
 
 
 def test_usage_without_records_walks_everything(state: Path) -> None:
-    found = usage(state, state / "sizes.json", FOREVER)
-    assert found.complete
-    assert found.parts == {name: disk_size(state / name) for name in ("logs", "seeds")}
+    report = usage(state, state / "sizes.json", FOREVER)
+    assert report.complete
+    assert report.parts == {name: disk_size(state / name) for name in ("logs", "seeds")}
 
 
 def test_usage_is_the_same_with_records_and_does_not_walk_them(
-    state: Path, walked: list[Path]
+    state: Path, walked_folders: list[Path]
 ) -> None:
     before = usage(state, state / "sizes.json", FOREVER)
     record_sizes(state / "sizes.json", (state / "seeds").iterdir())
-    walked.clear()
+    walked_folders.clear()
     after = usage(state, state / "sizes.json", FOREVER)
     assert after.parts["seeds"] == before.parts["seeds"]
     assert after.complete
-    assert state / "logs" in walked
-    assert state / "seeds/one" not in walked
+    assert state / "logs" in walked_folders
+    assert state / "seeds/one" not in walked_folders
 
 
-def test_record_sizes_measures_each_tree_once(state: Path, walked: list[Path]) -> None:
+def test_record_sizes_measures_each_tree_once(state: Path, walked_folders: list[Path]) -> None:
     sizes = state / "sizes.json"
     record_sizes(sizes, (state / "seeds").iterdir())
-    kept = sizes.stat().st_mtime_ns
+    mtime = sizes.stat().st_mtime_ns
     tree(state / "seeds/two", 1000)
-    walked.clear()
+    walked_folders.clear()
     record_sizes(sizes, sorted((state / "seeds").iterdir()))
-    assert state / "seeds/one" not in walked
-    assert state / "seeds/two" in walked
-    assert sizes.stat().st_mtime_ns != kept
-    kept = sizes.stat().st_mtime_ns
+    assert state / "seeds/one" not in walked_folders
+    assert state / "seeds/two" in walked_folders
+    assert sizes.stat().st_mtime_ns != mtime
+    mtime = sizes.stat().st_mtime_ns
     record_sizes(sizes, (state / "seeds").iterdir())
-    assert sizes.stat().st_mtime_ns == kept
+    assert sizes.stat().st_mtime_ns == mtime
 
 
 def test_size_of_a_replaced_tree_is_not_used(state: Path) -> None:
@@ -124,10 +124,10 @@ def test_usage_is_not_complete_when_the_time_is_up(state: Path) -> None:
 def test_damaged_file_is_ignored(state: Path, text: str) -> None:
     sizes = state / "sizes.json"
     sizes.write_text(text)
-    found = usage(state, sizes, FOREVER)
-    assert found.parts["seeds"] == disk_size(state / "seeds")
+    report = usage(state, sizes, FOREVER)
+    assert report.parts["seeds"] == disk_size(state / "seeds")
     record_sizes(sizes, (state / "seeds").iterdir())
-    assert usage(state, sizes, FOREVER).parts["seeds"] == found.parts["seeds"]
+    assert usage(state, sizes, FOREVER).parts["seeds"] == report.parts["seeds"]
 
 
 def test_file_that_cannot_be_written_is_no_error(state: Path) -> None:

@@ -1,4 +1,4 @@
-"""The call of emerge, and what its output says."""
+"""The call of emerge, and the facts read from its output."""
 
 from __future__ import annotations
 

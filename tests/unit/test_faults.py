@@ -17,15 +17,15 @@ def functions(path: Path) -> set[str]:
 
 
 def test_every_named_test_exists() -> None:
-    named = NAMES.findall((PROJECT / "docs/faults.md").read_text(encoding="utf-8"))
+    references = NAMES.findall((PROJECT / "docs/faults.md").read_text(encoding="utf-8"))
     missing = [
         f"{file}::{name}"
-        for file, name in named
+        for file, name in references
         if not (PROJECT / "tests" / file).exists()
         or name not in functions(PROJECT / "tests" / file)
     ]
     assert missing == []
-    assert len(named) > 80
+    assert len(references) > 80
 
 
 def test_every_fault_has_a_test() -> None:

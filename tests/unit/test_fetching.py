@@ -1,4 +1,4 @@
-"""The DISTDIR of a chroot, and what it fetches before a build."""
+"""The DISTDIR of a chroot, and its downloads before a build."""
 
 from __future__ import annotations
 

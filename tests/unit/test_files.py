@@ -263,7 +263,7 @@ def test_of_a_link_only_the_link_is_removed(tmp_path: Path, place: str | None) -
     assert names(outside) == ["precious"]
 
 
-def test_empty_trash_finishes_what_another_run_began(tmp_path: Path) -> None:
+def test_empty_trash_finishes_the_work_of_a_killed_run(tmp_path: Path) -> None:
     (tmp_path / "trash" / "left.1" / "a").mkdir(parents=True)
     (tmp_path / "trash" / "file").write_text("x")
     files.empty_trash(tmp_path / "trash")

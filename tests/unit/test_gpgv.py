@@ -19,9 +19,9 @@ GOODSIG = f"[GNUPG:] GOODSIG {SUBKEY[-16:]} Some One <some@one.example>"
 
 
 def valid(
-    *, made: int | str = NOW - 60, algorithm: int = 10, primary: str = PRIMARY, key: str = SUBKEY
+    *, created: int | str = NOW - 60, algorithm: int = 10, primary: str = PRIMARY, key: str = SUBKEY
 ) -> str:
-    return f"[GNUPG:] VALIDSIG {key} 2027-01-15 {made} 0 4 0 22 {algorithm} 00 {primary}"
+    return f"[GNUPG:] VALIDSIG {key} 2027-01-15 {created} 0 4 0 22 {algorithm} 00 {primary}"
 
 
 GOOD = [NEWSIG, "[GNUPG:] KEY_CONSIDERED X 0", "[GNUPG:] SIG_ID x 2027-01-15 1", GOODSIG, valid()]
@@ -41,7 +41,7 @@ def test_strong_hash_is_accepted(algorithm: int) -> None:
 
 
 def test_clock_may_differ_by_ten_minutes() -> None:
-    check_status(text([NEWSIG, GOODSIG, valid(made=NOW + 600)]), 0, ROLE, "x", NOW)
+    check_status(text([NEWSIG, GOODSIG, valid(created=NOW + 600)]), 0, ROLE, "x", NOW)
 
 
 def test_expired_key_elsewhere_in_the_ring_is_ignored() -> None:
@@ -65,7 +65,7 @@ def test_expired_key_elsewhere_in_the_ring_is_ignored() -> None:
         ([NEWSIG, GOODSIG, valid(key="E" * 40)], "gpgv-inconsistent"),
         ([NEWSIG, "[GNUPG:] GOODSIG", valid()], "gpgv-inconsistent"),
         ([NEWSIG, GOODSIG, f"[GNUPG:] VALIDSIG {SUBKEY} 2027-01-15"], "gpgv-inconsistent"),
-        ([NEWSIG, GOODSIG, valid(made="20270115T000000")], "gpgv-inconsistent"),
+        ([NEWSIG, GOODSIG, valid(created="20270115T000000")], "gpgv-inconsistent"),
         ([NEWSIG, GOODSIG, valid(primary=OTHER)], "signing-key-not-pinned"),
         ([NEWSIG, GOODSIG, valid(primary=PRIMARY.lower())], "signing-key-not-pinned"),
         ([NEWSIG, GOODSIG, valid(primary=PRIMARY[-16:])], "signing-key-not-pinned"),
@@ -73,7 +73,7 @@ def test_expired_key_elsewhere_in_the_ring_is_ignored() -> None:
             ([NEWSIG, GOODSIG, valid(algorithm=weak)], "signature-hash-weak")
             for weak in (0, 1, 2, 3, 11)
         ),
-        ([NEWSIG, GOODSIG, valid(made=NOW + 601)], "signature-from-the-future"),
+        ([NEWSIG, GOODSIG, valid(created=NOW + 601)], "signature-from-the-future"),
     ],
 )
 def test_status_that_breaks_a_rule_is_refused(lines: list[str], reason: str) -> None:
@@ -161,7 +161,7 @@ OTHERS = f"pub:r:255:22:Z:1600000000:1600000001::-:::c:::::ed25519:::0:\nfpr::::
 
 
 @pytest.mark.parametrize(
-    ("made", "keys"),
+    ("created", "keys"),
     [
         (MIDNIGHT - 1, listing()),
         (MIDNIGHT - 1, listing(ends=(MIDNIGHT, MIDNIGHT))),
@@ -170,9 +170,9 @@ OTHERS = f"pub:r:255:22:Z:1600000000:1600000001::-:::c:::::ed25519:::0:\nfpr::::
     ],
     ids=["both", "just before", "the subkey alone", "others do not count"],
 )
-def test_expired_key_is_accepted_where_the_role_says_so(made: int, keys: str) -> None:
-    status = text([NEWSIG, "[GNUPG:] KEYEXPIRED 1600000001", EXPKEYSIG, valid(made=made)])
-    assert check_status(status, 0, WAS_GOOD, "x", NOW, keys=keys) == Signature(PRIMARY, made)
+def test_expired_key_is_accepted_where_the_role_says_so(created: int, keys: str) -> None:
+    status = text([NEWSIG, "[GNUPG:] KEYEXPIRED 1600000001", EXPKEYSIG, valid(created=created)])
+    assert check_status(status, 0, WAS_GOOD, "x", NOW, keys=keys) == Signature(PRIMARY, created)
     with distrusted("signing-key-expired"):
         check_status(status, 0, ROLE, "x", NOW, keys=keys)
 
@@ -180,16 +180,16 @@ def test_expired_key_is_accepted_where_the_role_says_so(made: int, keys: str) ->
 @pytest.mark.parametrize(
     ("lines", "keys"),
     [
-        ([EXPKEYSIG, valid(made=MIDNIGHT)], listing()),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(ends=(MIDNIGHT - 1, NOW))),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(ends=(NOW, MIDNIGHT - 1))),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(primary="r")),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(subkey="r")),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing(primary="i")),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], listing() + listing(primary="r")),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], OTHERS),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1)], ""),
-        ([EXPKEYSIG, valid(made="20270114T000000")], listing()),
+        ([EXPKEYSIG, valid(created=MIDNIGHT)], listing()),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], listing(ends=(MIDNIGHT - 1, NOW))),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], listing(ends=(NOW, MIDNIGHT - 1))),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], listing(primary="r")),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], listing(subkey="r")),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], listing(primary="i")),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], listing() + listing(primary="r")),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], OTHERS),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1)], ""),
+        ([EXPKEYSIG, valid(created="20270114T000000")], listing()),
         ([EXPKEYSIG], listing()),
     ],
     ids=[
@@ -214,12 +214,12 @@ def test_expired_key_is_refused_otherwise(lines: list[str], keys: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] REVKEYSIG x"], "signing-key-revoked"),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), "[GNUPG:] BADSIG x"], "signature-wrong"),
-        ([EXPKEYSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)], "signature-not-single"),
-        ([EXPKEYSIG, GOODSIG, valid(made=MIDNIGHT - 1)], "signature-not-single"),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1), valid()], "signature-not-single"),
-        ([EXPKEYSIG, valid(made=MIDNIGHT - 1, algorithm=2)], "signature-hash-weak"),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1), "[GNUPG:] REVKEYSIG x"], "signing-key-revoked"),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1), "[GNUPG:] BADSIG x"], "signature-wrong"),
+        ([EXPKEYSIG, EXPKEYSIG, valid(created=MIDNIGHT - 1)], "signature-not-single"),
+        ([EXPKEYSIG, GOODSIG, valid(created=MIDNIGHT - 1)], "signature-not-single"),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1), valid()], "signature-not-single"),
+        ([EXPKEYSIG, valid(created=MIDNIGHT - 1, algorithm=2)], "signature-hash-weak"),
     ],
 )
 def test_other_rules_hold_for_an_expired_key(lines: list[str], reason: str) -> None:
@@ -231,7 +231,12 @@ def test_expired_key_of_another_role_is_refused() -> None:
     role = Role(ROLE.name, ROLE.keyfile, (OTHER,), accept_expired_before=DAY)
     with distrusted("signing-key-not-pinned"):
         check_status(
-            text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)]), 0, role, "x", NOW, keys=listing()
+            text([NEWSIG, EXPKEYSIG, valid(created=MIDNIGHT - 1)]),
+            0,
+            role,
+            "x",
+            NOW,
+            keys=listing(),
         )
 
 
@@ -239,6 +244,6 @@ def test_expired_key_of_another_role_is_refused() -> None:
 def test_user_id_cannot_contain_a_listing(separator: str) -> None:
     forged = "".join(f"{separator}pub:e:::::{NOW}:{separator}fpr:::::::::{PRIMARY}:")
     keys = listing(primary="r").replace("Some One", f"Some One{forged}")
-    status = text([NEWSIG, EXPKEYSIG, valid(made=MIDNIGHT - 1)])
+    status = text([NEWSIG, EXPKEYSIG, valid(created=MIDNIGHT - 1)])
     with distrusted("signing-key-expired"):
         check_status(status, 0, WAS_GOOD, "x", NOW, keys=keys)

@@ -182,7 +182,7 @@ def test_member_that_the_manifest_does_not_cover_is_refused(tmp_path: Path, name
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
-    """A client might take the first where this took the last."""
+    """A client might read the first one, and this project the last."""
     good, evil = parts(), parts({**VALUES, "CATEGORY": "sys-apps"})
     path = tmp_path / "x.gpkg.tar"
     for order in ([("a/", evil), ("b/", good)], [("b/", good), ("a/", evil)]):

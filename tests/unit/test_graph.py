@@ -74,7 +74,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def site_of(raw: dict[str, Any]) -> Site:
-    """A site at a place that does not exist: whoever looks there gets nothing."""
+    """A site at a path that does not exist, so nothing can be read there."""
     place = Path("/nonexistent/site")
     return Site(Layout(place, place / "state"), Config.model_validate(raw))
 
@@ -85,27 +85,27 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 
 def tasks_of(site: Site) -> dict[str, Task]:
-    """By name, with the dependencies that doit makes out of targets; raises what doit would."""
+    """Tasks by name, with the dependencies that doit derives from targets; raises doit's errors."""
 
     def creator() -> Iterator[Any]:
         yield from graph.build(site)
 
     control = TaskControl(generate_tasks("binmill", creator()))
-    found: dict[str, Task] = control.tasks
-    found.pop("binmill", None)
-    return found
+    tasks: dict[str, Task] = control.tasks
+    tasks.pop("binmill", None)
+    return tasks
 
 
 def before(tasks: dict[str, Task], name: str) -> set[str]:
-    """All that must hold before a task may run."""
-    found: set[str] = set()
+    """All tasks that must be up to date before a task may run."""
+    dependencies: set[str] = set()
     todo = [name]
     while todo:
         for each in tasks[todo.pop()].task_dep:
-            if each not in found:
-                found.add(each)
+            if each not in dependencies:
+                dependencies.add(each)
                 todo.append(each)
-    return found
+    return dependencies
 
 
 def test_graph_has_every_task(site: Site) -> None:
@@ -191,8 +191,8 @@ def test_stack_does_not_wait_for_another(site: Site) -> None:
 
 
 def test_only_snapshot_and_lock_run_on_demand(site: Site) -> None:
-    asked = {name for name, task in tasks_of(site).items() if isinstance(task, OnDemandTask)}
-    assert asked == {"snapshot", "lock"}
+    on_demand = {name for name, task in tasks_of(site).items() if isinstance(task, OnDemandTask)}
+    assert on_demand == {"snapshot", "lock"}
 
 
 def test_no_task_has_the_name_of_a_command(site: Site) -> None:
@@ -200,8 +200,8 @@ def test_no_task_has_the_name_of_a_command(site: Site) -> None:
     assert not (theirs | set(commands())) & set(tasks_of(site))
 
 
-def test_graph_is_made_without_reading_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And starts nothing; that holds for every unit test (conftest)."""
+def test_graph_is_built_without_reading_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts no program either: no unit test may (conftest)."""
 
     def refuse(*arguments: Any, **_: Any) -> None:
         pytest.fail(f"a creator looked outside: {arguments!r}")
@@ -213,8 +213,8 @@ def test_graph_is_made_without_reading_a_file(site: Site, monkeypatch: pytest.Mo
             patch.setattr(Path, name, refuse)
         patch.setattr("builtins.open", refuse)
         patch.setattr(socket, "getaddrinfo", refuse)
-        made = list(graph.build(site))
-    assert made
+        tasks = list(graph.build(site))
+    assert tasks
 
 
 def test_same_config_gives_the_same_graph(site: Site) -> None:
@@ -248,25 +248,25 @@ INPUTS = [
 def test_setting_is_read_only_by_its_tasks(
     place: tuple[str, ...], value: Any, wanted: set[str]
 ) -> None:
-    def changed(raw: Any, keys: tuple[str, ...]) -> Any:
-        inner = changed(raw.get(keys[0], {}), keys[1:]) if len(keys) > 1 else value
+    def with_value(raw: Any, keys: tuple[str, ...]) -> Any:
+        inner = with_value(raw.get(keys[0], {}), keys[1:]) if len(keys) > 1 else value
         return {**raw, keys[0]: inner}
 
     def inputs(raw: dict[str, Any]) -> dict[str, str]:
         return {name: digest(task) for name, task in tasks_of(site_of(raw)).items()}
 
     def digest(task: Task) -> str:
-        kept = [check.config for check, _, _ in task.uptodate if hasattr(check, "config")]
-        text: str = JSONCodec().encode([kept, sorted(task.file_dep)])
+        configs = [check.config for check, _, _ in task.uptodate if hasattr(check, "config")]
+        text: str = JSONCodec().encode([configs, sorted(task.file_dep)])
         return text
 
     old = inputs(CONFIGS["three levels"])
-    new = inputs(changed(CONFIGS["three levels"], place))
+    new = inputs(with_value(CONFIGS["three levels"], place))
     assert {name for name in old if old[name] != new[name]} == wanted
 
 
 def test_doc_of_a_task_has_no_password() -> None:
-    """`doit list` and the output of a run show it to everybody."""
+    """`doit list` and the output of a run show the doc to all users."""
     url = "https://me:sesame@git.example/x.git"
     site = site_of(
         {

@@ -128,14 +128,14 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     layout = Layout(folder, folder / "state")
 
     @cache
-    def loaded(place: str, text: str) -> Site | ConfigError:
+    def load_once(place: str, text: str) -> Site | ConfigError:
         layout.config.write_text(tomli_w.dumps(PLACES[place](text)), encoding="utf-8")
         try:
             return Site(layout, config_file.read_config(layout))
         except ConfigError as error:
             return error
 
-    return loaded
+    return load_once
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -205,11 +205,11 @@ def generated_from(site: Site) -> dict[str, Any]:
     return generated
 
 
-def replaced(value: Any, old: str, new: str) -> Any:
+def replace(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
-        return {replaced(k, old, new): replaced(v, old, new) for k, v in value.items()}
+        return {replace(k, old, new): replace(v, old, new) for k, v in value.items()}
     if isinstance(value, list):
-        changed = [replaced(inner, old, new) for inner in value]
+        changed = [replace(inner, old, new) for inner in value]
         return sorted(changed) if all(isinstance(inner, str) for inner in changed) else changed
     return value.replace(old, new) if old and isinstance(value, str) else value
 
@@ -233,4 +233,4 @@ def test_generated_files_contain_a_hostile_string_literally(place: str, load: Lo
         except BinmillError as error:
             assert text[:50] in str(error) or repr(text)[1:-1][:50] in str(error)
             continue
-        assert replaced(generated, "", "") == replaced(expected, harmless, text), (place, text)
+        assert replace(generated, "", "") == replace(expected, harmless, text), (place, text)

@@ -17,7 +17,7 @@ TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 # Shared nouns: config, lock, paths, errors.
 NOUNS = {"clock", "config", "domain", "errors", "layout", "lock", "messages", "text"}
 DOMAIN = NOUNS | {"records", "site", "system", "portage", "updates"}
-# What each package (and module at the top) may import. Data flows from left to right:
+# The imports that each package (and module at the top) may have. Data flows from left to right:
 # snapshot, seed -> chroot -> builder -> publish -> serve; flow/ ties them to a site.
 MAY_IMPORT: dict[str, set[str]] = {
     "clock": set(),
@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"upkeep"},
 }
 IMPORTS_DOIT = {"commands", "engine", "dodo"}
-# A name that says nothing about what is in it.
+# Names that say nothing about the content.
 EMPTY_NAMES = {
     "util",
     "utils",
@@ -73,7 +73,7 @@ def package(path: Path) -> str:
     return relative.parts[1].removesuffix(".py") if relative.parts[0] == "tasks" else "dodo"
 
 
-def imported(path: Path) -> Iterator[str]:
+def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, at any place in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -86,24 +86,24 @@ def imported(path: Path) -> Iterator[str]:
                 yield str(node.module)
 
 
-def shown(path: Path) -> str:
+def relative(path: Path) -> str:
     return str(path.relative_to(PROJECT))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=shown)
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_packages_import_only_what_they_may(path: Path) -> None:
     here = package(path)
     if here == "__init__":
-        assert list(imported(path)) == []
+        assert list(imports(path)) == []
         return
-    packages = {m.split(".")[1] for m in imported(path) if m.startswith("tasks.")} - {here}
+    packages = {m.split(".")[1] for m in imports(path) if m.startswith("tasks.")} - {here}
     wrong = packages - MAY_IMPORT[here]
     assert wrong == set(), f"{here} may not import {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=shown)
+@pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=relative)
 def test_only_the_engine_imports_doit(path: Path) -> None:
-    outside = {module.split(".")[0] for module in imported(path)}
+    outside = {module.split(".")[0] for module in imports(path)}
     if package(path) not in IMPORTS_DOIT:
         assert "doit" not in outside
     assert "dodo" not in outside
@@ -128,14 +128,14 @@ def test_programs_run_in_one_place(module: str) -> None:
         if path.name in ("command.py", "sandbox_init.py"):
             continue
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"subprocess\.(run|call|check_\w+|getoutput)\b", text), shown(path)
+        assert not re.search(r"subprocess\.(run|call|check_\w+|getoutput)\b", text), relative(path)
         if module == "plumbum":
-            assert "plumbum" not in {m.split(".")[0] for m in imported(path)}, shown(path)
+            assert "plumbum" not in {m.split(".")[0] for m in imports(path)}, relative(path)
 
 
 def test_no_shell() -> None:
     for path in SOURCES:
-        assert "shell=True" not in path.read_text(encoding="utf-8"), shown(path)
+        assert "shell=True" not in path.read_text(encoding="utf-8"), relative(path)
 
 
 def test_dodo_only_names_things() -> None:
@@ -143,13 +143,13 @@ def test_dodo_only_names_things() -> None:
     assert len(lines) < 60
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=shown)
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_module_name_says_what_is_in_it(path: Path) -> None:
     assert path.stem not in EMPTY_NAMES
     assert path.parent.name not in EMPTY_NAMES
 
 
-@pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=shown)
+@pytest.mark.parametrize("path", [*SOURCES, PROJECT / "dodo.py"], ids=relative)
 def test_public_names_have_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), "the module"
@@ -158,15 +158,15 @@ def test_public_names_have_a_docstring(path: Path) -> None:
             assert ast.get_docstring(node), node.name
 
 
-@pytest.mark.parametrize("path", TESTS, ids=shown)
+@pytest.mark.parametrize("path", TESTS, ids=relative)
 def test_a_test_module_is_imported_by_nothing(path: Path) -> None:
     """Tests share factories, fixtures and programs through tests/kit and tests/programs."""
     shared = ("tests.kit", "tests.programs")
-    ours = {module for module in imported(path) if module.split(".")[0] == "tests"}
+    ours = {module for module in imports(path) if module.split(".")[0] == "tests"}
     assert {module for module in ours if not module.startswith(shared)} == set()
 
 
-@pytest.mark.parametrize("path", TESTS, ids=shown)
+@pytest.mark.parametrize("path", TESTS, ids=relative)
 def test_a_program_of_a_test_stands_in_a_file(path: Path) -> None:
     """The linters read it there, and a renamed module cannot break it unnoticed."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -186,7 +186,7 @@ DESCRIBED = [
 ]
 
 
-@pytest.mark.parametrize("path", DESCRIBED, ids=shown)
+@pytest.mark.parametrize("path", DESCRIBED, ids=relative)
 def test_docstring_starts_with_a_verb_or_a_noun(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -202,10 +202,10 @@ PROCESS_WIDE = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=shown)
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_no_state_of_the_process_is_changed(path: Path) -> None:
     # a program of its own, and the reminder of signals in the main thread
-    if shown(path) in ("tasks/system/sandbox_init.py", "tasks/engine/signals.py"):
+    if relative(path) in ("tasks/system/sandbox_init.py", "tasks/engine/signals.py"):
         return
     source = path.read_text(encoding="utf-8")
     assert [match[0] for match in PROCESS_WIDE.finditer(source)] == []

@@ -17,20 +17,20 @@ from tests.kit.refused import refused
 
 
 def _redirecting(monkeypatch: pytest.MonkeyPatch, hops: dict[str, str]) -> list[str]:
-    asked: list[str] = []
+    urls: list[str] = []
 
     def send(_: Any, request: requests.PreparedRequest, **__: Any) -> requests.Response:
         answer = requests.Response()
         answer.raw = io.BytesIO()
         answer.url = request.url or ""
-        asked.append(answer.url)
+        urls.append(answer.url)
         answer.status_code = 302 if answer.url in hops else 404
         if answer.url in hops:
             answer.headers["Location"] = hops[answer.url]
         return answer
 
     monkeypatch.setattr(requests.Session, "send", send)
-    return asked
+    return urls
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,24 @@ def _redirecting(monkeypatch: pytest.MonkeyPatch, hops: dict[str, str]) -> list[
 def test_redirect_from_https_to_http_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hops: dict[str, str]
 ) -> None:
-    asked = _redirecting(monkeypatch, hops)
+    urls = _redirecting(monkeypatch, hops)
     with refused(DownloadFailed, "download-failed", codes=["mirror-redirect-insecure"]):
         download(["https://a.test/x"], tmp_path / "x", limit=9)
-    assert all(url.startswith("https:") for url in asked)
+    assert all(url.startswith("https:") for url in urls)
 
 
 def test_redirect_to_https_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = _redirecting(monkeypatch, {"http://a.test/x": "HTTPS://b.test/x"})
+    urls = _redirecting(monkeypatch, {"http://a.test/x": "HTTPS://b.test/x"})
     with pytest.raises(NotOnMirrors):
         download(["http://a.test/x"], tmp_path / "x", limit=9)
-    assert len(asked) == 2
+    assert len(urls) == 2
 
 
 def test_message_holds_no_password_of_a_url_without_a_path(tmp_path: Path) -> None:
-    with pytest.raises(DownloadFailed) as failed:
+    with pytest.raises(DownloadFailed) as excinfo:
         download(["gopher://user:sesame@a.test"], tmp_path / "x", limit=9)
-    assert failed.value.message.startswith("no mirror delivered a.test: ")
-    assert "sesame" not in str(failed.value)
+    assert excinfo.value.message.startswith("no mirror delivered a.test: ")
+    assert "sesame" not in str(excinfo.value)
 
 
 @pytest.mark.parametrize(

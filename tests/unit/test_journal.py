@@ -16,10 +16,10 @@ from tasks.layout import Layout
 from tasks.system.notes import Note
 
 NOW = 1_800_000_000.0
-GONE = 4_999_999  # above the kernel's largest process id (proc(5), pid_max)
+ENDED_PROCESS = 4_999_999  # above the kernel's largest process id (proc(5), pid_max)
 
 
-def run_of(layout: Layout, days_ago: float, process: int = GONE) -> Layout:
+def run_of(layout: Layout, days_ago: float, process: int = ENDED_PROCESS) -> Layout:
     """The layout of a run that started then."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(NOW - days_ago * 86400))
     return replace(layout, run=f"{stamp}-{process}")
@@ -82,7 +82,7 @@ def test_expected_time_is_that_of_the_last_success(layout: Layout) -> None:
         run = run_of(layout, days)
         journal.start(run, "tree")
         journal.end(run, "tree", outcome, seconds)
-    assert journal.expected(layout) == {"tree": 20}
+    assert journal.usual_seconds(layout) == {"tree": 20}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Paths of a site: single components only, wherever a name comes from."""
+"""Paths of a site: single components only, for names from any source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tasks.layout import Layout
 
 LAYOUT = Layout(Path("/site"), Path("/site/state"))
-NAMED: list[Callable[[str], Path]] = [
+PATHS_BY_NAME: list[Callable[[str], Path]] = [
     LAYOUT.record,
     LAYOUT.task_lock,
     LAYOUT.log,
@@ -40,7 +40,7 @@ NAMED: list[Callable[[str], Path]] = [
 ]
 
 
-@pytest.mark.parametrize("make", NAMED)
+@pytest.mark.parametrize("make", PATHS_BY_NAME)
 @pytest.mark.parametrize(
     "name", ["..", ".", "", "a/b", "../x", "/etc", "-x", "a\nb", "a\0b", "x\n"]
 )
@@ -49,7 +49,7 @@ def test_nothing_climbs_out(make: Callable[[str], Path], name: str) -> None:
         make(name)
 
 
-@pytest.mark.parametrize("make", NAMED)
+@pytest.mark.parametrize("make", PATHS_BY_NAME)
 def test_everything_lies_below_state(make: Callable[[str], Path]) -> None:
     assert make("java").is_relative_to(LAYOUT.state)
 

@@ -31,17 +31,17 @@ TEXT = f"http://me:{SECRET}@x".encode()
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_found_where_it_is_packed(tmp_path: Path, name: str, data: bytes) -> None:
+def test_packed_secret_is_found(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     (tmp_path / "other").write_bytes(b"nothing")
-    found = leaks(tmp_path, SECRET)
-    assert found
-    assert all(place.startswith(name) for place in found)
+    places = leaks(tmp_path, SECRET)
+    assert places
+    assert all(place.startswith(name) for place in places)
 
 
-def test_found_in_a_package(tmp_path: Path) -> None:
+def test_secret_in_a_package_is_found(tmp_path: Path) -> None:
     gpkg(tmp_path / "x.gpkg.tar")
     assert leaks(tmp_path, SECRET) == []
     gpkg(tmp_path / "x.gpkg.tar", parts({"CATEGORY": SECRET}))
-    (found,) = leaks(tmp_path, SECRET)
-    assert "CATEGORY" in found
+    (place,) = leaks(tmp_path, SECRET)
+    assert "CATEGORY" in place

@@ -119,9 +119,9 @@ def test_damaged_lock_is_one_line_with_the_place(
     text = _text(layout)
     assert old in text
     layout.lock.write_text(text.replace(old, new, 1))
-    with refused(ConfigError, "lock-unusable", path=layout.lock) as caught:
+    with refused(ConfigError, "lock-unusable", path=layout.lock) as excinfo:
         locks.read_or_none(layout)
-    cause = str(caught.value.fields["cause"])
+    cause = str(excinfo.value.fields["cause"])
     assert problem in cause
     assert "\n" not in cause
 

@@ -1,7 +1,7 @@
 """The catalogue of sentences: each code is used, has the fields it is used with, and reads well.
 
 The files in tests/unit/golden/ show every sentence with sample fields. After a change of the
-catalogue, look at what they become: UPDATE_GOLDEN=1 pytest tests/unit/test_messages.py
+catalogue, look at the new sentences: UPDATE_GOLDEN=1 pytest tests/unit/test_messages.py
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 
 class Use(NamedTuple):
-    """A place in the source that names a code, and the fields it passes; None: not known here."""
+    """A place in the source that names a code, and the fields it passes; None if unknown."""
 
     place: str
     code: str
@@ -44,18 +44,18 @@ def sources() -> Iterator[tuple[str, ast.AST]]:
 
 def uses() -> Iterator[Use]:
     """Every call whose first argument is a code of the catalogue, and every other mention."""
-    known = messages.catalogue()
+    catalogue = messages.catalogue()
     for place, node in sources():
         if isinstance(node, ast.Call) and node.args:
             first = node.args[0]
-            if isinstance(first, ast.Constant) and first.value in known:
+            if isinstance(first, ast.Constant) and first.value in catalogue:
                 names = {keyword.arg for keyword in node.keywords}
                 if getattr(node.func, "id", "") == "explained":
                     names.add("cause")  # the words of git
                 unknown = None in names or len(node.args) > 1
                 fields = None if unknown else frozenset(str(name) for name in names)
                 yield Use(f"{place}:{node.lineno}", str(first.value), fields)
-        elif isinstance(node, ast.Constant) and node.value in known:
+        elif isinstance(node, ast.Constant) and node.value in catalogue:
             yield Use(f"{place}:{node.lineno}", str(node.value), None)
 
 
@@ -105,8 +105,8 @@ def test_error_in_source_has_a_code_of_the_catalogue() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
             codes = [each.value for each in node.args[:1] if isinstance(each, ast.Constant)]
-            known = all(code in messages.catalogue() for code in codes)
-            if name in errors and codes and (not known or len(node.args) > 1):
+            in_catalogue = all(code in messages.catalogue() for code in codes)
+            if name in errors and codes and (not in_catalogue or len(node.args) > 1):
                 wrong.append(f"{place}:{node.lineno}: {ast.unparse(node)[:80]}")
     assert wrong == []
 
@@ -126,16 +126,16 @@ def test_sentence_has_no_stray_blanks_or_ends(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.stem))
 def test_sentence_reads_as_the_golden_file_shows(file: Path) -> None:
-    shown = ""
+    sentences = ""
     for code, table in tomli.loads(file.read_text(encoding="utf-8")).items():
         spec = blanks(table["text"]) | blanks(table.get("next", ""))
         error = BinmillError(code, **{name: sample(name, each) for name, each in spec.items()})
-        shown += f"[{code}]\n{error}\n\n"
+        sentences += f"[{code}]\n{error}\n\n"
     golden = GOLDEN / f"{file.stem}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         golden.parent.mkdir(exist_ok=True)
-        golden.write_text(shown, encoding="utf-8")
-    assert golden.read_text(encoding="utf-8") == shown
+        golden.write_text(sentences, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8") == sentences
 
 
 def test_error_keeps_code_and_fields_and_renders_them(

@@ -22,8 +22,8 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(reading)
 
 
-def written(writing: int, chunks: int) -> threading.Thread:
-    """Write that many bytes and close it; stop earlier if the reader is gone."""
+def start_writing(writing: int, chunks: int) -> threading.Thread:
+    """Write so many chunks in a thread and close; stop earlier if the reader has closed."""
 
     def write() -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -39,16 +39,16 @@ def written(writing: int, chunks: int) -> threading.Thread:
 def test_everything_comes_in_order(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
-        written(writing, 500)
-        found = b"".join(iter(lambda: ahead.read(10_000), b""))
+        start_writing(writing, 500)
+        data = b"".join(iter(lambda: ahead.read(10_000), b""))
         assert ahead.read(10_000) == b""
-    assert found == CHUNK * 500
+    assert data == CHUNK * 500
 
 
 def test_never_more_than_is_asked_for(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
-        written(writing, 10)
+        start_writing(writing, 10)
         parts = list(iter(lambda: ahead.read(1000), b""))
     assert max(map(len, parts)) == 1000
     assert b"".join(parts) == CHUNK * 10
@@ -58,7 +58,7 @@ def test_the_writer_goes_on_while_nobody_reads(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     chunks = (16 << 20) // len(CHUNK)  # sixteen times what a pipe holds
     with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
-        writer = written(writing, chunks)
+        writer = start_writing(writing, chunks)
         writer.join(30)
         assert not writer.is_alive()
         assert sum(map(len, iter(lambda: ahead.read(1 << 20), b""))) == 16 << 20
@@ -68,7 +68,7 @@ def test_but_not_for_ever(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(read_ahead, "_AHEAD", 2)
     reading, writing = pipe
     with os.fdopen(reading, "rb", closefd=False) as stream, ReadAhead(stream) as ahead:
-        writer = written(writing, (16 << 20) // len(CHUNK))
+        writer = start_writing(writing, (16 << 20) // len(CHUNK))
         writer.join(0.5)
         assert writer.is_alive()
         assert sum(map(len, iter(lambda: ahead.read(1 << 20), b""))) == 16 << 20
@@ -83,7 +83,7 @@ def test_who_leaves_early_leaves_no_reader(
     with os.fdopen(reading, "rb", closefd=False) as stream:
         with ReadAhead(stream) as ahead:
             (reader,) = set(threading.enumerate()) - before
-            written(writing, 1000)
+            start_writing(writing, 1000)
             assert ahead.read(1000)
             assert reader.is_alive()
         reader.join(30)

@@ -75,9 +75,9 @@ def test_record_missing_or_damaged_names_its_task(layout: Layout, content: bytes
     if content is not None:
         layout.record("seed:base").parent.mkdir(parents=True)
         layout.record("seed:base").write_bytes(content)
-    with refused(Stale, "record-missing", task="seed:base") as caught:
+    with refused(Stale, "record-missing", task="seed:base") as excinfo:
         records.load(layout, SEED("base"))
-    assert caught.value.hint == "run `doit seed:base`"
+    assert excinfo.value.hint == "run `doit seed:base`"
 
 
 def test_inputs_undeclared_record_raises_a_bug(layout: Layout) -> None:

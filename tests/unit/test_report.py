@@ -70,10 +70,10 @@ def report(layout: Layout, reasons: dict[str, Reason] | None = None) -> SiteRepo
     """The report of a site with one chroot; it can be rendered as JSON and as lines."""
     keys = [TREE(), SNAPSHOT(), *(kind("base") for kind in KINDS)]
     tasks = {"base": [kind("base").task for kind in KINDS]}
-    found = gather(layout, keys, tasks, reasons or {})
-    assert json.loads(report_json.render(found))["version"] == 2
-    assert all(line.isprintable() and len(line) < 320 for line in text.screen(found, time.time()))
-    return found
+    status = gather(layout, keys, tasks, reasons or {})
+    assert json.loads(report_json.render(status))["version"] == 2
+    assert all(line.isprintable() and len(line) < 320 for line in text.screen(status, time.time()))
+    return status
 
 
 def screen(layout: Layout, reasons: dict[str, Reason] | None = None) -> list[str]:
@@ -90,9 +90,9 @@ def snapshot(tag: str) -> SnapshotRecord:
 
 
 def test_report_of_an_empty_site(layout: Layout) -> None:
-    found = report(layout)
-    assert (found.lock, found.last_run, found.problems) == (None, None, ())
-    assert (found.disk, found.disk.total) == (DiskReport({}, True), 0)
+    status = report(layout)
+    assert (status.lock, status.last_run, status.problems) == (None, None, ())
+    assert (status.disk, status.disk.total) == (DiskReport({}, True), 0)
     assert not layout.state.exists()
     assert "lock      nothing is pinned; run `doit lock`" in screen(layout)
 
@@ -163,8 +163,8 @@ def test_every_kind_of_task_can_be_failed(run: Layout, kind: str) -> None:
     journal.start(run, task)
     journal.end(run, task, "failed", 1, DownloadFailed("stage-pointer-empty", stage="x"))
     reasons = {"binpkgs:base": STALE["binpkgs:base"], task: reason(task, FilesChanged(["x"]))}
-    found = gather(run, [], {"base": ["binpkgs:base", task]}, reasons)
-    assert (found.chroots["base"].state, found.chroots["base"].task) == ("failed", task)
+    status = gather(run, [], {"base": ["binpkgs:base", task]}, reasons)
+    assert (status.chroots["base"].state, status.chroots["base"].task) == ("failed", task)
 
 
 def test_chroot_that_is_being_built_has_a_holder(run: Layout) -> None:
@@ -173,13 +173,13 @@ def test_chroot_that_is_being_built_has_a_holder(run: Layout) -> None:
     assert last is not None
     assert last.outcome == "interrupted"  # no process holds it
     with locked(run.task_lock("binpkgs:base"), "it"):
-        found = report(run)
-        chroot = found.chroots["base"]
+        status = report(run)
+        chroot = status.chroots["base"]
         assert (chroot.state, chroot.task) == ("building", "binpkgs:base")
         assert chroot.holder is not None
         assert chroot.holder.since.endswith(" UTC")
-        assert found.last_run is not None
-        assert found.last_run.outcome == "running"
+        assert status.last_run is not None
+        assert status.last_run.outcome == "running"
         assert holder(run, "etc:base") is None
     assert holder(run, "binpkgs:base") is None  # the text is still there, the lock is not
 
@@ -214,20 +214,20 @@ def test_binhost_has_its_generations(layout: Layout) -> None:
     for number in (2, 3, 10):
         (binhost / "gen" / str(number)).mkdir(parents=True)
     (binhost / "current").symlink_to("gen/10")
-    found = report(layout).binhosts["base"]
-    assert (found.current, found.kept, found.held) == (10, (2, 3, 10), False)
+    status = report(layout).binhosts["base"]
+    assert (status.current, status.kept, status.held) == (10, (2, 3, 10), False)
     package = Package("a-b/c-1", 1, "0", "", "gentoo", "a-b/c/c-1-1.gpkg.tar", 1, "d" * 128)
     records.save(layout, BINPKGS("base"), BinpkgsRecord("s", (package,)))
     source = Source("s", "A" * 40, {})
-    for rollback, held in (
+    for rollback, expected in (
         (Rollback(2, instead_of="s"), True),
         (Rollback(2, instead_of="r"), False),
         (None, False),
     ):
         generation.write(binhost / "gen/10", source, Issue(1, 1, {"public": 1}, 1, rollback))
-        assert report(layout).binhosts["base"].held is held
+        assert report(layout).binhosts["base"].held is expected
         lines = [line for line in screen(layout) if line.startswith("binhost")]
-        until = "; a rollback, held until `doit publish:base`" if held else ""
+        until = "; a rollback, held until `doit publish:base`" if expected else ""
         assert lines == [f"binhost   base  generation 10 is current, 3 kept{until}"]
 
 

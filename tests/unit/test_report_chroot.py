@@ -45,11 +45,11 @@ def report(site: Site, failed: str, after: Sequence[str] = ()) -> SiteReport:
 
 @pytest.mark.parametrize("kind", [*KINDS, "members"])
 def test_report_names_the_failed_task_of_a_chroot(site: Site, kind: str) -> None:
-    found = report(site, f"{kind}:base", ["binpkgs:base"] if kind == "check" else [])
-    assert (found.chroots["base"].state, found.chroots["base"].task) == ("failed", f"{kind}:base")
-    assert found.chroots["stack"].state == "fresh"
-    assert f"chroot    base   failed at {kind}:base" in list(screen(found, time.time()))
-    fields = plain(found)
+    status = report(site, f"{kind}:base", ["binpkgs:base"] if kind == "check" else [])
+    assert (status.chroots["base"].state, status.chroots["base"].task) == ("failed", f"{kind}:base")
+    assert status.chroots["stack"].state == "fresh"
+    assert f"chroot    base   failed at {kind}:base" in list(screen(status, time.time()))
+    fields = plain(status)
     assert fields["chroots"]["base"]["reason"]["cause"] == {"code": "cause-not-remembered"}
     assert fields["last_run"]["tasks"] == {f"{kind}:base": "failed"}
 

@@ -25,9 +25,9 @@ def work() -> None:
 
 
 def task(name: str, *, actions: bool = True, meta: Any = None) -> Task:
-    made = Task(name, [work] if actions else [], doc=f"make {name}", meta=meta)
-    made.has_subtask = not actions
-    return made
+    new_task = Task(name, [work] if actions else [], doc=f"make {name}", meta=meta)
+    new_task.has_subtask = not actions
+    return new_task
 
 
 class Run:
@@ -60,23 +60,23 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "duration"),
     [(0, "0.0 s"), (1.26, "1.3 s"), (59.9, "59.9 s"), (60, "1 min 0 s"), (3725, "62 min 5 s")],
 )
-def test_summary_counts_tasks_and_time(run: Run, seconds: float, said: str) -> None:
+def test_summary_counts_tasks_and_time(run: Run, seconds: float, duration: str) -> None:
     run.add("chroot:java", seconds)
     run.reporter.skip_uptodate(task("tree"))
     assert run.end() == [
         "chroot:java: make chroot:java",
-        f"  done in {said}",
-        f"1 done, 1 up to date, {said}",
+        f"  done in {duration}",
+        f"1 done, 1 up to date, {duration}",
     ]
 
 
 def test_summary_of_a_run_with_nothing_to_do(run: Run) -> None:
     for each in ("tree", "seed:x"):
         run.reporter.skip_uptodate(task(each))
-    run.reporter.skip_uptodate(task("seed", actions=False))  # a group is no work
+    run.reporter.skip_uptodate(task("seed", actions=False))  # a group does not count
     assert run.end() == ["nothing to do: all 2 tasks are up to date"]
 
 
@@ -85,19 +85,19 @@ def test_run_without_tasks_prints_nothing(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fail", "said"),
+    ("fail", "expected"),
     [
         (TaskFailed("bad\n  next: mend it"), ["x: FAILED: bad", "  next: mend it"]),
         (TaskError("oops", ValueError("inner")), ["x: BUG: oops", "ValueError: inner"]),
     ],
     ids=["known", "bug"],
 )
-def test_failure_is_printed_and_counted(run: Run, fail: BaseFail, said: list[str]) -> None:
+def test_failure_is_printed_and_counted(run: Run, fail: BaseFail, expected: list[str]) -> None:
     run.add("tree", 2)
     run.add("x", 3, fail=fail)
     lines = run.end()
     assert lines[2] == "x: make x"
-    assert [line for line in lines if line in said] == said
+    assert [line for line in lines if line in expected] == expected
     assert lines[-1] == (
         "failed: x after 5.0 s (1 done, 0 up to date); the same command continues: doit 'x y'"
     )
@@ -142,7 +142,7 @@ def test_task_left_out_is_not_a_failure(run: Run) -> None:
     assert lines[4].startswith("failed: tree after 2.0 s")
 
 
-def watched(layout: Layout, name: str) -> Task:
+def task_with_progress(layout: Layout, name: str) -> Task:
     def progress(_log: Path) -> str:
         return "3 of 10 dev-libs/a-1\x1b[0m"
 
@@ -152,7 +152,7 @@ def watched(layout: Layout, name: str) -> Task:
 
 
 def test_long_task_prints_a_line_every_five_minutes(run: Run, layout: Layout) -> None:
-    run.reporter.execute_task(watched(layout, "binpkgs:x"))
+    run.reporter.execute_task(task_with_progress(layout, "binpkgs:x"))
     run.reporter.show_progress(run.now + 299)
     run.reporter.show_progress(run.now + 301)
     lines = run.out.getvalue().splitlines()
@@ -167,10 +167,10 @@ def test_terminal_has_a_live_line(
     before = replace(layout, run="20260311T101112Z-4999999")
     journal.start(before, "binpkgs:x")
     journal.end(before, "binpkgs:x", "done", 600)
-    run.reporter.execute_task(watched(layout, "binpkgs:x"))
+    run.reporter.execute_task(task_with_progress(layout, "binpkgs:x"))
     run.reporter.ended.set()
     run.reporter.show_progress(run.now + 65)
-    said = run.out.getvalue()
-    assert "\r\x1b[K  binpkgs:x 1 min 5 s (last time 10 min 0 s), 3 of 10 dev-libs" in said
+    output = run.out.getvalue()
+    assert "\r\x1b[K  binpkgs:x 1 min 5 s (last time 10 min 0 s), 3 of 10 dev-libs" in output
     run.reporter.add_success(task("binpkgs:x"))
-    assert run.out.getvalue().removeprefix(said).startswith("\r\x1b[K  done in ")
+    assert run.out.getvalue().removeprefix(output).startswith("\r\x1b[K  done in ")

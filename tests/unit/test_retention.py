@@ -28,29 +28,29 @@ def generation(
 
 
 def test_old_generations_without_a_name_are_expendable() -> None:
-    kept = [generation(n, n) for n in range(1, 8)]
+    generations = [generation(n, n) for n in range(1, 8)]
 
-    def gone(pinned: tuple[int, ...] = (), keep: int = 3, days: int = 7, now: float = 7) -> Any:
-        return expendable(kept, pinned, keep=keep, keep_days=days, now=now * DAY)
+    def numbers(pinned: tuple[int, ...] = (), keep: int = 3, days: int = 7, now: float = 7) -> Any:
+        return expendable(generations, pinned, keep=keep, keep_days=days, now=now * DAY)
 
-    assert gone() == []
-    assert gone(days=0) == [1, 2, 3, 4]
-    assert gone(days=3) == [1, 2, 3]  # 3 was the newest until day 4
-    assert gone(days=3, now=6.9) == [1, 2]
-    assert gone(days=0, keep=1, pinned=(2, 5)) == [1, 3, 4, 6]
-    assert gone(days=0, keep=100) == []
+    assert numbers() == []
+    assert numbers(days=0) == [1, 2, 3, 4]
+    assert numbers(days=3) == [1, 2, 3]  # 3 was the newest until day 4
+    assert numbers(days=3, now=6.9) == [1, 2]
+    assert numbers(days=0, keep=1, pinned=(2, 5)) == [1, 3, 4, 6]
+    assert numbers(days=0, keep=100) == []
     assert expendable([], (), keep=1, keep_days=0, now=0) == []
 
 
 def test_named_generations_stay_and_candidates_do_not_count() -> None:
-    kept = [
+    generations = [
         generation(1, 1, "stable"),
         generation(2, 2),
         generation(3, 3, "previous"),
         generation(4, 4, "current"),
         generation(5, 5, candidate=True),
     ]
-    assert expendable(kept, (), keep=1, keep_days=0, now=100 * DAY) == [2]
+    assert expendable(generations, (), keep=1, keep_days=0, now=100 * DAY) == [2]
 
 
 def test_rollback_goes_to_the_generation_rollback_target() -> None:
@@ -77,9 +77,9 @@ def test_rollback_goes_to_the_generation_rollback_target() -> None:
     ],
 )
 def test_rollback_without_a_target_is_refused(target: str, code: str) -> None:
-    kept = [generation(2, 2, "current"), generation(3, 3, candidate=True)]
+    generations = [generation(2, 2, "current"), generation(3, 3, candidate=True)]
     with refused(BinmillError, code, generations=["2"]):
-        rollback_target(kept, 2, target)
+        rollback_target(generations, 2, target)
 
 
 def test_rollback_with_nothing_published_is_refused() -> None:

@@ -44,8 +44,8 @@ def test_bill_of_any_size_satisfies_the_schema(tmp_path: Path) -> None:
 
 
 def test_component_has_the_fields_of_its_stanza(tmp_path: Path) -> None:
-    made = json.loads(bill(tmp_path, 2))
-    assert made["components"][1] == {
+    bom = json.loads(bill(tmp_path, 2))
+    assert bom["components"][1] == {
         "bom-ref": path_of(2),
         "type": "library",
         "group": "app-misc",
@@ -61,17 +61,17 @@ def test_component_has_the_fields_of_its_stanza(tmp_path: Path) -> None:
             {"name": "binmill:use", "value": "nls amd64"},
         ],
     }
-    assert made["metadata"]["component"]["name"] == "base/public"
-    assert made["metadata"]["component"]["version"] == "7"
-    assert made["metadata"]["timestamp"] == "2026-11-25T15:56:19+00:00"
+    assert bom["metadata"]["component"]["name"] == "base/public"
+    assert bom["metadata"]["component"]["version"] == "7"
+    assert bom["metadata"]["timestamp"] == "2026-11-25T15:56:19+00:00"
 
 
 def test_unknown_fields_are_left_out(tmp_path: Path) -> None:
     texts = sbom.components(
         {path_of(1): {"CPV": "app-misc/hello-2.10-r1"}}, {path_of(1): "a" * 128}
     )
-    made = json.loads(texts[path_of(1)])
-    assert not {"licenses", "description", "properties"} & set(made)
+    component = json.loads(texts[path_of(1)])
+    assert not {"licenses", "description", "properties"} & set(component)
     sbom.write(tmp_path, texts.values(), name="base/public", version="1", created=1)
     text = (tmp_path / "sbom.cdx.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None

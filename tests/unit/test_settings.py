@@ -63,9 +63,9 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], list[SettingChange], str]] = [
 def test_changes_of_settings(
     old: dict[str, Any], new: dict[str, Any], expected: list[SettingChange], words: str
 ) -> None:
-    found = list(changes(old, new))
-    assert found == expected
-    assert "; ".join(map(str, found)) == words
+    actual = list(changes(old, new))
+    assert actual == expected
+    assert "; ".join(map(str, actual)) == words
 
 
 def test_masked_settings_have_no_password() -> None:

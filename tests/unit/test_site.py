@@ -44,10 +44,10 @@ def test_unless_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert find(Path("/nonexistent")) == Layout(other, other / "state")
 
 
-@pytest.mark.parametrize("named", ["/etc", "/etc/site.toml", "config.toml/"])
-def test_a_site_is_named_by_its_config(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
-    monkeypatch.setenv(sites.CONFIG_VARIABLE, named)
-    if named == "config.toml/":  # the same path, written another way
+@pytest.mark.parametrize("path", ["/etc", "/etc/site.toml", "config.toml/"])
+def test_a_site_is_named_by_its_config(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv(sites.CONFIG_VARIABLE, path)
+    if path == "config.toml/":  # the same path, written another way
         assert find(Path("/nonexistent")).config.name == "config.toml"
         return
     with pytest.raises(ConfigError, match="does not name a config"):
@@ -69,7 +69,7 @@ def test_scratch_is_private_and_gone_afterwards(site: Site) -> None:
     assert names(site.layout.work) == []
 
 
-def test_scratch_sweeps_what_a_killed_run_left(site: Site) -> None:
+def test_scratch_sweeps_leftovers_of_a_killed_run(site: Site) -> None:
     left = site.layout.work / "download-lock"
     left.mkdir(parents=True)
     (left / "half a download").write_text("x")

@@ -95,12 +95,12 @@ RECORDS: dict[Kind[Any], Any] = {
 
 
 def each(kind: str, *chroots: str) -> set[str]:
-    """A task of the chroots named; of all without a name."""
+    """The task of each named chroot; of all chroots without a name."""
     return {f"{kind}:{name}" for name in chroots or FOUR_CHROOTS["chroots"]}
 
 
 def portage(value: Any) -> list[tuple[Any, ...]]:
-    """A setting of /etc/portage: of a base also its stacks', of a stack not its base's."""
+    """Rows for a setting of /etc/portage; one of a base also affects its stacks."""
     return [
         ("base", value, each("etc", "base", "java", "tomcat")),
         ("java", value, each("etc", "java", "tomcat")),
@@ -218,7 +218,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
 
 
 def load(layout: Layout, raw: dict[str, Any]) -> dict[str, Task]:
-    """The tasks of a config.toml with what doit makes out of their targets."""
+    """The tasks of a config.toml, with the dependencies that doit derives from targets."""
     layout.config.write_text(tomli_w.dumps(raw), encoding="utf-8")
     site = Site(layout, config_file.read_config(layout))
     tasks: dict[str, Task] = TaskControl(list(generate_tasks("x", graph.build(site)))).tasks
@@ -226,18 +226,18 @@ def load(layout: Layout, raw: dict[str, Any]) -> dict[str, Task]:
 
 
 def stale(layout: Layout, raw: dict[str, Any]) -> set[str]:
-    """The tasks that are stale by doit's own word."""
+    """The tasks that doit itself calls stale."""
     tasks = load(layout, raw)
     memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
     try:
-        found = {name: memory.get_status(task, tasks).status for name, task in tasks.items()}
+        statuses = {name: memory.get_status(task, tasks).status for name, task in tasks.items()}
     finally:
         memory.close()
-    return {name for name, status in found.items() if status != "up-to-date"}
+    return {name for name, status in statuses.items() if status != "up-to-date"}
 
 
-def made(layout: Layout) -> Layout:
-    """A site on which everything has been made, by its records and doit's memory of them."""
+def built_site(layout: Layout) -> Layout:
+    """A site on which every task counts as done, by its records and doit's memory."""
     layout.site.mkdir(parents=True)
     lock_file.write(layout, LOCK)
     tasks = load(layout, FOUR_CHROOTS)
@@ -265,8 +265,8 @@ def made(layout: Layout) -> Layout:
     memory = Dependency(DurableBackend, str(layout.database), codec_cls=JSONCodec)
     for task in tasks.values():
         memory.get_status(task, tasks)
-        written = Path(task.targets[0]).read_bytes()
-        task.values = {"record": hashlib.sha256(written).hexdigest()}
+        data = Path(task.targets[0]).read_bytes()
+        task.values = {"record": hashlib.sha256(data).hexdigest()}
         task.save_extra_values()
         memory.save_success(task)
     memory.close()
@@ -276,7 +276,7 @@ def made(layout: Layout) -> Layout:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     place = tmp_path_factory.mktemp("stale") / "site"
-    return made(Layout(place, place / "state"))
+    return built_site(Layout(place, place / "state"))
 
 
 def rows() -> Iterator[Any]:
@@ -286,7 +286,7 @@ def rows() -> Iterator[Any]:
             yield pytest.param(place, value, wanted, id=f"{place} = {value}"[:60])
 
 
-def changed(place: str, value: Any) -> dict[str, Any]:
+def changed_config(place: str, value: Any) -> dict[str, Any]:
     raw = copy.deepcopy(FOUR_CHROOTS)
     *tables, key = place.split(".")
     table = raw
@@ -304,8 +304,8 @@ def test_every_key_has_a_row() -> None:
         "what a change of it makes stale (a value that differs from SITE's, and the tasks), and in "
         "docs/config.md under 'What a change makes stale'"
     )
-    gone = set(ROWS) - set(keys())
-    assert not gone, f"no longer in config.toml: {', '.join(sorted(gone))}; take out its rows"
+    removed = set(ROWS) - set(keys())
+    assert not removed, f"no longer in config.toml: {', '.join(sorted(removed))}; take out its rows"
 
 
 def test_finished_site_is_not_stale(site: Layout) -> None:
@@ -316,7 +316,7 @@ def test_finished_site_is_not_stale(site: Layout) -> None:
 def test_changed_key_makes_its_tasks_stale(
     site: Layout, place: str, value: Any, wanted: set[str]
 ) -> None:
-    assert stale(site, changed(place, value)) == wanted
+    assert stale(site, changed_config(place, value)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_changed_key_makes_its_tasks_stale(
 def test_new_entry_makes_only_its_tasks_stale(
     site: Layout, place: str, value: Any, wanted: set[str]
 ) -> None:
-    assert stale(site, changed(place, value)) == wanted
+    assert stale(site, changed_config(place, value)) == wanted
 
 
 @pytest.mark.parametrize("place", ["chroots.tomcat", "chroots.other", "overlays.more", "keys.l"])

@@ -46,7 +46,7 @@ def step(make: Callable[[Inputs], Sample] = lambda _: Sample(), **more: Any) -> 
 
 
 def run(layout: Layout, what: Step[Sample]) -> TaskFailed | None:
-    """Run it; doit is to remember the digest of the record."""
+    """Run a step; returns its error, and checks that doit remembers the digest of the record."""
     ended = run_step(layout, what, Task(what.task, []))
     if isinstance(ended, TaskFailed):
         return ended
@@ -82,9 +82,9 @@ def test_record_is_absent_while_its_task_runs(layout: Layout) -> None:
 
 def test_step_is_run_by_one_process_at_a_time(layout: Layout) -> None:
     with locked(layout.task_lock(KEY.task), "x"):
-        failed = run(layout, step())
-    assert failed is not None
-    assert str(os.getpid()) in failed.message
+        error = run(layout, step())
+    assert error is not None
+    assert str(os.getpid()) in error.message
     assert run(layout, step()) is None
 
 
@@ -148,9 +148,9 @@ def test_record_that_cannot_be_written_keeps_the_earlier_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "write_atomic", full)
-        failed = run(layout, step(lambda _: Sample(number=2)))
-    assert failed is not None
-    assert "No space left on device: /disk" in failed.message
+        error = run(layout, step(lambda _: Sample(number=2)))
+    assert error is not None
+    assert "No space left on device: /disk" in error.message
     assert records.load(layout, KEY) == Sample(number=1)
 
 
@@ -179,10 +179,10 @@ SYSTEM_ERRORS: list[tuple[OSError, str, str]] = [
     ("error", "reason", "where"), SYSTEM_ERRORS, ids=[repr(each[0]) for each in SYSTEM_ERRORS]
 )
 def test_system_error_gets_a_code(error: OSError, reason: str, where: str) -> None:
-    failed = failure(raises(error), "it")
-    assert failed is not None
-    assert failed.code == "system-error"
-    assert failed.fields == {"subject": "it", "reason": reason, "where": where}
+    result = failure(raises(error), "it")
+    assert result is not None
+    assert result.code == "system-error"
+    assert result.fields == {"subject": "it", "reason": reason, "where": where}
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_permission_error_gets_a_code(
     monkeypatch: pytest.MonkeyPatch, user: int, code: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    failed = failure(raises(PermissionError(13, "Permission denied", "/a")), "it")
-    assert failed is not None
-    assert (failed.code, failed.fields) == (code, {"subject": "it", "path": "/a"})
+    result = failure(raises(PermissionError(13, "Permission denied", "/a")), "it")
+    assert result is not None
+    assert (result.code, result.fields) == (code, {"subject": "it", "path": "/a"})
 
 
 def test_error_of_a_task_is_its_failure() -> None:
@@ -214,7 +214,7 @@ def test_described_error_has_its_code_and_advice() -> None:
     assert second == f"  next: {SAMPLE_ERROR.hint}"
 
 
-# --- up-to-date checks never raise: doit would take that for a bug -----------
+# --- up-to-date checks never raise: doit would report that as a bug -----------
 
 
 def exists(record: Path, results: Callable[[Any], Iterable[Path]] = lambda _: ()) -> bool:
@@ -257,8 +257,8 @@ def test_results_exist_when_every_path_does(tmp_path: Path) -> None:
     assert exists(record, results) is False
 
 
-def unchanged(folder: Path, values: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """The check's answer, and what doit would remember."""
+def check_files(folder: Path, values: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """The check's answer, and the values that doit would remember."""
     task = Task("x", [])
     answer = FilesUnchanged(folder)(task, values)
     (saver,) = task.value_savers
@@ -267,22 +267,22 @@ def unchanged(folder: Path, values: dict[str, Any]) -> tuple[bool, dict[str, Any
 
 def test_files_unchanged_compares_names_and_content(tmp_path: Path) -> None:
     folder = tmp_path / "portage"
-    answer, empty = unchanged(folder, {})
+    answer, empty = check_files(folder, {})
     assert not answer
-    assert unchanged(folder, empty)[0]
+    assert check_files(folder, empty)[0]
     folder.mkdir()
-    assert unchanged(folder, empty)[0]
+    assert check_files(folder, empty)[0]
     (folder / "a").mkdir()
     (folder / "a" / "b").write_text("x")
-    answer, one = unchanged(folder, empty)
+    answer, one = check_files(folder, empty)
     assert not answer
-    assert unchanged(folder, one)[0]
+    assert check_files(folder, one)[0]
     (folder / "a" / "b").rename(folder / "b")
-    assert not unchanged(folder, one)[0]
+    assert not check_files(folder, one)[0]
     (folder / "b").rename(folder / "a" / "b")
-    assert unchanged(folder, one)[0]
+    assert check_files(folder, one)[0]
     (folder / "a" / "b").write_text("y")
-    assert not unchanged(folder, one)[0]
+    assert not check_files(folder, one)[0]
 
 
 def test_files_unchanged_with_odd_files(tmp_path: Path) -> None:
@@ -291,9 +291,9 @@ def test_files_unchanged_with_odd_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / os.fsdecode(b"not-utf8-\xff")).write_text("x")
     (tmp_path / "new\nline").write_text("x")
-    answer, values = unchanged(tmp_path, {})
+    answer, values = check_files(tmp_path, {})
     assert not answer
-    assert unchanged(tmp_path, values)[0]
+    assert check_files(tmp_path, values)[0]
 
 
 def test_fact_gives_its_cause() -> None:

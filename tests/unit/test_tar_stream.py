@@ -101,7 +101,7 @@ def test_copy_checked_of_random_headers_raises_only_archive_refused() -> None:
         damaged = bytearray(data[:4096] + bytes(1024))
         for _ in range(dice.randint(1, 4)):
             damaged[dice.randrange(2048)] = dice.randrange(256)
-        for start in range(0, 2048, 512):  # a checksum that fits, so that more is looked at
+        for start in range(0, 2048, 512):  # a correct checksum, so that parsing continues
             block = damaged[start : start + 512]
             total = sum(block[:148]) + 8 * 32 + sum(block[156:])
             if dice.random() < 0.8:

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from tasks.system.progress import Progress
-from tasks.system.terminal import Screen, live, say, shown_on, write
+from tasks.system.terminal import Screen, live, redirect_output, say, write
 
 
 class Terminal(io.StringIO):
@@ -52,7 +52,7 @@ def test_write_replaces_the_live_line_of_its_stream() -> None:
 def test_live_line_waits_for_the_end_of_a_bar() -> None:
     out = io.StringIO()
     screen = Screen(out)
-    with screen.bar_shown():
+    with screen.pause_live_line():
         screen.live(out, "1 of 2")
     assert out.getvalue() == ""
     screen.live(out, "2 of 2")
@@ -74,9 +74,9 @@ def test_screen_belongs_to_its_context(capsys: pytest.CaptureFixture[str]) -> No
         say("theirs")
         live(theirs, "live")
 
-    with shown_on(Screen(theirs, theirs)):
+    with redirect_output(Screen(theirs, theirs)):
         context = contextvars.copy_context()
-    with shown_on(Screen(ours)):
+    with redirect_output(Screen(ours)):
         worker = threading.Thread(target=context.run, args=(work,))
         worker.start()
         worker.join()

@@ -8,7 +8,7 @@ from tasks.text import without_password
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "expected"),
     [
         ("https://a.test/x", "https://a.test/x"),
         ("https://user:sesame@a.test/x", "https://a.test/x"),
@@ -20,5 +20,5 @@ from tasks.text import without_password
         ),
     ],
 )
-def test_without_password(url: str, shown: str) -> None:
-    assert without_password(url) == shown
+def test_without_password(url: str, expected: str) -> None:
+    assert without_password(url) == expected

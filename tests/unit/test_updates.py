@@ -1,4 +1,4 @@
-"""Upstream updates that are kept for `doit status`."""
+"""Upstream updates that are stored for `doit status`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_update_is_read_while_its_pin_is_the_same(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    "kept",
+    "content",
     [
         {"pinned": PIN, "code": "no-such-code", "fields": {}},
         {"pinned": PIN, "code": "overlay-branch-gone", "fields": {"overlay": "java"}},
@@ -32,7 +32,7 @@ def test_update_is_read_while_its_pin_is_the_same(layout: Layout) -> None:
     ],
     ids=["unknown code", "field missing", "version 0.1", "no table"],
 )
-def test_update_of_another_version_is_ignored(layout: Layout, kept: object) -> None:
+def test_update_of_another_version_is_ignored(layout: Layout, content: object) -> None:
     updates.keep(layout, TASK, PIN, UPDATE)
-    layout.upstream_update(TASK).write_text(json.dumps(kept))
+    layout.upstream_update(TASK).write_text(json.dumps(content))
     assert updates.read(layout, TASK, PIN) is None

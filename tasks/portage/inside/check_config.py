@@ -49,7 +49,7 @@ class Check:
         yield from self._packages()
         yield from self._use()
         arches = set(self._lines("profiles/arch.list"))
-        licences = self._known_licences()
+        licences = self._licence_names()
         yield from self._keywords("accept_keywords", self.request["accept_keywords"], arches)
         yield from self._licences("accept_license", self.request["accept_license"], licences)
         for key in ATOM_KEYS:
@@ -81,19 +81,19 @@ class Check:
 
     def _flags(self, words: list[str]) -> set[str]:
         """The USE flags with a description; if one of the words has none, those of all packages."""
-        known = {line.split(" - ")[0] for line in self._lines("profiles/use.desc")}
-        known |= {
+        flags = {line.split(" - ")[0] for line in self._lines("profiles/use.desc")}
+        flags |= {
             line.split(" - ")[0].partition(":")[2]
             for line in self._lines("profiles/use.local.desc")
         }
-        known |= self._implicit()
+        flags |= self._implicit()
         for place in self.places:
             for file in place.glob("profiles/desc/*.desc"):
-                known |= {f"{file.stem}_{line.split(' - ')[0]}" for line in read(file)}
-        if not {word.lstrip("-") for word in words} <= known:
+                flags |= {f"{file.stem}_{line.split(' - ')[0]}" for line in read(file)}
+        if not {word.lstrip("-") for word in words} <= flags:
             for package in self.db.cp_all():
-                known |= self._iuse(self.db.cp_list(package))
-        return known
+                flags |= self._iuse(self.db.cp_list(package))
+        return flags
 
     def _packages(self) -> Iterator[Problem]:
         sets: Any = None
@@ -155,20 +155,20 @@ class Check:
         matches = () if atom.extended_syntax else self._matches(atom)
         if not matches:
             return
-        known = self._iuse(matches) | self._implicit()
+        valid_flags = self._iuse(matches) | self._implicit()
         prefix = ""
         for flag in flags:
             if flag.endswith(":"):  # portage(5), package.use: "VIDEO_CARDS: intel"
                 prefix = f"{flag[:-1].lower()}_"
                 continue
             name = prefix + flag.lstrip("-")
-            if not name.endswith("*") and name not in known:
+            if not name.endswith("*") and name not in valid_flags:
                 yield problem(
                     "package-lacks-flag",
                     key="package_use",
                     value=f"{word} {flag}",
                     names=[atom.cp],
-                    near=nearest(name, known),
+                    near=nearest(name, valid_flags),
                 )
 
     def _iuse(self, packages: Sequence[Any]) -> set[str]:
@@ -190,20 +190,20 @@ class Check:
                 value, near = f"{atom} {word}".strip(), nearest(keyword, arches)
                 yield problem("keyword-unknown", key=key, value=value, near=near)
 
-    def _known_licences(self) -> set[str]:
+    def _licence_names(self) -> set[str]:
         lines = [*self._lines("profiles/license_groups")]
         lines += read(Path("/etc/portage/license_groups"))
         groups = {f"@{line.split()[0]}" for line in lines}
         return groups | {file.name for place in self.places for file in place.glob("licenses/*")}
 
     def _licences(
-        self, key: str, words: list[str], known: set[str], atom: str = ""
+        self, key: str, words: list[str], licences: set[str], atom: str = ""
     ) -> Iterator[Problem]:
         for word in " ".join(words).split():
             licence = word.removeprefix("-")
-            if licence == "*" or licence in known:
+            if licence == "*" or licence in licences:
                 continue
-            value, near = f"{atom} {word}".strip(), nearest(licence, known)
+            value, near = f"{atom} {word}".strip(), nearest(licence, licences)
             if licence.startswith("@"):
                 yield problem("licence-group-unknown", key=key, value=value, near=near)
             else:
@@ -214,10 +214,10 @@ class Check:
             yield from read(place / path)
 
     def _nearest_package(self, package: str) -> str:
-        known = self.db.cp_all()
+        packages = self.db.cp_all()
         name = package.partition("/")[2]
-        same = [each for each in known if each.partition("/")[2] == name]
-        return same[0] if same else nearest(package, known)
+        same = [each for each in packages if each.partition("/")[2] == name]
+        return same[0] if same else nearest(package, packages)
 
 
 def read(path: Path) -> Iterator[str]:
@@ -234,16 +234,16 @@ def problem(code: str, **fields: Any) -> Problem:
     return {"code": code, "near": "", "names": [], "fatal": True, **fields}
 
 
-def unknown(code: str, key: str, words: Iterable[str], known: Iterable[str]) -> Iterator[Problem]:
+def unknown(code: str, key: str, words: Iterable[str], choices: Iterable[str]) -> Iterator[Problem]:
     """A problem for each word that is not known; signs and `*` are ignored."""
     for word in (word.lstrip("-") for word in words):
-        if word != "*" and word not in known:
-            yield problem(code, key=key, value=word, near=nearest(word, known))
+        if word != "*" and word not in choices:
+            yield problem(code, key=key, value=word, near=nearest(word, choices))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str]) -> str:
     """The known word that is most like this one; "" if none is."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
+    return next(iter(difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)), "")
 
 
 if __name__ == "__main__":

@@ -498,7 +498,7 @@ class Resolver:
         return chosen
 
     def _seed(self) -> list[dict[str, Any]]:
-        """List what the seed has, by its database, and package.provided, of which no file is known."""
+        """List the seed's packages: those of its database, and package.provided, without files."""
         seed = {
             str(cpv): seed_identity(Path(self.installed.getpath(cpv)))
             for cpv in self.installed.cpv_all()

@@ -1,1 +1,1 @@
-"""A folder for PYTHONPATH: what Python loads from it at its start stops it at each boundary."""
+"""A folder for PYTHONPATH: its sitecustomize.py stops Python at each boundary."""

@@ -1,4 +1,4 @@
-"""Stops the process before and after each call that changes what a disk has."""
+"""Stop the process before and after each call that changes the disk."""
 
 from __future__ import annotations
 
