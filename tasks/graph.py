@@ -238,13 +238,15 @@ def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
     """From a chroot to a signed candidate that has passed the gate."""
     name, config = chroot.name, chroot.site.config
     base = (BINPKGS(chroot.base.name),) if chroot.base else ()
+    by_package = config.build.driver == "per-package"
     yield Step(
         BINPKGS(name),
         f"build the package set of {name} with emerge",
         partial(binpkgs.build_set, chroot),
-        reads=_once(*own_keys(chroot), CHECK(name), *base),
+        reads=_once(*own_keys(chroot), *((PLAN(name),) if by_package else (CHECK(name), *base))),
         may_read=(SEED(chroot.seed),),  # restricted files are fetched there
-        settings={"packages": chroot.own.packages},
+        settings={"packages": chroot.own.packages, "driver": config.build.driver},
+        after=tuple(each.task for each in base),  # most of its packages are the same
         results=lambda record: [chroot.collected(record)],
         owned=lambda record: [chroot.collected(record), chroot.layout.builds(name)],
         progress=binpkgs.progress,

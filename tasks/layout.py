@@ -6,6 +6,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
     config.lock                the commits and digests that they were resolved to
     state/
       doit.db                  doit's database (tasks.engine.backend)
+      build-history.json       time and memory of earlier builds (tasks.builder.history)
       sizes.json               sizes of exports, layers and seeds (tasks.system.disk_usage)
       records/TASK.json        the record of each finished task, small and deterministic
       news/NAME.json           upstream updates of an overlay or seed, for `doit status`
@@ -32,6 +33,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
         layers/ID/             a merge layer, never modified; ID.listing beside it has the digests
                                of its files, ID.verified says when it was compared with them
         numbers/CATEGORY/PF/   an empty file for each build number that was given out
+        flat/                  several merge layers as one (tasks.builder.flat_layers)
         own/NAME/CATEGORY/     own inputs of the newest build of each package of chroot NAME
         incoming/              packages that are being added
       binhost/NAME/candidate/N/  signed, not published
@@ -260,6 +262,14 @@ class Layout:
 
     def store_verified(self, identity: str) -> Path:
         return self.store / "layers" / f"{_one_name(identity)}.verified"
+
+    @property
+    def flat_layers(self) -> Path:
+        return self.store / "flat"
+
+    @property
+    def build_history(self) -> Path:
+        return self.state / "build-history.json"
 
     def store_numbers(self, category: str, pf: str) -> Path:
         return self.store / "numbers" / _one_name(category) / _one_name(pf)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tasks import messages
 from tasks.builder.failure import Failure, Kind
 from tasks.errors import CommandFailed
+from tasks.messages import Field
 
 _SENTENCES = {
     Kind.FETCH: "failed-fetch",
@@ -93,20 +94,21 @@ def lines(account: Account) -> list[str]:
     for package in account.cut_off:
         fields = {"package": package.name, "because": package.because}
         rows.append(messages.sentence("package-cut-off", fields))
-    total = messages.sentence(
-        "build-account",
-        {
-            "built": len(account.built),
-            "unchanged": sum(package.unchanged for package in account.built),
-            "reused": len(account.reused),
-            "cut_off": len(account.cut_off),
-            "failed": len(account.failed),
-            "skipped": len(account.skipped),
-            "not_started": len(account.not_started),
-            "seconds": account.seconds,
-        },
-    )
-    return [*rows, total]
+    return [*rows, messages.sentence("build-account", totals(account))]
+
+
+def totals(account: Account) -> dict[str, Field]:
+    """The numbers of an account, as the fields of its sentence."""
+    return {
+        "built": len(account.built),
+        "unchanged": sum(package.unchanged for package in account.built),
+        "reused": len(account.reused),
+        "cut_off": len(account.cut_off),
+        "failed": len(account.failed),
+        "skipped": len(account.skipped),
+        "not_started": len(account.not_started),
+        "seconds": account.seconds,
+    }
 
 
 def failed(account: Account, chroot: str) -> CommandFailed:

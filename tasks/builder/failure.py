@@ -107,6 +107,11 @@ def read(log: Path) -> str:
     return raw.decode("utf-8", "replace")
 
 
+def phase_of(text: str) -> str:
+    """The last phase that a part of a log says has started; "" if it says none."""
+    return _phase(_lines(text))[0]
+
+
 def classify(text: str, status: int, limit: Limit | None = None) -> Failure:
     """Classify a failure by the text of its log; pure."""
     lines = _lines(text)

@@ -159,7 +159,7 @@ def own_inputs(
             files=objects.ids.get((package.repo, _paths(package)[1]), ""),
             distfiles={file.name: _digest(file) for file in package.distfiles},
             use=tuple(sorted(package.use)),
-            dependencies=dict(package.dependencies),
+            dependencies={str(kind): value for kind, value in package.dependencies.items()},
             settings=package.settings,
             config_files={file.path: file.sha512 for file in package.config_files},
             portage=plan.portage,
@@ -193,6 +193,11 @@ def unit_keys(members: Sequence[tuple[OwnInputs, Iterable[bytes]]]) -> dict[str,
     if len(keys) == 1:
         return keys
     return {cpv: _digest_of(["cycle", cpv, *keys.values()]) for cpv in keys}
+
+
+def step_key(key: str, members: Mapping[str, str]) -> str:
+    """The key of one build in a cycle: that of its package, and what it sees of the cycle."""
+    return _digest_of(["cycle step", key], _lines(members))
 
 
 def _digest_of(words: Sequence[str], lines: Iterable[bytes] = ()) -> str:

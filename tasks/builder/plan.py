@@ -10,7 +10,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +50,7 @@ Phase = Annotated[str, _form("[a-z_]{1,32}")]
 Word = Annotated[str, _form(r"[^\x00-\x20\x7f]{1,255}")]
 Variable = Annotated[str, _form("[A-Za-z_][A-Za-z0-9_]{0,199}")]
 Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=_LONGEST_VALUE)]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00\r\n]*$", max_length=_LONGEST_VALUE)]
 FileName = Annotated[str, _form(r"[^\x00-\x20\x7f/.-][^\x00-\x20\x7f/]{0,254}")]
 DigestName = Annotated[str, _form("[A-Z0-9_]{1,32}")]
 Hex = Annotated[str, _form("[0-9a-f]{16,256}")]
@@ -159,13 +160,14 @@ class Plan:
     That order may contradict build_needs where the seed satisfies them as well. `portage` is the
     version of the Portage that made it, `seed` what the seed's package database has, and
     package.provided. `cycles` are sets of packages that need each other to be built, each in merge
-    order.
+    order. `index_header` is the header that this Portage writes into an index (`Packages`).
     """
 
     portage: Version
     packages: tuple[PlannedPackage, ...]
     seed: tuple[SeedPackage, ...] = ()
     cycles: tuple[tuple[Cpv, ...], ...] = ()
+    index_header: Mapping[Variable, Line] = field(default_factory=dict)
 
     @cached_property
     def by_cpv(self) -> Mapping[str, PlannedPackage]:
@@ -197,10 +199,13 @@ def render(plan: Plan) -> str:
     return "".join(_lines(plan))
 
 
-def read(path: Path) -> Plan:
-    """Read a plan that `write` wrote; raises BinmillError if it is unreadable."""
+def read(path: Path, sha256: str) -> Plan:
+    """Read the plan that `write` wrote with this digest; raises BinmillError for any other."""
     try:
-        return parse(path.read_bytes())
+        raw = path.read_bytes()
+        if hashlib.sha256(raw).hexdigest() != sha256:
+            raise ValueError("it was changed")
+        return parse(raw)
     except (OSError, ValueError) as error:
         raise BinmillError("plan-unreadable", path=path, cause=str(error)[:300]) from error
 

@@ -209,6 +209,10 @@ class Store:
             remove_tree(product.layer, self.layout.trash)
         return older
 
+    def add_key(self, key: str, built: Built) -> None:
+        """Let another key lead to a package of the store."""
+        self._write_entry(Entry(key, built))
+
     @contextlib.contextmanager
     def _incoming(self) -> Iterator[Path]:
         """Yield a folder for files on their way into the store; it is deleted at the end."""

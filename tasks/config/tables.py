@@ -107,11 +107,26 @@ class Binhost(_Table):
 
 
 class Build(_Table):
-    """Limits of a build: packages at once, processes per package, time."""
+    """How packages are built, and the limits of a build.
 
+    `packages` at once, `jobs` (processes) of each, `timeout_minutes` of the whole build. The others
+    are for single packages in buildroots: minutes, minutes without output, megabytes of log and of
+    memory, processes at once; 0 is no limit. `priorities` and `apart` are by pattern (see
+    builder.schedule.matches).
+    """
+
+    driver: Literal["per-package", "emerge"] = "per-package"
     packages: int = Field(default=1, ge=1, le=512)
     jobs: int = Field(default=0, ge=0, le=1024)  # 0: one per processor
     timeout_minutes: int = Field(default=24 * 60, ge=1)
+    package_minutes: int = Field(default=12 * 60, ge=0)
+    silent_minutes: int = Field(default=60, ge=0)
+    log_mb: int = Field(default=500, ge=0)
+    memory_mb: int = Field(default=0, ge=0)
+    processes: int = Field(default=10_000, ge=0)
+    strict: bool = False
+    priorities: dict[str, int] = {}
+    apart: list[list[str]] = []
 
 
 class Logs(_Table):

@@ -15,7 +15,16 @@ from tasks.system.notes import note
 
 
 def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
-    """Build a chroot's package set with the real emerge and collect every package of it."""
+    """Build a chroot's package set by the driver of [build], and collect every package of it."""
+    from tasks.flow import per_package
+
+    if chroot.site.config.build.driver == "per-package":
+        return per_package.build_set(chroot, inputs)
+    return _build_at_once(chroot, inputs)
+
+
+def _build_at_once(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
+    """Build the set with one run of the real emerge."""
     from tasks.builder import collect
     from tasks.flow import fetching
     from tasks.portage import account, emerge, etc_portage, vdb
@@ -58,10 +67,11 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
 
 
 def progress(log: Path) -> str:
-    """The progress of a build, by its log; see emerge.progress."""
+    """How far a build is, in a few words, by its log."""
+    from tasks.flow import per_package
     from tasks.portage import emerge
 
-    return emerge.progress(log)
+    return per_package.progress(log) or emerge.progress(log)
 
 
 def build_key(chroot: Chroot, inputs: Inputs) -> str:

@@ -115,6 +115,15 @@ def fetch(
         ) from error
 
 
+def fetch_packages(buildroot: Sandbox, atoms: Sequence[str], log: Path, timeout: float) -> int:
+    """Fetch the distfiles of packages without their dependencies; returns emerge's exit code."""
+    command = [
+        *("emerge", "--ignore-default-opts", "--color=n", "--nospinner"),
+        *("--fetchonly", "--nodeps", "--oneshot", "--usepkg=n", *atoms),
+    ]
+    return sandbox.run(buildroot, command, log=log, timeout=timeout, check=False).returncode
+
+
 def output_since(log: Path, start: int) -> str:
     """The text of a log from a byte on: earlier runs are in the same file."""
     with log.open("rb") as stream:

@@ -181,7 +181,9 @@ def _image(path: Path) -> Iterator[tarfile.TarFile]:
     """The image of a GPKG as a stream, whatever its size."""
     with tarfile.open(path, "r:", tarinfo=_LimitedEntry) as container:
         members = _members(container)
-        packed = next(n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n))
+        packed = next((n for n in members if re.fullmatch(r"image\.tar(\.[a-z0-9]+)?", n)), None)
+        if packed is None:
+            raise tarfile.ReadError("it has no image")
         stream = container.extractfile(members[packed])
         assert stream is not None  # noqa: S101
         with _open(stream, packed) as plain:

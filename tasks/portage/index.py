@@ -81,6 +81,18 @@ def render(block: Mapping[str, str]) -> str:
     return "".join(f"{key}: {block[key]}\n" for key in sorted(block) if block[key]) + "\n"
 
 
+def only_stanza(raw: bytes) -> str:
+    """The stanza of an index with one package, as text; raises NotTrusted for any other.
+
+    It gets what it inherits from its header (bintree._pkgindex_inherited_keys).
+    """
+    header, stanzas = parse(raw.decode("utf-8", "replace"))
+    if len(stanzas) != 1:
+        raise NotTrusted("index-not-of-one-package", stanzas=len(stanzas))
+    inherited = {key: header[key] for key in ("CHOST", "repository") if header.get(key)}
+    return render({**inherited, **stanzas[0]}).rstrip("\n") + "\n"
+
+
 def of_set(stanzas: Iterable[Stanza], packages: Sequence[Package]) -> dict[str, Stanza]:
     """The stanza of each package of a set, by path, from the index that the build's Portage wrote.
 

@@ -110,7 +110,8 @@ def site(lab_site: LabSite, tmp_path_factory: pytest.TempPathFactory) -> LabSite
 def planned(site: LabSite, name: str) -> Plan:
     """The plan of a chroot, made if it is not up to date."""
     site.doit(f"plan:{name}")
-    return plans.read(site.layout.state / records.load(site.layout, PLAN(name)).path)
+    record = records.load(site.layout, PLAN(name))
+    return plans.read(site.layout.state / record.path, record.plan)
 
 
 def of(plan: Plan, pf: str) -> PlannedPackage:

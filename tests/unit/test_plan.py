@@ -11,6 +11,7 @@ import pytest
 
 from tasks.builder import plan as plans
 from tasks.errors import BinmillError
+from tasks.system.files import sha256
 from tests.kit.plan_factory import PACKAGE, dice_of, package, plan, random_plan
 from tests.kit.refused import refused
 
@@ -28,7 +29,7 @@ def raw(**changes: Any) -> dict[str, Any]:
 def test_plan_written_is_read_equal(tmp_path: Path, seed: int) -> None:
     made = random_plan(dice_of(seed), 12)
     plans.write(made, tmp_path / "plan.json")
-    assert plans.read(tmp_path / "plan.json") == made
+    assert plans.read(tmp_path / "plan.json", plans.digest(made)) == made
     assert plans.render(made) == (tmp_path / "plan.json").read_text()
 
 
@@ -179,9 +180,9 @@ def test_plan_of_another_form_is_an_error_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text("{}")
     with refused(BinmillError, "plan-unreadable", path=path):
-        plans.read(path)
+        plans.read(path, sha256(path))
     with refused(BinmillError, "plan-unreadable"):
-        plans.read(tmp_path / "absent")
+        plans.read(tmp_path / "absent", "")
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -20,7 +20,10 @@ from tasks.report.text import screen
 from tasks.site import Site
 from tests.kit.graph_picture import TABLES
 
-KINDS = ("chroot", "etc", "mount", "check", "binpkgs", "candidate", "gate", "publish", "client")
+KINDS = (
+    *("chroot", "etc", "mount", "check", "plan"),
+    *("binpkgs", "candidate", "gate", "publish", "client"),
+)
 
 
 @pytest.fixture

@@ -164,6 +164,8 @@ _NOT_FEATURES = """
     userfetch usersync warn-on-large-env webrsync-gpg
 """
 NOT_FEATURES = frozenset(_NOT_FEATURES.split())
+# Headers of an index that belong to the site that serves it.
+_OF_SERVERS = ("DOWNLOAD_TIMESTAMP", "GENTOO_MIRRORS", "TTL", "URI")
 _PATCHES = (".diff", ".patch")
 _REVISION = re.compile(r"-r[0-9]+$")
 _CHUNK = 1 << 20
@@ -351,6 +353,7 @@ class Resolver:
             "packages": packages,
             "seed": self._seed(),
             "cycles": circles,
+            "index_header": self._index_header(),
         }
 
     def _resolve(self, words: Sequence[str]) -> tuple[Any, Any]:
@@ -492,6 +495,17 @@ class Resolver:
 
     def _match(self, atom: Any, package: Any) -> bool:
         return bool(self._matches(atom, [package]))
+
+    def _index_header(self) -> dict[str, str]:
+        """What Portage writes into the header of an index, without what belongs to a server."""
+        header: dict[str, str] = {}
+        tree = self.config.target_config.trees["bintree"]
+        tree._update_pkgindex_header(header)
+        return {
+            key: " ".join(str(value).split())
+            for key, value in header.items()
+            if key not in _OF_SERVERS
+        }
 
     def _matches(self, atom: Any, packages: Iterable[Any]) -> list[Any]:
         chosen: list[Any] = self.portage.dep.match_from_list(atom, list(packages))

@@ -1,0 +1,334 @@
+"""The builds of a plan: what the pool decides about each unit, and how a package is built and kept.
+
+A unit is one package, or the packages of a cycle. What is built goes into the store at once, so a
+run that fails or is killed loses only the packages that it was building.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tasks import messages
+from tasks.builder import buildroot, distfiles, failure, keys
+from tasks.builder.buildroot import BinaryPackage, PackageBuild
+from tasks.builder.closure import Closures
+from tasks.builder.decide import (
+    Build,
+    Cycle,
+    Decision,
+    EarlierBuild,
+    MayBuild,
+    Progress,
+    decide,
+)
+from tasks.builder.failure import Failure, Kind, Limit
+from tasks.builder.input_changes import DependencyMayChange
+from tasks.builder.keys import OwnInputs
+from tasks.builder.plan import Plan, PlannedPackage
+from tasks.builder.pool import Build as MustBuild
+from tasks.builder.pool import Cancelled, Outcome, Reuse, Success
+from tasks.builder.store import Built, Product, Store
+from tasks.layout import Layout
+from tasks.portage import index
+from tasks.portage.index import INDEX
+from tasks.system import sandbox
+from tasks.system.command import tail
+from tasks.system.files import read_plain, remove_tree
+from tasks.system.sandbox import Bind, Limits, Sandbox
+
+_TAIL = 64 << 10  # bytes of a log in which the present phase is looked for
+_INDEX_LIMIT = 4 << 20  # bytes of an index with one package
+_LIMITS = {"timeout": Limit.TIME, "silent": Limit.SILENCE, "out-of-memory": Limit.MEMORY}
+_KINDS = {"disk-full": Kind.DISK, "network-denied": Kind.NETWORK}
+# Reasons that the log of the build does not tell.
+_SENTENCES = {
+    "log-too-large": "stopped-log-too-large",
+    "too-many-processes": "stopped-too-many-processes",
+    "dependency-not-installed": "dependency-not-installed",
+    "not-packed": "nothing-packed",
+}
+
+
+@dataclass(frozen=True)
+class SetBuild:
+    """All that the build of a chroot's set takes.
+
+    `sandbox` gives the chroot's own sandbox with a workspace, `fetch` fetches the distfiles of a
+    package, with its log, and returns the exit code. `distfiles` are the folders of DISTDIR,
+    `binds` their mounts. `highest` has the highest published build number by CPV. `logs` is the
+    folder of the packages' logs.
+    """
+
+    chroot: str
+    plan: Plan
+    closures: Closures
+    own: Mapping[str, OwnInputs]
+    layout: Layout
+    highest: Mapping[str, int]
+    sandbox: Callable[[Path], Sandbox]
+    fetch: Callable[[PlannedPackage, Path], int]
+    distfiles: tuple[Path, ...]
+    binds: tuple[Bind, ...]
+    logs: Path
+    limits: Limits
+    makeopts: str
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A package that was built, and the most memory that it took, in bytes (0: unknown)."""
+
+    built: Built
+    memory: int
+
+
+def earlier_builds(store: Store, chroot: str) -> Callable[[PlannedPackage], EarlierBuild | None]:
+    """The newest builds of a chroot's packages, as the store remembers them."""
+
+    def earlier(package: PlannedPackage) -> EarlierBuild | None:
+        match store.last_inputs(chroot, package.cpv, package.slot):
+            case (_, {"own": str(own), "key": str(key), "identity": str(identity), **more}):
+                buildroot_then = more.get("buildroot")
+                members: dict[str, str] = {}
+                if isinstance(buildroot_then, dict):
+                    members = {str(cpv): str(each) for cpv, each in buildroot_then.items()}
+                try:
+                    inputs = keys.parse(own)
+                except ValueError:  # written by another version of binmill; it only explains
+                    return None
+                return EarlierBuild(inputs, key, identity, lambda: members)
+        return None
+
+    return earlier
+
+
+class PackageBuilds:
+    """The work of a pool: the units of a plan."""
+
+    def __init__(self, order: SetBuild) -> None:
+        self._order, self._store = order, Store(order.layout)
+        self._progress: Progress[Built] = Progress(order.closures, order.own, self._store.lookup)
+        earlier = earlier_builds(self._store, order.chroot)
+        self.forecast: dict[str, Decision[Built]] = decide(
+            order.plan, order.closures, order.own, self._store.lookup, earlier
+        )
+        self._units: dict[str, Build] = {}
+        self._unit_of = {cpv: unit for unit in order.closures.units for cpv in unit}
+        self._new: dict[str, Built] = {}
+        self._finished: queue.SimpleQueue[tuple[Build, dict[str, Built]]] = queue.SimpleQueue()
+        self._logs: dict[str, Path] = {}  # of the builds that run, by unit
+        self._phases: dict[Path, str] = {}
+
+    @property
+    def packages(self) -> list[tuple[PlannedPackage, Built]]:
+        """The packages of a build that is complete, in the plan's order."""
+        self._take_finished()
+        return [(each, self._built(each.cpv)) for each in self._order.plan.packages]
+
+    @property
+    def used_keys(self) -> list[str]:
+        """The input keys of all packages that are known by now."""
+        return list(self._progress.keys.values())
+
+    def decide(self, name: str) -> MustBuild | Reuse:
+        """Build a unit, or reuse what the store has; its needs are finished."""
+        self._take_finished()
+        for unit in self._progress.ready():
+            self._units[unit.name] = unit
+        if name in self._units:
+            return MustBuild()
+        causes = [
+            cause.package
+            for cpv in self._unit_of[name]
+            if isinstance(forecast := self.forecast[cpv], MayBuild)
+            for cause in forecast.causes
+            if isinstance(cause, DependencyMayChange)
+        ]
+        return Reuse(tuple(dict.fromkeys(causes)))
+
+    def build(self, name: str) -> Outcome:
+        """Build the packages of a unit, in a thread of the pool."""
+        unit = self._units[name]
+        if len(unit.packages) == 1:
+            result = self._build_package(name, unit.keys[name], {})
+            results = {name: result}
+        else:
+            results = self._build_cycle(unit)
+        finished: dict[str, _Result] = {}
+        for cpv, each in results.items():
+            if isinstance(each, Failure):
+                return each
+            finished[cpv] = each
+        for cpv, each in finished.items():
+            self._remember(cpv, unit.keys[cpv], each.built)
+        self._finished.put((unit, {cpv: each.built for cpv, each in finished.items()}))
+        return Success(
+            memory=max(each.memory for each in finished.values()),
+            unchanged=all(each.built.key != unit.keys[cpv] for cpv, each in finished.items()),
+        )
+
+    def phase(self, name: str) -> str:
+        """The phase that the build of a unit is in, by its log."""
+        log = self._logs.get(name)
+        if log is None or not log.exists():
+            return "fetch" if log is None else ""
+        with contextlib.suppress(OSError):  # its build ends at this moment
+            self._phases[log] = failure.phase_of(tail(log, _TAIL)) or self._phases.get(log, "")
+        return self._phases.get(log, "")
+
+    def _take_finished(self) -> None:
+        while not self._finished.empty():
+            unit, packages = self._finished.get()
+            self._new.update(packages)
+            self._progress.built(unit, {cpv: each.identity for cpv, each in packages.items()})
+
+    def _built(self, cpv: str) -> Built:
+        return self._new.get(cpv) or self._progress.reused[cpv]
+
+    def _build_cycle(self, unit: Build) -> dict[str, _Result | Failure]:
+        """Build a cycle in its rounds; what a killed run has built of it is reused."""
+        cycle = Cycle(self._order.closures, unit.packages)
+        results: dict[str, _Result | Failure] = {}
+        members: dict[str, Built] = {}
+        while step := cycle.next():
+            key = keys.step_key(unit.keys[step.cpv], step.members)
+            stored = self._store.lookup(key)
+            seen = {cpv: members[cpv] for cpv in step.members}
+            result = _Result(stored, 0) if stored else self._build_package(step.cpv, key, seen)
+            if isinstance(result, Failure):
+                return {step.cpv: result}
+            members[step.cpv], results[step.cpv] = result.built, result
+            cycle.built(step, result.built.identity)
+        for cpv, each in members.items():
+            self._store.add_key(unit.keys[cpv], each)
+        return results
+
+    def _build_package(self, cpv: str, key: str, cycle: Mapping[str, Built]) -> _Result | Failure:
+        """Fetch for a package, build it, and add it to the store."""
+        order = self._order
+        package = order.plan.by_cpv[cpv]
+        log = order.logs / f"{cpv.replace('/', ':')}.log"
+        if absent := self._fetch(package, log):
+            return absent
+        buildroot_now = [
+            cycle.get(each) or self._built(each)
+            for each in order.closures.buildroot(cpv)
+            if each in cycle or each not in self._unit_of[cpv]
+        ]
+        number = self._store.next_build_id(cpv, order.highest.get(cpv, 0))
+        name = f"build-{order.chroot}-{cpv.replace('/', '.')}"
+        with sandbox.workspace(order.layout.work, name, order.layout.trash) as space:
+            build = self._package_build(package, number, buildroot_now, space)
+            self._logs[self._unit_of[cpv][0]] = build.log
+            try:
+                outcome = buildroot.build(build)
+            finally:
+                _keep_log(build.log, log)
+            if outcome.reason == "cancelled":
+                raise Cancelled
+            if outcome.reason != "built":
+                return _failure(outcome, log)
+            product = self._product(package, number, outcome)
+            return _Result(self._store.add(key, product), outcome.memory or 0)
+
+    def _fetch(self, package: PlannedPackage, log: Path) -> Failure | None:
+        order = self._order
+        if not distfiles.missing(order.distfiles, package):
+            return None
+        status = order.fetch(package, log)
+        absent = distfiles.missing(order.distfiles, package)
+        if not absent:
+            return None
+        explained = failure.explain(log, status)
+        kind = explained.kind if explained.kind in (Kind.CHECKSUM, Kind.DISK) else Kind.FETCH
+        lines = explained.lines if status else ()
+        names = messages.sentence("distfiles-absent", {"files": absent})
+        return replace(explained, kind=kind, phase="fetch", lines=(names, *lines))
+
+    def _package_build(
+        self, package: PlannedPackage, number: int, members: Sequence[Built], space: Path
+    ) -> PackageBuild:
+        order = self._order
+        return PackageBuild(
+            chroot=order.sandbox(space),
+            cpv=package.cpv,
+            repo=package.repo,
+            build_id=number,
+            layers=tuple(self._store.verify_layer(each.layer) for each in members if each.layer),
+            installs=tuple(
+                BinaryPackage(each.cpv, each.build_id, self._store.verify_package(each))
+                for each in members
+                if not each.layer
+            ),
+            distfiles=order.binds,
+            folder=space / "build",
+            flat=order.layout.flat_layers,
+            merge_layer=space / "layer",
+            trash=order.layout.trash,
+            makeopts=order.makeopts,
+            limits=order.limits,
+        )
+
+    def _product(self, package: PlannedPackage, number: int, outcome: buildroot.Outcome) -> Product:
+        assert outcome.package is not None  # noqa: S101 - it was built
+        layer = outcome.layer
+        if outcome.side_effects and layer is not None:  # it must really be installed
+            remove_tree(layer, self._order.layout.trash)
+            layer = None
+        pkgdir = outcome.package.parents[2]
+        return Product(
+            cpv=package.cpv,
+            repo=package.repo,
+            build_id=number,
+            package=outcome.package,
+            layer=layer,
+            stanza=index.only_stanza(read_plain(pkgdir / INDEX, _INDEX_LIMIT)),
+            seconds=outcome.seconds,
+            inputs=self._order.own[package.cpv].digest,
+        )
+
+    def _remember(self, cpv: str, key: str, built: Built) -> None:
+        """Keep the inputs of a build, to explain the next one."""
+        order = self._order
+        members = {
+            each: self._built(each).identity
+            for each in order.closures.buildroot(cpv)
+            if each not in self._unit_of[cpv]
+        }
+        data: dict[str, Any] = {
+            "own": keys.render(order.own[cpv]),
+            "key": key,
+            "identity": built.identity,
+            "buildroot": members,
+        }
+        slot = order.plan.by_cpv[cpv].slot
+        self._store.remember_inputs(order.chroot, cpv, slot, data)
+
+
+def _failure(outcome: buildroot.Outcome, log: Path) -> Failure:
+    """The failure of a build, explained by its log and by the limit that ended it."""
+    explained = failure.explain(log, outcome.status or 0, _LIMITS.get(outcome.reason))
+    if outcome.reason in _KINDS:
+        explained = replace(explained, kind=_KINDS[outcome.reason])
+    if outcome.reason in _SENTENCES:
+        sentence = messages.sentence(_SENTENCES[outcome.reason], {})
+        explained = replace(explained, lines=(sentence, *explained.lines))
+    return explained
+
+
+def _keep_log(source: Path, target: Path) -> None:
+    """Move the log of a build behind that of its fetch, out of the workspace."""
+    if not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        with target.open("ab") as stream, source.open("rb") as text:
+            while chunk := text.read(1 << 20):
+                stream.write(chunk)
+        return
+    source.rename(target)

@@ -1,0 +1,264 @@
+"""binpkgs, package by package: what the plan needs and the store lacks is built in buildroots."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.chroot import sandboxes
+from tasks.flow import fetching
+from tasks.flow.plan import seed_identity
+from tasks.records import CHROOT, PLAN, BinpkgsRecord, Inputs
+from tasks.site import Chroot
+from tasks.system.files import private_folder
+from tasks.system.notes import note
+
+if TYPE_CHECKING:
+    from tasks.builder.closure import Closures
+    from tasks.builder.events import Event
+    from tasks.builder.keys import OwnInputs, PinnedRepository
+    from tasks.builder.package_builds import PackageBuilds, SetBuild
+    from tasks.builder.plan import Plan, PlannedPackage
+    from tasks.builder.pool import Pool
+    from tasks.system.sandbox import Limits
+
+_MEGABYTE = 1_000_000
+
+
+def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
+    """Build what the store lacks of a chroot's plan, and make a set of all its packages.
+
+    Raises CommandFailed, which names every package that failed; what was built is kept.
+    """
+    from tasks.builder import account as accounts
+    from tasks.builder import collect, history
+    from tasks.builder.package_builds import PackageBuilds
+    from tasks.builder.store import Store
+    from tasks.publish import sign
+
+    site, layout = chroot.site, chroot.layout
+    sign.public_key(site.signing_home, site.config.binhost.signing_key)  # now, not hours later
+    order = _order(chroot, inputs, read_plan(chroot, inputs))
+    work = PackageBuilds(order)
+    _announce(chroot, work)
+    _prefetch(chroot, inputs, order, work)
+    pool = _pool(chroot, order, work)
+    try:
+        account = pool.run()
+    finally:
+        built = [(each.name, each.seconds, each.memory) for each in pool.account.built]
+        history.add(layout.build_history, built)
+    store = Store(layout)
+    store.mark_used(work.used_keys)
+    note("build-account", **accounts.totals(account))
+    if not account.complete:
+        raise accounts.failed(account, chroot.name)
+    packages = collect.collect_from_store(
+        store, work.packages, order.plan.index_header, layout.binpkgs(chroot.name)
+    )
+    record = BinpkgsRecord(collect.set_id(packages), packages, inputs[CHROOT(chroot.name)].modified)
+    note("set-collected", chroot=chroot.name, packages=len(packages), set=record.set)
+    if record.modified:
+        note("built-where-modified", chroots=list(record.modified))
+    return record
+
+
+def read_plan(chroot: Chroot, inputs: Inputs) -> Plan:
+    """The plan that the record of plan:NAME names; raises BinmillError if it was changed."""
+    from tasks.builder import plan as plans
+
+    record = inputs[PLAN(chroot.name)]
+    return plans.read(chroot.layout.state / record.path, record.plan)
+
+
+def own_inputs(
+    chroot: Chroot, inputs: Inputs, plan: Plan, closures: Closures
+) -> dict[str, OwnInputs]:
+    """The own inputs of each package of a plan; raises BinmillError for files that are missing."""
+    from tasks.builder import buildroot, keys
+
+    modified = bool(inputs[CHROOT(chroot.name)].modified)
+    environment = keys.Environment(
+        recipe=buildroot.RECIPE,
+        arch=plan.index_header.get("ARCH", ""),
+        seed=seed_identity(inputs[CHROOT(chroot.name)]),
+        strict=chroot.site.config.build.strict or modified,
+    )
+    objects = keys.read_objects(plan, _repositories(chroot, inputs))
+    return keys.own_inputs(plan, closures, objects, environment)
+
+
+def _repositories(chroot: Chroot, inputs: Inputs) -> dict[str, PinnedRepository]:
+    from tasks.builder.keys import PinnedRepository
+
+    layout, tree = chroot.layout, chroot.site.config.tree.name
+    return {
+        name: PinnedRepository(layout.tree if name == tree else layout.overlay(name), commit)
+        for name, commit in sandboxes.repositories(chroot, inputs).items()
+    }
+
+
+def _order(chroot: Chroot, inputs: Inputs, plan: Plan) -> SetBuild:
+    from tasks.builder.closure import closure
+    from tasks.builder.package_builds import SetBuild
+    from tasks.builder.store import highest_builds
+    from tasks.portage import account, emerge
+    from tasks.publish import published
+
+    layout, site = chroot.layout, chroot.site
+    private_folder(layout.inside)
+    distdir = fetching.distdir(chroot)
+    for folder in {layout.distfiles, distdir.folder}:
+        account.writable_folder(folder)
+    closures = closure(plan)
+    used = [path for each in site.chroots for path in published.read_paths(each.binhost)]
+    return SetBuild(
+        chroot=chroot.name,
+        plan=plan,
+        closures=closures,
+        own=own_inputs(chroot, inputs, plan, closures),
+        layout=layout,
+        highest=highest_builds(used),
+        sandbox=partial(sandboxes.own, chroot, inputs, variables=distdir.variables),
+        fetch=lambda package, log: _fetch(chroot, inputs, [package], log),
+        distfiles=tuple({distdir.folder, layout.distfiles}),
+        binds=distdir.binds,
+        logs=layout.package_logs(chroot.name),
+        limits=_limits(chroot),
+        makeopts=emerge.makeopts(site.config.build),
+    )
+
+
+def _limits(chroot: Chroot) -> Limits:
+    from tasks.system.sandbox import Limits
+
+    build = chroot.site.config.build
+    return Limits(
+        seconds=build.package_minutes * 60,
+        silence=build.silent_minutes * 60,
+        output=build.log_mb * _MEGABYTE,
+        memory=build.memory_mb * _MEGABYTE,
+        processes=build.processes,
+    )
+
+
+def _announce(chroot: Chroot, work: PackageBuilds) -> None:
+    from tasks.builder.decide import MayBuild, WillBuild
+
+    decisions = list(work.forecast.values())
+    build = sum(isinstance(each, WillBuild) for each in decisions)
+    may = sum(isinstance(each, MayBuild) for each in decisions)
+    note(
+        "packages-planned",
+        chroot=chroot.name,
+        packages=len(decisions),
+        build=build,
+        may=may,
+        reused=len(decisions) - build - may,
+    )
+
+
+def _prefetch(chroot: Chroot, inputs: Inputs, order: SetBuild, work: PackageBuilds) -> None:
+    """Fetch what the packages that are built need, at once: emerge takes seconds to start.
+
+    What is still missing then is fetched once more for its package alone, which fails without it.
+    """
+    from tasks.builder import distfiles
+    from tasks.builder.decide import WillBuild
+
+    packages = [
+        package
+        for package in order.plan.packages
+        if isinstance(work.forecast[package.cpv], WillBuild)
+        and distfiles.missing(order.distfiles, package)
+    ]
+    if not packages:
+        return
+    log = chroot.log("binpkgs")
+    if chroot.config.groups:
+        fetching.fetch(chroot, inputs, fetching.distdir(chroot).binds, log)
+    else:
+        note("distfiles-wanted", chroot=chroot.name, packages=len(packages))
+        _fetch(chroot, inputs, packages, log)
+
+
+def _fetch(chroot: Chroot, inputs: Inputs, packages: Sequence[PlannedPackage], log: Path) -> int:
+    """Fetch the distfiles of packages with the chroot's own emerge; returns its exit code."""
+    from tasks.portage import emerge
+
+    distdir = fetching.distdir(chroot)
+    names = "" if len(packages) > 1 else f"-{packages[0].cpv.replace('/', '.')}"
+    with chroot.workspace(f"fetch{names}") as space:
+        inside = sandboxes.own(
+            chroot, inputs, space, network=True, binds=distdir.binds, variables=distdir.variables
+        )
+        atoms = [f"={package.cpv}::{package.repo}" for package in packages]
+        seconds = chroot.site.config.build.timeout_minutes * 60
+        return emerge.fetch_packages(inside, atoms, log, seconds)
+
+
+def _pool(chroot: Chroot, order: SetBuild, work: PackageBuilds) -> Pool:
+    from tasks.builder import history, schedule
+    from tasks.builder.pool import Pool
+
+    build = chroot.site.config.build
+    sizes = {
+        package.cpv: sum(file.size for file in package.distfiles) for package in order.plan.packages
+    }
+    expected = history.expected(sizes, history.read(chroot.layout.build_history))
+    units = {
+        unit[0]: schedule.Expectation(
+            sum(expected[cpv].seconds for cpv in unit), max(expected[cpv].memory for cpv in unit)
+        )
+        for unit in order.closures.units
+    }
+    jobs = schedule.jobs(order.closures.unit_needs(), units, build.priorities, build.apart)
+    memory = build.memory_mb * _MEGABYTE * build.packages or None
+    return Pool(jobs, schedule.Limits(build.packages, memory), work, _listener(chroot))
+
+
+def _listener(chroot: Chroot) -> Callable[[Event], None]:
+    """Tell what happens: to people in notes, to programs in lines of JSON (docs/builds.md)."""
+    from tasks.builder import events
+
+    log = chroot.log("binpkgs")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines, now = log.with_suffix(".events"), log.with_suffix(".progress")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, events.BuildProgress):
+            now.write_text(events.words(event), encoding="utf-8")
+            return
+        with lines.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(dict(events.plain(event))) + "\n")
+        _note(event)
+
+    return listen
+
+
+def _note(event: Event) -> None:
+    from tasks.builder import events
+
+    match event:
+        case events.PackageBuilt(package=package, seconds=seconds, unchanged=unchanged):
+            code = "package-was-built-unchanged" if unchanged else "package-was-built"
+            note(code, package=package, seconds=seconds)
+        case events.PackageReused(package=package, because=because) if because:
+            note("package-cut-off", package=package, because=list(because))
+        case events.PackageFailed(package=package, again=True):
+            note("package-will-retry", package=package)
+        case events.PackageFailed(package=package, failure=failure):
+            note("package-has-failed", package=package, cause=next(iter(failure.lines), ""))
+        case _:
+            pass
+
+
+def progress(log: Path) -> str:
+    """How far a build is, in a few words."""
+    with contextlib.suppress(OSError):
+        return log.with_suffix(".progress").read_text(encoding="utf-8")
+    return ""
