@@ -32,8 +32,9 @@ possible:
 demo: possible $(STAMP)
 	@$(BIN)/python -m lab demo --port $(LAB_PORT) -- $(TASKS)
 
+# The files run in their order, so those of tests/e2e, which take longest, come first.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Repeats hundreds of times what `make test` does a few times; BINMILL_SEED repeats a failed run.
 soak: $(STAMP)

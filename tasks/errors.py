@@ -7,6 +7,9 @@ traceback.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 from tasks import messages
 from tasks.messages import Field
 
@@ -66,3 +69,26 @@ class Stale(BinmillError):
 
 class Busy(BinmillError):
     """Another run holds a lock that this one needs."""
+
+
+def failure(action: Callable[[], object], subject: str) -> BinmillError | None:
+    """Run an action; returns the error that a person can act on. A bug keeps its traceback."""
+    try:
+        action()
+    except BinmillError as error:
+        return error
+    except PermissionError as error:
+        code = "permission-denied" if os.geteuid() == 0 else "permission-denied-user"
+        return BinmillError(code, subject=subject, path=str(error.filename))
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        where = f": {error.filename}" if error.filename is not None else ""
+        return BinmillError("system-error", subject=subject, reason=reason, where=where)
+    return None
+
+
+def describe(error: BinmillError) -> str:
+    """An error as the terminal shows it: its sentence with its code, then what to do next."""
+    first, newline, rest = error.message.partition("\n")
+    hint = f"\n  next: {error.hint}" if error.hint else ""
+    return f"{first} [{error.code}]{newline}{rest}{hint}"

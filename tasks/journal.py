@@ -10,7 +10,6 @@ processes of `doit -n` share a journal, and a killed run leaves a whole one.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -186,18 +185,6 @@ def usual_seconds(layout: Layout) -> dict[str, float]:
             if run.ended and run.ended.outcome == "done":
                 seconds.setdefault(run.task, run.ended.seconds)
     return seconds
-
-
-def prune_at_exit(layout: Layout, days: int, megabytes: int) -> None:
-    """Delete old runs when this process, which has made one, ends."""
-    owner = os.getpid()
-
-    def delete_old() -> None:
-        if os.getpid() == owner and layout.run and layout.run_logs.is_dir():
-            with contextlib.suppress(OSError, BinmillError):  # the next run tries again
-                prune(layout, days, megabytes, now=clock.now())
-
-    atexit.register(delete_old)
 
 
 def prune(layout: Layout, days: int, megabytes: int, now: float) -> list[str]:

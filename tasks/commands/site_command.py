@@ -10,7 +10,7 @@ from typing import ClassVar, NoReturn
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
-from tasks.engine.step import describe, failure
+from tasks.errors import describe, failure
 from tasks.site import Site
 from tasks.system.terminal import say
 

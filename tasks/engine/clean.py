@@ -16,7 +16,8 @@ from doit.exceptions import InvalidCommand
 from tasks import records
 from tasks.engine.on_demand import OnDemandTask
 from tasks.engine.spelling import Spelling
-from tasks.engine.step import Running, Step, describe, failure, step_of
+from tasks.engine.step import Running, Step, step_of
+from tasks.errors import describe, failure
 from tasks.layout import Layout
 from tasks.system.files import all_locked, empty_trash, move_to_trash
 from tasks.system.terminal import say, write

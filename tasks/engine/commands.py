@@ -26,8 +26,7 @@ from doit.runner import FAILURE, MRunner, Runner
 
 from tasks.engine.signals import end_with
 from tasks.engine.spelling import Spelling, commands
-from tasks.engine.step import describe
-from tasks.errors import BinmillError, DiskFull
+from tasks.errors import BinmillError, DiskFull, describe
 from tasks.system.disk_space import shortage
 from tasks.system.terminal import write
 

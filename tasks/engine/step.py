@@ -10,9 +10,6 @@ leaves the same record stops the rebuild there.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,16 +18,11 @@ from typing import Any, Generic, TypeVar
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from tasks import journal, records
+from tasks import records
 from tasks.engine.checks import Check, ResultsExist, SettingsUnchanged, plain
 from tasks.engine.on_demand import OnDemandTask, RequestedTask, UnlessNamed, WhenNamed
-from tasks.errors import BinmillError
 from tasks.layout import Layout
-from tasks.records import Inputs, Key, Request
-from tasks.system.disk_space import explain_full_disk
-from tasks.system.disk_usage import record_sizes
-from tasks.system.files import locked
-from tasks.system.notes import listening
+from tasks.records import Inputs, Key
 
 R = TypeVar("R")
 # The output of actions goes to the terminal at once; doit gathers nothing in memory.
@@ -125,7 +117,7 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         "meta": {"step": Running(layout, step)},
         **_STREAMED,
     }
-    actions = [(run_step, [layout, step])]
+    actions = [(_run, [layout, step])]
     if step.options:
         return OnDemandTask(
             step.task,
@@ -156,75 +148,8 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
     return task
 
 
-def run_step(layout: Layout, step: Step[Any], task: Task) -> TaskFailed | dict[str, str]:
-    """Run a step's action under its lock and write its record; a known error fails in one line.
+def _run(layout: Layout, step: Step[Any], task: Task) -> TaskFailed | dict[str, str]:
+    """Run a step; doit passes `task` by its name. What only a run needs is imported now."""
+    from tasks.engine import action
 
-    `task` is doit's own, passed by its name. doit remembers the digest of the record. A step with a
-    target of its own (config.lock) has its record there: with two targets, a kill between them
-    would leave one for good.
-    """
-    request = task.request() if isinstance(task, RequestedTask) else Request()
-    inputs = Inputs(
-        layout, frozenset((*step.reads, *step.may_read)), frozenset(step.files), request
-    )
-    start = time.monotonic()
-    outcome: journal.Outcome = "bug"
-    error = None
-    try:
-        error = failure(lambda: _make(layout, step, inputs), step.task)
-        outcome = "failed" if error else "done"
-    except (SystemExit, KeyboardInterrupt):
-        outcome = "interrupted"
-        raise
-    finally:
-        journal.end(layout, step.task, outcome, time.monotonic() - start, error)
-    if error is not None:
-        return TaskFailed(describe(error))
-    record = step.target or layout.record(step.task)
-    return {"record": hashlib.sha256(record.read_bytes()).hexdigest()}
-
-
-def _make(layout: Layout, step: Step[Any], inputs: Inputs) -> None:
-    record = layout.record(step.task)
-    earlier = records.earlier(layout, step.task)
-    journal.start(layout, step.task)
-    with (
-        locked(layout.task_lock(step.task), step.task),
-        listening(lambda note: journal.add_note(layout, step.task, note)),
-    ):
-        if record.exists():
-            record.replace(earlier)
-        try:
-            with explain_full_disk(layout.state):
-                content = step.make(inputs)
-            if step.target is None:
-                records.save(layout, step.key, content)
-        except BaseException:
-            if earlier.exists():
-                earlier.replace(record)
-            raise
-        earlier.unlink(missing_ok=True)
-        record_sizes(layout.sizes, layout.large_trees())
-
-
-def failure(action: Callable[[], object], subject: str) -> BinmillError | None:
-    """Run an action; returns the error that a person can act on. A bug keeps its traceback."""
-    try:
-        action()
-    except BinmillError as error:
-        return error
-    except PermissionError as error:
-        code = "permission-denied" if os.geteuid() == 0 else "permission-denied-user"
-        return BinmillError(code, subject=subject, path=str(error.filename))
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        where = f": {error.filename}" if error.filename is not None else ""
-        return BinmillError("system-error", subject=subject, reason=reason, where=where)
-    return None
-
-
-def describe(error: BinmillError) -> str:
-    """An error as the terminal shows it: its sentence with its code, then what to do next."""
-    first, newline, rest = error.message.partition("\n")
-    hint = f"\n  next: {error.hint}" if error.hint else ""
-    return f"{first} [{error.code}]{newline}{rest}{hint}"
+    return action.run_step(layout, step, task)

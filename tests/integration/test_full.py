@@ -19,8 +19,10 @@ import pytest
 
 from tasks import records
 from tasks.builder.collect import collect_set, set_id
+from tasks.engine.action import run_step
 from tasks.engine.on_demand import RequestedTask
-from tasks.engine.step import Step, describe, failure, run_step
+from tasks.engine.step import Step
+from tasks.errors import describe, failure
 from tasks.flow import publish as flow
 from tasks.flow import releases, signing
 from tasks.portage.index import parse

@@ -9,5 +9,7 @@ from unittest import mock
 from doit.doit_cmd import DoitMain
 
 if __name__ == "__main__":
-    with mock.patch.object(importlib.metadata, "entry_points", lambda **_: ()):
+    with mock.patch.multiple(
+        importlib.metadata, entry_points=lambda **_: (), distributions=lambda **_: ()
+    ):
         sys.exit(DoitMain().run(["list"]))

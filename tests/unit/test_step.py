@@ -19,10 +19,11 @@ from doit.task import Task
 from tasks import records
 from tasks.causes import NeverMade, RollbackEnds
 from tasks.commands.site_command import as_typed
+from tasks.engine.action import run_step
 from tasks.engine.checks import Fact, FilesUnchanged, ResultsExist
 from tasks.engine.on_demand import OnDemandTask, RequestedTask, WhenNamed
-from tasks.engine.step import Option, Step, as_task, describe, failure, run_step
-from tasks.errors import BinmillError, NotTrusted, Stale
+from tasks.engine.step import Option, Step, as_task
+from tasks.errors import BinmillError, NotTrusted, Stale, describe, failure
 from tasks.layout import Layout
 from tasks.records import Inputs, Kind, UndeclaredInput
 from tasks.system.files import locked
