@@ -141,6 +141,7 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         targets=[str(record)],
         file_dep=[*(str(layout.record(key.task)) for key in step.reads), *map(str, step.files)],
         uptodate=checks,
+        setup=list(step.after),
         **common,
     )
     if step.key.name:
