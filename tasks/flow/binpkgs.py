@@ -67,7 +67,7 @@ def _build_at_once(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
 
 
 def progress(log: Path) -> str:
-    """How far a build is, in a few words, by its log."""
+    """The progress of a build in a few words, by its log."""
     from tasks.flow import per_package
     from tasks.portage import emerge
 

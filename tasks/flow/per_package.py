@@ -258,7 +258,7 @@ def _note(event: Event) -> None:
 
 
 def progress(log: Path) -> str:
-    """How far a build is, in a few words."""
+    """The progress of a build in a few words."""
     with contextlib.suppress(OSError):
         return log.with_suffix(".progress").read_text(encoding="utf-8")
     return ""
