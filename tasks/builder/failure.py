@@ -71,7 +71,8 @@ class Missing:
 class Failure:
     """The end of a build that failed: `phase` as Portage calls it ("" if unknown).
 
-    `lines` are those of the log that tell the most, printable and short.
+    `lines` are those of the log that tell the most, printable and short. `package` is the one of a
+    cycle that failed, else "".
     """
 
     kind: Kind
@@ -79,6 +80,7 @@ class Failure:
     lines: tuple[str, ...]
     missing: Missing | None = None
     log: Path | None = None
+    package: str = ""
 
 
 def explain(log: Path, status: int, limit: Limit | None = None) -> Failure:
@@ -122,9 +124,10 @@ def classify(text: str, status: int, limit: Limit | None = None) -> Failure:
         return Failure(_BY_LIMIT[limit], phase, _last(section))
     kind = _kind(phase, section, lines)
     telling = _telling(kind, section if kind is not Kind.COLLISION else lines)
-    telling = telling or _last(section)
-    if message and message != "(no error message)" and message not in telling:
-        telling = (*telling[: _LINES - 1], message)
+    reported = (message,) if message and message != "(no error message)" else ()
+    telling = tuple(
+        dict.fromkeys((*telling, *reported) if telling else (*reported, *_last(section)))
+    )
     if not telling:
         telling = (f"killed by signal {-status}" if status < 0 else f"exit code {status}",)
     missing = None if kind in _NOT_OF_THE_BUILD else _missing(section)
@@ -170,12 +173,18 @@ def _phase(lines: Sequence[str]) -> tuple[str, int]:
 
 
 def _die(lines: Sequence[str]) -> tuple[int, str]:
-    """The number of the line where the first `die` of the last phase reports, and its message."""
-    first = len(lines)
+    """The number of the line where the first `die` of the last phase reports, and its message.
+
+    Reports about another package, which the log may quote, are not the package's own.
+    """
+    first, report = len(lines), ""
     for number in range(len(lines) - 1, -1, -1):
-        if _DIED.match(lines[number]) or _ENDED.match(lines[number]):
+        line = lines[number]
+        if _DIED.match(line) and line == (report or line):
+            first, report = number, line
+        elif _ENDED.match(line):
             first = number
-        elif lines[number].startswith(tuple(_STARTS)):
+        elif line.startswith(tuple(_STARTS)):
             break
     if first == len(lines):
         return first, ""

@@ -81,10 +81,14 @@ class SetBuild:
 
 @dataclass(frozen=True)
 class _Result:
-    """A package that was built, and the most memory that it took, in bytes (0: unknown)."""
+    """A package that was built, and the most memory that it took, in bytes (0: unknown).
+
+    `unchanged`: its output is equal to that of an older build.
+    """
 
     built: Built
     memory: int
+    unchanged: bool
 
 
 def earlier_builds(store: Store, chroot: str) -> Callable[[PlannedPackage], EarlierBuild | None]:
@@ -154,22 +158,15 @@ class PackageBuilds:
     def build(self, name: str) -> Outcome:
         """Build the packages of a unit, in a thread of the pool."""
         unit = self._units[name]
-        if len(unit.packages) == 1:
-            result = self._build_package(name, unit.keys[name], {})
-            results = {name: result}
-        else:
-            results = self._build_cycle(unit)
-        finished: dict[str, _Result] = {}
-        for cpv, each in results.items():
-            if isinstance(each, Failure):
-                return each
-            finished[cpv] = each
+        finished = self._build_unit(unit)
+        if isinstance(finished, Failure):
+            return finished
         for cpv, each in finished.items():
             self._remember(cpv, unit.keys[cpv], each.built)
         self._finished.put((unit, {cpv: each.built for cpv, each in finished.items()}))
         return Success(
             memory=max(each.memory for each in finished.values()),
-            unchanged=all(each.built.key != unit.keys[cpv] for cpv, each in finished.items()),
+            unchanged=all(each.unchanged for each in finished.values()),
         )
 
     def phase(self, name: str) -> str:
@@ -190,23 +187,33 @@ class PackageBuilds:
     def _built(self, cpv: str) -> Built:
         return self._new.get(cpv) or self._progress.reused[cpv]
 
-    def _build_cycle(self, unit: Build) -> dict[str, _Result | Failure]:
+    def _build_unit(self, unit: Build) -> dict[str, _Result] | Failure:
+        if len(unit.packages) > 1:
+            return self._build_cycle(unit)
+        result = self._build_package(unit.name, unit.keys[unit.name], {})
+        return result if isinstance(result, Failure) else {unit.name: result}
+
+    def _build_cycle(self, unit: Build) -> dict[str, _Result] | Failure:
         """Build a cycle in its rounds; what a killed run has built of it is reused."""
         cycle = Cycle(self._order.closures, unit.packages)
-        results: dict[str, _Result | Failure] = {}
-        members: dict[str, Built] = {}
+        results: dict[str, _Result] = {}
         while step := cycle.next():
             key = keys.step_key(unit.keys[step.cpv], step.members)
-            stored = self._store.lookup(key)
-            seen = {cpv: members[cpv] for cpv in step.members}
-            result = _Result(stored, 0) if stored else self._build_package(step.cpv, key, seen)
+            seen = {cpv: results[cpv].built for cpv in step.members}
+            result = self._stored(key) or self._build_package(step.cpv, key, seen)
             if isinstance(result, Failure):
-                return {step.cpv: result}
-            members[step.cpv], results[step.cpv] = result.built, result
+                return replace(result, package=step.cpv)
+            if before := results.get(step.cpv):  # what is equal to the first round may be new
+                result = replace(result, unchanged=result.unchanged and before.unchanged)
+            results[step.cpv] = result
             cycle.built(step, result.built.identity)
-        for cpv, each in members.items():
-            self._store.add_key(unit.keys[cpv], each)
+        for cpv, each in results.items():
+            self._store.add_key(unit.keys[cpv], each.built)
         return results
+
+    def _stored(self, key: str) -> _Result | None:
+        built = self._store.lookup(key)
+        return _Result(built, 0, built.key != key) if built else None
 
     def _build_package(self, cpv: str, key: str, cycle: Mapping[str, Built]) -> _Result | Failure:
         """Fetch for a package, build it, and add it to the store."""
@@ -234,7 +241,8 @@ class PackageBuilds:
             if outcome.reason != "built":
                 return _failure(outcome, log)
             product = self._product(package, number, outcome)
-            return _Result(self._store.add(key, product), outcome.memory or 0)
+            built = self._store.add(key, product)
+            return _Result(built, outcome.memory or 0, built.key != key)
 
     def _fetch(self, package: PlannedPackage, log: Path) -> Failure | None:
         order = self._order

@@ -11,8 +11,9 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from tasks.builder.account import (
@@ -115,6 +116,7 @@ class Pool:
     ) -> None:
         self._queue = Queue(jobs, limits)
         self._jobs, self._work, self._listen = jobs, work, listen
+        self._packages = {name: job.packages or (name,) for name, job in jobs.items()}
         self._results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
         self._scope = Scope()
         self._running: dict[str, _Started] = {}
@@ -140,7 +142,7 @@ class Pool:
             tuple(self._cut_off),
             tuple(self._failed),
             tuple(self._skipped),
-            tuple(name for name in self._jobs if name not in ended),
+            tuple(each for each in self._every_package() if each not in ended),
             self._seconds,
         )
 
@@ -158,13 +160,17 @@ class Pool:
             )
             for name, started in self._running.items()
         ]
+        total = sum(map(len, self._packages.values()))
         return BuildProgress(
-            len(self._jobs) - self._queue.open,
-            len(self._jobs),
+            total - len(self.account.not_started),
+            total,
             len(self._failed),
             self._queue.seconds_left(now),
             tuple(sorted(running, key=lambda each: each.slot)),
         )
+
+    def _every_package(self) -> Iterator[str]:
+        return chain.from_iterable(self._packages.values())
 
     def run(self) -> Account:
         """Decide about and build everything; returns the account.
@@ -209,11 +215,12 @@ class Pool:
             self._queue.enqueue(name)
             return
         self._queue.reuse(name)
-        if decision.because:
-            self._cut_off.append(CutOffPackage(name, decision.because))
-        else:
-            self._reused.append(name)
-        self._listen(PackageReused(name, decision.because))
+        for each in self._packages[name]:
+            if decision.because:
+                self._cut_off.append(CutOffPackage(each, decision.because))
+            else:
+                self._reused.append(each)
+            self._listen(PackageReused(each, decision.because))
 
     def _start_build(self, name: str) -> None:
         slot = heapq.heappop(self._slots)
@@ -248,28 +255,35 @@ class Pool:
             raise result.outcome
         if isinstance(result.outcome, Success):
             self._queue.finish(result.name)
-            self._listen(self._succeed(result, result.outcome))
+            for built in self._succeed(result, result.outcome):
+                self._listen(PackageBuilt(built.name, built.seconds, built.memory, built.unchanged))
         else:
             self._fail(result, result.outcome)
 
-    def _succeed(self, result: _Result, success: Success) -> PackageBuilt:
-        built = BuiltPackage(result.name, result.seconds, success.memory, success.unchanged)
-        self._built.append(built)
-        return PackageBuilt(built.name, built.seconds, built.memory, built.unchanged)
+    def _succeed(self, result: _Result, success: Success) -> list[BuiltPackage]:
+        packages = self._packages[result.name]
+        seconds = result.seconds / len(packages)
+        built = [
+            BuiltPackage(each, seconds, success.memory, success.unchanged) for each in packages
+        ]
+        self._built += built
+        return built
 
     def _fail(self, result: _Result, failure: Failure) -> None:
-        name = result.name
+        name, package = result.name, failure.package or result.name
         again = failure.kind is Kind.FETCH and name not in self._postponed
+        skipped: list[str] = []
         if again:  # a mirror may be back later
             self._postponed.add(name)
             self._queue.postpone(name)
         else:
-            self._failed.append(FailedPackage(name, failure, result.seconds))
-        skipped = [] if again else self._queue.fail(name)
-        self._skipped += [SkippedPackage(each, name) for each in skipped]
-        self._listen(PackageFailed(name, result.seconds, failure, again))
+            self._failed.append(FailedPackage(package, failure, result.seconds))
+            jobs = (name, *self._queue.fail(name))
+            skipped = [each for job in jobs for each in self._packages[job] if each != package]
+        self._skipped += [SkippedPackage(each, package) for each in skipped]
+        self._listen(PackageFailed(package, result.seconds, failure, again))
         for each in skipped:
-            self._listen(PackageSkipped(each, name))
+            self._listen(PackageSkipped(each, package))
 
     def _cancel(self) -> None:
         """End all builds, wait for their threads, and account for those that were finished."""
@@ -286,7 +300,8 @@ class Pool:
             if isinstance(result.outcome, Success):
                 self._succeed(result, result.outcome)
             elif isinstance(result.outcome, Failure):
-                self._failed.append(FailedPackage(result.name, result.outcome, result.seconds))
+                package = result.outcome.package or result.name
+                self._failed.append(FailedPackage(package, result.outcome, result.seconds))
 
 
 __all__ = ["Build", "Cancelled", "Outcome", "Pool", "Reuse", "Success", "Work"]

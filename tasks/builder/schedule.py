@@ -30,7 +30,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Job:
-    """A package to build.
+    """A package to build, or the `packages` of a cycle, by the name of the first.
 
     `needs` are the jobs that must be finished before it starts, `seconds` and `memory` (bytes) what
     it is expected to take. The highest `priority` starts first; 0 is the usual one. Of the jobs
@@ -42,6 +42,7 @@ class Job:
     memory: int = 0
     priority: int = 0
     groups: frozenset[int] = frozenset()
+    packages: tuple[str, ...] = ()  # none: the one that the job is named after
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ def jobs(
     expected: Mapping[str, Expectation],
     priorities: Mapping[str, int] | None = None,
     exclusive: Sequence[Collection[str]] = (),
+    cycles: Mapping[str, tuple[str, ...]] | None = None,
 ) -> dict[str, Job]:
-    """The jobs of a plan, by name.
+    """The jobs of a plan, by name; `cycles` has the packages of those that have several.
 
     `priorities` are by pattern (see `matches`), the last one that matches counts. Packages that
     match a pattern of the same item of `exclusive` never run together.
@@ -93,16 +95,20 @@ def jobs(
     result = {}
     for name, before in needs.items():
         cost = expected.get(name, Expectation(0.0))
+        packages = (cycles or {}).get(name, ())
+        names = packages or (name,)
         priority = 0
         for pattern, number in (priorities or {}).items():
-            priority = number if matches(pattern, name) else priority
+            priority = number if _any_matches([pattern], names) else priority
         groups = frozenset(
-            number
-            for number, patterns in enumerate(exclusive)
-            if any(matches(pattern, name) for pattern in patterns)
+            number for number, patterns in enumerate(exclusive) if _any_matches(patterns, names)
         )
-        result[name] = Job(tuple(before), cost.seconds, cost.memory, priority, groups)
+        result[name] = Job(tuple(before), cost.seconds, cost.memory, priority, groups, packages)
     return result
+
+
+def _any_matches(patterns: Collection[str], names: Collection[str]) -> bool:
+    return any(matches(pattern, name) for pattern in patterns for name in names)
 
 
 def ordered(jobs: Mapping[str, Job]) -> list[str]:

@@ -216,7 +216,13 @@ def _pool(chroot: Chroot, order: SetBuild, work: PackageBuilds) -> Pool:
         )
         for unit in order.closures.units
     }
-    jobs = schedule.jobs(order.closures.unit_needs(), units, build.priorities, build.apart)
+    jobs = schedule.jobs(
+        order.closures.unit_needs(),
+        units,
+        build.priorities,
+        build.apart,
+        {unit[0]: unit for unit in order.closures.units if len(unit) > 1},
+    )
     memory = build.memory_mb * _MEGABYTE * build.packages or None
     return Pool(jobs, schedule.Limits(build.packages, memory), work, _listener(chroot))
 

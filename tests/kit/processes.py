@@ -53,18 +53,20 @@ def processes_naming(path: Path) -> list[str]:
 def processes_of(place: Path) -> list[str]:
     """Command lines of living processes that work on `place`.
 
-    Those that name a path below it, and those in a sandbox: their root is an overlay whose upper
-    layer is below it (proc(5), mountinfo).
+    Those that name a path below it, and those in a sandbox: in a mount namespace of their own, they
+    see something below it (proc(5), mountinfo; an overlay does not tell where its layers are).
     """
     commands = []
+    host = Path("/proc/self/ns/mnt").readlink()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 words = (entry / "cmdline").read_bytes().decode(errors="replace")
                 mounts = (entry / "mountinfo").read_text(errors="replace")
+                apart = (entry / "ns/mnt").readlink() != host
             except OSError:
                 continue
-            if str(place) in words or f"upperdir={place}" in mounts:
+            if str(place) in words or (apart and str(place) in mounts):
                 commands.append(words.replace("\0", " "))
     return commands
 

@@ -110,6 +110,13 @@ def test_die_in_a_subshell_counts_once() -> None:
     assert classify(text, 1).lines == ("dobin failed",)
 
 
+def test_report_about_another_package_is_not_the_message() -> None:
+    die = " * ERROR: a/{}-1::g failed (configure phase):\n *   {}\n"
+    quoted = die.format("other", "not this")
+    text = ">>> Configuring source in /x ...\n" + quoted + die.format("b", "its own fault")
+    assert classify(text, 1).lines[0] == "its own fault"
+
+
 def test_phase_killed_is_out_of_memory() -> None:
     text = (
         ">>> Compiling source in /x ...\ncc x.c\n"

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 
 import pytest
 
@@ -114,6 +115,24 @@ def test_failure_stops_only_what_needs_it() -> None:
     assert [(each.name, each.failure) for each in account.failed] == [("b", BROKEN)]
     assert account.skipped == (SkippedPackage("d", "b"),)
     assert (account.not_started, account.complete) == ((), False)
+
+
+CYCLE = {"a": Job(), "b": Job(("a",), packages=("b", "c")), "d": Job(("b",))}
+
+
+def test_packages_of_a_cycle_are_each_accounted() -> None:
+    pool = Pool(CYCLE, Limits(1), Scripted({"b": lambda: Success(memory=7)}))
+    pool.run()
+    assert built(pool) == ["a", "b", "c", "d"]
+    assert pool.progress.finished == pool.progress.total == 4
+    assert Pool(CYCLE, Limits(1), Scripted({}, {"b": Reuse()})).run().reused == ("b", "c")
+
+
+def test_package_of_a_cycle_that_failed_is_named() -> None:
+    broken = replace(BROKEN, package="c")
+    account = Pool(CYCLE, Limits(1), Scripted({"b": lambda: broken})).run()
+    assert [each.name for each in account.failed] == ["c"]
+    assert account.skipped == (SkippedPackage("b", "c"), SkippedPackage("d", "c"))
 
 
 def test_fetch_failure_is_tried_again_at_the_end() -> None:

@@ -65,6 +65,12 @@ def test_jobs_get_priorities_and_groups_by_pattern() -> None:
     }
 
 
+def test_pattern_for_a_package_of_a_cycle_counts() -> None:
+    jobs = schedule.jobs({"a/x-1": []}, {}, {"b/y": 3}, [["b/y"]], {"a/x-1": ("a/x-1", "b/y-1")})
+    cycle = Job(priority=3, groups=frozenset({0}), packages=("a/x-1", "b/y-1"))
+    assert jobs == {"a/x-1": cycle}
+
+
 @pytest.mark.parametrize(
     ("jobs", "words"),
     [
