@@ -218,8 +218,12 @@ class Layout:
     def etc(self, name: str) -> Path:
         return self.state / "etc" / _one_name(name)
 
+    @property
+    def plans(self) -> Path:
+        return self.state / "plans"
+
     def plan(self, name: str, digest: str) -> Path:
-        return self.state / "plans" / _one_name(name) / f"{_one_name(digest)}.json"
+        return self.plans / _one_name(name) / f"{_one_name(digest)}.json"
 
     def builds(self, name: str) -> Path:
         return self.inside / "builds" / _one_name(name)
