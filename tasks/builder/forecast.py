@@ -45,7 +45,7 @@ _NOT_BUILT_IN = ("mirrors", "packages")  # settings that change nothing about a 
 
 @dataclass(frozen=True)
 class PackageForecast:
-    """What becomes of one package: one of DECISIONS, and why; `causes` is never empty.
+    """The decision about one package, one of DECISIONS, and why; `causes` is never empty.
 
     `seconds` is the time that its build is expected to take; `measured`: from earlier builds, else
     from the size of its distfiles.

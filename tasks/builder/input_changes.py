@@ -123,12 +123,20 @@ class DependenciesChanged(Cause):
 
 @dataclass(frozen=True)
 class BuildSettingChanged(Cause):
-    """A variable that its build sees changed; None: it is not set."""
+    """A variable that its build sees changed; None: it is not set.
+
+    Without both values, only the name is told: a value may be secret.
+    """
 
     code: ClassVar[str] = "cause-build-setting"
     name: str = ""
     before: str | None = None
     after: str | None = None
+
+    def __str__(self) -> str:
+        if self.before is None and self.after is None:
+            return messages.sentence("cause-build-setting-name", {"name": self.name})
+        return super().__str__()
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -361,6 +369,11 @@ def differences(
         *_platform_differences(before, after),
         *_buildroot_differences(buildroot_before or {}, buildroot_after or {}),
     )
+
+
+def for_everyone(cause: Cause) -> Cause:
+    """The cause without what must not be published: a setting may have a password."""
+    return BuildSettingChanged(cause.name) if isinstance(cause, BuildSettingChanged) else cause
 
 
 def _repository_differences(before: OwnInputs, after: OwnInputs) -> Iterator[Cause]:

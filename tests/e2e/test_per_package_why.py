@@ -26,7 +26,7 @@ def built_site(lab_site: LabSite) -> LabSite:
     lab_site.doit("plan:base")
     new = ("will-build", ["cause-package-new"])
     assert decisions(why(lab_site)["forecast"]) == dict.fromkeys(PACKAGES, new)
-    lab_site.doit(BINPKGS)
+    lab_site.doit("publish:base")
     return lab_site
 
 
@@ -88,8 +88,23 @@ def test_flag_of_a_package(built_site: LabSite) -> None:
     assert package["measured"]
     assert 0 < package["seconds"] == row["forecast"]["seconds"]["will-build"]
 
+    built_site.doit("candidate:base")
+    difference = json.loads(built_site.doit("diff", "base", "1", "2", "--json"))
+    causes = {each["name"]: each["why"] for each in difference["rebuilt"]}
+    assert causes["app-arch/bzip2"] == ["USE +static-libs"]
+    assert causes.keys() <= {"app-arch/bzip2", "app-arch/pbzip2"}
+    candidate = built_site.layout.binhost("base") / "candidate/2/public/provenance.jsonl"
+    for line in map(json.loads, candidate.read_text().splitlines()):
+        definition = line["predicate"]["buildDefinition"]
+        name = definition["externalParameters"]["package"].rpartition("-")[0]
+        new = ["it was never built for this chroot"]
+        assert definition["internalParameters"]["causes"] == causes.get(name, new), name
+
     built_site.layout.config.write_text(config)
     built_site.doit("plan:base")
+    row = why(built_site)
+    before = ("reused", ["cause-built-before"])  # both came out of the first build
+    assert decisions(row["forecast"]) == {**same, "bzip2": before, "pbzip2": before}
 
 
 def test_next_day(built_site: LabSite) -> None:
@@ -99,8 +114,11 @@ def test_next_day(built_site: LabSite) -> None:
     row = why(built_site)
     assert row["root"] == {"code": "cause-pin-moved", "task": "tree", "before": old, "after": new}
     assert row["sentence"].startswith(f"tree {old} -> {new} ")
-    tree = ("may-build", ["cause-newer-version"])
-    assert decisions(row["forecast"]) == {**dict.fromkeys(PACKAGES, SAME), "tree": tree}
+    tree = ("may-build", ["cause-ebuild-gone", "cause-newer-version"])
+    assert decisions(row["forecast"])["tree"] == tree
+    assert {each for each, _ in decisions(row["forecast"]).values()} == {"may-build", "reused"}
+    tasks = {each["task"] for each in json.loads(built_site.doit("why", "--json"))}
+    assert "chroot:base" not in tasks  # its seed is the same
     (seed,) = json.loads(built_site.doit("why", "--json", "seed:lab"))
     assert seed["cause"]["code"] == "cause-pin-unchanged"
 
