@@ -30,9 +30,11 @@ from tasks.causes import (
     FilesChanged,
     ModifiedByHand,
     PinMoved,
+    RecordsChanged,
     SettingChange,
     SettingsChanged,
 )
+from tasks.messages import Field
 from tasks.portage import gpkg
 
 DECISIONS = ("will-build", "may-build", "reused")
@@ -110,10 +112,10 @@ class Forecast:
             causes = [*map(str, self.outdated)]
             yield messages.sentence("forecast-outdated", {"chroot": self.chroot, "causes": causes})
         will, may, rest = (self.of(decision) for decision in DECISIONS)
-        least = self.seconds("will-build")
-        times = dict.fromkeys(map(text.span, (least, least + self.seconds("may-build"))))
-        numbers = {"will": len(will), "may": len(may), "reused": len(rest)}
-        yield messages.sentence("forecast-totals", {**numbers, "time": " to ".join(times)})
+        if not will and not may:
+            yield messages.sentence("forecast-nothing", {"packages": len(rest)})
+        else:
+            yield self._totals()
         for packages, code in (
             (will, "forecast-will-build"),
             (may, "forecast-may-build"),
@@ -121,6 +123,13 @@ class Forecast:
         ):
             if packages:
                 yield messages.sentence(code, {"packages": [*map(str, packages)]})
+
+    def _totals(self) -> str:
+        least = self.seconds("will-build")
+        times = dict.fromkeys(map(text.span, (least, least + self.seconds("may-build"))))
+        will, may, reused = (len(self.of(decision)) for decision in DECISIONS)
+        fields: dict[str, Field] = {"will": will, "may": may, "reused": reused}
+        return messages.sentence("forecast-totals", {**fields, "time": " to ".join(times)})
 
 
 def forecast(
@@ -218,6 +227,8 @@ def _doubt(cause: Cause, package: PlannedPackage, unseen: Mapping[str, str]) -> 
             return SettingsChanged(own) if own else None
         case SettingsChanged() | ModifiedByHand() | FilesChanged():
             return cause
+        case RecordsChanged(tasks=tasks):  # the plan has the commits of what tree and overlay made
+            return cause if any(each.startswith(("etc:", "chroot:")) for each in tasks) else None
         case PinMoved(task=task):
             repos = {package.repo, *(each.repo for each in package.eclasses)}
             return cause if task.startswith("seed:") or unseen.get(task) in repos else None

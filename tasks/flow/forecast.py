@@ -16,7 +16,7 @@ from tasks import records
 from tasks.causes import Cause, MayChange
 from tasks.chroot.sandboxes import own_keys
 from tasks.errors import BinmillError, Stale
-from tasks.records import CHECK, CHROOT, MOUNT, OVERLAY, PLAN, SEED, TREE, Inputs
+from tasks.records import CHECK, CHROOT, LOCK, MOUNT, OVERLAY, PLAN, SEED, TREE, Inputs
 from tasks.site import Chroot
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def forecast(chroot: Chroot, stale: Mapping[str, Cause]) -> Forecast:
     earlier = earlier_builds(store, name)
 
     def last_key(package: PlannedPackage) -> str | None:
-        build = earlier(package)
-        return build.key if build else None
+        last = store.last_inputs(name, package.cpv, package.slot)
+        return last[1].get("key") if last else None
 
     decisions = decide(plan, closures, own, store.lookup, earlier, unsure=unsure)
     past = history.read(layout.build_history)
@@ -81,11 +81,12 @@ def _check_readable(chroot: Chroot) -> None:
 def _causes(chroot: Chroot, stale: Mapping[str, Cause]) -> list[Cause]:
     """The causes for which plan:NAME will run: its own, and those of the tasks before it."""
     lineage = [CHROOT(each.name) for each in chroot.lineage]
-    before = [*own_keys(chroot), SEED(chroot.seed), *lineage, MOUNT(chroot.name)]
-    tasks = [key.task for key in (*before, CHECK(chroot.name), PLAN(chroot.name))]
+    before = [LOCK(), *own_keys(chroot), SEED(chroot.seed), *lineage, MOUNT(chroot.name)]
+    plan = PLAN(chroot.name).task
+    tasks = [*(key.task for key in before), CHECK(chroot.name).task, plan]
     causes = [cause for task in dict.fromkeys(tasks) if (cause := stale.get(task))]
     certain = [each for each in causes if not isinstance(each, MayChange) and not each.same_result]
-    return list({str(cause): cause for cause in certain}.values())
+    return list({str(cause): cause for cause in certain}.values()) or [stale[plan]]
 
 
 def _present_inputs(
@@ -102,7 +103,11 @@ def _present_inputs(
     from tasks.snapshot.changes import version_key
     from tasks.snapshot.repository import has_commit
 
-    then = per_package.repositories(chroot, inputs)
+    commits = inputs[PLAN(chroot.name)].commits
+    then = {
+        name: replace(pinned, commit=commits.get(name, pinned.commit))
+        for name, pinned in per_package.repositories(chroot, inputs).items()
+    }
     moved = {
         name: locked
         for name, pinned in then.items()
@@ -114,7 +119,8 @@ def _present_inputs(
         (TREE() if name == tree else OVERLAY(name)).task: name
         for name in moved.keys() - here.keys()
     }
-    before = keys.look_up(plan, then)
+    known = {name: each for name, each in then.items() if has_commit(each.path, each.commit)}
+    before = keys.look_up(plan, known)
     after = _moved_objects(plan, before, here)
     objects, gone = forecasts.fill_gaps(plan, before, after)
     environment = per_package.environment(chroot, inputs, plan)

@@ -105,6 +105,7 @@ def test_flag_of_a_package(built_site: LabSite) -> None:
     row = why(built_site)
     before = ("reused", ["cause-built-before"])  # both came out of the first build
     assert decisions(row["forecast"]) == {**same, "bzip2": before, "pbzip2": before}
+    built_site.doit(BINPKGS)
 
 
 def test_next_day(built_site: LabSite) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -24,6 +25,7 @@ from tasks.causes import (
     InputsDiffer,
     ModifiedByHand,
     PinMoved,
+    RecordsChanged,
     SettingChange,
     SettingsChanged,
 )
@@ -116,6 +118,21 @@ def test_lines_are_for_people(store: Store) -> None:
     assert "will not be built:" not in "\n".join(result.lines(reused=False)).splitlines()
 
 
+def test_nothing_to_build_is_one_line(store: Store) -> None:
+    assert [*forecast_of(WORLD, store).lines(reused=False)] == ["none of 4 packages will be built"]
+
+
+def test_outdated_plan_says_so(store: Store) -> None:
+    causes = (PinMoved("tree", "20260801", "20260802"), ModifiedByHand("base"))
+    result = replace(forecast_of(WORLD, store), outdated=causes)
+    first = next(result.lines(reused=True))
+    assert first.startswith("the plan is outdated: tree 20260801 -> 20260802; base was modified")
+    assert [each["code"] for each in result.plain()["outdated"]] == [
+        "cause-pin-moved",
+        "cause-modified",
+    ]
+
+
 def test_package_of_another_chroot_was_built_before(store: Store) -> None:
     result = forecast_of(WORLD, Store(store.entries))
     assert {cause.code for each in result.packages for cause in each.causes} == {
@@ -190,6 +207,8 @@ def setting(key: str, *added: str, removed: tuple[str, ...] = ()) -> SettingsCha
         (SettingsChanged(), EVERY),
         (FilesChanged(["files below portage"]), EVERY),
         (ModifiedByHand("base"), EVERY),
+        (RecordsChanged(["tree", "check:base"]), set()),
+        (RecordsChanged(["tree", "etc:base"]), EVERY),
         (PinMoved("seed:s", "20260801T170000Z", "20260802T170000Z"), EVERY),
         (PinMoved("tree", "20260801", "20260802"), set()),  # its files are compared
         (PinMoved("overlay:more", "c" * 40, "d" * 40), EVERY),  # not fetched yet
