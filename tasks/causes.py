@@ -13,6 +13,8 @@ from tasks import messages
 from tasks.domain import Gap
 from tasks.messages import Field
 
+_DIGEST, _SHORT = 40, 12  # the least characters of a digest, and those that a sentence has of it
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -22,6 +24,7 @@ class Cause:
     """
 
     code: ClassVar[str] = ""
+    same_result: ClassVar[bool] = False  # the task runs, and leaves the record that it has
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -103,6 +106,30 @@ class FilesChanged(Cause):
 
     code: ClassVar[str] = "cause-files"
     files: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class PinMoved(Cause):
+    """config.lock pins something else than its last run has used: a day, a commit, a stage."""
+
+    code: ClassVar[str] = "cause-pin-moved"
+    task: str = ""
+    before: str = ""
+    after: str = ""
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        before, after = (
+            pin[:_SHORT] if len(pin) >= _DIGEST else pin for pin in (self.before, self.after)
+        )
+        return {"name": self.task.replace(":", " "), "before": before, "after": after}
+
+
+class PinUnchanged(Cause):
+    """config.lock changed, and pins for it what its last run has used."""
+
+    code: ClassVar[str] = "cause-pin-unchanged"
+    same_result: ClassVar[bool] = True
 
 
 class ResultMissing(Cause):

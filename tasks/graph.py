@@ -35,6 +35,7 @@ from tasks.flow import (
     etc,
     gate,
     mirror,
+    pins,
     plan,
     publish,
     snapshots,
@@ -157,6 +158,7 @@ def _source_steps(site: Site) -> Iterator[Step[Any]]:
         f"check out the locked commit of {site.config.tree.name}",
         partial(trees.export_tree, site),
         files=files,
+        files_cause=partial(pins.cause, layout, TREE()),
         results=lambda record: [layout.export(record.commit)],
     )
     for name, overlay in site.config.overlays.items():
@@ -165,6 +167,7 @@ def _source_steps(site: Site) -> Iterator[Step[Any]]:
             f"check out {without_password(overlay.url)} at its locked commit",
             partial(trees.export_overlay, site, name),
             files=files,
+            files_cause=partial(pins.cause, layout, OVERLAY(name)),
             settings={"url": without_password(overlay.url), "branch": overlay.branch},
             results=lambda record: [layout.export(record.commit)],
         )
@@ -174,6 +177,7 @@ def _source_steps(site: Site) -> Iterator[Step[Any]]:
             f"download, verify and extract {seed.title}",
             partial(chroots.extract_seed, site, name),
             files=files,
+            files_cause=partial(pins.cause, layout, SEED(name)),
             settings={"arch": seed.arch, "flavour": seed.flavour},
             results=lambda record: [layout.seed(record.sha512)],
         )

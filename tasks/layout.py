@@ -30,6 +30,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
         entries/KEY.json       an input key, and the package that it led to
         outputs/DIGEST.json    the oldest package of that name and identity
         packages/SHA512        a binary package, unsigned
+        inputs/SHA512.json     what that package was built from, and why
         layers/ID/             a merge layer, never modified; ID.listing beside it has the digests
                                of its files, ID.verified says when it was compared with them
         numbers/CATEGORY/PF/   an empty file for each build number that was given out
@@ -218,8 +219,12 @@ class Layout:
     def etc(self, name: str) -> Path:
         return self.state / "etc" / _one_name(name)
 
+    @property
+    def plans(self) -> Path:
+        return self.state / "plans"
+
     def plan(self, name: str, digest: str) -> Path:
-        return self.state / "plans" / _one_name(name) / f"{_one_name(digest)}.json"
+        return self.plans / _one_name(name) / f"{_one_name(digest)}.json"
 
     def builds(self, name: str) -> Path:
         return self.inside / "builds" / _one_name(name)
@@ -253,6 +258,9 @@ class Layout:
 
     def store_package(self, sha512: str) -> Path:
         return self.store / "packages" / _one_name(sha512)
+
+    def store_inputs(self, sha512: str) -> Path:
+        return self.store / "inputs" / f"{_one_name(sha512)}.json"
 
     def store_layer(self, identity: str) -> Path:
         return self.store / "layers" / _one_name(identity)

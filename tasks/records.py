@@ -123,11 +123,15 @@ class CheckRecord:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """A plan: the digest of its JSON, the number of its packages, its path below state/."""
+    """A plan: the digest of its JSON, the number of its packages, its path below state/.
+
+    `commits` has the commit of each repository that it was resolved with, by Portage's names.
+    """
 
     plan: str
     packages: int
     path: str
+    commits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

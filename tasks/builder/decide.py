@@ -19,9 +19,9 @@ all are built, one after the other, in at most two rounds (`Cycle`).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from tasks.builder.closure import Closures, numbers, select
@@ -29,6 +29,7 @@ from tasks.builder.input_changes import (
     BuiltTogether,
     CycleChanged,
     DependencyMayChange,
+    EclassChanged,
     NoEarlierBuild,
     PackageMissing,
     differences,
@@ -117,13 +118,16 @@ def decide(
     own: Mapping[str, OwnInputs],
     lookup: Lookup[B],
     history: History,
+    *,
+    unsure: Mapping[str, tuple[Cause, ...]] | None = None,
 ) -> dict[str, Decision[B]]:
     """Predict what becomes of each package of a plan, by CPV.
 
     The store is asked for the key that a package has if everything in its buildroot that is not
-    known yet comes out as in its earlier build.
+    known yet comes out as in its earlier build. `unsure` has packages, by CPV, that may be built
+    for a reason that the plan does not tell.
     """
-    return _Forecast(plan, closures, own, lookup, history).decisions
+    return _Forecast(plan, closures, own, lookup, history, unsure=unsure or {}).decisions
 
 
 def cut_off(
@@ -280,8 +284,12 @@ class _Forecast(Generic[B]):
         own: Mapping[str, OwnInputs],
         lookup: Lookup[B],
         history: History,
+        *,
+        unsure: Mapping[str, tuple[Cause, ...]],
     ) -> None:
         self.decisions: dict[str, Decision[B]] = {}
+        self._unsure = unsure
+        self._inheritors = Counter(each.name for p in plan.packages for each in p.eclasses)
         self._plan, self._closures, self._own = plan, closures, own
         self._lookup, self._history = lookup, history
         self._identities = _Identities(closures)
@@ -299,11 +307,19 @@ class _Forecast(Generic[B]):
         for cpv, package in stored.items():
             number = self._closures.number[cpv]
             self._identities.learn(number, package.identity)
+            causes = self._why_unsure(unit, cpv)
             if outside & self._open:
+                causes += self._what_may_change(unit, cpv)
+            if causes:
                 self._open |= 1 << number
-                self.decisions[cpv] = MayBuild(cpv, self._what_may_change(unit, cpv))
+                self.decisions[cpv] = MayBuild(cpv, causes)
             else:
                 self.decisions[cpv] = Reused(cpv, keys[cpv], package)
+
+    def _why_unsure(self, unit: tuple[str, ...], cpv: str) -> tuple[Cause, ...]:
+        if cpv in self._unsure or not any(each in self._unsure for each in unit):
+            return self._unsure.get(cpv, ())
+        return (BuiltTogether(tuple(each for each in unit if each != cpv)),)
 
     def _stored(self, unit: tuple[str, ...], outside: int) -> tuple[dict[str, B], dict[str, str]]:
         """The packages that the store has for the expected keys of a unit, and these keys."""
@@ -347,6 +363,16 @@ class _Forecast(Generic[B]):
     ) -> tuple[Cause, ...]:
         if earlier is None:
             return (NoEarlierBuild(),)
+        return tuple(
+            replace(cause, packages=self._inheritors[cause.name])
+            if isinstance(cause, EclassChanged)
+            else cause
+            for cause in self._differences(cpv, earlier, unit)
+        )
+
+    def _differences(
+        self, cpv: str, earlier: EarlierBuild, unit: tuple[str, ...]
+    ) -> tuple[Cause, ...]:
         members = self._closures.buildroots[self._closures.number[cpv]]
         known = len(unit) == 1 and not members & self._new
         if known and self._identities.key(cpv, earlier.own) == earlier.key:

@@ -6,7 +6,7 @@ Each is a cause as in tasks/causes.py, about one package of a chroot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from tasks import messages
@@ -63,10 +63,16 @@ class RepositoryChanged(Cause):
 
 @dataclass(frozen=True)
 class EclassChanged(Cause):
-    """An eclass that it inherits changed."""
+    """An eclass that it inherits changed, as do so many `packages` of the plan (0: unknown)."""
 
     code: ClassVar[str] = "cause-eclass"
     name: str = ""
+    packages: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return messages.sentence(
+            "cause-eclass-of-packages" if self.packages else self.code, self.fields
+        )
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,20 @@ class DependenciesChanged(Cause):
 
 @dataclass(frozen=True)
 class BuildSettingChanged(Cause):
-    """A variable that its build sees changed; None: it is not set."""
+    """A variable that its build sees changed; None: it is not set.
+
+    Without both values, only the name is told: a value may be secret.
+    """
 
     code: ClassVar[str] = "cause-build-setting"
     name: str = ""
     before: str | None = None
     after: str | None = None
+
+    def __str__(self) -> str:
+        if self.before is None and self.after is None:
+            return messages.sentence("cause-build-setting-name", {"name": self.name})
+        return super().__str__()
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -255,6 +269,43 @@ class BuiltTogether(Cause):
     packages: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class EbuildGone(Cause):
+    """The repository of its ebuild does not have it any more."""
+
+    code: ClassVar[str] = "cause-ebuild-gone"
+    repo: str = ""
+
+
+@dataclass(frozen=True)
+class EclassGone(Cause):
+    """An eclass that it inherits is not in its repository any more."""
+
+    code: ClassVar[str] = "cause-eclass-gone"
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class NewerVersion(Cause):
+    """A repository has got a newer version of it, a CPV."""
+
+    code: ClassVar[str] = "cause-newer-version"
+    package: str = ""
+    repo: str = ""
+
+
+class InputsUnchanged(Cause):
+    """It is not built: nothing changed since its last build for this chroot."""
+
+    code: ClassVar[str] = "cause-inputs-unchanged"
+
+
+class BuiltBefore(Cause):
+    """It is not built: the store has it, from another chroot or from before its last build."""
+
+    code: ClassVar[str] = "cause-built-before"
+
+
 class CycleChanged(Cause):
     """It was or is in a dependency cycle, and this is another one than before."""
 
@@ -318,6 +369,11 @@ def differences(
         *_platform_differences(before, after),
         *_buildroot_differences(buildroot_before or {}, buildroot_after or {}),
     )
+
+
+def for_everyone(cause: Cause) -> Cause:
+    """The cause without what must not be published: a setting may have a password."""
+    return BuildSettingChanged(cause.name) if isinstance(cause, BuildSettingChanged) else cause
 
 
 def _repository_differences(before: OwnInputs, after: OwnInputs) -> Iterator[Cause]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -119,6 +119,14 @@ def read_objects(plan: Plan, repositories: Mapping[str, PinnedRepository]) -> Ob
     `repositories` are those of the chroot by the names that Portage has for them. Raises
     BinmillError where a file that the plan names is not in its commit.
     """
+    objects = look_up(plan, repositories)
+    for package, repo, path in ebuilds_and_eclasses(plan):
+        objects.id_of(package.cpv, repo, path)
+    return objects
+
+
+def look_up(plan: Plan, repositories: Mapping[str, PinnedRepository]) -> Objects:
+    """The ids of those files of a plan that its repositories have, as `read_objects`."""
     paths: dict[str, dict[str, str]] = {}  # by repository: the type that a path must have
     for package in plan.packages:
         ebuild, files = _paths(package)
@@ -132,12 +140,15 @@ def read_objects(plan: Plan, repositories: Mapping[str, PinnedRepository]) -> Ob
             for path, known in objects.items():
                 if known is not None and known[0] == wanted[path]:
                     ids[repo, path] = known[1]
-    objects_of = Objects(ids, {name: pinned.commit for name, pinned in repositories.items()})
+    return Objects(ids, {name: pinned.commit for name, pinned in repositories.items()})
+
+
+def ebuilds_and_eclasses(plan: Plan) -> Iterator[tuple[PlannedPackage, str, str]]:
+    """The files without which a package cannot be built: each package, repository and path."""
     for package in plan.packages:
-        objects_of.id_of(package.cpv, package.repo, _paths(package)[0])
+        yield package, package.repo, _paths(package)[0]
         for name, repo in _eclasses(package).items():
-            objects_of.id_of(package.cpv, repo, _eclass_path(name))
-    return objects_of
+            yield package, repo, _eclass_path(name)
 
 
 def own_inputs(

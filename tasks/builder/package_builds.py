@@ -24,15 +24,17 @@ from tasks.builder.decide import (
     EarlierBuild,
     MayBuild,
     Progress,
+    Reused,
     decide,
 )
 from tasks.builder.failure import Failure, Kind, Limit
-from tasks.builder.input_changes import DependencyMayChange
+from tasks.builder.input_changes import DependencyMayChange, differences, for_everyone
 from tasks.builder.keys import OwnInputs
 from tasks.builder.plan import Plan, PlannedPackage
 from tasks.builder.pool import Build as MustBuild
 from tasks.builder.pool import Cancelled, Outcome, Reuse, Success
 from tasks.builder.store import Built, Product, Store
+from tasks.causes import Cause
 from tasks.layout import Layout
 from tasks.portage import index
 from tasks.portage.index import INDEX
@@ -95,20 +97,36 @@ def earlier_builds(store: Store, chroot: str) -> Callable[[PlannedPackage], Earl
     """The newest builds of a chroot's packages, as the store remembers them."""
 
     def earlier(package: PlannedPackage) -> EarlierBuild | None:
-        match store.last_inputs(chroot, package.cpv, package.slot):
-            case (_, {"own": str(own), "key": str(key), "identity": str(identity), **more}):
-                buildroot_then = more.get("buildroot")
-                members: dict[str, str] = {}
-                if isinstance(buildroot_then, dict):
-                    members = {str(cpv): str(each) for cpv, each in buildroot_then.items()}
-                try:
-                    inputs = keys.parse(own)
-                except ValueError:  # written by another version of binmill; it only explains
-                    return None
-                return EarlierBuild(inputs, key, identity, lambda: members)
-        return None
+        last = store.last_inputs(chroot, package.cpv, package.slot)
+        return _parse_build(last[1]) if last else None
 
     return earlier
+
+
+def build_of(store: Store, sha512: str) -> EarlierBuild | None:
+    """The build that a package of the store came from; None if it is not known."""
+    return _parse_build(store.inputs_of(sha512) or {})
+
+
+def causes_of(store: Store, sha512: str) -> tuple[str, ...]:
+    """The causes for which a package of the store was built, in words that may be published."""
+    causes = (store.inputs_of(sha512) or {}).get("causes")
+    return tuple(map(str, causes)) if isinstance(causes, list) else ()
+
+
+def _parse_build(data: Mapping[str, Any]) -> EarlierBuild | None:
+    match data:
+        case {"own": str(own), "key": str(key), "identity": str(identity), **more}:
+            buildroot_then = more.get("buildroot")
+            members: dict[str, str] = {}
+            if isinstance(buildroot_then, dict):
+                members = {str(cpv): str(each) for cpv, each in buildroot_then.items()}
+            try:
+                inputs = keys.parse(own)
+            except ValueError:  # written by another version of binmill; it only explains
+                return None
+            return EarlierBuild(inputs, key, identity, lambda: members)
+    return None
 
 
 class PackageBuilds:
@@ -301,8 +319,9 @@ class PackageBuilds:
         )
 
     def _remember(self, cpv: str, key: str, built: Built) -> None:
-        """Keep the inputs of a build, to explain the next one."""
+        """Keep the inputs of a build, to explain the next one, and its causes."""
         order = self._order
+        package = order.plan.by_cpv[cpv]
         members = {
             each: self._built(each).identity
             for each in order.closures.buildroot(cpv)
@@ -314,8 +333,15 @@ class PackageBuilds:
             "identity": built.identity,
             "buildroot": members,
         }
-        slot = order.plan.by_cpv[cpv].slot
-        self._store.remember_inputs(order.chroot, cpv, slot, data)
+        earlier = earlier_builds(self._store, order.chroot)(package)
+        causes: tuple[Cause, ...] = ()
+        if earlier:
+            causes = differences(earlier.own, order.own[cpv], earlier.buildroot(), members)
+        if not causes and not isinstance(forecast := self.forecast[cpv], Reused):
+            causes = forecast.causes
+        words = [str(for_everyone(each)) for each in causes]
+        self._store.keep_inputs(built, {**data, "causes": words})
+        self._store.remember_inputs(order.chroot, cpv, package.slot, data)
 
 
 def _failure(outcome: buildroot.Outcome, log: Path) -> Failure:

@@ -218,7 +218,7 @@ class Store:
         """Yield a folder for files on their way into the store; it is deleted at the end."""
         private_folder(self.layout.store)
         private_folder(self.layout.trash)  # now: a full disk would have no inode for it
-        for path in ("incoming", "entries", "outputs", "packages", "layers"):
+        for path in ("incoming", "entries", "outputs", "packages", "inputs", "layers"):
             (self.layout.store / path).mkdir(exist_ok=True)
         scratch = self.layout.store_incoming / secrets.token_hex(8)
         scratch.mkdir()
@@ -306,7 +306,7 @@ class Store:
             else:
                 yield path, "leftover-store-entry"
         paths = self.paths(kept)
-        for folder in ("outputs", "packages", "layers", "incoming", "entries"):
+        for folder in ("outputs", "packages", "inputs", "layers", "incoming", "entries"):
             for path in sorted((self.layout.store / folder).glob("*")):
                 is_entry = folder == "entries" and not path.name.startswith(".")
                 if path not in paths and not is_entry:
@@ -317,6 +317,7 @@ class Store:
         paths: set[Path] = set()
         for built in packages:
             paths.add(self.layout.store_package(built.sha512))
+            paths.add(self.layout.store_inputs(built.sha512))
             paths.add(self.layout.store_output(_output_digest(built)))
             if built.layer:
                 paths.add(self.layout.store_layer(built.layer))
@@ -366,6 +367,21 @@ class Store:
             match json.loads(raw or b"null"):
                 case {"cpv": str(earlier), "inputs": dict(inputs)}:
                     return earlier, inputs
+        return None
+
+    def keep_inputs(self, built: Built, inputs: Mapping[str, Any]) -> None:
+        """Keep the inputs that a package was built from, for as long as the package stays."""
+        path = self.layout.store_inputs(built.sha512)
+        if not path.exists():  # else another build came out equal
+            write_atomic(path, json.dumps(dict(inputs), indent=1, sort_keys=True) + "\n")
+
+    def inputs_of(self, sha512: str) -> dict[str, Any] | None:
+        """The inputs that a package was built from; None if they are not known or unreadable."""
+        if _HEX.fullmatch(sha512):
+            with contextlib.suppress(ValueError, RecursionError):
+                match json.loads(_small_file(self.layout.store_inputs(sha512)) or b"null"):
+                    case dict(inputs):
+                        return inputs
         return None
 
     def _own_inputs(self, chroot: str, cpv: str, slot: str) -> Path:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import DoitCmdBase
 from doit.control import TaskControl
 
 from tasks import clock
+from tasks.causes import Reason
 from tasks.engine.explain import explain
 from tasks.engine.spelling import Spelling
 from tasks.engine.step import step_of
+from tasks.errors import BinmillError, Stale
+from tasks.records import BINPKGS
 from tasks.system.terminal import write
+
+if TYPE_CHECKING:
+    from tasks.builder.forecast import Forecast
 
 _JSON = {
     "name": "json",
@@ -30,7 +36,10 @@ class Why(Spelling, DoitCmdBase):  # type: ignore[misc]
     name = "why"
     doc_purpose = "list the tasks that would run, and why"
     doc_usage = "[TASK ...]"
-    doc_description = "Prints each task that would run, with its first cause. Changes nothing."
+    doc_description = (
+        "Prints each task that would run, with its first cause, and the packages that a build of\n"
+        "package sets would build. Changes nothing."
+    )
     cmd_options = (_JSON,)
     execute_tasks = False
 
@@ -39,15 +48,69 @@ class Why(Spelling, DoitCmdBase):  # type: ignore[misc]
         control.process(self.sel_tasks)
         reasons = explain(control.tasks, control.selected_tasks, self.dep_manager)
         self.dep_manager.close()
+        named = [*control.selected_tasks]
+        for task in control.selected_tasks:  # of a group, its tasks
+            named += control.tasks[task].task_dep if control.tasks[task].has_subtask else ()
+        forecasts = self._forecasts(control.tasks, reasons, named)
         if json:
-            rows = [reason.plain() for reason in reasons.values()]
+            rows = [
+                reason.plain()
+                | ({"forecast": _plain(forecasts[task])} if task in forecasts else {})
+                for task, reason in reasons.items()
+            ]
+            rows += [
+                {"task": task, "up_to_date": True, "forecast": _plain(each)}
+                for task, each in forecasts.items()
+                if task not in reasons
+            ]
             write(self.outstream, json_format.dumps(rows, indent=1) + "\n")
             return 0
         for task, reason in reasons.items():
             write(self.outstream, f"{task}: {reason}\n")
         if not reasons:
             write(self.outstream, "nothing would run: everything is up to date\n")
+        for task, each in forecasts.items():
+            write(
+                self.outstream, "".join(f"{line}\n" for line in _lines(task, each, task in named))
+            )
         return 0
+
+    def _forecasts(
+        self, tasks: Mapping[str, Any], reasons: Mapping[str, Reason], named: Sequence[str]
+    ) -> dict[str, Forecast | BinmillError]:
+        """The packages of each set that would be built, or was named; an error if it is unknown."""
+        site = self.loader.namespace.get("SITE")
+        if site is None or site.config.build.driver != "per-package":
+            return {}
+        from tasks.flow.forecast import forecast
+
+        causes = {task: reason.cause for task, reason in reasons.items()}
+        forecasts: dict[str, Forecast | BinmillError] = {}
+        for chroot in site.chroots:
+            task = BINPKGS(chroot.name).task
+            if task not in tasks or (task not in reasons and task not in named):
+                continue
+            try:
+                forecasts[task] = forecast(chroot, causes)
+            except BinmillError as error:
+                if task in named or not isinstance(error, Stale):  # what never ran has no plan
+                    forecasts[task] = error
+        return forecasts
+
+
+def _plain(forecast: Forecast | BinmillError) -> dict[str, Any]:
+    if isinstance(forecast, BinmillError):
+        return {"error": forecast.code, "sentence": str(forecast)}
+    return forecast.plain()
+
+
+def _lines(task: str, forecast: Forecast | BinmillError, named: bool) -> Iterator[str]:
+    """The lines of a forecast below the name of its task; all packages if that was named."""
+    yield f"\n{task}:"
+    if isinstance(forecast, BinmillError):
+        yield str(forecast)
+    else:
+        yield from forecast.lines(reused=named)
 
 
 class Status(DoitCmdBase):  # type: ignore[misc]

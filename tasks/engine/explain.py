@@ -21,6 +21,7 @@ from tasks.causes import (
     ResultMissing,
 )
 from tasks.engine.on_demand import OnDemandTask
+from tasks.engine.step import step_of
 
 
 def explain(tasks: Mapping[str, Any], selected: Sequence[str], memory: Any) -> dict[str, Reason]:
@@ -67,7 +68,9 @@ def _cause(
         return None
     if isinstance(task, OnDemandTask) and task.named:
         return NamedOnCommandLine()
-    changing = [name for name in causes if name in task.task_dep]  # in the order of the run
+    changing = [  # in the order of the run
+        name for name, cause in causes.items() if name in task.task_dep and not cause.same_result
+    ]
     status = memory.get_status(task, tasks, get_log=True)
     if status.status == "up-to-date" and not changing:
         return None
@@ -96,7 +99,7 @@ def _causes(
         yield check.cause(values) if hasattr(check, "cause") else AlwaysRuns()
     if paths := sorted(reasons.get("changed_file_dep", ())):
         makers = [name for path in paths if (name := _maker(path, tasks))]
-        yield RecordsChanged(makers) if makers else FilesChanged([Path(p).name for p in paths])
+        yield RecordsChanged(makers) if makers else _files_cause(task, paths)
     if reasons.get("missing_target"):
         yield ResultMissing()
     if changing:
@@ -104,6 +107,12 @@ def _causes(
     if missing := reasons.get("missing_file_dep"):
         yield InputMissing([Path(path).name for path in missing])
     yield InputsDiffer()
+
+
+def _files_cause(task: Any, paths: Sequence[str]) -> Cause:
+    running = step_of(task)
+    explained = running.step.files_cause if running else None
+    return (explained and explained()) or FilesChanged([Path(path).name for path in paths])
 
 
 def _maker(path: str, tasks: Mapping[str, Any]) -> str:

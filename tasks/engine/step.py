@@ -19,6 +19,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from tasks import records
+from tasks.causes import Cause
 from tasks.engine.checks import Check, ResultsExist, SettingsUnchanged, plain
 from tasks.engine.on_demand import OnDemandTask, RequestedTask, UnlessNamed, WhenNamed
 from tasks.layout import Layout
@@ -45,6 +46,7 @@ class Step(Generic[R]):
     `reads` are the keys of the records that it reads, `files` further files, `settings` the part of
     config.toml that it reads (plain data). It may also read the records in `may_read`: its `reads`
     came from them, and their content does not change the result, so they are no dependencies.
+    `files_cause` gives the cause where `files` have changed, None if it is not known.
     `results` gives the paths that a record vouches for, `owned` those that it alone has, where
     these are others. `checks` must hold as well, and with `when_named` another one for a task that
     was named. Tasks in `after` run before it, if it runs.
@@ -57,6 +59,7 @@ class Step(Generic[R]):
     may_read: tuple[Key[Any], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    files_cause: Callable[[], Cause | None] | None = None
     results: Callable[[R], Iterable[Path]] = lambda _record: ()
     checks: tuple[Check, ...] = ()
     after: tuple[str, ...] = ()

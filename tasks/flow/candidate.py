@@ -163,16 +163,24 @@ def _describe(
     stanzas: Mapping[str, Stanza],
 ) -> dict[str, SignedPackage]:
     """Attach provenance and SBOM data to the packages that lack them; returns only these."""
-    from tasks.publish import sbom
+    from tasks.builder.package_builds import causes_of
+    from tasks.builder.store import Store
+    from tasks.publish import provenance, sbom
 
     new = {path: each for path, each in packages.items() if not (each.origin and each.component)}
     if not new:
         return {}
-    origins = _origins(chroot, inputs)
+    origins, store = _origins(chroot, inputs), Store(chroot.layout)
     digests = {path: package.sums.sha512 for path, package in new.items()}
     components = sbom.components({path: stanzas[path] for path in new}, digests)
     return {
-        path: replace(each, origin=origins[path, each.collected], component=components[path])
+        path: replace(
+            each,
+            origin=provenance.with_causes(
+                origins[path, each.collected], causes_of(store, each.collected)
+            ),
+            component=components[path],
+        )
         for path, each in new.items()
     }
 

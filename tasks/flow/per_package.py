@@ -20,7 +20,7 @@ from tasks.system.notes import note
 if TYPE_CHECKING:
     from tasks.builder.closure import Closures
     from tasks.builder.events import Event
-    from tasks.builder.keys import OwnInputs, PinnedRepository
+    from tasks.builder.keys import Environment, OwnInputs, PinnedRepository
     from tasks.builder.package_builds import PackageBuilds, SetBuild
     from tasks.builder.plan import Plan, PlannedPackage
     from tasks.builder.pool import Pool
@@ -79,20 +79,28 @@ def own_inputs(
     chroot: Chroot, inputs: Inputs, plan: Plan, closures: Closures
 ) -> dict[str, OwnInputs]:
     """The own inputs of each package of a plan; raises BinmillError for files that are missing."""
-    from tasks.builder import buildroot, keys
+    from tasks.builder import keys
 
-    modified = bool(inputs[CHROOT(chroot.name)].modified)
-    environment = keys.Environment(
+    objects = keys.read_objects(plan, repositories(chroot, inputs))
+    return keys.own_inputs(plan, closures, objects, environment(chroot, inputs, plan))
+
+
+def environment(chroot: Chroot, inputs: Inputs, plan: Plan) -> Environment:
+    """The inputs that all packages of a chroot share."""
+    from tasks.builder import buildroot
+    from tasks.builder.keys import Environment
+
+    record = inputs[CHROOT(chroot.name)]
+    return Environment(
         recipe=buildroot.RECIPE,
         arch=plan.index_header.get("ARCH", ""),
-        seed=seed_identity(inputs[CHROOT(chroot.name)]),
-        strict=chroot.site.config.build.strict or modified,
+        seed=seed_identity(record),
+        strict=chroot.site.config.build.strict or bool(record.modified),
     )
-    objects = keys.read_objects(plan, _repositories(chroot, inputs))
-    return keys.own_inputs(plan, closures, objects, environment)
 
 
-def _repositories(chroot: Chroot, inputs: Inputs) -> dict[str, PinnedRepository]:
+def repositories(chroot: Chroot, inputs: Inputs) -> dict[str, PinnedRepository]:
+    """The repositories of a chroot's ebuilds at their locked commits, by Portage's names."""
     from tasks.builder.keys import PinnedRepository
 
     layout, tree = chroot.layout, chroot.site.config.tree.name

@@ -26,7 +26,12 @@ def resolve_packages(chroot: Chroot, inputs: Inputs) -> PlanRecord:
     note("plan-resolved", chroot=chroot.name, packages=len(plan.packages))
     for cycle in plan.cycles:
         note("plan-cycle", chroot=chroot.name, packages=list(cycle))
-    return PlanRecord(digest, len(plan.packages), str(path.relative_to(chroot.layout.state)))
+    return PlanRecord(
+        digest,
+        len(plan.packages),
+        str(path.relative_to(chroot.layout.state)),
+        sandboxes.repositories(chroot, inputs),
+    )
 
 
 def seed_identity(record: ChrootRecord) -> str:

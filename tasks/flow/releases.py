@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tasks import records
@@ -13,7 +14,7 @@ from tasks.site import Chroot
 from tasks.system.files import locked
 
 if TYPE_CHECKING:
-    from tasks.publish.diff import Difference, Side
+    from tasks.publish.diff import Causes, Difference, Side
     from tasks.publish.generation import Generation
 
 
@@ -87,7 +88,27 @@ def difference(chroot: Chroot, first: str = "", second: str = "") -> Difference:
 
     old = _choose(chroot, first, generation.current(chroot.binhost, previous=True))
     new = _choose(chroot, second, generation.current(chroot.binhost))
-    return diff.compare(_side(chroot, old), _side(chroot, new))
+    return diff.compare(_side(chroot, old), _side(chroot, new), _causes(chroot))
+
+
+def _causes(chroot: Chroot) -> Causes:
+    """The causes of the difference between two packages that the store knows."""
+    from tasks.builder.input_changes import PackageMissing, VersionChanged, differences
+    from tasks.builder.package_builds import build_of
+    from tasks.builder.store import Store
+
+    store = Store(chroot.layout)
+
+    def causes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str] | None:
+        old, new = (build_of(store, each.get("UNSIGNED", "")) for each in (before, after))
+        if old is None or new is None:
+            return None
+        changes = differences(old.own, new.own, old.buildroot(), new.buildroot())
+        if not changes:
+            return [str(PackageMissing())]
+        return [str(each) for each in changes if not isinstance(each, VersionChanged)]
+
+    return causes
 
 
 def _inputs(chroot: Chroot) -> Inputs:
@@ -104,7 +125,11 @@ def _side(chroot: Chroot, each: Generation) -> Side:
     packages = published.read_ledger(folder)
     stanzas = {s["PATH"]: s for view in gate.stanzas_of(folder).values() for s in view}
     full_stanzas = [
-        {**stanza, **provenance.built_from(packages[path].origin, stanza.get("REPO", ""))}
+        {
+            **stanza,
+            **provenance.built_from(packages[path].origin, stanza.get("REPO", "")),
+            "UNSIGNED": packages[path].collected,
+        }
         for path, stanza in stanzas.items()
     ]
     return Side(each.number, full_stanzas, each.source.revisions)

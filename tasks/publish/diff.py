@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,15 +25,17 @@ KINDS = ("new", "gone", "bumped", "rebuilt", "resigned")
 
 
 Stanza = Mapping[str, str]
+# The causes for which the second of two packages differs from the first; None if not known.
+Causes = Callable[[Stanza, Stanza], Sequence[str] | None]
 
 
 @dataclass(frozen=True)
 class Side:
     """One side of a comparison: the number of a generation, its packages, and its repositories.
 
-    Packages are stanzas of its indexes, with two more keys where they are known: COMMIT (of the
-    package's own repository) and ETC (the id of its /etc/portage). `revisions` has the commit of
-    each repository.
+    Packages are stanzas of its indexes, with more keys where they are known: COMMIT (of the
+    package's own repository), ETC (the id of its /etc/portage) and UNSIGNED (the SHA-512 of the
+    collected file). `revisions` has the commit of each repository.
     """
 
     number: int
@@ -47,7 +49,7 @@ class PackageChange:
 
     `before` and `after` are versions, `builds` their build numbers, `sizes` their bytes; "" and 0
     on the side without the package. `use` and `sonames` list additions with a +, removals with a
-    -. `licence` has both licences if they differ. `why` lists the known causes of a rebuild.
+    -. `licence` has both licences if they differ. `why` lists the known causes.
     """
 
     name: str
@@ -82,8 +84,11 @@ class Difference:
     resigned: tuple[PackageChange, ...]  # same build, other signature
 
 
-def compare(old: Side, new: Side) -> Difference:
-    """List the changes for a client that goes from `old` to `new`."""
+def compare(old: Side, new: Side, causes: Causes = lambda _before, _after: None) -> Difference:
+    """List the changes for a client that goes from `old` to `new`.
+
+    Where `causes` does not know why a package was rebuilt, it is derived from the two indexes.
+    """
     revisions = {
         repo: (old.revisions.get(repo, ""), new.revisions.get(repo, ""))
         for repo in sorted({*old.revisions, *new.revisions})
@@ -94,7 +99,10 @@ def compare(old: Side, new: Side) -> Difference:
     lists: dict[str, list[PackageChange]] = {kind: [] for kind in KINDS}
     for before, after, kind in pairs:
         if kind != "same":
-            why = _why(before, after, changed) if kind == "rebuilt" else ()
+            known = causes(before, after) if kind in ("bumped", "rebuilt") else ()
+            if known is None:
+                known = _why(before, after, changed) if kind == "rebuilt" else ()
+            why = tuple(known)
             lists[kind].append(_change(before, after, why))
     return Difference(
         since=old.number,
@@ -265,7 +273,7 @@ def _line(change: PackageChange) -> str:
     if rebuilt:
         parts[0] += f" (build {_arrow(*builds)})"
     if change.why or rebuilt:
-        parts.append(f"because of {'; '.join(change.why)}" if change.why else "cause unknown")
+        parts.append(f"cause: {'; '.join(change.why)}" if change.why else "cause unknown")
     elif change.use:
         parts.append(f"USE {' '.join(change.use)}")
     if change.sonames:

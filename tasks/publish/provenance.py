@@ -44,13 +44,15 @@ class Source:
 class Origin:
     """The origin of the packages of one build.
 
-    `chroot` built them, `etc` is the id of its /etc/portage, `builder` is SLSA's, as JSON.
+    `chroot` built them, `etc` is the id of its /etc/portage, `builder` is SLSA's, as JSON. `causes`
+    says why a package was built, if it was built alone.
     """
 
     chroot: str
     etc: str
     builder: Mapping[str, Any]
     sources: tuple[Source, ...]
+    causes: tuple[str, ...] = ()
 
 
 def origin(*, chroot: str, etc: str, builder: str, version: str, pins: Pins) -> str:
@@ -72,6 +74,13 @@ def origin(*, chroot: str, etc: str, builder: str, version: str, pins: Pins) -> 
         },
         sort_keys=True,
     )
+
+
+def with_causes(origin: str, causes: Sequence[str]) -> str:
+    """The origin of one package that was built for these causes, as text."""
+    if not causes:
+        return origin
+    return json.dumps({**json.loads(origin), "causes": list(causes)}, sort_keys=True)
 
 
 def write(
@@ -105,6 +114,7 @@ def statement(stanza: Stanza, package: SignedPackage) -> dict[str, Any]:
                 "internalParameters": {
                     "etc_portage": origin.etc,
                     "unsigned": {"sha512": package.collected},
+                    **({"causes": list(origin.causes)} if origin.causes else {}),
                 },
                 "resolvedDependencies": [source.plain for source in origin.sources],
             },
@@ -126,7 +136,8 @@ def built_from(origin: str, repo: str) -> dict[str, str]:
 def _parse(text: str) -> Origin:
     data = json.loads(text)
     sources = tuple(Source(**each) for each in data.pop("sources"))
-    return Origin(**data, sources=sources)
+    causes = tuple(data.pop("causes", ()))
+    return Origin(**data, sources=sources, causes=causes)
 
 
 def _times(stanza: Stanza) -> dict[str, str]:

@@ -98,7 +98,7 @@ def portage(base: Chroot) -> Iterator[Client]:
 def test_diff_shows_the_rebuilt_package_and_its_causes(base: Chroot, lab_site: LabSite) -> None:
     printed = lab_site.doit("diff", "base")
     assert "base generation 1 -> 2: " in printed
-    assert "because of USE -static-libs" in printed
+    assert "cause: USE -static-libs" in printed
     plain = json.loads(lab_site.doit("diff", "base", "1", "2", "--json"))
     (zlib,) = [package for package in plain["rebuilt"] if package["name"] == ZLIB]
     assert zlib["use"] == ["-static-libs"]

@@ -15,6 +15,7 @@ import pytest
 
 from tasks import clock
 from tasks.builder.collect import collect_from_store, set_id
+from tasks.builder.package_builds import build_of, causes_of
 from tasks.builder.store import Built, Store, highest_builds
 from tasks.errors import NotTrusted
 from tasks.portage import index
@@ -430,6 +431,8 @@ def test_leftovers_are_what_no_set_and_no_recent_run_needs(shop: Workshop) -> No
     needed = store.add(key(1), shop.product(b"1"))
     recent = store.add(key(2), shop.product(b"2"))
     old = store.add(key(3), shop.product(b"3"))
+    for each in (needed, recent, old):
+        store.keep_inputs(each, {"own": each.cpv})
     broken = store.layout.store_entry(key(4))
     broken.write_text("x")
     orphan = store.layout.store_package("f" * 128)
@@ -441,7 +444,7 @@ def test_leftovers_are_what_no_set_and_no_recent_run_needs(shop: Workshop) -> No
         store.mark_used([key(2), key(7)])
     leftovers = dict(store.leftovers({needed.sha512}, oldest=now - 50))
     own = store.paths([old])
-    assert len(own) == 5
+    assert len(own) == 6
     assert leftovers == {
         store.layout.store_entry(key(3)): "leftover-store-entry",
         broken: "leftover-store-damaged",
@@ -454,6 +457,23 @@ def test_leftovers_are_what_no_set_and_no_recent_run_needs(shop: Workshop) -> No
     assert store.lookup(key(1)) == needed
     assert store.lookup(key(2)) == recent
     assert dict(store.leftovers({needed.sha512}, oldest=now - 50)) == {}
+
+
+def test_inputs_of_a_package_are_those_of_its_own_build(shop: Workshop) -> None:
+    built = shop.store.add(key(1), shop.product())
+    assert shop.store.inputs_of(built.sha512) is None
+    shop.store.keep_inputs(built, {"own": "first", "causes": ["its ebuild changed"]})
+    shop.store.keep_inputs(built, {"own": "of a build that came out equal"})
+    assert shop.store.inputs_of(built.sha512) == {
+        "own": "first",
+        "causes": ["its ebuild changed"],
+    }
+    assert causes_of(shop.store, built.sha512) == ("its ebuild changed",)
+    assert build_of(shop.store, built.sha512) is None  # half of them
+    for damaged in (b"{", b"[]", b'{"causes": 3}', b"[" * 100_000):
+        shop.store.layout.store_inputs(built.sha512).write_bytes(damaged)
+        assert causes_of(shop.store, built.sha512) == ()
+    assert shop.store.inputs_of("../../x") is None
 
 
 HEADER = {"ARCH": "amd64", "GENTOO_MIRRORS": "http://me:sesame@x", "PACKAGES": "9"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from tasks.publish.diff import PackageChange, Side, as_json, compare, text
 from tests.kit.packages import stanza
@@ -101,6 +102,27 @@ def test_causes_of_a_rebuild() -> None:
         side(2, stanza("a-b/lib-2"), stanza(user, 2, blocked)),
     )
     assert only(*difference.rebuilt).why == ()
+
+
+def test_known_causes_replace_those_of_the_indexes() -> None:
+    def causes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str] | None:
+        known = {("1", "2"): ["its ebuild changed"], ("3", "4"): []}
+        return known.get((before["UNSIGNED"], after["UNSIGNED"]))
+
+    needs = {"RDEPEND": "a-b/x"}
+    old = [stanza("a-b/x-1", UNSIGNED="1"), stanza("a-b/y-1", UNSIGNED="3")]
+    new = [stanza("a-b/x-1", 2, UNSIGNED="2"), stanza("a-b/y-2", UNSIGNED="4")]
+    difference = compare(
+        side(1, *old, stanza("a-b/z-1", 1, needs, UNSIGNED="")),
+        side(2, *new, stanza("a-b/z-1", 2, needs, UNSIGNED="")),
+        causes,
+    )
+    assert [(each.name, each.why) for each in difference.rebuilt] == [
+        ("a-b/x", ("its ebuild changed",)),
+        ("a-b/z", ("change of a-b/x",)),
+    ]
+    assert only(*difference.bumped).why == ()
+    assert "  a-b/x 1 (build 1 -> 2), cause: its ebuild changed" in text(difference, "base")
 
 
 def test_changes_of_sonames_licences_and_signatures() -> None:

@@ -41,13 +41,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "builder": NOUNS | {"causes", "system", "portage"},
     "publish": NOUNS | {"system", "portage"},
     "serve": NOUNS | {"system"},
-    "flow": DOMAIN | {"snapshot", "seed", "chroot", "builder", "publish", "serve"},
+    "flow": DOMAIN | {"causes", "snapshot", "seed", "chroot", "builder", "publish", "serve"},
     "report": DOMAIN | {"causes", "journal", "publish"},
     "upkeep": DOMAIN | {"snapshot", "seed", "chroot", "builder", "publish", "serve"},
     "engine": NOUNS | {"causes", "journal", "records", "system"},
     "graph": DOMAIN | {"causes", "chroot", "engine", "flow"},
     "commands": DOMAIN
-    | {"causes", "chroot", "engine", "flow", "graph", "journal", "publish", "report", "snapshot"}
+    | {
+        "builder",
+        "causes",
+        "chroot",
+        "engine",
+        "flow",
+        "graph",
+        "journal",
+        "publish",
+        "report",
+        "snapshot",
+    }
     | {"upkeep"},
 }
 IMPORTS_DOIT = {"commands", "engine", "dodo"}

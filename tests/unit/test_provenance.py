@@ -88,6 +88,14 @@ def test_statement_lists_the_sources() -> None:
     assert sources[0]["annotations"] == {"tag": "20260301"}
 
 
+def test_statement_has_the_causes_of_a_build() -> None:
+    with_causes = provenance.with_causes(origin(), ["USE +ssl", "its ebuild changed"])
+    statement = provenance.statement(STANZA, package(with_causes))
+    parameters = statement["predicate"]["buildDefinition"]["internalParameters"]
+    assert parameters["causes"] == ["USE +ssl", "its ebuild changed"]
+    assert provenance.with_causes(origin(), []) == origin()
+
+
 def test_equal_origins_have_equal_texts() -> None:
     reordered = replace(PINS, overlays=dict(reversed(list(PINS.overlays.items()))))
     assert origin(pins=reordered) == origin()
