@@ -73,7 +73,7 @@ GROUPS = {
     "mount": "prove that each mounted chroot can be entered",
     "check": "ask each chroot's Portage about the settings in config.toml",
     "plan": "resolve the packages of each chroot with its own Portage",
-    "binpkgs": "build each chroot's package set with emerge",
+    "binpkgs": "build each chroot's packages, and collect them as a set",
     "candidate": "sign and index each package set; no client sees it yet",
     "gate": "install each candidate offline, in a fresh chroot",
     "publish": "switch each binhost to the candidate that passed its gate",
@@ -241,11 +241,15 @@ def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
     by_package = config.build.driver == "per-package"
     yield Step(
         BINPKGS(name),
-        f"build the package set of {name} with emerge",
+        f"build the packages of {name}, and collect them as a set",
         partial(binpkgs.build_set, chroot),
         reads=_once(*own_keys(chroot), *((PLAN(name),) if by_package else (CHECK(name), *base))),
         may_read=(SEED(chroot.seed),),  # restricted files are fetched there
-        settings={"packages": chroot.own.packages, "driver": config.build.driver},
+        settings={
+            "packages": chroot.own.packages,
+            "driver": config.build.driver,
+            "strict": by_package and config.build.strict,
+        },
         after=tuple(each.task for each in base),  # most of its packages are the same
         results=lambda record: [chroot.collected(record)],
         owned=lambda record: [chroot.collected(record), chroot.layout.builds(name)],

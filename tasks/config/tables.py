@@ -18,6 +18,7 @@ from tasks.config.types import (
     Line,
     Listen,
     Name,
+    Pattern,
     Remote,
     Url,
     Variable,
@@ -107,7 +108,7 @@ class Binhost(_Table):
 
 
 class Build(_Table):
-    """How packages are built, and the limits of a build.
+    """The driver of builds, and their limits.
 
     `packages` at once, `jobs` (processes) of each, `timeout_minutes` of the whole build. The others
     are for single packages in buildroots: minutes, minutes without output, megabytes of log and of
@@ -125,8 +126,8 @@ class Build(_Table):
     memory_mb: int = Field(default=0, ge=0)
     processes: int = Field(default=10_000, ge=0)
     strict: bool = False
-    priorities: dict[str, int] = {}
-    apart: list[list[str]] = []
+    priorities: dict[Pattern, int] = {}
+    apart: list[list[Pattern]] = []
 
 
 class Logs(_Table):

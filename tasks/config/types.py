@@ -33,6 +33,14 @@ Word = Annotated[
     str, _form("one word that does not begin with a dash", r"(?!-)[^\s\x00-\x1f\x7f-\x9f]{1,255}")
 ]
 Flag = Annotated[str, _form("a flag", r"-?[A-Za-z0-9*][A-Za-z0-9+_@*-]*")]
+# See builder.schedule.matches.
+Pattern = Annotated[
+    str,
+    _form(
+        "CATEGORY/NAME or =CATEGORY/NAME-VERSION, perhaps with * or ?",
+        r"=?[A-Za-z0-9_*?][A-Za-z0-9+_.*?-]*/[A-Za-z0-9_*?][A-Za-z0-9+_.*?-]*",
+    ),
+]
 Url = Annotated[str, _form("an http or https URL", r"https?://[^\s\x00-\x1f\x7f\"'\\]+")]
 Variable = Annotated[str, _form("a variable name in capitals", r"[A-Z_][A-Z0-9_]*")]
 Fingerprint = Annotated[str, _form("a fingerprint of 40 capital hex digits", r"[0-9A-F]{40}")]

@@ -48,6 +48,7 @@ KINDS = {
     "etc",
     "mount",
     "check",
+    "plan",
     "binpkgs",
     "publish",
     "client",

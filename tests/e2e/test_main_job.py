@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 
 from lab import upstream
+from tasks.builder.store import Store
 from tasks.layout import Layout
 from tasks.portage import gpkg, index
 from tasks.site import CONFIG_VARIABLE
-from tasks.system.files import mounts_below, sha512
+from tasks.system.files import mounts_below
 from tasks.system.gpgv import Role
 from tests.kit.lab_site import LabSite, lab_site_in, tasks_run
 from tests.kit.processes import leftovers_of_kill, processes_of
@@ -47,33 +48,37 @@ def names(packages: list[str]) -> set[str]:
 class KilledBuild:
     """A build of `base` that was killed and run again.
 
-    `left` are processes and mounts after the kill, `finished` the packages by then (file name to
-    SHA-512), `record` tells whether there was a record, `ran` are the tasks of the second run.
+    `left` are processes and mounts after the kill, `finished` the packages by then (SHA-512),
+    `record` tells whether there was a record, `ran` are the tasks of the second run, `output` is
+    what it printed.
     """
 
     site: LabSite
     left: list[str]
-    finished: dict[str, str]
+    finished: set[str]
     record: bool
     ran: set[str]
+    output: str
 
 
 @pytest.fixture(scope="module")
 def killed_build(lab_site: LabSite) -> KilledBuild:
-    log = lab_site.layout.logs / "latest" / "binpkgs.base.log"
+    store = Store(lab_site.layout)
     deadline = time.monotonic() + 600
     with lab_site.start("binpkgs:base") as process:
-        while not (log.exists() and ">>> Completed (2 of" in log.read_text(errors="replace")):
+        while len(store.entries()) < 2:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        assert any("emerge" in words for words in processes_of(lab_site.layout.state))
+        while not any("emerge" in words for words in processes_of(lab_site.layout.state)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         process.kill()
     left = leftovers_of_kill(lab_site.layout)
     record = lab_site.layout.record("binpkgs:base").exists()
-    finished = {path.name: sha512(path) for path in lab_site.layout.inside.rglob("*.gpkg.tar")}
-    ran = tasks_run(lab_site.doit("binpkgs:base"))
-    return KilledBuild(lab_site, left, finished, record, ran)
+    finished = {entry.built.sha512 for entry in store.entries().values() if entry}
+    output = lab_site.doit("binpkgs:base")
+    return KilledBuild(lab_site, left, finished, record, tasks_run(output), output)
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,9 @@ def test_killed_build_leaves_nothing_and_resumes(killed_build: KilledBuild) -> N
     assert killed_build.finished
     assert killed_build.ran == {"binpkgs:base"}  # earlier tasks are not run again
     packages = record(killed_build.site, "binpkgs:base")["packages"]
-    by_file = {Path(p["path"]).name: p["sha512"] for p in packages}
-    finished = killed_build.finished
-    assert {name: by_file[name] for name in finished} == finished  # kept, not built again
+    assert killed_build.finished <= {each["sha512"] for each in packages}
+    left = len(packages) - len(killed_build.finished)  # what was finished is not built again
+    assert f"{left} built (0 with the same output as before)" in killed_build.output
 
 
 def test_first_run_installs_every_set_in_a_client(
@@ -272,11 +277,14 @@ def test_use_flag_rebuilds_only_its_chroot_and_stacks(published_site: LabSite) -
     assert tasks_run(printed) == {
         f"{task}:{name}"
         for name in stacks
-        for task in ("etc", "mount", "check", "binpkgs", *RELEASED)
+        for task in ("etc", "mount", "check", "plan", "binpkgs", *RELEASED)
     }
+    assert len(re.findall("^  built dev-libs/libffi-", printed, re.MULTILINE)) == 1
     after = published_site.records()
     assert {task for task in after if after[task] != before[task]} == {
-        f"{task}.{name}" for name in stacks for task in ("etc", "check", "binpkgs", *RELEASED)
+        f"{task}.{name}"
+        for name in stacks
+        for task in ("etc", "check", "plan", "binpkgs", *RELEASED)
     }
     assert tasks_run(published_site.doit()) == set()
 
@@ -301,6 +309,7 @@ def test_next_day_rebuilds_what_depends_on_the_tree(published_site: LabSite) -> 
     printed = published_site.doit()
     assert {"tree", "binpkgs:base", "binpkgs:java", "client:java"} <= tasks_run(printed)
     assert not {"etc:base", "chroot:base", "chroot:java"} & tasks_run(printed)
+    assert re.findall("^  built (.*) in ", printed, re.MULTILINE) == ["app-text/tree-2.1.0-r1"]
     after = published_site.records()
     assert before["seed.lab"] == after["seed.lab"]
     assert before["tree"] != after["tree"]

@@ -37,26 +37,34 @@ def mermaid() -> str:
     steps = graph.steps(site)
     edges = dict.fromkeys(edge for step in steps for edge in _edges(step, site))
     reduced = [edge for edge in edges if edge in _transitive_reduction(set(edges))]
-    later = [(each, step.task) for step in steps for each in step.after]
+    later = {
+        (_label(each, step, site), _label(step.task, step, site)): (
+            "before it, if both run" if step.chroot else "only if nothing is frozen yet"
+        )
+        for step in steps
+        for each in step.after
+    }
     names = dict.fromkeys(name for edge in (*later, *reduced) for name in edge)
     nodes = [f'  {_id(name)}["{name}"]' for name in names if ":" in name]
-    arrows = [f"  {_id(a)} -. only if nothing is frozen yet .-> {_id(b)}" for a, b in later]
+    arrows = [f"  {_id(a)} -. {when} .-> {_id(b)}" for (a, b), when in later.items()]
     arrows += [f"  {_id(a)} --> {_id(b)}" for a, b in reduced]
     return "\n".join(["flowchart LR", *nodes, *arrows, ""])
 
 
 def _edges(step: Step[Any], site: Site) -> Iterable[Edge]:
-    """The inputs of a step; its own chroot is NAME, the one below is BASE."""
-    below = site.config.chroots[step.chroot].base if step.chroot else None
-
-    def label(task: str) -> str:
-        kind, colon, name = task.partition(":")
-        return f"{kind}{colon}{'BASE' if name and name == below else 'NAME' if name else ''}"
-
+    """The inputs of a step."""
+    own = _label(step.task, step, site)
     for key in step.reads:
-        yield label(key.task), label(step.task)
+        yield _label(key.task, step, site), own
     if site.layout.lock in step.files:
-        yield "lock", label(step.task)
+        yield "lock", own
+
+
+def _label(task: str, step: Step[Any], site: Site) -> str:
+    """The name of a task as a step sees it: its own chroot is NAME, the one below is BASE."""
+    below = site.config.chroots[step.chroot].base if step.chroot else None
+    kind, colon, name = task.partition(":")
+    return f"{kind}{colon}{'BASE' if name and name == below else 'NAME' if name else ''}"
 
 
 def _transitive_reduction(edges: set[Edge]) -> set[Edge]:

@@ -28,14 +28,13 @@ PER_CHROOT = (
     "etc",
     "mount",
     "check",
+    "plan",
     "binpkgs",
     "candidate",
     "gate",
     "publish",
     "client",
 )
-# Not part of a plain `doit`.
-ON_REQUEST = ("plan",)
 SHARED = {"snapshot", "lock", "tree", *graph.GROUPS}
 
 OVERLAYS = {name: {"url": f"https://git.example/{name}.git"} for name in ("java", "science")}
@@ -112,7 +111,7 @@ def test_graph_has_every_task(site: Site) -> None:
     config = site.config
     wanted = SHARED | {f"overlay:{n}" for n in config.overlays}
     wanted |= {f"seed:{n}" for n in config.seeds}
-    wanted |= {f"{kind}:{n}" for kind in (*PER_CHROOT, *ON_REQUEST) for n in config.chroots}
+    wanted |= {f"{kind}:{n}" for kind in PER_CHROOT for n in config.chroots}
     assert set(tasks_of(site)) == wanted
 
 
@@ -160,10 +159,7 @@ def test_defaults_reach_every_chroot(site: Site) -> None:
     reached = set(names).union(*(before(tasks, name) for name in names))
     for chroot in site.config.chroots:
         assert {f"{kind}:{chroot}" for kind in PER_CHROOT} <= reached
-    assert (
-        not {f"{kind}:{chroot}" for kind in ON_REQUEST for chroot in site.config.chroots} & reached
-    )
-    assert "snapshot" not in reached  # nobody gets another tree without asking for it
+    assert "snapshot" not in reached  # the tree changes only on request
 
 
 def test_tasks_follow_the_flow(site: Site) -> None:
@@ -172,10 +168,11 @@ def test_tasks_follow_the_flow(site: Site) -> None:
         below = f"chroot:{chroot.base}" if chroot.base else f"seed:{chroot.seed}"
         assert below in before(tasks, f"chroot:{name}")
         if chroot.base:
-            assert f"binpkgs:{chroot.base}" in before(tasks, f"binpkgs:{name}")
+            assert tasks[f"binpkgs:{name}"].setup_tasks == [f"binpkgs:{chroot.base}"]
         for overlay in config.effective(name).overlays:
             assert f"overlay:{overlay}" in before(tasks, f"mount:{name}")
-        assert {"tree", "lock", f"etc:{name}", f"check:{name}"} <= before(tasks, f"binpkgs:{name}")
+        assert {"tree", "lock", f"etc:{name}", f"check:{name}"} <= before(tasks, f"plan:{name}")
+        assert f"plan:{name}" in before(tasks, f"binpkgs:{name}")
         assert f"binpkgs:{name}" in before(tasks, f"candidate:{name}")
         assert f"candidate:{name}" in before(tasks, f"gate:{name}")
         assert f"gate:{name}" in before(tasks, f"publish:{name}")

@@ -497,7 +497,7 @@ class Resolver:
         return bool(self._matches(atom, [package]))
 
     def _index_header(self) -> dict[str, str]:
-        """What Portage writes into the header of an index, without what belongs to a server."""
+        """The header that Portage writes into an index, without what belongs to a server."""
         header: dict[str, str] = {}
         tree = self.config.target_config.trees["bintree"]
         tree._update_pkgindex_header(header)
