@@ -127,11 +127,15 @@ def _total(progress: BuildProgress) -> str:
     parts = [f"{progress.finished:,} of {count(progress.total, 'package')}"]
     if progress.failed:
         parts.append(f"{progress.failed} failed")
-    if progress.seconds_left:
-        parts.append(f"about {span(progress.seconds_left)} left")
+    if progress.seconds_left >= 1:
+        parts.append(f"{_about(progress.seconds_left)} left")
     return ", ".join(parts)
 
 
 def _time(running: Running) -> str:
     elapsed = span(running.elapsed)
-    return f"{elapsed} of about {span(running.expected)}" if running.expected else elapsed
+    return f"{elapsed} of {_about(running.expected)}" if running.expected else elapsed
+
+
+def _about(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 60 else f"about {seconds / 60:.0f} min"

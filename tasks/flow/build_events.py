@@ -37,7 +37,8 @@ def listener(chroot: Chroot) -> Iterator[Callable[[Event], None]]:
     state = log.with_suffix(".progress")
 
     def listen(event: Event) -> None:
-        data = json_data({"time": int(clock.now()), **events.plain(event)})
+        now = {"event": event.event, "time": int(clock.now())}
+        data = json_data({**now, **events.plain(event)})
         with contextlib.suppress(OSError):
             if isinstance(event, events.BuildProgress):
                 _replace(state, data)

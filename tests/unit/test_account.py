@@ -96,9 +96,9 @@ def test_progress_has_a_line_for_each_buildroot_and_a_total() -> None:
         ),
     )
     assert events.lines(progress) == [
-        " 1 dev-libs/a-1           compile    1 min 3 s of about 2 min 0 s",
+        " 1 dev-libs/a-1           compile    1 min 3 s of about 2 min",
         " 2 dev-libs/long-name-1.2            1.0 s",
-        "12 of 1,051 packages, 2 failed, about 3 min 3 s left",
+        "12 of 1,051 packages, 2 failed, about 3 min left",
     ]
     data = json.loads(json.dumps(events.plain(progress)))
     assert events.parse_progress(data) == progress
