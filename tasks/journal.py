@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from tasks import clock
 from tasks.errors import BinmillError
@@ -28,16 +28,13 @@ from tasks.messages import Field
 from tasks.system.disk_space import name_file_if_full
 from tasks.system.files import remove_tree
 from tasks.system.notes import Note
+from tasks.text import json_data, without_secrets
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
 _STAMP = "%Y%m%dT%H%M%SZ"
 _RECENT_RUNS = 20  # runs in which the usual time of a task is looked up
 _MEGABYTE = 1_000_000
 _LARGEST = 64 * _MEGABYTE  # bytes of a log that is searched for secrets
-_SECRETS = (
-    (re.compile(rb"(?<=://)[^/\s@'\"]+@"), b"***@"),
-    (re.compile(rb"(?i)((?:proxy-)?authorization\s*[:=]\s*)[^\r\n]+"), rb"\1***"),
-)
 Outcome = Literal["done", "failed", "bug", "interrupted"]
 
 
@@ -124,7 +121,7 @@ def end(
 
     The work itself has ended by now: it does not fail where this cannot be written.
     """
-    message = str(_clean(error.message)) if error else ""
+    message = str(json_data(error.message)) if error else ""
     code, fields = (error.code, error.fields) if error else ("", {})
     with contextlib.suppress(OSError):
         now = int(clock.now())
@@ -224,24 +221,13 @@ def _settle(layout: Layout, folder: Path) -> None:
 
 def _append(layout: Layout, event: Event) -> None:
     path = layout.run_logs / "journal"
-    line = json.dumps({"event": event.event, **_clean(asdict(event))}, sort_keys=True) + "\n"
+    line = json.dumps({"event": event.event, **json_data(asdict(event))}, sort_keys=True) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         with name_file_if_full(path):
             os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
-
-
-def _clean(value: Any) -> Any:
-    """The same data as JSON has it, with secrets masked."""
-    if isinstance(value, dict):
-        return {key: _clean(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(inner) for inner in value]
-    if isinstance(value, int | float | None):
-        return value
-    return _without_secrets(str(value).encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def _mask(log: Path) -> None:
@@ -252,17 +238,11 @@ def _mask(log: Path) -> None:
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
             return
         text = stream.read()
-        clean = _without_secrets(text)
+        clean = without_secrets(text)
         if clean != text:
             stream.seek(0)
             stream.write(clean)
             stream.truncate()
-
-
-def _without_secrets(text: bytes) -> bytes:
-    for mark, instead in _SECRETS:
-        text = mark.sub(instead, text)
-    return text
 
 
 def _alive(process: int) -> bool:

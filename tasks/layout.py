@@ -4,6 +4,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
 
     config.toml                the settings
     config.lock                the commits and digests that they were resolved to
+    hooks/EVENT                programs that run at events (tasks.flow.hooks)
     state/
       doit.db                  doit's database (tasks.engine.backend)
       build-history.json       time and memory of earlier builds (tasks.builder.history)
@@ -13,6 +14,8 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
       locks/TASK               flock(2) files, one per artifact
       logs/RUN/                one run (YYYYMMDDTHHMMSSZ-PID); logs/latest links to the newest
         TASK.log               the output of a task's programs, and how the task ended
+        TASK.events            what happened to each package (tasks.flow.build_events)
+        TASK.progress          the state of a build that runs
         journal                start and end of each task (tasks.journal)
       tree.git/                frozen snapshots, one commit and tag per day
       overlays/NAME.git/       fetched overlays
@@ -90,6 +93,10 @@ class Layout:
     @property
     def lock(self) -> Path:
         return self.site / "config.lock"
+
+    @property
+    def hooks(self) -> Path:
+        return self.site / "hooks"
 
     @property
     def database(self) -> Path:

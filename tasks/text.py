@@ -6,8 +6,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 _FEW = 5  # names of a list that a sentence shows
+_SECRETS = (
+    (re.compile(rb"(?<=://)[^/\s@'\"]+@"), b"***@"),
+    (re.compile(rb"(?i)((?:proxy-)?authorization\s*[:=]\s*)[^\r\n]+"), rb"\1***"),
+)
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -27,6 +32,24 @@ def one_line(text: str, limit: int | None = None) -> str:
 def without_password(text: str) -> str:
     """Remove user and password from a URL, or from the URLs in a text."""
     return re.sub(r"//[^/]*@", "//", text)
+
+
+def without_secrets(text: bytes) -> bytes:
+    """Mask users and passwords of URLs, and Authorization headers, in a log."""
+    for mark, instead in _SECRETS:
+        text = mark.sub(instead, text)
+    return text
+
+
+def json_data(value: Any) -> Any:
+    """The same data as JSON has it, with secrets masked."""
+    if isinstance(value, dict):
+        return {key: json_data(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_data(inner) for inner in value]
+    if isinstance(value, int | float | None):
+        return value
+    return without_secrets(str(value).encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def count(number: int, noun: str) -> str:

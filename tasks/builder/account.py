@@ -1,4 +1,4 @@
-"""The account of a build: what happened to each package, as data, and as lines of text."""
+"""The account of a build: what happened to each package, as data, and as an error."""
 
 from __future__ import annotations
 
@@ -88,15 +88,6 @@ class Account:
         return not (self.failed or self.skipped or self.not_started)
 
 
-def lines(account: Account) -> list[str]:
-    """The account for people: what failed and why, what that and equal outputs saved, the total."""
-    rows = list(_failures(account))
-    for package in account.cut_off:
-        fields = {"package": package.name, "because": package.because}
-        rows.append(messages.sentence("package-cut-off", fields))
-    return [*rows, messages.sentence("build-account", totals(account))]
-
-
 def totals(account: Account) -> dict[str, Field]:
     """The numbers of an account, as the fields of its sentence."""
     return {
@@ -112,7 +103,7 @@ def totals(account: Account) -> dict[str, Field]:
 
 
 def failed(account: Account, chroot: str) -> CommandFailed:
-    """The error of a build in which packages failed: it names every one."""
+    """The error of a build in which packages failed: it names every one, by class."""
     return CommandFailed(
         "packages-failed",
         chroot=chroot,
@@ -126,7 +117,8 @@ def _failures(account: Account) -> Iterator[str]:
     skipped: dict[str, list[str]] = {}
     for package in account.skipped:
         skipped.setdefault(package.because, []).append(package.name)
-    for each in account.failed:
+    classes = list(Kind)
+    for each in sorted(account.failed, key=lambda each: classes.index(each.failure.kind)):
         yield from _failure(each)
         if each.name in skipped:
             fields = {"because": each.name, "packages": skipped[each.name]}

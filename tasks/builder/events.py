@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 from tasks.builder.failure import Failure
 from tasks.text import count, one_line, span
 
-_FEW = 3  # packages that a few words name
-
 
 @dataclass(frozen=True)
 class PackageStarted:
@@ -111,26 +109,33 @@ def lines(progress: BuildProgress) -> list[str]:
     return [*rows, _total(progress)]
 
 
-def words(progress: BuildProgress) -> str:
-    """The progress in a few words: the total, and the packages that run for the longest time."""
-    oldest = sorted(progress.running, key=lambda each: -each.elapsed)
-    names = [
-        " ".join(filter(None, (one_line(each.package), one_line(each.phase, 10))))
-        for each in oldest[:_FEW]
-    ]
-    more = [f"{len(oldest) - _FEW} more"] if len(oldest) > _FEW else []
-    return ", ".join([_total(progress), *names, *more])
+def parse_progress(data: Mapping[str, Any]) -> BuildProgress:
+    """Read a progress that `plain` wrote; raises ValueError for something else."""
+    try:
+        return BuildProgress(
+            data["finished"],
+            data["total"],
+            data["failed"],
+            data["seconds_left"],
+            tuple(Running(**each) for each in data["running"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no progress of a build: {error}") from error
 
 
 def _total(progress: BuildProgress) -> str:
     parts = [f"{progress.finished:,} of {count(progress.total, 'package')}"]
     if progress.failed:
         parts.append(f"{progress.failed} failed")
-    if progress.seconds_left:
-        parts.append(f"about {span(progress.seconds_left)} left")
+    if progress.seconds_left >= 1:
+        parts.append(f"{_about(progress.seconds_left)} left")
     return ", ".join(parts)
 
 
 def _time(running: Running) -> str:
     elapsed = span(running.elapsed)
-    return f"{elapsed} of about {span(running.expected)}" if running.expected else elapsed
+    return f"{elapsed} of {_about(running.expected)}" if running.expected else elapsed
+
+
+def _about(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 60 else f"about {seconds / 60:.0f} min"

@@ -1,12 +1,13 @@
 """The output of a run: one line per task that did something, and a summary with the next command.
 
 In mail of cron and in CI these are plain lines, with one more every few minutes while something
-long runs. On a terminal there is a live line below them: the running tasks, for how long, how long
-they took last time, and their progress.
+long runs. On a terminal there are live lines below them: one for each thing that a task works on,
+and one with the running tasks, for how long, how long they took last time, and their progress.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import shlex
 import sys
 import threading
@@ -18,7 +19,7 @@ from doit.reporter import ConsoleReporter
 
 from tasks import journal
 from tasks.engine.step import Running, step_of
-from tasks.system.terminal import live, write
+from tasks.system.terminal import live, remove_live_lines, write
 from tasks.text import one_line, span
 
 _TICK_SECONDS = 1.0
@@ -86,6 +87,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def complete_run(self) -> None:
         """Called at the end; prints the summary."""
         self.ended.set()
+        if self.ticker is not None:
+            self.ticker.join()  # nothing is live after this
         for message in self.runtime_errors:
             self._line(message)
         took = span(time.monotonic() - self.start)
@@ -105,24 +108,34 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def show_progress(self, now: float) -> None:
         """Show the running tasks, where that is due; `now` by the monotonic clock."""
-        running = [self._progress(name, start, now) for name, start in list(self.running.items())]
-        if not running:
+        terminal = self.outstream.isatty()
+        if not terminal and now - self.last_line < _HEARTBEAT_SECONDS:
             return
-        if self.outstream.isatty():
-            live(self.outstream, "  " + " | ".join(running))
-        elif now - self.last_line >= _HEARTBEAT_SECONDS:
-            for line in running:
-                self._line(f"  still running: {line}")
+        tasks = [self._progress(name, start, now) for name, start in list(self.running.items())]
+        if terminal:
+            lines = [part for _, parts in tasks for part in parts]
+            if multiprocessing.active_children():
+                lines = []  # a worker of `doit -n` that prints a line clears one live line, no more
+            if tasks:
+                lines.append(" | ".join(task for task, _ in tasks))
+                live(self.outstream, *(f"  {line}" for line in lines))
+            return
+        for task, parts in tasks:
+            self._line(f"  still running: {task}")
+            for part in parts:
+                self._line(f"    {part}")
 
     def _tick(self) -> None:
         while not self.ended.wait(_TICK_SECONDS):
             self.show_progress(time.monotonic())
 
-    def _progress(self, name: str, start: float, now: float) -> str:
+    def _progress(self, name: str, start: float, now: float) -> tuple[str, list[str]]:
+        """A line about a running task, and a line for each thing that it works on."""
         step = self.steps.get(name)
-        progress = one_line(step.progress()) if step else ""
+        lines = step.progress() if step else ()
+        *parts, whole = [one_line(line) for line in lines] or [""]
         text = f"{name} {span(now - start)}{self._last_time(name)}"
-        return f"{text}, {progress}" if progress else text
+        return f"{text}, {whole}" if whole else text, parts
 
     def _last_time(self, name: str) -> str:
         seconds = (self.last_seconds or {}).get(name, 0.0)
@@ -134,6 +147,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _line(self, text: str) -> None:
         self.last_line = time.monotonic()
+        remove_live_lines()  # the next tick shows what still runs
         write(self.outstream, text.rstrip() + "\n")
 
 

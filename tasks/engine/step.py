@@ -10,7 +10,7 @@ leaves the same record stops the rebuild there.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -49,7 +49,8 @@ class Step(Generic[R]):
     `files_cause` gives the cause where `files` have changed, None if it is not known.
     `results` gives the paths that a record vouches for, `owned` those that it alone has, where
     these are others. `checks` must hold as well, and with `when_named` another one for a task that
-    was named. Tasks in `after` run before it, if it runs.
+    was named. Tasks in `after` run before it, if it runs. `progress` gives, by its log, a line for
+    each thing that it works on, and at last a few words about the whole.
     """
 
     key: Key[R]
@@ -64,7 +65,7 @@ class Step(Generic[R]):
     checks: tuple[Check, ...] = ()
     after: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
-    progress: Callable[[Path], str] | None = None  # a few words about how far its log is
+    progress: Callable[[Path], Sequence[str]] | None = None
     when_named: WhenNamed | None = None
     owned: Callable[[R], Iterable[Path]] | None = None
     target: Path | None = None  # of an on-demand task whose record is a file of its own
@@ -99,11 +100,11 @@ class Running:
     def __reduce__(self) -> Any:
         return dict, ()  # `doit -n` sends tasks to its workers, which do without this
 
-    def progress(self) -> str:
-        """Its progress in a few words; "" if unknown."""
+    def progress(self) -> Sequence[str]:
+        """Its progress: lines, of which the last one is about the whole; none if unknown."""
         with contextlib.suppress(OSError, ValueError):
-            return self.step.progress(self.log) if self.step.progress else ""
-        return ""
+            return self.step.progress(self.log) if self.step.progress else ()
+        return ()
 
 
 def step_of(task: Task) -> Running | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from tasks.system.notes import note
 
 def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     """Build a chroot's package set by the driver of [build], and collect every package of it."""
-    from tasks.flow import per_package
+    from tasks.flow import hooks, per_package
 
-    if chroot.site.config.build.driver == "per-package":
-        return per_package.build_set(chroot, inputs)
-    return _build_at_once(chroot, inputs)
+    hooks.warn(chroot.layout)
+    by_package = chroot.site.config.build.driver == "per-package"
+    record = (per_package.build_set if by_package else _build_at_once)(chroot, inputs)
+    complete = {"set": record.set, "packages": len(record.packages)}
+    folder = chroot.collected(record)
+    hooks.run(chroot, "binpkgs", "set-complete", {**complete, "folder": folder})
+    return record
 
 
 def _build_at_once(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
@@ -66,12 +71,14 @@ def _build_at_once(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     return record
 
 
-def progress(log: Path) -> str:
-    """The progress of a build in a few words, by its log."""
-    from tasks.flow import per_package
+def progress(log: Path) -> list[str]:
+    """The progress of a build by its log: a line for each buildroot, and one about the whole."""
+    from tasks.flow import build_events
     from tasks.portage import emerge
 
-    return per_package.progress(log) or emerge.progress(log)
+    with contextlib.suppress(FileNotFoundError):
+        return build_events.progress(log)
+    return [emerge.progress(log)]
 
 
 def build_key(chroot: Chroot, inputs: Inputs) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.chroot import sandboxes
-from tasks.flow import fetching
+from tasks.flow import build_events, fetching
 from tasks.flow.plan import seed_identity
 from tasks.records import CHROOT, PLAN, BinpkgsRecord, Inputs
 from tasks.site import Chroot
@@ -46,15 +44,16 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     work = PackageBuilds(order)
     _announce(chroot, work)
     _prefetch(chroot, inputs, order, work)
-    pool = _pool(chroot, order, work)
-    try:
-        account = pool.run()
-    finally:
-        built = [(each.name, each.seconds, each.memory) for each in pool.account.built]
-        history.add(layout.build_history, built)
+    with build_events.listener(chroot) as listen:
+        pool = _pool(chroot, order, work, listen)
+        try:
+            account = pool.run()
+        finally:
+            built = [(each.name, each.seconds, each.memory) for each in pool.account.built]
+            history.add(layout.build_history, built)
+            note("build-account", **accounts.totals(pool.account))
     store = Store(layout)
     store.mark_used(work.used_keys)
-    note("build-account", **accounts.totals(account))
     if not account.complete:
         raise accounts.failed(account, chroot.name)
     packages = collect.collect_from_store(
@@ -209,7 +208,9 @@ def _fetch(chroot: Chroot, inputs: Inputs, packages: Sequence[PlannedPackage], l
         return emerge.fetch_packages(inside, atoms, log, seconds)
 
 
-def _pool(chroot: Chroot, order: SetBuild, work: PackageBuilds) -> Pool:
+def _pool(
+    chroot: Chroot, order: SetBuild, work: PackageBuilds, listen: Callable[[Event], None]
+) -> Pool:
     from tasks.builder import history, schedule
     from tasks.builder.pool import Pool
 
@@ -232,47 +233,4 @@ def _pool(chroot: Chroot, order: SetBuild, work: PackageBuilds) -> Pool:
         {unit[0]: unit for unit in order.closures.units if len(unit) > 1},
     )
     memory = build.memory_mb * _MEGABYTE * build.packages or None
-    return Pool(jobs, schedule.Limits(build.packages, memory), work, _listener(chroot))
-
-
-def _listener(chroot: Chroot) -> Callable[[Event], None]:
-    """Tell what happens: to people in notes, to programs in lines of JSON (docs/builds.md)."""
-    from tasks.builder import events
-
-    log = chroot.log("binpkgs")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    lines, now = log.with_suffix(".events"), log.with_suffix(".progress")
-
-    def listen(event: Event) -> None:
-        if isinstance(event, events.BuildProgress):
-            now.write_text(events.words(event), encoding="utf-8")
-            return
-        with lines.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(dict(events.plain(event))) + "\n")
-        _note(event)
-
-    return listen
-
-
-def _note(event: Event) -> None:
-    from tasks.builder import events
-
-    match event:
-        case events.PackageBuilt(package=package, seconds=seconds, unchanged=unchanged):
-            code = "package-was-built-unchanged" if unchanged else "package-was-built"
-            note(code, package=package, seconds=seconds)
-        case events.PackageReused(package=package, because=because) if because:
-            note("package-cut-off", package=package, because=list(because))
-        case events.PackageFailed(package=package, again=True):
-            note("package-will-retry", package=package)
-        case events.PackageFailed(package=package, failure=failure):
-            note("package-has-failed", package=package, cause=next(iter(failure.lines), ""))
-        case _:
-            pass
-
-
-def progress(log: Path) -> str:
-    """The progress of a build in a few words."""
-    with contextlib.suppress(OSError):
-        return log.with_suffix(".progress").read_text(encoding="utf-8")
-    return ""
+    return Pool(jobs, schedule.Limits(build.packages, memory), work, listen)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks import clock, records
 from tasks.errors import BinmillError
-from tasks.flow import signing
+from tasks.flow import hooks, signing
 from tasks.records import BINPKGS, CANDIDATE, CandidateRecord, Inputs, PublishRecord
 from tasks.site import Chroot
 from tasks.system.notes import note
@@ -24,6 +24,7 @@ def publish_candidate(chroot: Chroot, inputs: Inputs) -> PublishRecord:
     """
     from tasks.publish import generation
 
+    hooks.warn(chroot.layout)
     candidate = inputs[CANDIDATE(chroot.name)].generation
     set_id = inputs[BINPKGS(chroot.name)].set
     current = generation.load_current(chroot.binhost)
@@ -51,7 +52,7 @@ def _show(chroot: Chroot, inputs: Inputs, number: int) -> None:
     if candidate.is_next(binhost, number):
         candidate.promote_candidate(binhost, number)
     if number == max(generation.numbers(binhost), default=0):
-        generation.switch(binhost, number)
+        switch(chroot, number)
     else:  # after a rollback in between: clients must not get an older index
         reissue(chroot, inputs, generation.load(binhost, number))
 
@@ -102,8 +103,18 @@ def reissue(
             rollback=rollback,
         )
     candidate.promote_candidate(binhost, number)
-    generation.switch(binhost, number, channel)
+    switch(chroot, number, channel)
     return number
+
+
+def switch(chroot: Chroot, number: int, channel: str = "") -> None:
+    """Let clients see a generation, as the current one or that of a channel, and run the hook."""
+    from tasks.publish import generation
+
+    generation.switch(chroot.binhost, number, channel)
+    folder = generation.folder_of(chroot.binhost, number)
+    facts = {"generation": number, "channel": channel, "folder": folder}
+    hooks.run(chroot, "publish", "published", facts)
 
 
 def holds_rollback(chroot: Chroot, set_id: str) -> bool:

@@ -75,7 +75,7 @@ def promote(chroot: Chroot, number: str = "", to: str = "") -> tuple[str, Genera
         if before and before.issue.timestamp > pick.issue.timestamp:
             new = publish.reissue(chroot, _inputs(chroot), pick, channel)
             return channel, generation.load(binhost, new)
-        generation.switch(binhost, pick.number, channel)
+        publish.switch(chroot, pick.number, channel)
     return channel, pick
 
 

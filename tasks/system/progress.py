@@ -41,7 +41,7 @@ class Progress:
                 TransferSpeedColumn,
             )
 
-            self._stack.enter_context(screen.pause_live_line())
+            self._stack.enter_context(screen.pause_live_lines())
             self._bar = self._stack.enter_context(
                 Progress(
                     TextColumn("  {task.description}"),

@@ -1,4 +1,4 @@
-"""Output for people: lines, and on a terminal a live line below them."""
+"""Output for people: lines, and on a terminal live lines below them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from multiprocessing import parent_process
 from typing import IO
 
-_CLEAR = "\r\x1b[K"
+from tasks.text import one_line
+
+_CLEAR = "\r\x1b[J"  # to the end of the screen
 
 
 class Screen:
-    """The place where a run's output appears; its lines, live line and bars do not tear each other.
+    """The output of a run; its lines, live lines and bars do not tear each other.
 
     `out` takes the lines of `say`, `err` the bars; None: standard output and error, as they are at
     that moment. Safe to use from several threads.
@@ -24,8 +28,9 @@ class Screen:
     def __init__(self, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
         self._out, self._err = out, err
         self._lock = threading.RLock()
-        self._live: IO[str] | None = None  # the stream that shows a live line
-        self._bars = 0  # bars that move by themselves; a live line would tear them
+        self._live: IO[str] | None = None  # the stream that shows live lines
+        self._lines: Sequence[str] = ()  # as they are shown
+        self._bars = 0  # bars that move by themselves; live lines would tear them
 
     @property
     def out(self) -> IO[str]:
@@ -36,30 +41,61 @@ class Screen:
         return self._err or sys.stderr
 
     def write(self, stream: IO[str], text: str) -> None:
-        """Write at once, in place of a live line; go on in silence where the reader is gone.
+        """Write at once, above the live lines; go on in silence where the reader is gone.
 
         Work that was done must not be lost because its report could not be printed.
         """
         with self._lock:
-            clear = _CLEAR if self._live is stream else ""
-            self._live = None
-            _write(stream, clear + text)
+            live, lines = self._live, self._lines
+            if live is None:
+                # the process that started this one may show a live line of its own
+                foreign = parent_process() is not None and stream.isatty()
+                _write(stream, _CLEAR + text if foreign else text)
+                return
+            clear, again = self._clear(), "\n".join(lines) if text.endswith("\n") else ""
+            if live is stream:
+                _write(stream, clear + text + again)
+            else:
+                _write(live, clear)
+                _write(stream, text)
+                _write(live, again)
+            if again:
+                self._live, self._lines = live, lines
 
-    def live(self, stream: IO[str], text: str) -> None:
-        """Show one line that the next one, and the next `write`, replaces; terminals only."""
+    def live(self, stream: IO[str], *lines: str) -> None:
+        """Show lines below all others, in place of the earlier ones; only for a terminal.
+
+        Where it is too low for all of them, it gets the first ones and the last one.
+        """
         with self._lock:
-            if not self._bars:
-                columns = shutil.get_terminal_size().columns
-                _write(stream, _CLEAR + text[: columns - 1])
-                self._live = stream
+            if self._bars:
+                return
+            columns, rows = shutil.get_terminal_size()
+            if len(lines) >= rows:
+                lines = (*lines[: max(0, rows - 2)], lines[-1])
+            fitting = [_fit(line, columns - 1) for line in lines]
+            _write(stream, (self._clear() or _CLEAR) + "\n".join(fitting))
+            self._live, self._lines = stream, fitting
 
-    @contextlib.contextmanager
-    def pause_live_line(self) -> Iterator[None]:
-        """Keep the live line away during the block, which shows a bar on `err`."""
+    def remove_live_lines(self) -> None:
+        """Remove the live lines, if there are any."""
         with self._lock:
             if self._live is not None:
-                _write(self._live, _CLEAR)
-            self._live = None
+                _write(self._live, self._clear())
+
+    def _clear(self) -> str:
+        """Forget the live lines; returns what removes them from their stream."""
+        if self._live is None:
+            return ""
+        above = len(self._lines) - 1
+        self._live, self._lines = None, ()
+        return (f"\x1b[{above}A" if above > 0 else "") + _CLEAR
+
+    @contextlib.contextmanager
+    def pause_live_lines(self) -> Iterator[None]:
+        """Keep the live lines away during the block, which shows a bar on `err`."""
+        with self._lock:
+            self.remove_live_lines()
             self._bars += 1
         try:
             yield
@@ -86,16 +122,22 @@ def write(stream: IO[str], text: str) -> None:
     current().write(stream, text)
 
 
-def live(stream: IO[str], text: str) -> None:
-    """Show a live line on the current screen: see Screen.live."""
-    current().live(stream, text)
+def live(stream: IO[str], *lines: str) -> None:
+    """Show live lines on the current screen: see Screen.live."""
+    current().live(stream, *lines)
+
+
+def remove_live_lines() -> None:
+    """Remove the live lines of the current screen."""
+    current().remove_live_lines()
 
 
 def flush() -> None:
-    """Write what is left in the buffers of standard output and error, at the end of the program.
+    """Remove live lines, and write what is left in the buffers, at the end of the program.
 
     What no reader is there for is dropped; Python itself would end with 120 then.
     """
+    remove_live_lines()
     for stream in (sys.stdout, sys.stderr):
         _write(stream, "")
 
@@ -108,6 +150,16 @@ def redirect_output(screen: Screen) -> Iterator[None]:
         yield
     finally:
         _SCREEN.reset(token)
+
+
+def _fit(line: str, columns: int) -> str:
+    """The start of a line that takes at most so many columns; some characters take two."""
+    width = 0
+    for position, character in enumerate(line := one_line(line)):
+        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width > columns:
+            return line[:position]
+    return line
 
 
 def _write(stream: IO[str], text: str) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tasks import messages
 from tasks.builder import account, events
 from tasks.builder.account import (
     Account,
@@ -38,26 +43,32 @@ WHOLE = Account(
 )
 
 
-def test_account_reads_well() -> None:
-    assert account.lines(WHOLE) == [
-        "media-libs/tiff-4.6.0: compiling failed: tif_zip.c:55:10: fatal error: libdeflate.h:"
+def test_error_of_a_build_reads_well() -> None:
+    """By class, not in the order in which they failed."""
+    turned = replace(WHOLE, failed=WHOLE.failed[::-1])
+    assert account.failed(turned, "java").message.splitlines() == [
+        "2 packages of java failed, 2 packages skipped because of that:",
+        "  media-libs/tiff-4.6.0: compiling failed: tif_zip.c:55:10: fatal error: libdeflate.h:"
         " No such file or directory",
-        "  emake failed",
-        "  missing, probably not declared as a dependency: header libdeflate.h",
-        "  log: /logs/tiff",
-        "  skipped because media-libs/tiff-4.6.0 failed: a/f-1, a/g-1",
-        "a/h-1: stopped in phase test, because it printed nothing for too long; its last output: ",
-        "a/e-1: not rebuilt, because the new output of a/c-1 is equal to the old one",
-        "2 built (1 with the same output as before), 1 reused, 1 cut off, 2 failed, 2 skipped,"
-        " 1 not started, 1 min 4 s",
+        "    emake failed",
+        "    missing, probably not declared as a dependency: header libdeflate.h",
+        "    log: /logs/tiff",
+        "    skipped because media-libs/tiff-4.6.0 failed: a/f-1, a/g-1",
+        "  a/h-1: stopped in phase test, because it printed nothing for too long;"
+        " its last output: ",
     ]
+    assert messages.sentence("build-account", account.totals(WHOLE)) == (
+        "2 built (1 with the same output as before), 1 reused, 1 cut off, 2 failed, 2 skipped,"
+        " 1 not started, 1 min 4 s"
+    )
 
 
 def test_each_class_has_a_sentence() -> None:
     for kind in Kind:
         failure = Failure(kind, "", ("why",))
-        (line, _total) = account.lines(Account(failed=(FailedPackage("a/b-1", failure, 1.0),)))
-        assert line.startswith("a/b-1: ")
+        error = account.failed(Account(failed=(FailedPackage("a/b-1", failure, 1.0),)), "java")
+        _total, line = error.message.splitlines()
+        assert line.startswith("  a/b-1: ")
         assert line.endswith("why")
 
 
@@ -85,20 +96,19 @@ def test_progress_has_a_line_for_each_buildroot_and_a_total() -> None:
         ),
     )
     assert events.lines(progress) == [
-        " 1 dev-libs/a-1           compile    1 min 3 s of about 2 min 0 s",
+        " 1 dev-libs/a-1           compile    1 min 3 s of about 2 min",
         " 2 dev-libs/long-name-1.2            1.0 s",
-        "12 of 1,051 packages, 2 failed, about 3 min 3 s left",
+        "12 of 1,051 packages, 2 failed, about 3 min left",
     ]
-    assert events.words(progress) == (
-        "12 of 1,051 packages, 2 failed, about 3 min 3 s left, dev-libs/a-1 compile,"
-        " dev-libs/long-name-1.2"
-    )
+    data = json.loads(json.dumps(events.plain(progress)))
+    assert events.parse_progress(data) == progress
 
 
-def test_few_words_name_what_runs_longest() -> None:
-    running = tuple(Running(n, f"a/p{n}-1", "", float(n), 0.0) for n in range(1, 6))
-    words = events.words(BuildProgress(0, 5, 0, 0.0, running))
-    assert words == "0 of 5 packages, a/p5-1, a/p4-1, a/p3-1, 2 more"
+def test_progress_of_another_version_is_refused() -> None:
+    other: list[dict[str, Any]] = [{}, {"running": [{"slot": 1}]}]
+    for data in other:
+        with pytest.raises(ValueError, match="no progress"):
+            events.parse_progress(data)
 
 
 def test_phase_of_a_hostile_build_is_printable() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from tasks.engine.reporter import Reporter
 from tasks.engine.step import Running, Step
 from tasks.layout import Layout
 from tasks.records import Kind, LockRecord
+from tests.kit.fake_terminal import FakeTerminal
 
 
 def work() -> None:
@@ -142,35 +147,67 @@ def test_task_left_out_is_not_a_failure(run: Run) -> None:
     assert lines[4].startswith("failed: tree after 2.0 s")
 
 
-def task_with_progress(layout: Layout, name: str) -> Task:
-    def progress(_log: Path) -> str:
-        return "3 of 10 dev-libs/a-1\x1b[0m"
+def task_with_progress(layout: Layout, name: str, parts: Sequence[str] = ()) -> Task:
+    def progress(_log: Path) -> Sequence[str]:
+        return [*parts, "3 of 10 dev-libs/a-1\x1b[0m"]
 
     kind, _, chroot = name.partition(":")
     step = Step(Kind(kind, LockRecord)(chroot), "", lambda _: LockRecord(), progress=progress)
     return task(name, meta={"step": Running(layout, step)})
 
 
-def test_long_task_prints_a_line_every_five_minutes(run: Run, layout: Layout) -> None:
-    run.reporter.execute_task(task_with_progress(layout, "binpkgs:x"))
+def test_long_task_prints_its_lines_every_five_minutes(run: Run, layout: Layout) -> None:
+    run.reporter.execute_task(task_with_progress(layout, "binpkgs:x", ["1 a/b", "2 c/d"]))
     run.reporter.show_progress(run.now + 299)
     run.reporter.show_progress(run.now + 301)
     lines = run.out.getvalue().splitlines()
-    assert lines[1:] == ["  still running: binpkgs:x 5 min 1 s, 3 of 10 dev-libs/a-1?[0m"]
+    assert lines[1:] == [
+        "  still running: binpkgs:x 5 min 1 s, 3 of 10 dev-libs/a-1?[0m",
+        "    1 a/b",
+        "    2 c/d",
+    ]
     run.reporter.ended.set()
 
 
-def test_terminal_has_a_live_line(
-    run: Run, layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run.out, "isatty", lambda: True)
+@pytest.fixture
+def terminal(run: Run, layout: Layout) -> FakeTerminal:
+    """A terminal on which two tasks run; one took ten minutes last time."""
+    run.reporter.outstream = terminal = FakeTerminal(200)
     before = replace(layout, run="20260311T101112Z-4999999")
     journal.start(before, "binpkgs:x")
     journal.end(before, "binpkgs:x", "done", 600)
-    run.reporter.execute_task(task_with_progress(layout, "binpkgs:x"))
+    run.reporter.execute_task(task_with_progress(layout, "binpkgs:x", ["1 a/b", "2 c/d"]))
+    run.reporter.execute_task(task("tree"))
     run.reporter.ended.set()
+    return terminal
+
+
+WHOLE = "  binpkgs:x 1 min 5 s (last time 10 min 0 s), 3 of 10 dev-libs/a-1?[0m"
+
+
+def test_terminal_has_live_lines_until_the_end(
+    run: Run, terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((200, 24)))
     run.reporter.show_progress(run.now + 65)
-    output = run.out.getvalue()
-    assert "\r\x1b[K  binpkgs:x 1 min 5 s (last time 10 min 0 s), 3 of 10 dev-libs" in output
-    run.reporter.add_success(task("binpkgs:x"))
-    assert run.out.getvalue().removeprefix(output).startswith("\r\x1b[K  done in ")
+    say = ["binpkgs:x: make binpkgs:x (last time 10 min 0 s)", "tree: make tree"]
+    assert terminal.lines == [*say, "  1 a/b", "  2 c/d", f"{WHOLE} | tree 1 min 5 s"]
+    run.reporter.add_success(task("tree"))
+    assert terminal.lines == [*say, "  tree done in 0.0 s", ""]
+    run.reporter.show_progress(run.now + 65)
+    assert terminal.lines[2:] == ["  tree done in 0.0 s", "  1 a/b", "  2 c/d", WHOLE]
+    run.reporter.add_failure(task("binpkgs:x"), TaskFailed("bad"))
+    run.reporter.show_progress(run.now + 66)
+    run.reporter.complete_run()
+    assert [line for line in terminal.lines if "a/b" in line or WHOLE in line] == []
+    assert terminal.lines[-2].endswith("the same command continues: doit 'x y'")
+
+
+def test_terminal_has_one_live_line_beside_worker_processes(
+    run: Run, terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocessing, "active_children", lambda: ["a worker"])
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((200, 24)))
+    run.reporter.show_progress(run.now + 65)
+    assert terminal.lines[2:] == [f"{WHOLE} | tree 1 min 5 s"]
+    run.reporter.complete_run()
