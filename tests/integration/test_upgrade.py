@@ -37,7 +37,9 @@ def test_site_of_0_1_set_is_built_once_more(site: Layout) -> None:
     why = json.loads(doit(site, "why", "--json", "binpkgs:base"))
     assert [(each["task"], each["cause"]["code"]) for each in why] == [
         ("etc:base", "cause-inputs-differ"),
-        *((f"{kind}:base", "cause-may-change") for kind in ("mount", "check", "binpkgs")),
+        *((f"{kind}:base", "cause-may-change") for kind in ("mount", "check")),
+        ("plan:base", "cause-never-made"),
+        ("binpkgs:base", "cause-settings"),
     ]
     doit(site, "etc:base")
     assert "nothing to do" in doit(site, "etc:base")
