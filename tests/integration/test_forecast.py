@@ -188,3 +188,11 @@ def test_plan_and_repositories_are_needed(chroot: Chroot) -> None:
     chroot.layout.record("plan:base").unlink()
     with refused(Stale, "forecast-no-plan"):
         forecast(chroot, {})
+
+
+def test_other_users_are_told_who_can_read_it(
+    chroot: Chroot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with refused(BinmillError, "forecast-private", path=chroot.layout.plans):
+        forecast(chroot, {})
