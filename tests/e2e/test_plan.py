@@ -88,7 +88,7 @@ def site(lab_site: LabSite, tmp_path_factory: pytest.TempPathFactory) -> LabSite
     """A site on the lab with an overlay of cases and chroots that use it."""
     overlay = tmp_path_factory.mktemp("cases")
     eclass = 'inherit toolchain-names\nCASES="1"\n'
-    write_overlay(overlay, "cases", EBUILDS, **{"eclass__cases.eclass": eclass})
+    write_overlay(overlay, "cases", EBUILDS, {"eclass/cases.eclass": eclass})
     for path, text in PORTAGE_DIR.items():
         write_atomic(lab_site.layout.site / "portage" / path, text)
     chroots: dict[str, dict[str, object]] = {

@@ -17,16 +17,18 @@ S="${WORKDIR}"
 """
 
 
-def write_overlay(folder: Path, name: str, ebuilds: Mapping[str, str], **files: str) -> None:
-    """Write and commit an overlay: the variables of each ebuild by its PF, and further files.
+def write_overlay(
+    folder: Path, name: str, ebuilds: Mapping[str, str], files: Mapping[str, str]
+) -> None:
+    """Write and commit an overlay: the variables of each ebuild by its PF, and files by path.
 
-    An ebuild has SLOT=0 unless it says otherwise. Names of `files` have `__` for a slash.
+    An ebuild has SLOT=0 unless it says otherwise. What is there already is overwritten.
     """
     texts = {
         "metadata/layout.conf": "masters = gentoo\nthin-manifests = true\n",
         "profiles/repo_name": f"{name}\n",
         "profiles/categories": f"{CATEGORY}\n",
-        **{path.replace("__", "/"): text for path, text in files.items()},
+        **files,
     }
     for pf, variables in ebuilds.items():
         package = pf.rpartition("-")[0]
