@@ -9,7 +9,7 @@ pkg_postinst() {{
 	echo "{name}:x:{number}:{number}::/:/bin/false" >> "${{EROOT}}/etc/passwd" || die
 }}"""
 _ANSWER = """
-src_compile() {{ {answer} > answer || die "no answer"; }}
+src_compile() {{ {{ {answer}; }} > answer || die "no answer"; }}
 src_install() {{ insinto /usr/share/${{PN}}; doins answer; }}"""
 _LIBRARY = """
 SLOT="0/{number}"
