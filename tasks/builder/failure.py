@@ -71,7 +71,8 @@ class Missing:
 class Failure:
     """The end of a build that failed: `phase` as Portage calls it ("" if unknown).
 
-    `lines` are those of the log that tell the most, printable and short.
+    `lines` are those of the log that tell the most, printable and short. `buildroot` is a sentence
+    about the buildroot, if that was to be kept.
     """
 
     kind: Kind
@@ -79,6 +80,7 @@ class Failure:
     lines: tuple[str, ...]
     missing: Missing | None = None
     log: Path | None = None
+    buildroot: str = ""
 
 
 def explain(log: Path, status: int, limit: Limit | None = None) -> Failure:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import messages
-from tasks.builder import buildroot, distfiles, failure, keys
+from tasks.builder import buildroot, distfiles, failed_buildroot, failure, keys
 from tasks.builder.buildroot import BinaryPackage, PackageBuild
 from tasks.builder.closure import Closures
 from tasks.builder.decide import (
@@ -33,6 +33,7 @@ from tasks.builder.plan import Plan, PlannedPackage
 from tasks.builder.pool import Build as MustBuild
 from tasks.builder.pool import Cancelled, Outcome, Reuse, Success
 from tasks.builder.store import Built, Product, Store
+from tasks.errors import Busy
 from tasks.layout import Layout
 from tasks.portage import index
 from tasks.portage.index import INDEX
@@ -45,6 +46,8 @@ _TAIL = 64 << 10  # bytes of a log in which the present phase is looked for
 _INDEX_LIMIT = 4 << 20  # bytes of an index with one package
 _LIMITS = {"timeout": Limit.TIME, "silent": Limit.SILENCE, "out-of-memory": Limit.MEMORY}
 _KINDS = {"disk-full": Kind.DISK, "network-denied": Kind.NETWORK}
+# Their state is gone, or would keep the disk full for all other builds.
+_NOT_KEPT = ("dependency-not-installed", "disk-full")
 # Reasons that the log of the build does not tell.
 _SENTENCES = {
     "log-too-large": "stopped-log-too-large",
@@ -61,7 +64,7 @@ class SetBuild:
     `sandbox` gives the chroot's own sandbox with a workspace, `fetch` fetches the distfiles of a
     package, with its log, and returns the exit code. `distfiles` are the folders of DISTDIR,
     `binds` their mounts. `highest` has the highest published build number by CPV. `logs` is the
-    folder of the packages' logs.
+    folder of the packages' logs. `keep_failed` keeps the buildroots of failed packages.
     """
 
     chroot: str
@@ -77,6 +80,7 @@ class SetBuild:
     logs: Path
     limits: Limits
     makeopts: str
+    keep_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -232,9 +236,23 @@ class PackageBuilds:
             if outcome.reason == "cancelled":
                 raise Cancelled
             if outcome.reason != "built":
-                return _failure(outcome, log)
+                return self._keep_failed(build, outcome, _failure(outcome, log))
             product = self._product(package, number, outcome)
             return _Result(self._store.add(key, product), outcome.memory or 0)
+
+    def _keep_failed(
+        self, build: PackageBuild, outcome: buildroot.Outcome, explained: Failure
+    ) -> Failure:
+        """Keep the buildroot of a failed build, if that was asked for, and say how to enter it."""
+        if not self._order.keep_failed or outcome.reason in _NOT_KEPT:
+            return explained
+        chroot = self._order.chroot
+        try:
+            failed_buildroot.keep(self._order.layout, chroot, build, explained.phase)
+        except Busy as error:
+            return replace(explained, buildroot=error.message)
+        fields = {"chroot": chroot, "package": build.cpv}
+        return replace(explained, buildroot=messages.sentence("failed-kept", fields))
 
     def _fetch(self, package: PlannedPackage, log: Path) -> Failure | None:
         order = self._order

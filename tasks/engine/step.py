@@ -31,11 +31,20 @@ _STREAMED: dict[str, Any] = {"io": {"capture": False}, "verbosity": 2}
 
 @dataclass(frozen=True)
 class Option:
-    """An option for one run of a task: `doit TASK --long VALUE`, called `name` in its request."""
+    """An option for one run of a task: `doit TASK --long VALUE`, called `name` in its request.
+
+    A `flag` takes no value; its request has True or False.
+    """
 
     name: str
     long: str
     help: str
+    flag: bool = False
+
+    def param(self) -> dict[str, Any]:
+        """The option as doit takes it."""
+        kind = {"type": bool, "default": False} if self.flag else {"default": ""}
+        return {"name": self.name, "long": self.long, "help": self.help, **kind}
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class Step(Generic[R]):
     came from them, and their content does not change the result, so they are no dependencies.
     `results` gives the paths that a record vouches for, `owned` those that it alone has, where
     these are others. `checks` must hold as well, and with `when_named` another one for a task that
-    was named. Tasks in `after` run before it, if it runs.
+    was named. Tasks in `after` run before it, if it runs. An `on_demand` step looks outside.
+    `remains` are paths of what its failed runs leave.
     """
 
     key: Key[R]
@@ -64,7 +74,9 @@ class Step(Generic[R]):
     progress: Callable[[Path], str] | None = None  # a few words about how far its log is
     when_named: WhenNamed | None = None
     owned: Callable[[R], Iterable[Path]] | None = None
+    on_demand: bool = False
     target: Path | None = None  # of an on-demand task whose record is a file of its own
+    remains: tuple[Path, ...] = ()
     chroot: str = ""  # the chroot that it belongs to
 
     @property
@@ -110,7 +122,7 @@ def step_of(task: Task) -> Running | None:
 
 
 def as_task(step: Step[Any], layout: Layout) -> Task:
-    """The doit task of a step: on demand where it has a target of its own or options."""
+    """The doit task of a step."""
     record = layout.record(step.task)
     common: dict[str, Any] = {
         "doc": step.doc,
@@ -118,14 +130,15 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         **_STREAMED,
     }
     actions = [(_run, [layout, step])]
-    if step.options:
+    params = [option.param() for option in step.options]
+    if step.on_demand:
         return OnDemandTask(
             step.task,
             actions,
             targets=[str(step.target or record)],
             uptodate=[UnlessNamed(), *step.checks],
             setup=list(step.after),
-            params=[{"default": "", **vars(option)} for option in step.options],
+            params=params,
             **common,
         )
     checks: list[Any] = [
@@ -134,7 +147,7 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         *step.checks,
         *((step.when_named,) if step.when_named else ()),
     ]
-    kind = RequestedTask if step.when_named else Task
+    kind = RequestedTask if step.when_named or step.options else Task
     task = kind(
         step.task,
         actions,
@@ -142,6 +155,7 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         file_dep=[*(str(layout.record(key.task)) for key in step.reads), *map(str, step.files)],
         uptodate=checks,
         setup=list(step.after),
+        params=params,
         **common,
     )
     if step.key.name:

@@ -130,6 +130,7 @@ def _order(chroot: Chroot, inputs: Inputs, plan: Plan) -> SetBuild:
         logs=layout.package_logs(chroot.name),
         limits=_limits(chroot),
         makeopts=emerge.makeopts(site.config.build),
+        keep_failed=bool(inputs.request.options.get("keep_failed")),
     )
 
 

@@ -47,7 +47,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": NOUNS | {"causes", "journal", "records", "system"},
     "graph": DOMAIN | {"causes", "chroot", "engine", "flow"},
     "commands": DOMAIN
-    | {"causes", "chroot", "engine", "flow", "graph", "journal", "publish", "report", "snapshot"}
+    | {
+        "builder",
+        "causes",
+        "chroot",
+        "engine",
+        "flow",
+        "graph",
+        "journal",
+        "publish",
+        "report",
+        "snapshot",
+    }
     | {"upkeep"},
 }
 IMPORTS_DOIT = {"commands", "engine", "dodo"}
