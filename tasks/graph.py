@@ -250,7 +250,10 @@ def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
         partial(binpkgs.build_set, chroot),
         reads=_once(*own_keys(chroot), *((PLAN(name),) if by_package else (CHECK(name), *base))),
         may_read=(SEED(chroot.seed),),  # restricted files are fetched there
-        settings={"packages": chroot.own.packages, "driver": config.build.driver},
+        settings={
+            "packages": chroot.own.packages,
+            **config.build.model_dump(include={"driver", "extra_build_deps"}),
+        },
         after=tuple(each.task for each in base),  # most of its packages are the same
         options=(_KEEP_FAILED,) if by_package else (),
         remains=(chroot.layout.failed_buildroots(name),),

@@ -46,6 +46,7 @@ _STOPPED: dict[str, Reason] = {
     "cancelled": "cancelled",
 }
 RECIPE = "1"  # part of every input key: change it when the same inputs give another package
+_WORK = "/var/tmp/portage"  # noqa: S108 - inside: PORTAGE_TMPDIR, unless it is set elsewhere
 INSTALLED = "installed"  # in the workspace: the layer that `installs` left
 _TAIL = 4 << 20  # bytes of a log that are searched for the reason of a failure
 # Nothing of a buildroot outlives it: no sync, and no copies of libraries for programs that nobody
@@ -81,7 +82,8 @@ class PackageBuild:
     `layers` are the merge layers of the closure in dependency order, the topmost last; `installs`
     packages of it that must really be installed, as their layers cannot be combined.
     `distfiles` are the mounts of DISTDIR, which become read-only. `folder` is a new private one for
-    PKGDIR and logs, `flat` the cache of flat layers, `merge_layer` the place of the result.
+    PKGDIR and logs, `flat` the cache of flat layers, `merge_layer` the place of the result. `tmpfs`
+    is the size in bytes of one for work directories; 0: they are on the disk.
     """
 
     chroot: Sandbox
@@ -97,6 +99,7 @@ class PackageBuild:
     trash: Path
     makeopts: str
     limits: Limits
+    tmpfs: int = 0
 
     @property
     def log(self) -> Path:
@@ -199,6 +202,7 @@ def plan(order: PackageBuild) -> Sandbox:
         binds=binds,
         environment=environment,
         network=False,
+        tmpfs={_WORK: order.tmpfs} if order.tmpfs else {},
     )
 
 

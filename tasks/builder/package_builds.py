@@ -58,13 +58,26 @@ _SENTENCES = {
 
 
 @dataclass(frozen=True)
+class BuildSettings:
+    """The limits of one package's build, and its MAKEOPTS.
+
+    `tmpfs` is the size in bytes of one for its work directory; 0: it is on the disk.
+    """
+
+    limits: Limits
+    makeopts: str
+    tmpfs: int = 0
+
+
+@dataclass(frozen=True)
 class SetBuild:
     """All that the build of a chroot's set takes.
 
     `sandbox` gives the chroot's own sandbox with a workspace, `fetch` fetches the distfiles of a
     package, with its log, and returns the exit code. `distfiles` are the folders of DISTDIR,
     `binds` their mounts. `highest` has the highest published build number by CPV. `logs` is the
-    folder of the packages' logs. `keep_failed` keeps the buildroots of failed packages.
+    folder of the packages' logs, `settings` are by CPV. `keep_failed` keeps the buildroots of
+    failed packages.
     """
 
     chroot: str
@@ -78,8 +91,7 @@ class SetBuild:
     distfiles: tuple[Path, ...]
     binds: tuple[Bind, ...]
     logs: Path
-    limits: Limits
-    makeopts: str
+    settings: Callable[[str], BuildSettings]
     keep_failed: bool = False
 
 
@@ -236,7 +248,7 @@ class PackageBuilds:
             if outcome.reason == "cancelled":
                 raise Cancelled
             if outcome.reason != "built":
-                return self._keep_failed(build, outcome, _failure(outcome, log))
+                return self._keep_failed(build, outcome, _failure(build, outcome, log))
             product = self._product(package, number, outcome)
             return _Result(self._store.add(key, product), outcome.memory or 0)
 
@@ -272,6 +284,7 @@ class PackageBuilds:
         self, package: PlannedPackage, number: int, members: Sequence[Built], space: Path
     ) -> PackageBuild:
         order = self._order
+        settings = order.settings(package.cpv)
         return PackageBuild(
             chroot=order.sandbox(space),
             cpv=package.cpv,
@@ -288,8 +301,10 @@ class PackageBuilds:
             flat=order.layout.flat_layers,
             merge_layer=space / "layer",
             trash=order.layout.trash,
-            makeopts=order.makeopts,
-            limits=order.limits,
+            makeopts=settings.makeopts,
+            limits=settings.limits,
+            # what is there is gone with the build
+            tmpfs=0 if order.keep_failed else settings.tmpfs,
         )
 
     def _product(self, package: PlannedPackage, number: int, outcome: buildroot.Outcome) -> Product:
@@ -328,13 +343,16 @@ class PackageBuilds:
         self._store.remember_inputs(order.chroot, cpv, slot, data)
 
 
-def _failure(outcome: buildroot.Outcome, log: Path) -> Failure:
+def _failure(build: PackageBuild, outcome: buildroot.Outcome, log: Path) -> Failure:
     """The failure of a build, explained by its log and by the limit that ended it."""
     explained = failure.explain(log, outcome.status or 0, _LIMITS.get(outcome.reason))
     if outcome.reason in _KINDS:
         explained = replace(explained, kind=_KINDS[outcome.reason])
     if outcome.reason in _SENTENCES:
         sentence = messages.sentence(_SENTENCES[outcome.reason], {})
+        explained = replace(explained, lines=(sentence, *explained.lines))
+    if explained.kind is Kind.DISK and build.tmpfs:
+        sentence = messages.sentence("work-was-in-tmpfs", {"size": build.tmpfs})
         explained = replace(explained, lines=(sentence, *explained.lines))
     return explained
 

@@ -28,8 +28,8 @@ class Enter(SiteCommand):
     doc_description = (
         "Changes are kept as a layer of the chroot, and everything that depends on it is rebuilt\n"
         "with them. The exit code is that of the command.\n"
-        "With --failed: the buildroot of a package that failed in doit binpkgs:NAME --keep-failed,\n"
-        "in the state and with the environment of the failure. Changes stay there alone."
+        "With --failed: the buildroot of a package that failed in doit binpkgs:NAME --keep-failed\n"
+        "is entered in the state and environment of the failure. Changes there stay there."
     )
 
     def add_arguments(self, parser: Parser) -> None:
