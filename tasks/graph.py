@@ -82,6 +82,9 @@ GROUPS = {
     "members": "prove that each group gets its own packages, and no other client does",
 }
 _PROOFS = (CLIENT, MEMBERS)
+_KEEP_FAILED = Option(
+    "keep_failed", "keep-failed", "keep the buildroots of failed packages, to enter them", flag=True
+)
 
 
 def build(site: Site) -> Iterator[Any]:
@@ -119,6 +122,7 @@ def _snapshot(site: Site) -> Step[Any]:
         SNAPSHOT(),
         "freeze the newest snapshot of the tree as a commit and date tag, and push it",
         partial(snapshots.freeze_newest, site),
+        on_demand=True,
         options=(
             Option("day", "date", "freeze that day's (YYYYMMDD), however old; the newest stays"),
         ),
@@ -134,6 +138,7 @@ def _lock(site: Site) -> Step[Any]:
             Fact(lambda: _lock_cause(site) is None, lambda: _lock_cause(site) or LockMissing()),
         ),
         after=(SNAPSHOT().task,),
+        on_demand=True,
         options=(Option("tree", "tree", "pin that frozen day (YYYYMMDD); all other pins stay"),),
         target=site.layout.lock,
     )
@@ -251,10 +256,12 @@ def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
         may_read=(SEED(chroot.seed),),  # restricted files are fetched there
         settings={
             "packages": chroot.own.packages,
-            "driver": config.build.driver,
+            **config.build.model_dump(include={"driver", "extra_build_deps"}),
             "strict": by_package and config.build.strict,
         },
         after=tuple(each.task for each in base),  # most of its packages are the same
+        options=(_KEEP_FAILED,) if by_package else (),
+        remains=(chroot.layout.failed_buildroots(name),),
         results=lambda record: [chroot.collected(record)],
         owned=lambda record: [chroot.collected(record), chroot.layout.builds(name)],
         progress=binpkgs.progress,

@@ -40,6 +40,8 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
         flat/                  several merge layers as one (tasks.builder.flat_layers)
         own/NAME/CATEGORY/     own inputs of the newest build of each package of chroot NAME
         incoming/              packages that are being added
+      failed/NAME/CATEGORY/PF/  the buildroot of a failed package of chroot NAME, kept on request
+                               (tasks.builder.failed_buildroot)
       binhost/NAME/candidate/N/  signed, not published
       binhost/NAME/gen/N/      published generations; binhost/NAME/current links to one,
                                binhost/NAME/previous to the one before it, channel.CHANNEL and
@@ -285,6 +287,12 @@ class Layout:
     @property
     def build_history(self) -> Path:
         return self.state / "build-history.json"
+
+    def failed_buildroots(self, name: str) -> Path:
+        return self.state / "failed" / _one_name(name)
+
+    def failed_buildroot(self, name: str, category: str, pf: str) -> Path:
+        return self.failed_buildroots(name) / _one_name(category) / _one_name(pf)
 
     def store_numbers(self, category: str, pf: str) -> Path:
         return self.store / "numbers" / _one_name(category) / _one_name(pf)

@@ -247,7 +247,7 @@ class Request:
     """The call of a task: if it was named on the command line, and its options."""
 
     named: bool = False
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

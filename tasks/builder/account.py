@@ -136,3 +136,5 @@ def _failure(package: FailedPackage) -> Iterator[str]:
         yield f"  {messages.sentence('failed-missing', {'missing': str(failure.missing)})}"
     if failure.log is not None:
         yield f"  {messages.sentence('failed-log', {'log': failure.log})}"
+    if failure.buildroot:
+        yield f"  {failure.buildroot}"

@@ -46,10 +46,12 @@ _STOPPED: dict[str, Reason] = {
     "cancelled": "cancelled",
 }
 RECIPE = "1"  # part of every input key: change it when the same inputs give another package
+_WORK = "/var/tmp/portage"  # noqa: S108 - inside: PORTAGE_TMPDIR, unless it is set elsewhere
+INSTALLED = "installed"  # in the workspace: the layer that `installs` left
 _TAIL = 4 << 20  # bytes of a log that are searched for the reason of a failure
 # Nothing of a buildroot outlives it: no sync, and no copies of libraries for programs that nobody
 # runs. Configuration is as its package has it, not as a file with a number beside the seed's.
-_FEATURES = "-merge-sync -preserve-libs -parallel-fetch"
+_FEATURES = "-merge-sync -preserve-libs -parallel-fetch -fail-clean"
 _VARIABLES = {"FEATURES": _FEATURES, "CONFIG_PROTECT": "-* /nonexistent"}
 # env-update(1) takes 0.3 s, so it runs only where a layer has files for it. Libraries of the layers
 # are not in the seed's cache.
@@ -80,7 +82,8 @@ class PackageBuild:
     `layers` are the merge layers of the closure in dependency order, the topmost last; `installs`
     packages of it that must really be installed, as their layers cannot be combined.
     `distfiles` are the mounts of DISTDIR, which become read-only. `folder` is a new private one for
-    PKGDIR and logs, `flat` the cache of flat layers, `merge_layer` the place of the result.
+    PKGDIR and logs, `flat` the cache of flat layers, `merge_layer` the place of the result. `tmpfs`
+    is the size in bytes of one for work directories; 0: they are on the disk.
     """
 
     chroot: Sandbox
@@ -96,6 +99,7 @@ class PackageBuild:
     trash: Path
     makeopts: str
     limits: Limits
+    tmpfs: int = 0
 
     @property
     def log(self) -> Path:
@@ -144,7 +148,7 @@ def build(order: PackageBuild, cancelled: Callable[[], bool] = lambda: False) ->
     """
     start = time.monotonic()
     _start_folder(order)
-    root = _buildroot(order)
+    root = plan(order)
     if order.installs:
         installed = _install(order, root, cancelled)
         if isinstance(installed, Outcome):
@@ -181,7 +185,7 @@ def _emerge(*options: str) -> list[str]:
     ]
 
 
-def _buildroot(order: PackageBuild) -> Sandbox:
+def plan(order: PackageBuild) -> Sandbox:
     """The sandbox of a build: the closure's layers over those of the chroot, without network."""
     below = tuple(reversed(order.chroot.layers))
     layers = flat_layers.mountable(order.layers, below, order.flat, order.trash)
@@ -198,6 +202,7 @@ def _buildroot(order: PackageBuild) -> Sandbox:
         binds=binds,
         environment=environment,
         network=False,
+        tmpfs={_WORK: order.tmpfs} if order.tmpfs else {},
     )
 
 
@@ -253,7 +258,7 @@ def _install(order: PackageBuild, root: Sandbox, cancelled: Callable[[], bool]) 
         shutil.copyfile(each.file, place)  # not a link: the buildroot can write here
         atoms.append(f"={name.cpv}")
     argv = [*_emerge("--usepkgonly", "--binpkg-respect-use=n"), *atoms]
-    target = root.workspace / "installed"
+    target = root.workspace / INSTALLED
     with sandbox.workspace(root.workspace, "install", order.trash) as space:
         features = f"{_FEATURES} -pkgdir-index-trusted"  # there is no index
         environment = {**root.environment, "FEATURES": features}

@@ -72,7 +72,7 @@ class Failure:
     """The end of a build that failed: `phase` as Portage calls it ("" if unknown).
 
     `lines` are those of the log that tell the most, printable and short. `package` is the one of a
-    cycle that failed, else "".
+    cycle that failed, else "". `buildroot` is a sentence about the buildroot, if it was to be kept.
     """
 
     kind: Kind
@@ -81,6 +81,7 @@ class Failure:
     missing: Missing | None = None
     log: Path | None = None
     package: str = ""
+    buildroot: str = ""
 
 
 def explain(log: Path, status: int, limit: Limit | None = None) -> Failure:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import messages
-from tasks.builder import buildroot, distfiles, failure, keys
+from tasks.builder import buildroot, distfiles, failed_buildroot, failure, keys
 from tasks.builder.buildroot import BinaryPackage, PackageBuild
 from tasks.builder.closure import Closures
 from tasks.builder.decide import (
@@ -35,6 +35,7 @@ from tasks.builder.pool import Build as MustBuild
 from tasks.builder.pool import Cancelled, Outcome, Reuse, Success
 from tasks.builder.store import Built, Product, Store
 from tasks.causes import Cause
+from tasks.errors import Busy
 from tasks.layout import Layout
 from tasks.portage import index
 from tasks.portage.index import INDEX
@@ -47,6 +48,8 @@ _TAIL = 64 << 10  # bytes of a log in which the present phase is looked for
 _INDEX_LIMIT = 4 << 20  # bytes of an index with one package
 _LIMITS = {"timeout": Limit.TIME, "silent": Limit.SILENCE, "out-of-memory": Limit.MEMORY}
 _KINDS = {"disk-full": Kind.DISK, "network-denied": Kind.NETWORK}
+# Their state is gone, or would keep the disk full for all other builds.
+_NOT_KEPT = ("dependency-not-installed", "disk-full")
 # Reasons that the log of the build does not tell.
 _SENTENCES = {
     "log-too-large": "stopped-log-too-large",
@@ -57,13 +60,26 @@ _SENTENCES = {
 
 
 @dataclass(frozen=True)
+class BuildSettings:
+    """The limits of one package's build, and its MAKEOPTS.
+
+    `tmpfs` is the size in bytes of one for its work directory; 0: it is on the disk.
+    """
+
+    limits: Limits
+    makeopts: str
+    tmpfs: int = 0
+
+
+@dataclass(frozen=True)
 class SetBuild:
     """All that the build of a chroot's set takes.
 
     `sandbox` gives the chroot's own sandbox with a workspace, `fetch` fetches the distfiles of a
     package, with its log, and returns the exit code. `distfiles` are the folders of DISTDIR,
     `binds` their mounts. `highest` has the highest published build number by CPV. `logs` is the
-    folder of the packages' logs.
+    folder of the packages' logs, `settings` are by CPV. `keep_failed` keeps the buildroots of
+    failed packages.
     """
 
     chroot: str
@@ -77,8 +93,8 @@ class SetBuild:
     distfiles: tuple[Path, ...]
     binds: tuple[Bind, ...]
     logs: Path
-    limits: Limits
-    makeopts: str
+    settings: Callable[[str], BuildSettings]
+    keep_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -257,10 +273,24 @@ class PackageBuilds:
             if outcome.reason == "cancelled":
                 raise Cancelled
             if outcome.reason != "built":
-                return _failure(outcome, log)
+                return self._keep_failed(build, outcome, _failure(build, outcome, log))
             product = self._product(package, number, outcome)
             built = self._store.add(key, product)
             return _Result(built, outcome.memory or 0, built.key != key)
+
+    def _keep_failed(
+        self, build: PackageBuild, outcome: buildroot.Outcome, explained: Failure
+    ) -> Failure:
+        """Keep the buildroot of a failed build, if that was asked for, and say how to enter it."""
+        if not self._order.keep_failed or outcome.reason in _NOT_KEPT:
+            return explained
+        chroot = self._order.chroot
+        try:
+            failed_buildroot.keep(self._order.layout, chroot, build, explained.phase)
+        except Busy as error:
+            return replace(explained, buildroot=error.message)
+        fields = {"chroot": chroot, "package": build.cpv}
+        return replace(explained, buildroot=messages.sentence("failed-kept", fields))
 
     def _fetch(self, package: PlannedPackage, log: Path) -> Failure | None:
         order = self._order
@@ -280,6 +310,7 @@ class PackageBuilds:
         self, package: PlannedPackage, number: int, members: Sequence[Built], space: Path
     ) -> PackageBuild:
         order = self._order
+        settings = order.settings(package.cpv)
         return PackageBuild(
             chroot=order.sandbox(space),
             cpv=package.cpv,
@@ -296,8 +327,10 @@ class PackageBuilds:
             flat=order.layout.flat_layers,
             merge_layer=space / "layer",
             trash=order.layout.trash,
-            makeopts=order.makeopts,
-            limits=order.limits,
+            makeopts=settings.makeopts,
+            limits=settings.limits,
+            # what is there is gone with the build
+            tmpfs=0 if order.keep_failed else settings.tmpfs,
         )
 
     def _product(self, package: PlannedPackage, number: int, outcome: buildroot.Outcome) -> Product:
@@ -344,13 +377,16 @@ class PackageBuilds:
         self._store.remember_inputs(order.chroot, cpv, package.slot, data)
 
 
-def _failure(outcome: buildroot.Outcome, log: Path) -> Failure:
+def _failure(build: PackageBuild, outcome: buildroot.Outcome, log: Path) -> Failure:
     """The failure of a build, explained by its log and by the limit that ended it."""
     explained = failure.explain(log, outcome.status or 0, _LIMITS.get(outcome.reason))
     if outcome.reason in _KINDS:
         explained = replace(explained, kind=_KINDS[outcome.reason])
     if outcome.reason in _SENTENCES:
         sentence = messages.sentence(_SENTENCES[outcome.reason], {})
+        explained = replace(explained, lines=(sentence, *explained.lines))
+    if explained.kind is Kind.DISK and build.tmpfs:
+        sentence = messages.sentence("work-was-in-tmpfs", {"size": build.tmpfs})
         explained = replace(explained, lines=(sentence, *explained.lines))
     return explained
 

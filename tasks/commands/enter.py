@@ -1,10 +1,11 @@
-"""enter: a shell in a chroot. Changes made there are kept as a layer of it."""
+"""enter: a shell in a chroot, whose changes are kept as a layer of it, or in a failed buildroot."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks import records
@@ -20,23 +21,28 @@ if TYPE_CHECKING:
 
 
 class Enter(SiteCommand):
-    """doit enter NAME [--scratch | --reset] [-- COMMAND]."""
+    """doit enter NAME [--scratch | --reset | --failed PACKAGE] [-- COMMAND]."""
 
     name = "enter"
     doc_purpose = "open a shell in a chroot, or run a command there"
     doc_description = (
         "Changes are kept as a layer of the chroot, and everything that depends on it is rebuilt\n"
-        "with them. The exit code is that of the command."
+        "with them. The exit code is that of the command.\n"
+        "With --failed: the buildroot of a package that failed in doit binpkgs:NAME --keep-failed\n"
+        "is entered in the state and environment of the failure. Changes there stay there."
     )
 
     def add_arguments(self, parser: Parser) -> None:
-        parser.usage = "doit enter NAME [--scratch | --reset] [-- COMMAND]"
+        parser.usage = "doit enter NAME [--scratch | --reset | --failed PACKAGE] [-- COMMAND]"
         parser.add_argument("name", metavar="NAME", help="the chroot")
         parser.add_argument(
             "--scratch", action="store_true", help="discard the changes when you leave"
         )
         parser.add_argument(
             "--reset", action="store_true", help="discard the changes of earlier shells"
+        )
+        parser.add_argument(
+            "--failed", metavar="PACKAGE", help="enter the buildroot in which that package failed"
         )
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
@@ -46,11 +52,15 @@ class Enter(SiteCommand):
         arguments = parser.parse_args(own)
         if arguments.reset and (command or arguments.scratch):
             parser.error("--reset takes neither a command nor --scratch")
+        if arguments.failed is not None and (arguments.scratch or arguments.reset):
+            parser.error("--failed takes neither --scratch nor --reset")
         arguments.command = command
         return arguments
 
     def run(self, site: Site, arguments: argparse.Namespace) -> int:
         chroot = site.chroot(arguments.name)
+        if arguments.failed is not None:
+            return enter_failed(chroot, arguments.failed, arguments.command)
         # one at a time: a second one would delete the layer of the first
         with locked(site.layout.task_lock(f"enter:{chroot.name}"), f"a shell in {chroot.name}"):
             if arguments.reset:
@@ -60,11 +70,12 @@ class Enter(SiteCommand):
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of this command, and those of the command to run."""
-    rest, own = list(words), list[str]()
-    while rest and (rest[0].startswith("-") or all(word.startswith("-") for word in own)):
+    rest, own, named = list(words), list[str](), False
+    while rest and (rest[0].startswith("-") or not named or own[-1] == "--failed"):
         word = rest.pop(0)
         if word == "--":
             break
+        named = named or not (word.startswith("-") or own[-1:] == ["--failed"])
         own.append(word)
     return own, rest
 
@@ -110,6 +121,26 @@ def enter(chroot: Chroot, command: Sequence[str], *, keep: bool) -> int:
             if keep and (ended or not command):
                 _keep(chroot, inside, layers)
     return code
+
+
+def enter_failed(chroot: Chroot, package: str, command: Sequence[str]) -> int:
+    """Run a command (or a shell) where a package failed, without network; returns its exit code."""
+    from tasks.builder import failed_buildroot
+    from tasks.system import sandbox
+
+    layout, name = chroot.layout, chroot.name
+    failed = failed_buildroot.find(layout, name, package)
+    with failed_buildroot.hold(layout, name, failed):
+        inside, argv = failed_buildroot.entrance(layout, name, failed, command)
+        if not command:
+            phase = failed.phase or "unknown"
+            say(
+                f"{failed.cpv} failed here in phase {phase}; the environment is that of the phase\n"
+                f"  next: to repeat it, run: ebuild {failed.ebuild} {failed.phase or 'compile'}\n"
+                "  your changes stay in this buildroot until the package fails again"
+            )
+        terminal = {"TERM": os.environ.get("TERM", "dumb"), "HISTFILE": ""}
+        return sandbox.enter(replace(inside, environment={**inside.environment, **terminal}), argv)
 
 
 def _keep(chroot: Chroot, inside: Sandbox, layers: Sequence[str]) -> None:

@@ -88,6 +88,7 @@ class ChrootConfig(_Table):
     package_mask: list[Word] = []
     package_unmask: list[Word] = []
     features: list[Flag] = []
+    test: list[Word] = []  # packages that are built with FEATURES=test
     env: dict[Variable, Line] = {}
     portage_dir: Line | None = None
     groups: list[Group] = []  # a build may fetch their restricted distfiles
@@ -107,13 +108,26 @@ class Binhost(_Table):
     signing_key: Fingerprint | None = None
 
 
+class PackageLimits(_Table):
+    """Limits of some packages, instead of those of [build]; None: the same."""
+
+    jobs: int | None = Field(default=None, ge=0, le=1024)
+    package_minutes: int | None = Field(default=None, ge=0)
+    silent_minutes: int | None = Field(default=None, ge=0)
+    log_mb: int | None = Field(default=None, ge=0)
+    memory_mb: int | None = Field(default=None, ge=0)
+    processes: int | None = Field(default=None, ge=0)
+    tmpfs_mb: int | None = Field(default=None, ge=0)
+
+
 class Build(_Table):
     """The driver of builds, and their limits.
 
     `packages` at once, `jobs` (processes) of each, `timeout_minutes` of the whole build. The others
     are for single packages in buildroots: minutes, minutes without output, megabytes of log and of
-    memory, processes at once; 0 is no limit. `priorities` and `apart` are by pattern (see
-    builder.schedule.matches).
+    memory, processes at once; 0 is no limit. `tmpfs_mb` is the size of a tmpfs for work
+    directories; 0 is none. `priorities`, `apart`, `limits` and `extra_build_deps` (CATEGORY/NAME)
+    are by pattern (see builder.schedule.matches).
     """
 
     driver: Literal["per-package", "emerge"] = "per-package"
@@ -125,9 +139,12 @@ class Build(_Table):
     log_mb: int = Field(default=500, ge=0)
     memory_mb: int = Field(default=0, ge=0)
     processes: int = Field(default=10_000, ge=0)
+    tmpfs_mb: int = Field(default=0, ge=0)
     strict: bool = False
     priorities: dict[Pattern, int] = {}
     apart: list[list[Pattern]] = []
+    limits: dict[Pattern, PackageLimits] = {}
+    extra_build_deps: dict[Pattern, list[Word]] = {}
 
 
 class Logs(_Table):

@@ -93,7 +93,7 @@ def clean(layout: Layout, steps: list[Step[Any]], *, dry: bool) -> None:
 def _own_paths(layout: Layout, step: Step[Any]) -> list[Path]:
     """The paths to delete: the record first, then the results that only this task has."""
     record = layout.record(step.task)
-    paths = [record, records.earlier(layout, step.task)]
+    paths = [record, records.earlier(layout, step.task), *step.remains]
     # a damaged record does not list its results; `doit gc` finds them
     with contextlib.suppress(FileNotFoundError, ValueError):
         paths += step.owned_in(record.read_bytes())

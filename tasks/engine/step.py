@@ -32,11 +32,20 @@ _STREAMED: dict[str, Any] = {"io": {"capture": False}, "verbosity": 2}
 
 @dataclass(frozen=True)
 class Option:
-    """An option for one run of a task: `doit TASK --long VALUE`, called `name` in its request."""
+    """An option for one run of a task: `doit TASK --long VALUE`, called `name` in its request.
+
+    A `flag` takes no value; its request has True or False.
+    """
 
     name: str
     long: str
     help: str
+    flag: bool = False
+
+    def param(self) -> dict[str, Any]:
+        """The option as doit takes it."""
+        kind = {"type": bool, "default": False} if self.flag else {"default": ""}
+        return {"name": self.name, "long": self.long, "help": self.help, **kind}
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Step(Generic[R]):
     these are others. `checks` must hold as well, and with `when_named` another one for a task that
     was named. Tasks in `after` run before it, if it runs. `progress` gives, by its log, a line for
     each thing that it works on, and at last a few words about the whole.
+    `remains` are paths of what its failed runs leave.
     """
 
     key: Key[R]
@@ -68,7 +78,9 @@ class Step(Generic[R]):
     progress: Callable[[Path], Sequence[str]] | None = None
     when_named: WhenNamed | None = None
     owned: Callable[[R], Iterable[Path]] | None = None
+    on_demand: bool = False
     target: Path | None = None  # of an on-demand task whose record is a file of its own
+    remains: tuple[Path, ...] = ()
     chroot: str = ""  # the chroot that it belongs to
 
     @property
@@ -114,7 +126,7 @@ def step_of(task: Task) -> Running | None:
 
 
 def as_task(step: Step[Any], layout: Layout) -> Task:
-    """The doit task of a step: on demand where it has a target of its own or options."""
+    """The doit task of a step."""
     record = layout.record(step.task)
     common: dict[str, Any] = {
         "doc": step.doc,
@@ -122,14 +134,15 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         **_STREAMED,
     }
     actions = [(_run, [layout, step])]
-    if step.options:
+    params = [option.param() for option in step.options]
+    if step.on_demand:
         return OnDemandTask(
             step.task,
             actions,
             targets=[str(step.target or record)],
             uptodate=[UnlessNamed(), *step.checks],
             setup=list(step.after),
-            params=[{"default": "", **vars(option)} for option in step.options],
+            params=params,
             **common,
         )
     checks: list[Any] = [
@@ -138,7 +151,7 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         *step.checks,
         *((step.when_named,) if step.when_named else ()),
     ]
-    kind = RequestedTask if step.when_named else Task
+    kind = RequestedTask if step.when_named or step.options else Task
     task = kind(
         step.task,
         actions,
@@ -146,6 +159,7 @@ def as_task(step: Step[Any], layout: Layout) -> Task:
         file_dep=[*(str(layout.record(key.task)) for key in step.reads), *map(str, step.files)],
         uptodate=checks,
         setup=list(step.after),
+        params=params,
         **common,
     )
     if step.key.name:

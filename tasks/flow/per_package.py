@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from tasks.builder.closure import Closures
     from tasks.builder.events import Event
     from tasks.builder.keys import Environment, OwnInputs, PinnedRepository
-    from tasks.builder.package_builds import PackageBuilds, SetBuild
+    from tasks.builder.package_builds import BuildSettings, PackageBuilds, SetBuild
     from tasks.builder.plan import Plan, PlannedPackage
     from tasks.builder.pool import Pool
-    from tasks.system.sandbox import Limits
+    from tasks.config.tables import Build
 
 _MEGABYTE = 1_000_000
 
@@ -67,11 +67,16 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
 
 
 def read_plan(chroot: Chroot, inputs: Inputs) -> Plan:
-    """The plan that the record of plan:NAME names; raises BinmillError if it was changed."""
+    """The plan that the record of plan:NAME names, with the dependencies that config.toml adds.
+
+    Raises BinmillError if it was changed, or lacks such a dependency.
+    """
+    from tasks.builder import extra_needs
     from tasks.builder import plan as plans
 
     record = inputs[PLAN(chroot.name)]
-    return plans.read(chroot.layout.state / record.path, record.plan)
+    plan = plans.read(chroot.layout.state / record.path, record.plan)
+    return extra_needs.add(plan, chroot.site.config.build.extra_build_deps, chroot.name)
 
 
 def own_inputs(
@@ -113,7 +118,7 @@ def _order(chroot: Chroot, inputs: Inputs, plan: Plan) -> SetBuild:
     from tasks.builder.closure import closure
     from tasks.builder.package_builds import SetBuild
     from tasks.builder.store import highest_builds
-    from tasks.portage import account, emerge
+    from tasks.portage import account
     from tasks.publish import published
 
     layout, site = chroot.layout, chroot.site
@@ -135,22 +140,29 @@ def _order(chroot: Chroot, inputs: Inputs, plan: Plan) -> SetBuild:
         distfiles=tuple({distdir.folder, layout.distfiles}),
         binds=distdir.binds,
         logs=layout.package_logs(chroot.name),
-        limits=_limits(chroot),
-        makeopts=emerge.makeopts(site.config.build),
+        settings=partial(package_settings, site.config.build),
+        keep_failed=bool(inputs.request.options.get("keep_failed")),
     )
 
 
-def _limits(chroot: Chroot) -> Limits:
+def package_settings(build: Build, cpv: str) -> BuildSettings:
+    """[build] for one package: of the limits whose patterns match it, the last one counts."""
+    from tasks.builder import schedule
+    from tasks.builder.package_builds import BuildSettings
+    from tasks.portage import emerge
     from tasks.system.sandbox import Limits
 
-    build = chroot.site.config.build
-    return Limits(
+    for pattern, own in build.limits.items():
+        if schedule.matches(pattern, cpv):
+            build = build.model_copy(update=own.model_dump(exclude_none=True))
+    limits = Limits(
         seconds=build.package_minutes * 60,
         silence=build.silent_minutes * 60,
         output=build.log_mb * _MEGABYTE,
         memory=build.memory_mb * _MEGABYTE,
         processes=build.processes,
     )
+    return BuildSettings(limits, emerge.makeopts(build), build.tmpfs_mb * _MEGABYTE)
 
 
 def _announce(chroot: Chroot, work: PackageBuilds) -> None:

@@ -31,6 +31,7 @@ KEYS = (
     "package_license",
     "package_mask",
     "package_unmask",
+    "test",
 )
 CODES = (
     "profile-deprecated",

@@ -63,8 +63,13 @@ def command(build: Build, packages: Sequence[str]) -> list[str]:
 
 
 def makeopts(build: Build) -> str:
-    """MAKEOPTS for this machine; not in make.conf, which is the same on every machine."""
-    return f"-j{build.jobs or os.cpu_count() or 1}"
+    """MAKEOPTS for this machine; not in make.conf, which is the same on every machine.
+
+    Builds side by side do not know of each other: together they stop at the load of the machine.
+    """
+    processors = os.cpu_count() or 1
+    load = f" -l{processors}" if build.packages > 1 else ""
+    return f"-j{build.jobs or processors}{load}"
 
 
 def build(buildroot: Sandbox, packages: Sequence[str], options: Build, log: Path) -> None:

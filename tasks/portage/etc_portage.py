@@ -30,6 +30,7 @@ _TABLES = {
     "package_accept_keywords": "package.accept_keywords",
     "package_license": "package.license",
 }
+_TEST_ENV = "binmill-test.conf"
 _LISTS = {"package_mask": "package.mask", "package_unmask": "package.unmask"}
 
 
@@ -61,6 +62,10 @@ def files(
         if table:
             lines = "".join(f"{atom} {' '.join(words)}\n" for atom, words in sorted(table.items()))
             generated[f"{folder}/binmill"] = _OURS + lines
+    if chroot.test:  # so Portage itself adds what the tests need
+        generated[f"env/{_TEST_ENV}"] = _OURS + 'FEATURES="test"\n'
+        lines = "".join(f"{atom} {_TEST_ENV}\n" for atom in chroot.test)
+        generated["package.env/binmill"] = _OURS + lines
     for key, folder in _LISTS.items():
         if atoms := getattr(chroot, key):
             generated[f"{folder}/binmill"] = _OURS + "".join(f"{atom}\n" for atom in atoms)

@@ -72,7 +72,8 @@ class Sandbox:
     """Everything that a command in a chroot sees. `layers`: read-only, the topmost first.
 
     `workspace` is a directory of ours on the host for the upper layer; what the command writes
-    is in `workspace/upper` afterwards.
+    is in `workspace/upper` afterwards. `tmpfs` has sizes in bytes by place: what is written there
+    is in memory, and gone at the end.
     """
 
     hostname: str
@@ -81,6 +82,7 @@ class Sandbox:
     binds: tuple[Bind, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     network: bool = False
+    tmpfs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def upper(self) -> Path:
@@ -395,6 +397,7 @@ def _plan(sandbox: Sandbox, argv: Sequence[str], *, terminal: bool) -> Iterator[
             "binds": [asdict(bind) for bind in sandbox.binds],
             "environment": dict(sandbox.environment),
             "network": sandbox.network,
+            "tmpfs": dict(sandbox.tmpfs),
             "terminal": terminal,
             "copied": copy_fallback.is_copied(sandbox.workspace),
             "argv": list(argv),

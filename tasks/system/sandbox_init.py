@@ -164,6 +164,8 @@ def make_root(plan: dict[str, Any]) -> str:
     make_dev(root)
     for name, place in TEMPORARY.items():
         mount_beneath(root, f"{plan['workspace']}/{name}", place, "", MS_BIND)
+    for place, size in plan["tmpfs"].items():
+        mount_beneath(root, "tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,size={size}")
     for bind in plan["binds"]:
         mount_beneath(root, bind["source"], bind["target"], "", MS_BIND)
         if not bind["writable"]:

@@ -117,14 +117,19 @@ def _without_owner(site: Site, artifacts: Artifacts) -> Iterator[Leftover]:
             yield Leftover(path, Note("leftover-record"))
     names |= {layout.task_lock(f"enter:{name}").name for name in config.chroots}
     # other locks belong to no single artifact
-    kinds = {"overlay", "enter", *(task.partition(":")[0] for task in artifacts if ":" in task)}
+    kinds = {
+        "overlay",
+        "enter",
+        "failed",
+        *(task.partition(":")[0] for task in artifacts if ":" in task),
+    }
     for path in _entries(layout.locks):
         if path.name not in names and path.name.partition(".")[0] in kinds:
             yield Leftover(path, Note("leftover-lock"))
 
 
 def _unfinished(site: Site, references: References) -> Iterator[Leftover]:
-    """Find files that killed runs left, and those that fsck has renamed."""
+    """Find files of killed runs, failed buildroots, and what fsck has renamed."""
     layout, lock = site.layout, references.lock
     pinned_names = {
         Path(pin.path).name
@@ -136,6 +141,8 @@ def _unfinished(site: Site, references: References) -> Iterator[Leftover]:
             yield Leftover(path, Note("leftover-download"))
     for path in _entries(layout.work):
         yield Leftover(path, _OF_KILLED_RUN)
+    for path in sorted(layout.state.glob("failed/*/*/*")):
+        yield Leftover(path, Note("leftover-failed-buildroot"))
     for pattern in ("inside/builds/*/.*.tmp", "binhost/*/*/.*.tmp", ".*.tmp", "overlays/.*.tmp"):
         for path in sorted(layout.state.glob(pattern)):
             if path.parts[-3] != "builds" or path.parent.name in site.config.chroots:

@@ -259,3 +259,17 @@ src_install() { insinto /d; doins date; }
     assert installed(base.build(own), "d/date") == "5\n"
     base.etc = {"package.env": "trial/plain six\n", "env/six": "SOURCE_DATE_EPOCH=6\n"}
     assert installed(base.build(plain), "d/date") == "6\n"
+
+
+def test_work_directory_in_a_tmpfs_is_limited(base: Buildroots) -> None:
+    base.tmpfs = 8 << 20
+    body = "src_install() { stat -f -c %T . > kind; insinto /d; doins kind; }"
+    kind = base.ebuild("trial/kind-1", body)
+    assert installed(base.build(kind), "d/kind") == "tmpfs\n"
+    big = base.ebuild(
+        "trial/big-1", "src_compile() { dd if=/dev/zero of=big bs=1M count=16 || die; }"
+    )
+    assert base.build(big).reason == "disk-full"
+    base.tmpfs = 32 << 20
+    assert base.build(big).reason == "built"
+    assert nothing_is_left(base)

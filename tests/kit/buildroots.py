@@ -39,6 +39,7 @@ class Buildroots:
     site: Site
     folder: Path
     etc: dict[str, str] = field(default_factory=dict)  # more files of /etc/portage
+    tmpfs: int = 0  # bytes
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     @property
@@ -108,6 +109,7 @@ class Buildroots:
                 trash=layout.trash,
                 makeopts="-j2",
                 limits=limits,
+                tmpfs=self.tmpfs,
             )
 
     def layer(self, cpv: str) -> Path:

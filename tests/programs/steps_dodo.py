@@ -109,7 +109,7 @@ def task_all() -> Iterator[Any]:
             reads=(TWO,),
             settings={"setting": (HERE / "setting").read_text()},
         ),
-        Step(LOOKS, "looks outside", looks, options=option),
+        Step(LOOKS, "looks outside", looks, options=option, on_demand=True),
         Step(
             LOCKS,
             "locks",
@@ -117,6 +117,7 @@ def task_all() -> Iterator[Any]:
             checks=(lock,),
             after=(LOOKS.task,),
             options=option,
+            on_demand=True,
             target=HERE / "lock",
         ),
     ]

@@ -184,6 +184,7 @@ def test_command_names_the_packages_beside_world() -> None:
 def test_makeopts_default_to_the_processors() -> None:
     assert makeopts(Build(jobs=7)) == "-j7"
     assert makeopts(Build()) == f"-j{os.cpu_count()}"
+    assert makeopts(Build(packages=2, jobs=7)) == f"-j7 -l{os.cpu_count()}"
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def test_every_table_and_list_has_its_file() -> None:
             ("chroots.base.package_unmask", ["=b/b-1"]),
             ("chroots.base.accept_license", ["-*", "@FREE"]),
             ("chroots.base.accept_keywords", ["~amd64"]),
+            ("chroots.base.test", ["a/a", ">=b/b-1"]),
         ),
         "base",
         binrepos="[x]\nsync-uri = http://127.0.0.1/x\n",
@@ -132,6 +133,8 @@ def test_every_table_and_list_has_its_file() -> None:
     assert body["package.license/binmill"] == "a/a EULA x y\n"
     assert body["package.mask/binmill"] == ">=a/a-2\nb/b\n"
     assert body["package.unmask/binmill"] == "=b/b-1\n"
+    assert body["package.env/binmill"] == "a/a binmill-test.conf\n>=b/b-1 binmill-test.conf\n"
+    assert body["env/binmill-test.conf"] == 'FEATURES="test"\n'
     assert body["binrepos.conf"] == "[x]\nsync-uri = http://127.0.0.1/x\n"
     variables = getconfig(generated["make.conf"])
     assert (variables["ACCEPT_LICENSE"], variables["ACCEPT_KEYWORDS"]) == ("-* @FREE", "~amd64")

@@ -187,6 +187,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "chroots.*.package_unmask": portage(["a/b"]),
     "chroots.*.features": portage(["-news"]),
     "chroots.*.groups": [("java", ["role:java"], NONE)],
+    "chroots.*.test": portage(["a/b"]),
     "chroots.*.env": portage({"CFLAGS": "-O3"}),
     "chroots.*.portage_dir": [
         (name, "portage", each("etc", name)) for name in ("base", "java", "other")
@@ -212,6 +213,15 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "build.processes": [(None, 9, NONE)],
     "build.priorities": [(None, {"a/b": 1}, NONE)],
     "build.apart": [(None, [["a/b", "c/d"]], NONE)],
+    "build.tmpfs_mb": [(None, 9, NONE)],
+    **{
+        f"build.limits.*.{key}": [("a/b", 9, NONE)]
+        for key in (
+            *("jobs", "package_minutes", "silent_minutes", "log_mb", "memory_mb", "processes"),
+            "tmpfs_mb",
+        )
+    },
+    "build.extra_build_deps": [(None, {"a/b": ["c/d"]}, each("binpkgs"))],
     "logs.keep_days": [(None, 9, NONE)],
     "logs.keep_mb": [(None, 9, NONE)],
     "access.groups": [(None, ["role:java", "site:acme"], each("candidate"))],

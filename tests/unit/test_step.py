@@ -343,7 +343,8 @@ def test_on_demand_task_knows_whether_it_was_named(
         requests.append(inputs.request.named)
         return Sample()
 
-    task = as_task(step(make, options=(Option("day", "day", "x"),)), layout)
+    option = Option("day", "day", "x")
+    task = as_task(step(make, options=(option,), on_demand=True), layout)
     task.init_options(args)
     task.init_options()  # doit does so again before it runs
     assert isinstance(task, OnDemandTask)
@@ -386,3 +387,12 @@ def test_words_like_a_variable_reach_a_command(
     argv: list[str], words: list[str], typed: list[str]
 ) -> None:
     assert as_typed("enter", words, argv) == typed
+
+
+@pytest.mark.parametrize(("args", "value"), [(None, None), ([], False), (["--keep"], True)])
+def test_flag_of_a_regular_task(layout: Layout, args: list[str] | None, value: bool | None) -> None:
+    task = as_task(step(options=(Option("keep", "keep", "x", flag=True),)), layout)
+    task.init_options(args)
+    task.init_options()
+    assert isinstance(task, RequestedTask) and not isinstance(task, OnDemandTask)
+    assert task.request().options["keep"] is bool(value)

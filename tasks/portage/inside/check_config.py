@@ -27,6 +27,7 @@ ATOM_KEYS = (
     "package_license",
     "package_mask",
     "package_unmask",
+    "test",
 )
 ANY_KEYWORD = ("*", "~*", "**")  # portage(5), package.accept_keywords
 
