@@ -204,7 +204,7 @@ def test_failed_package_is_named_and_the_others_are_finished(base_build: BaseBui
     assert failed.failed == {TREE: "patch"}
     assert failed.skipped == set()
     assert not base_build.record_of_failed
-    ended = "binpkgs:base: FAILED: 1 package of base failed, 0 packages skipped because of that: "
+    ended = "binpkgs:base: FAILED: 1 package of base failed, 0 packages skipped because of that "
     assert ended in failed.output
     rows = failed.output.partition(ended)[2]
     assert f"{TREE}-2.1.0: a patch does not apply" in rows

@@ -62,7 +62,17 @@ def strings(place: str, kind: Any) -> Iterator[tuple[str, Put]]:
 PLAIN = ("zzz", "ZZZ", "https://zzz.example", "C" * 40, "site:zzz", "127.0.0.1:33", "public", "a/b")
 
 
-FILLER: tuple[Any, ...] = ("yyy", "YYY", "https://yyy.example", "D" * 40, "public", [], ["yyy"], 1)
+FILLER: tuple[Any, ...] = (
+    "yyy",
+    "yyy/yyy",
+    "YYY",
+    "https://yyy.example",
+    "D" * 40,
+    "public",
+    [],
+    ["yyy"],
+    1,
+)
 
 
 def plain(kind: Any) -> Any:

@@ -47,7 +47,7 @@ def test_error_of_a_build_reads_well() -> None:
     """By class, not in the order in which they failed."""
     turned = replace(WHOLE, failed=WHOLE.failed[::-1])
     assert account.failed(turned, "java").message.splitlines() == [
-        "2 packages of java failed, 2 packages skipped because of that:",
+        "2 packages of java failed, 2 packages skipped because of that",
         "  media-libs/tiff-4.6.0: compiling failed: tif_zip.c:55:10: fatal error: libdeflate.h:"
         " No such file or directory",
         "    emake failed",
