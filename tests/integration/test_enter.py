@@ -260,6 +260,8 @@ def test_arguments_of_the_command_are_passed_unchanged(site: Site) -> None:
         ((), "required: NAME"),
         (("java", "--scrach"), "unrecognized arguments: --scrach"),
         (("java", "--reset", "ls"), "--reset takes neither"),
+        (("java", "--failed", "a/b", "--scratch"), "--failed takes neither"),
+        (("java", "--failed"), "expected one argument"),
     ],
 )
 def test_wrong_arguments_are_refused_with_usage(
@@ -267,7 +269,7 @@ def test_wrong_arguments_are_refused_with_usage(
 ) -> None:
     printed = doit(site.layout, "enter", *words, code=3)
     assert sentence in printed
-    assert "doit enter NAME [--scratch | --reset] [-- COMMAND]" in printed
+    assert "doit enter NAME [--scratch | --reset | --failed PACKAGE] [-- COMMAND]" in printed
 
 
 def test_unknown_chroot_is_refused_with_the_known_ones(site: Site) -> None:
