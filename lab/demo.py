@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab import builder, mirror, site
 from lab.upstream import GROUP, LAB, OVERLAY, Upstream, default_directory
-from tasks import records
+from tasks import journal, messages, records
 from tasks.errors import HostLacks
 from tasks.layout import Layout
 from tasks.records import CLIENT, MEMBERS, TREE
@@ -84,6 +84,7 @@ def summary(layout: Layout) -> str:
             "",
             "Results:",
             *_results(layout),
+            *_builds(layout),
             f"  packages {state}/binhost/NAME/current/public",
             f"  logs     {state}/logs",
             "",
@@ -99,6 +100,15 @@ def summary(layout: Layout) -> str:
             "  make demo TASKS='snapshot lock' && make demo",
         )
     )
+
+
+def _builds(layout: Layout) -> Iterator[str]:
+    """Say what the last run built and did not, for each set that it made."""
+    for run in journal.task_runs(layout.logs / "latest"):
+        for note in run.notes:
+            if note.code == "build-account":
+                account = messages.sentence(note.code, note.fields)
+                yield f"  {run.task.partition(':')[2]:<8} {account}"
 
 
 def _results(layout: Layout) -> Iterator[str]:
