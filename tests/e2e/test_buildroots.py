@@ -47,6 +47,7 @@ src_install() {
 def built_base(lab_site: LabSite) -> LabSite:
     """A site whose base was built by emerge, as a whole."""
     lab_site.change(**{"chroots.base": {"packages": ["app-arch/pbzip2", "app-misc/nosy"]}})
+    lab_site.change(build={"driver": "emerge"})
     lab_site.doit("binpkgs:base")
     return lab_site
 

@@ -188,7 +188,7 @@ WHOLE = "  binpkgs:x 1 min 5 s (last time 10 min 0 s), 3 of 10 dev-libs/a-1?[0m"
 def test_terminal_has_live_lines_until_the_end(
     run: Run, terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((200, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda **_: os.terminal_size((200, 24)))
     run.reporter.show_progress(run.now + 65)
     say = ["binpkgs:x: make binpkgs:x (last time 10 min 0 s)", "tree: make tree"]
     assert terminal.lines == [*say, "  1 a/b", "  2 c/d", f"{WHOLE} | tree 1 min 5 s"]
@@ -207,7 +207,7 @@ def test_terminal_has_one_live_line_beside_worker_processes(
     run: Run, terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multiprocessing, "active_children", lambda: ["a worker"])
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((200, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda **_: os.terminal_size((200, 24)))
     run.reporter.show_progress(run.now + 65)
     assert terminal.lines[2:] == [f"{WHOLE} | tree 1 min 5 s"]
     run.reporter.complete_run()

@@ -21,7 +21,7 @@ from tests.kit.fake_terminal import FakeTerminal
 def terminal(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
     new = FakeTerminal(columns=20, rows=6)
     size = os.terminal_size((new.columns, new.rows))
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda **_: size)
     return new
 
 
