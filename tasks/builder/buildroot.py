@@ -21,6 +21,7 @@ from tasks.builder.harvest import SideEffect, harvest
 from tasks.errors import NotTrusted
 from tasks.portage import account, emerge, gpkg, vdb
 from tasks.portage.etc_portage import LOGDIR, PKGDIR
+from tasks.portage.index import INDEX
 from tasks.system import disk_space, sandbox
 from tasks.system.files import private_folder, remove_tree
 from tasks.system.sandbox import Bind, Ended, Limits, Sandbox
@@ -317,7 +318,7 @@ def _harvested(order: PackageBuild, root: Sandbox, outcome: Outcome) -> Outcome:
         )
     except StopIteration:
         return replace(outcome, reason="not-packed")
-    if not _is_plain(package):
+    if not (_is_plain(package) and _is_plain(order.pkgdir / INDEX)):
         return replace(outcome, reason="not-packed")
     if vdb.value(entry, "BUILD_ID") != str(order.build_id):
         raise NotTrusted("build-number-differs", package=order.cpv, number=order.build_id)

@@ -36,6 +36,7 @@ _GENERATED = frozenset(
     )
 )
 _OVERLAYFS = "trusted.overlay."
+LONGEST = 512 << 20  # characters of all paths that a package owns, and of the directories above
 
 
 @dataclass(frozen=True, order=True)
@@ -190,11 +191,15 @@ def _resolved(union: Union, entry: Path) -> set[str]:
 
 
 def _with_parents(paths: Collection[str]) -> frozenset[str]:
-    """Paths and all directories that they are in."""
+    """Paths and all directories that they are in; raises OSError if these fill the memory."""
     every = set(paths)
+    length = 0
     for path in paths:
         while (path := path.rpartition("/")[0]) and path not in every:
             every.add(path)
+            length += len(path)
+            if length > LONGEST:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     return frozenset(every)
 
 

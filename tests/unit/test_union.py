@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tasks.builder.union import Union
@@ -12,8 +11,7 @@ def test_path_of_any_depth_is_looked_up(tmp_path: Path) -> None:
     top, bottom = tmp_path / "top", tmp_path / "bottom"
     depth = 1500  # more than Python's limit of recursion
     for layer in (top, bottom):
-        layer.mkdir()
-        os.makedirs(f"{layer}/{'a/' * 500}")
+        (layer / ("a/" * 500)).mkdir(parents=True)
     deep = "a/" * depth + "x"
     assert Union((top, bottom)).find(deep) is None
     assert Union((top, bottom)).find("a/" * 499 + "a") == top / ("a/" * 499 + "a")
