@@ -50,8 +50,8 @@ RECIPE = "1"  # part of every input key: change it when the same inputs give ano
 _WORK = "/var/tmp/portage"  # noqa: S108 - inside: PORTAGE_TMPDIR, unless it is set elsewhere
 INSTALLED = "installed"  # in the workspace: the layer that `installs` left
 _TAIL = 4 << 20  # bytes of a log that are searched for the reason of a failure
-# Nothing of a buildroot outlives it: no sync, and no copies of libraries for programs that nobody
-# runs. Configuration is as its package has it, not as a file with a number beside the seed's.
+# A buildroot is deleted after the build: no sync, and no copies of libraries for older programs.
+# Configuration files are those of the package, not numbered copies beside the seed's.
 _FEATURES = "-merge-sync -preserve-libs -parallel-fetch -fail-clean"
 _VARIABLES = {"FEATURES": _FEATURES, "CONFIG_PROTECT": "-* /nonexistent"}
 # env-update(1) takes 0.3 s, so it runs only where a layer has files for it. Libraries of the layers
@@ -77,7 +77,7 @@ class BinaryPackage:
 
 @dataclass(frozen=True)
 class PackageBuild:
-    """All that the build of one package takes.
+    """Everything that the build of one package needs.
 
     `chroot` is the chroot's own sandbox with an empty workspace on the file system of state/.
     `layers` are the merge layers of the closure in dependency order, the topmost last; `installs`

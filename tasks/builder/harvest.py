@@ -50,10 +50,10 @@ class SideEffect:
 def harvest(
     upper: Path, below: Sequence[Path], cpv: str, mounts: Collection[str], trash: Path
 ) -> tuple[SideEffect, ...]:
-    """Delete from an upper layer what is not the package's; returns its side effects, sorted.
+    """Delete from an upper layer what is not part of the merge layer; returns its side effects.
 
-    `below` are the layers under it, the topmost first, `mounts` the mount points inside. Links are
-    resolved, never followed. Raises NotTrusted for a database that is none.
+    `below` are the layers under it, the topmost first, `mounts` the mount points inside. The result
+    is sorted. Links are resolved, never followed. Raises NotTrusted for a malformed database.
     """
     try:
         return _Harvest(upper, below, cpv, mounts, trash).run()

@@ -74,7 +74,7 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class SetBuild:
-    """All that the build of a chroot's set takes.
+    """Everything that the build of a chroot's set needs.
 
     `sandbox` gives the chroot's own sandbox with a workspace, `fetch` fetches the distfiles of a
     package, with its log, and returns the exit code. `distfiles` are the folders of DISTDIR,

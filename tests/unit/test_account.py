@@ -54,8 +54,7 @@ def test_error_of_a_build_reads_well() -> None:
         "    missing, probably an undeclared dependency: header libdeflate.h",
         "    log: /logs/tiff",
         "    skipped because media-libs/tiff-4.6.0 failed: a/f-1, a/g-1",
-        "  a/h-1: stopped in phase test, because it printed nothing for too long;"
-        " last output: ",
+        "  a/h-1: stopped in phase test, because it printed nothing for too long; last output: ",
     ]
     assert messages.sentence("build-account", account.totals(WHOLE)) == (
         "2 built (1 with the same output as before), 1 reused, 1 cut off, 2 failed, 2 skipped,"
