@@ -21,6 +21,7 @@ from tasks.builder.harvest import SideEffect, harvest
 from tasks.errors import NotTrusted
 from tasks.portage import account, emerge, gpkg, vdb
 from tasks.portage.etc_portage import LOGDIR, PKGDIR
+from tasks.portage.index import INDEX
 from tasks.system import disk_space, sandbox
 from tasks.system.files import private_folder, remove_tree
 from tasks.system.sandbox import Bind, Ended, Limits, Sandbox
@@ -49,8 +50,8 @@ RECIPE = "1"  # part of every input key: change it when the same inputs give ano
 _WORK = "/var/tmp/portage"  # noqa: S108 - inside: PORTAGE_TMPDIR, unless it is set elsewhere
 INSTALLED = "installed"  # in the workspace: the layer that `installs` left
 _TAIL = 4 << 20  # bytes of a log that are searched for the reason of a failure
-# Nothing of a buildroot outlives it: no sync, and no copies of libraries for programs that nobody
-# runs. Configuration is as its package has it, not as a file with a number beside the seed's.
+# A buildroot is deleted after the build: no sync, and no copies of libraries for older programs.
+# Configuration files are those of the package, not numbered copies beside the seed's.
 _FEATURES = "-merge-sync -preserve-libs -parallel-fetch -fail-clean"
 _VARIABLES = {"FEATURES": _FEATURES, "CONFIG_PROTECT": "-* /nonexistent"}
 # env-update(1) takes 0.3 s, so it runs only where a layer has files for it. Libraries of the layers
@@ -76,7 +77,7 @@ class BinaryPackage:
 
 @dataclass(frozen=True)
 class PackageBuild:
-    """All that the build of one package takes.
+    """Everything that the build of one package needs.
 
     `chroot` is the chroot's own sandbox with an empty workspace on the file system of state/.
     `layers` are the merge layers of the closure in dependency order, the topmost last; `installs`
@@ -317,7 +318,7 @@ def _harvested(order: PackageBuild, root: Sandbox, outcome: Outcome) -> Outcome:
         )
     except StopIteration:
         return replace(outcome, reason="not-packed")
-    if not _is_plain(package):
+    if not (_is_plain(package) and _is_plain(order.pkgdir / INDEX)):
         return replace(outcome, reason="not-packed")
     if vdb.value(entry, "BUILD_ID") != str(order.build_id):
         raise NotTrusted("build-number-differs", package=order.cpv, number=order.build_id)

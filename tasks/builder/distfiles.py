@@ -1,6 +1,6 @@
 """Distfiles of a planned package, verified outside, before its build gets them.
 
-DISTDIR was written by fetches in chroots, so each file is opened without following links.
+Fetches in chroots write to DISTDIR, so each file is opened without following links.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ALGORITHMS = {"BLAKE2B": "blake2b", "SHA512": "sha512", "SHA256": "sha256"}
 
 
 def missing(folders: Sequence[Path], package: PlannedPackage) -> list[str]:
-    """The names of the distfiles of a package that no folder has intact."""
+    """The names of a package's distfiles of which no folder has an intact copy."""
     return [
         file.name
         for file in package.distfiles

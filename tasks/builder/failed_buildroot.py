@@ -77,7 +77,7 @@ class FailedBuildroot:
 def keep(layout: Layout, chroot: str, order: PackageBuild, phase: str) -> None:
     """Move the workspace of a failed build to its place, instead of the one that is there.
 
-    Raises Busy while somebody is in that one.
+    Raises Busy while a shell is in that one.
     """
     space, place = order.chroot.workspace, _place(layout, chroot, order.cpv)
     moved = replace(
@@ -146,7 +146,7 @@ def entrance(
 ) -> tuple[Sandbox, list[str]]:
     """The sandbox of a failed buildroot, and the command that runs a command or a shell there.
 
-    Its state is that of the failure, and of those who have been there since. Raises BinmillError if
+    Its state is that of the failure, with the changes of earlier shells. Raises BinmillError if
     something is missing that the build had, NotTrusted if a layer was changed.
     """
     place, store = _place(layout, chroot, failed.cpv), Store(layout)

@@ -36,6 +36,7 @@ _GENERATED = frozenset(
     )
 )
 _OVERLAYFS = "trusted.overlay."
+LONGEST = 512 << 20  # characters of all paths that a package owns, and of the directories above
 
 
 @dataclass(frozen=True, order=True)
@@ -49,10 +50,10 @@ class SideEffect:
 def harvest(
     upper: Path, below: Sequence[Path], cpv: str, mounts: Collection[str], trash: Path
 ) -> tuple[SideEffect, ...]:
-    """Delete from an upper layer what is not the package's; returns its side effects, sorted.
+    """Delete from an upper layer what is not part of the merge layer; returns its side effects.
 
-    `below` are the layers under it, the topmost first, `mounts` the mount points inside. Links are
-    resolved, never followed. Raises NotTrusted for a database that is none.
+    `below` are the layers under it, the topmost first, `mounts` the mount points inside. The result
+    is sorted. Links are resolved, never followed. Raises NotTrusted for a malformed database.
     """
     try:
         return _Harvest(upper, below, cpv, mounts, trash).run()
@@ -190,11 +191,15 @@ def _resolved(union: Union, entry: Path) -> set[str]:
 
 
 def _with_parents(paths: Collection[str]) -> frozenset[str]:
-    """Paths and all directories that they are in."""
+    """Paths and all directories that they are in; raises OSError if these fill the memory."""
     every = set(paths)
+    length = 0
     for path in paths:
         while (path := path.rpartition("/")[0]) and path not in every:
             every.add(path)
+            length += len(path)
+            if length > LONGEST:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     return frozenset(every)
 
 

@@ -1,7 +1,7 @@
 """Contents of files as digests, without the times that a build leaves in some formats.
 
 A normaliser replaces bytes that only say when a file was built. Everything else is part of the
-digest as it is, also of a file that its format does not allow. docs/builds.md lists them all.
+digest, and so is a file whose content does not match its format. docs/builds.md lists them all.
 """
 
 from __future__ import annotations

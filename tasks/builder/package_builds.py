@@ -35,7 +35,7 @@ from tasks.builder.pool import Build as MustBuild
 from tasks.builder.pool import Cancelled, Outcome, Reuse, Success
 from tasks.builder.store import Built, Product, Store
 from tasks.causes import Cause
-from tasks.errors import Busy
+from tasks.errors import BinmillError, Busy, NotTrusted
 from tasks.layout import Layout
 from tasks.portage import index
 from tasks.portage.index import INDEX
@@ -50,6 +50,7 @@ _LIMITS = {"timeout": Limit.TIME, "silent": Limit.SILENCE, "out-of-memory": Limi
 _KINDS = {"disk-full": Kind.DISK, "network-denied": Kind.NETWORK}
 # Their state is gone, or would keep the disk full for all other builds.
 _NOT_KEPT = ("dependency-not-installed", "disk-full")
+_REFUSED = ("file-not-plain", "file-too-large", "nothing-installed")
 # Reasons that the log of the build does not tell.
 _SENTENCES = {
     "log-too-large": "stopped-log-too-large",
@@ -73,7 +74,7 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class SetBuild:
-    """All that the build of a chroot's set takes.
+    """Everything that the build of a chroot's set needs.
 
     `sandbox` gives the chroot's own sandbox with a workspace, `fetch` fetches the distfiles of a
     package, with its log, and returns the exit code. `distfiles` are the folders of DISTDIR,
@@ -268,15 +269,18 @@ class PackageBuilds:
             self._logs[self._unit_of[cpv][0]] = build.log
             try:
                 outcome = buildroot.build(build)
+                if outcome.reason == "built":
+                    built = self._store.add(key, self._product(package, number, outcome))
+                    return _Result(built, outcome.memory or 0, built.key != key)
+            except BinmillError as error:  # other packages can still be built
+                if not _is_of_the_package(error):
+                    raise
+                return Failure(Kind.INSTALL, "merge", (error.message,), log=log)
             finally:
                 _keep_log(build.log, log)
             if outcome.reason == "cancelled":
                 raise Cancelled
-            if outcome.reason != "built":
-                return self._keep_failed(build, outcome, _failure(build, outcome, log))
-            product = self._product(package, number, outcome)
-            built = self._store.add(key, product)
-            return _Result(built, outcome.memory or 0, built.key != key)
+            return self._keep_failed(build, outcome, _failure(build, outcome, log))
 
     def _keep_failed(
         self, build: PackageBuild, outcome: buildroot.Outcome, explained: Failure
@@ -375,6 +379,11 @@ class PackageBuilds:
         words = [str(for_everyone(each)) for each in causes]
         self._store.keep_inputs(built, {**data, "causes": words})
         self._store.remember_inputs(order.chroot, cpv, package.slot, data)
+
+
+def _is_of_the_package(error: BinmillError) -> bool:
+    """True if what a build left is refused: a package has changed what only Portage may change."""
+    return isinstance(error, NotTrusted) or error.code in _REFUSED
 
 
 def _failure(build: PackageBuild, outcome: buildroot.Outcome, log: Path) -> Failure:

@@ -21,8 +21,10 @@ from tasks.errors import BinmillError, NotTrusted
 from tasks.portage import gpkg
 from tasks.portage.inside.plan import cycles as find_cycles
 from tasks.system.files import write_parts
+from tasks.text import count
 
 LONGEST = 256 << 20  # bytes of a plan: 20,000 packages have about 100 MB
+MOST = 100_000  # packages: closures take memory in proportion to the square of their number
 _LONGEST_VALUE = 1 << 20  # characters of a setting or of a dependency string
 
 
@@ -186,6 +188,8 @@ def parse(text: str | bytes, seed: str = "") -> Plan:
     if len(text) > LONGEST:
         raise ValueError(f"it has more than {LONGEST} bytes")
     plan: Plan = _adapter(Plan).validate_json(text)
+    if len(plan.packages) > MOST:
+        raise ValueError(f"it has more than {count(MOST, 'package')}")
     if seed:
         plan = _with_identity(plan, seed)
     for check in (_check_names, _check_needs, _check_lists, _check_cycles):

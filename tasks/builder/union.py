@@ -44,22 +44,14 @@ class Union:
 
     def _merged(self, path: str) -> tuple[Path, ...]:
         """The folders of the layers that overlayfs merges at a path."""
-        if path not in self._folders:
-            parent, _, name = path.rpartition("/")
-            merged = []
-            for folder in self._merged(parent):
-                candidate = folder / name
-                try:
-                    status = candidate.lstat()
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
-                if not stat.S_ISDIR(status.st_mode):
-                    break
-                merged.append(candidate)
-                if is_opaque(candidate):
-                    break
-            self._folders[path] = tuple(merged)
-        return self._folders[path]
+        waiting = []
+        while path not in self._folders:  # no recursion: a path may have thousands of parts
+            waiting.append(path)
+            path = path.rpartition("/")[0]
+        folders = self._folders[path]
+        for inner in reversed(waiting):
+            folders = self._folders[inner] = _folders_named(folders, inner.rpartition("/")[2])
+        return folders
 
     def _directory(self, path: str, links: int) -> str:
         if path not in self._resolved:
@@ -84,3 +76,20 @@ class Union:
             raise NotTrusted("layer-links-in-a-circle", path=f"/{inner}")
         target = os.readlink(place)  # noqa: PTH115 - as it is written
         return self._directory(target if target[:1] == "/" else f"{here}/{target}", links - 1)
+
+
+def _folders_named(folders: Sequence[Path], name: str) -> tuple[Path, ...]:
+    """The folders of that name that overlayfs merges, from those in which it may be."""
+    merged = []
+    for folder in folders:
+        candidate = folder / name
+        try:
+            status = candidate.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            break
+        merged.append(candidate)
+        if is_opaque(candidate):
+            break
+    return tuple(merged)

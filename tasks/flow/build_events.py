@@ -26,9 +26,9 @@ _TASK = "binpkgs"
 
 @contextlib.contextmanager
 def listener(chroot: Chroot) -> Iterator[Callable[[Event], None]]:
-    """Yield what passes the events of a chroot's build on.
+    """Yield a function that passes on the events of a chroot's build.
 
-    The build goes on where its files cannot be written.
+    The build continues if the files cannot be written.
     """
     from tasks.builder import events
 

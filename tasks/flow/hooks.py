@@ -1,4 +1,4 @@
-"""Hooks: programs of the site in hooks/ beside config.toml, each called as the event it runs at.
+"""Hooks: programs of the site in hooks/ beside config.toml, each with the name of its event.
 
 A hook runs on the host, outside of any chroot, as the user who runs doit, with that user's
 environment, in the folder of config.toml. It gets the event as JSON on standard input, and may take
@@ -48,8 +48,8 @@ def warn(layout: Layout) -> None:
 def run(chroot: Chroot, task: str, event: str, data: Mapping[str, Any]) -> BinmillError | None:
     """Run the hook of an event, if there is one, to its end; returns its failure, and notes it.
 
-    Its output goes to the log of the task, which is called as in `Chroot.log`; that of a command,
-    which has none, is dropped.
+    Its output goes to the log of the task (`Chroot.log`). That of a command, which has no log, is
+    dropped.
     """
     hook, log = chroot.layout.hooks / event, chroot.log(task)
     if not _may_run(hook):
@@ -74,8 +74,8 @@ def run(chroot: Chroot, task: str, event: str, data: Mapping[str, Any]) -> Binmi
 def in_background(chroot: Chroot, task: str) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
     """Run hooks beside the work of the block, which submits their events.
 
-    The hook of an event runs for one at a time, in order. The end of the block waits for all; if
-    it raises, the hooks that run are ended. One that exceeded its time does not run again.
+    Hooks of the same event run one at a time, in order. The end of the block waits for all; if
+    the block raises, running hooks are ended. One that exceeded its time does not run again.
     """
     from concurrent.futures import ThreadPoolExecutor
 

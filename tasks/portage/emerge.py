@@ -120,13 +120,25 @@ def fetch(
         ) from error
 
 
+_TIMEOUTS = ("program-timeout", "program-timeout-logged")
+_TIMEOUT_STATUS = 124  # as of timeout(1)
+
+
 def fetch_packages(buildroot: Sandbox, atoms: Sequence[str], log: Path, timeout: float) -> int:
-    """Fetch the distfiles of packages without their dependencies; returns emerge's exit code."""
+    """Fetch the distfiles of packages without their dependencies; returns emerge's exit code.
+
+    One that exceeds `timeout` (seconds) fails as any other: it is not the end of the run.
+    """
     command = [
         *("emerge", "--ignore-default-opts", "--color=n", "--nospinner"),
         *("--fetchonly", "--nodeps", "--oneshot", "--usepkg=n", *atoms),
     ]
-    return sandbox.run(buildroot, command, log=log, timeout=timeout, check=False).returncode
+    try:
+        return sandbox.run(buildroot, command, log=log, timeout=timeout, check=False).returncode
+    except CommandFailed as error:
+        if error.code not in _TIMEOUTS:
+            raise
+        return _TIMEOUT_STATUS
 
 
 def output_since(log: Path, start: int) -> str:

@@ -37,6 +37,7 @@ _ENVIRONMENT_LIMIT = 64 << 20
 IMAGE_LIMIT = 64 << 30
 ENTRIES_LIMIT = 1_000_000
 _EXTENDED_LIMIT = 1 << 20  # bytes of an extended header, which tarfile reads at once
+HEADERS_LIMIT = 512 << 20  # characters in the headers of an image, which its reader may keep
 _READ_AHEAD = 1 << 20
 _BUFFER = 16 << 10  # tarfile copies the rest of its buffer at every read
 _EXTENSIONS = (
@@ -162,6 +163,7 @@ def image_entries(path: Path) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes] 
     tarfile and the decompressors; read within `explained_damage`.
     """
     names: set[str] = set()
+    length = 0
     with _image(path) as image:
         for member in image:
             setattr(image, "members", [])  # noqa: B010 - untyped; else it keeps all headers
@@ -169,6 +171,9 @@ def image_entries(path: Path) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes] 
             if name in names or len(names) == ENTRIES_LIMIT:
                 raise tarfile.ReadError(f"duplicate entry, or too many: {name}")
             names.add(name)
+            length += len(name) + len(member.linkname) + sum(map(len, member.pax_headers.values()))
+            if length > HEADERS_LIMIT:
+                raise tarfile.ReadError("its headers are too large")
             yield name, member, image.extractfile(member) if member.isreg() else None
         stream: Any = image.fileobj
         while rest := stream.read(_READ_AHEAD):
@@ -344,6 +349,8 @@ def _archive_errors() -> tuple[type[Exception], ...]:
         StopIteration,
         EOFError,
         OSError,
+        OverflowError,  # an infinite time
+        RecursionError,  # extended headers of extended headers
         tarfile.TarError,
         lzma.LZMAError,
         zlib.error,

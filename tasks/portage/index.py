@@ -26,6 +26,9 @@ _HEADER = re.compile(
     r"ACCEPT_[A-Z]+|ARCH|CBUILD|CHOST|CONFIG_PROTECT(_MASK)?|ELIBC|FEATURES|INSTALL_MASK"
     r"|IUSE_IMPLICIT|KERNEL|PROFILE|USE|USE_EXPAND[A-Z_]*|VERSION"
 )
+# Portage reads its own copy of an index with universal newlines: two carriage returns in a value
+# would begin the stanza of another package.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # The client's own binrepos.conf decides where it fetches, and by which command.
 _NOT_OURS = frozenset({"BASE_URI", "PKGINDEX_URI", "FETCHCOMMAND", "RESUMECOMMAND"})
 
@@ -108,7 +111,11 @@ def of_set(stanzas: Iterable[Stanza], packages: Sequence[Package]) -> dict[str, 
         if path in by_path:
             raise NotTrusted("index-duplicate", path=path)
         by_path[path] = {
-            **{key: value for key, value in stanza.items() if key not in _NOT_OURS},
+            **{
+                key: _CONTROL.sub(" ", value)
+                for key, value in stanza.items()
+                if key not in _NOT_OURS and not _CONTROL.search(key)
+            },
             "CPV": package.cpv,
             "BUILD_ID": str(package.build_id),
         }
@@ -140,7 +147,7 @@ def header(
     """
     repositories = ", ".join(f'"{name}": "{commit}"' for name, commit in sorted(revisions.items()))
     return {
-        **{key: value for key, value in original.items() if _HEADER.fullmatch(key)},
+        **{k: _CONTROL.sub(" ", v) for k, v in original.items() if _HEADER.fullmatch(k)},
         "PACKAGES": str(count),
         "TIMESTAMP": str(timestamp),
         "REPO_REVISIONS": "{" + repositories + "}",

@@ -13,12 +13,15 @@ from pathlib import Path
 from tasks.errors import BinmillError, NotTrusted
 
 DATABASE = "var/db/pkg"
-# A line of CONTENTS (portage.dbapi.vartree, contents_re); a path may have blanks in it.
+# A line of CONTENTS (portage.dbapi.vartree, contents_re); a path may have blanks in it. Of a link,
+# the path ends at the first arrow: with two open ends, one long line would take hours to match.
 _CONTENT = re.compile(
     rb"(?:(?:dir|dev|fif) (?P<plain>/.*)|obj (?P<obj>/.*) [0-9a-f]{32} -?\d+"
-    rb"|sym (?P<sym>/.+?) -> .+ -?\d+)"
+    rb"|sym (?P<sym>/.*) -?\d+)"
 )
+_ARROW = b" -> "
 _CONTENTS_LIMIT = 256 << 20  # bytes
+_VALUE_LIMIT = 1 << 20  # bytes; a sparse file would fill the memory
 
 
 def entries(upper: Path) -> list[Path]:
@@ -43,7 +46,7 @@ def entries(upper: Path) -> list[Path]:
 def value(entry: Path, key: str) -> str:
     """One file of an entry: BUILD_ID, SLOT and the like; raises NotTrusted if there is none."""
     path = entry / key
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _VALUE_LIMIT:
         raise NotTrusted("vdb-lacks-key", package=f"{entry.parent.name}/{entry.name}", key=key)
     return path.read_text(encoding="utf-8", errors="replace").strip()
 
@@ -65,6 +68,14 @@ def contents(entry: Path) -> Iterator[str]:
             raise NotTrusted("vdb-contents-malformed", package=package)
         for line in stream:
             match = _CONTENT.fullmatch(line.rstrip(b"\n"))
-            if match is None:
+            name = _name(match) if match else b""
+            if not name:
                 raise NotTrusted("vdb-contents-malformed", package=package)
-            yield os.fsdecode(match["plain"] or match["obj"] or match["sym"])
+            yield os.fsdecode(name)
+
+
+def _name(match: re.Match[bytes]) -> bytes:
+    """The path in a line of CONTENTS; b"" for a link without a target."""
+    path, arrow, target = (match["sym"] or b"").partition(_ARROW)
+    link = path if arrow and target else b""
+    return match["plain"] or match["obj"] or link

@@ -17,7 +17,7 @@ End = Callable[[int], None]  # sends a signal to something that runs
 
 
 class Cancelled(BaseException):
-    """Work was cancelled: as KeyboardInterrupt, it passes all that handles errors."""
+    """Work was cancelled: like KeyboardInterrupt, it passes all handlers of errors."""
 
 
 class Scope:

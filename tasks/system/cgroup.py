@@ -113,7 +113,7 @@ def _parents() -> tuple[Path, ...]:
 
 
 def _set_swap(folder: Path, memory: int) -> None:
-    """Keep it from swapping, which would make a limit of memory one of time."""
+    """Forbid swapping: with it, a build at its limit would be slow instead of ended."""
     with contextlib.suppress(OSError):  # where swap is not accounted
         if memory and (folder / "memory.swap.max").exists():
             (folder / "memory.swap.max").write_text("0", encoding="ascii")

@@ -52,7 +52,7 @@ def test_options_apply_to_their_packages(lab_site: LabSite, tmp_path: Path) -> N
     lab_site.change(build={"jobs": 2, "limits": {f"{CATEGORY}/l*": {"tmpfs_mb": 8, "jobs": 7}}})
     output = lab_site.doit("binpkgs:base", code=1)
     assert f"{CATEGORY}/undeclared-1: " in output
-    assert "missing, probably not declared as a dependency: command tool" in output
+    assert "missing, probably an undeclared dependency: command tool" in output
     full = (
         f"{CATEGORY}/limited-1: the disk was full in phase compile: its work directory was a tmpfs"
     )

@@ -312,10 +312,10 @@ def test_message_names_what_is_missing_and_blames_nobody_else(case_builds: CaseB
     assert {name.removesuffix("-1:") for name in blamed} == case_builds.failed.failed.keys()
     text = "\n".join(rows)
     for words in (
-        "missing, probably not declared as a dependency: header library.h",
-        "missing, probably not declared as a dependency: command tool",
+        "missing, probably an undeclared dependency: header library.h",
+        "missing, probably an undeclared dependency: command tool",
         f"skipped because {CATEGORY}/undeclared-1 failed: {CATEGORY}/waits-1",
-        f"{CATEGORY}/accuser-1: configuring failed in phase configure: its own fault",
+        f"{CATEGORY}/accuser-1: configure failed in phase configure: its own fault",
         f"{CATEGORY}/unfetchable-1: cannot fetch a distfile: ",
     ):
         assert words in text

@@ -11,6 +11,7 @@ import pytest
 
 from tasks.builder.harvest import SideEffect, harvest
 from tasks.errors import NotTrusted
+from tasks.system.files import remove_tree
 from tests.kit.refused import refused
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="whiteouts are devices")
@@ -176,3 +177,27 @@ def test_links_lead_to_nothing_of_the_host(upper: Path, lower: Path, tmp_path: P
     write(upper, "x")
     assert harvested(upper, lower) == [("/x", "added")]
     assert (tmp_path / "host/secret").exists()
+
+
+def test_directories_of_any_depth_are_looked_at(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1")
+    folder = os.open(upper, os.O_RDONLY)
+    for _ in range(1500):  # more than Python's limit of recursion
+        os.mkdir("d", dir_fd=folder)
+        below = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    try:
+        assert len(harvested(upper, lower)) == 1500
+    finally:
+        remove_tree(upper, upper.parent / "trash")  # pytest cannot
+
+
+def test_paths_that_fill_the_memory_are_refused(
+    upper: Path, lower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(upper, "a/b-1", *(f"{number}/{'a/' * 50}x" for number in range(10)))
+    monkeypatch.setattr("tasks.builder.harvest.LONGEST", 10_000)
+    with refused(NotTrusted, "layer-path-too-long", package="a/b-1"):
+        harvested(upper, lower)

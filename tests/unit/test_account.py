@@ -51,11 +51,10 @@ def test_error_of_a_build_reads_well() -> None:
         "  media-libs/tiff-4.6.0: compiling failed: tif_zip.c:55:10: fatal error: libdeflate.h:"
         " No such file or directory",
         "    emake failed",
-        "    missing, probably not declared as a dependency: header libdeflate.h",
+        "    missing, probably an undeclared dependency: header libdeflate.h",
         "    log: /logs/tiff",
         "    skipped because media-libs/tiff-4.6.0 failed: a/f-1, a/g-1",
-        "  a/h-1: stopped in phase test, because it printed nothing for too long;"
-        " its last output: ",
+        "  a/h-1: stopped in phase test, because it printed nothing for too long; last output: ",
     ]
     assert messages.sentence("build-account", account.totals(WHOLE)) == (
         "2 built (1 with the same output as before), 1 reused, 1 cut off, 2 failed, 2 skipped,"

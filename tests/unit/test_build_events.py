@@ -83,11 +83,11 @@ def test_account_names_every_package_that_is_missing(
         "2 packages of base failed, 2 packages skipped because of that",
         "  a/broken-1: compiling failed: x.c:1:10: fatal error: zlib.h: No such file",
         "    make: *** [x.o] Error 1",
-        "    missing, probably not declared as a dependency: header zlib.h",
+        "    missing, probably an undeclared dependency: header zlib.h",
         "    log: /logs/a:broken-1.log",
         "    skipped because a/broken-1 failed: a/user-1, a/zz-1",
         "  a/hang-1: stopped in phase test, because it printed nothing for too long;"
-        " its last output: test 7 ...",
+        " last output: test 7 ...",
     ]
     totals = accounts.totals(account)
     assert {key: totals[key] for key in totals if key != "seconds"} == {

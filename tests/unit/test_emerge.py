@@ -255,3 +255,16 @@ def test_failed_fetch_names_a_group_for_the_missing_file(failing_emerge: Path) -
     line = "app-misc/bad-5 has fetch restriction turned on."
     with refused(CommandFailed, "distfiles-not-fetched", reason=line, group="role:java"):
         emerge.fetch(BUILDROOT, [], Build(), failing_emerge, "role:java")
+
+
+def test_fetch_that_takes_too_long_is_a_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One slow mirror fails a package, not the run."""
+
+    def run(*_: object, **_more: object) -> None:
+        raise CommandFailed("program-timeout-logged", program="emerge")
+
+    monkeypatch.setattr(sandbox, "run", run)
+    chroot = Sandbox("base", (), tmp_path)
+    assert emerge.fetch_packages(chroot, ["=a/b-1"], tmp_path / "log", 1) != 0

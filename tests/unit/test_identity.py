@@ -343,6 +343,22 @@ def test_extended_header_of_any_size_takes_no_memory(packages: Packages) -> None
             tracemalloc.stop()
 
 
+def test_header_that_python_cannot_take_is_refused(packages: Packages) -> None:
+    assert refusal(packages, [replace(HELLO, path="/x.py", attributes={"mtime": "inf"})])
+    nested = tarfile.TarInfo("image/x")
+    nested.type = tarfile.GNUTYPE_LONGNAME
+    assert refusal(packages, nested.tobuf(tarfile.GNU_FORMAT) * 3000)
+
+
+def test_headers_that_fill_the_memory_are_refused(
+    packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpkg, "HEADERS_LIMIT", 10_000)
+    packages.identity([replace(HELLO, attributes={"SCHILY.xattr.user.x": "x" * 9000})])
+    large = replace(HELLO, attributes={"SCHILY.xattr.user.x": "x" * 10_000})
+    assert "headers are too large" in refusal(packages, [large])
+
+
 def test_bomb_ends_with_an_error(packages: Packages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpkg, "IMAGE_LIMIT", 10 << 20)
     big = ImageFile("/zeros", bytes(20 << 20))

@@ -191,3 +191,13 @@ def test_name_and_build_id_of_the_chroots_index_are_ignored() -> None:
     )
     (stanza,) = of_set(parse(forged)[1], [package()]).values()
     assert (stanza["CPV"], stanza["BUILD_ID"]) == ("app-arch/bzip2-1.0.8", "1")
+
+
+def test_value_of_the_chroots_index_begins_no_stanza() -> None:
+    """Portage reads its copy of an index with universal newlines."""
+    other = "\r\rCPV: sys-apps/shadow-1\rPATH: x"
+    forged = SAMPLE.replace("\nDEFINED", f"\nNOTE: x{other}\nA{other}: 1\nDEFINED")
+    (stanza,) = of_set(parse(forged)[1], [package()]).values()
+    assert "\r" not in render(stanza)
+    assert stanza["NOTE"] == "x  CPV: sys-apps/shadow-1 PATH: x"
+    assert "\r" not in render(header({"USE": f"x{other}"}, 1, 1, {}))

@@ -199,3 +199,11 @@ def test_damaged_plan_is_refused_or_another_plan(seed: int) -> None:
         except ValueError:
             continue
         assert plans.parse(plans.render(read)) == read
+
+
+def test_plan_with_too_many_packages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "MOST", 1)
+    second = package("dev-libs/second-1")
+    plans.parse(plans.render(plan(PACKAGE)))
+    with pytest.raises(ValueError, match="more than 1 package"):
+        plans.parse(plans.render(plan(PACKAGE, second)))

@@ -19,7 +19,7 @@ CHANGES: list[tuple[dict[str, Any], Change, str]] = [
     (
         {"repo": "ours"},
         Change("plan-repo-changed", CPV, before="gentoo", after="ours"),
-        "it comes from",
+        "repository",
     ),
     (
         {"sub_slot": "2"},

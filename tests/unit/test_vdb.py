@@ -52,3 +52,46 @@ def test_value_is_a_regular_file_of_the_entry(tmp_path: Path) -> None:
     for key in ("BUILD_ID", "USE"):
         with refused(NotTrusted, "vdb-lacks-key", package="a-b/c-1", key=key):
             vdb.value(package, key)
+
+
+def test_value_of_any_size_takes_no_memory(tmp_path: Path) -> None:
+    package = entry(tmp_path, "a-b/c-1")
+    with (package / "BUILD_ID").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with refused(NotTrusted, "vdb-lacks-key", package="a-b/c-1", key="BUILD_ID"):
+        vdb.value(package, "BUILD_ID")
+
+
+def test_contents_are_the_paths_of_a_package(tmp_path: Path) -> None:
+    package = entry(tmp_path, "a-b/c-1")
+    lines = (
+        "dir /usr/with -> arrow",
+        f"obj /usr/a b {'0' * 32} 12",
+        "sym /usr/l k -> ../t -> x 12",
+        "fif /run/f",
+    )
+    (package / "CONTENTS").write_text("".join(f"{line}\n" for line in lines))
+    paths = ["/usr/with -> arrow", "/usr/a b", "/usr/l k", "/run/f"]
+    assert list(vdb.contents(package)) == paths
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "obj /x 0 1",
+        "sym /x 1",
+        "sym /x ->  1",
+        "sym x -> y 1",
+        "sym /x -> y",
+        "dir x",
+        "",
+        # an expression with two open ends would take hours for this one
+        "sym /" + " -> " * 200_000,
+    ],
+    ids=lambda line: line[:12],
+)
+def test_malformed_line_of_contents_is_refused(tmp_path: Path, line: str) -> None:
+    package = entry(tmp_path, "a-b/c-1")
+    (package / "CONTENTS").write_text(f"{line}\n")
+    with refused(NotTrusted, "vdb-contents-malformed", package="a-b/c-1"):
+        list(vdb.contents(package))
