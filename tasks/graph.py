@@ -22,7 +22,7 @@ from tasks.causes import (
 )
 from tasks.chroot.sandboxes import own_keys, seed_keys
 from tasks.engine.checks import Fact, FilesUnchanged
-from tasks.engine.on_demand import WhenNamed
+from tasks.engine.on_demand import UnlessRequested, WhenNamed
 from tasks.engine.step import Option, Step, as_task
 from tasks.errors import BinmillError
 from tasks.flow import (
@@ -76,7 +76,7 @@ GROUPS = {
     "plan": "resolve the packages of each chroot with its own Portage",
     "binpkgs": "build each chroot's packages, and collect them as a set",
     "candidate": "sign and index each package set; no client sees it yet",
-    "gate": "install each candidate offline, in a fresh chroot",
+    "gate": "install each candidate offline, or upgrade the last one to it",
     "publish": "switch each binhost to the candidate that passed its gate",
     "client": "install from each published binhost in a fresh client",
     "members": "prove that each group gets its own packages, and no other client does",
@@ -85,6 +85,7 @@ _PROOFS = (CLIENT, MEMBERS)
 _KEEP_FAILED = Option(
     "keep_failed", "keep-failed", "keep the buildroots of failed packages, to enter them", flag=True
 )
+_FRESH = Option("fresh", "fresh", "install in a fresh chroot, upgrade nothing", flag=True)
 
 
 def build(site: Site) -> Iterator[Any]:
@@ -284,9 +285,12 @@ def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
     )
     yield Step(
         GATE(name),
-        f"install the candidate of {name} offline, from a fresh seed",
+        f"install the candidate of {name} offline, or upgrade the last one to it",
         partial(gate.check_candidate, chroot),
         reads=(CANDIDATE(name), BINPKGS(name), ETC(name), *seed_keys(chroot)),
+        options=(_FRESH,),
+        checks=(UnlessRequested(_FRESH.name),),
+        remains=(chroot.layout.install_root(name),),
         results=lambda record: [publish.place(chroot, record)],
         owned=lambda _record: (),
         chroot=name,

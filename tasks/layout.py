@@ -47,6 +47,8 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
                                binhost/NAME/previous to the one before it, channel.CHANNEL and
                                channel.CHANNEL.previous to those of a channel
         GROUP/                 the view of a group: an index, and links to packages
+      gate/NAME/               the install root of the last candidate that passed the gate
+                               (tasks.publish.install_root)
       mirror/GROUP/distfiles/  distfiles that are served, by group
       serve/                   nginx's own files; serve/users/ has a password file per group,
                                serve/access.log the requests
@@ -179,7 +181,7 @@ class Layout:
 
     def large_trees(self) -> list[Path]:
         """Every tree of many files that is never written again under its name."""
-        patterns = ("exports/[!.]*/", "layers/*/[!.]*/", "seeds/[!.]*/")
+        patterns = ("exports/[!.]*/", "gate/*/[!.]*/", "layers/*/[!.]*/", "seeds/[!.]*/")
         return [path for pattern in patterns for path in sorted(self.state.glob(pattern))]
 
     @property
@@ -301,6 +303,9 @@ class Layout:
         # no name of a package has a dot (PMS 3.1.2), so the two are never mixed up
         name = f"{_one_name(package)}.{_one_name(slot)}.json"
         return self.store / "own" / _one_name(chroot) / _one_name(category) / name
+
+    def install_root(self, name: str) -> Path:
+        return self.state / "gate" / _one_name(name)
 
     def binhost(self, name: str) -> Path:
         return self.binhosts / _one_name(name)

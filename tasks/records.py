@@ -154,10 +154,14 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class GateRecord:
-    """A candidate all of whose packages were installed offline."""
+    """A candidate all of whose packages were installed offline.
+
+    `upgraded_from` is the candidate whose install root was upgraded; 0 is a fresh installation.
+    """
 
     generation: int
     packages: int
+    upgraded_from: int = 0
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,8 @@ class Binhost(_Table):
     keep_days: int = Field(default=7, ge=0, le=3650)
     builder: Line = "urn:binmill:builder"  # the builder's id in provenance, a URI
     valid_days: int = Field(default=30, ge=1, le=3650)  # of a release manifest
+    # Candidates from one fresh installation to the next; an upgrade adds a layer to those to mount.
+    fresh_install_every: int = Field(default=10, ge=1, le=50)
     signing_home: Line = "secrets/gnupg"
     signing_key: Fingerprint | None = None
 

@@ -56,3 +56,17 @@ class WhenNamed:
     def cause(self, values: Mapping[str, Any]) -> Cause:  # noqa: ARG002 - as of all checks
         """The cause, where it does not hold."""
         return self._cause()
+
+
+class UnlessRequested:
+    """The check of a task with a flag that makes it run again."""
+
+    def __init__(self, option: str) -> None:
+        self._option = option
+
+    def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return not (task.options or {}).get(self._option)
+
+    def cause(self, values: Mapping[str, Any]) -> Cause:  # noqa: ARG002 - as of all checks
+        """The flag was given."""
+        return NamedOnCommandLine()

@@ -60,7 +60,7 @@ class Step(Generic[R]):
     these are others. `checks` must hold as well, and with `when_named` another one for a task that
     was named. Tasks in `after` run before it, if it runs. `progress` gives, by its log, a line for
     each thing that it works on, and at last a few words about the whole.
-    `remains` are paths of what its failed runs leave.
+    `remains` are further paths that its runs leave, and that no record names.
     """
 
     key: Key[R]

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.chroot import sandboxes
+from tasks.errors import BinmillError
 from tasks.flow import candidate, etc, signing
 from tasks.records import BINPKGS, CANDIDATE, SEED, GateRecord, Inputs
-from tasks.site import Chroot, Site
+from tasks.site import Chroot, Site, identity
 from tasks.system.notes import note
 
 if TYPE_CHECKING:
     from tasks.portage.index import Stanza
     from tasks.publish.gate import Violation
+    from tasks.publish.install_root import InstallRoot
     from tasks.system.sandbox import Sandbox
 
 
 def check_candidate(chroot: Chroot, inputs: Inputs) -> GateRecord:
-    """Compare a candidate with its set and install all of it in a fresh chroot, without network.
+    """Compare a candidate with its set and install all of it in a chroot, without network.
 
-    Raises BinmillError that lists every violation.
+    That is a fresh one, or the install root of an earlier candidate, which is upgraded. Raises
+    BinmillError that lists every violation.
     """
-    from tasks.publish import gate, generation
+    from tasks.publish import gate, generation, install_root
+    from tasks.publish.install_root import InstallRoot
 
     number = inputs[CANDIDATE(chroot.name)].generation
     folder = generation.folder_of(chroot.binhost, number)
@@ -33,16 +38,90 @@ def check_candidate(chroot: Chroot, inputs: Inputs) -> GateRecord:
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
     violations = forbidden_packages(chroot.site, views)
     violations += _missing_packages(chroot, inputs, list(every.values()))
+    wanted = InstallRoot(
+        inputs[SEED(chroot.seed)].sha512,
+        _settings(chroot, list(views)),
+        number,
+        {stanza["CPV"]: stanza.get("SHA512", "") for stanza in every.values()},
+    )
+    old = _root_to_upgrade(chroot, wanted, fresh=bool(inputs.request.options.get("fresh")))
+    place = chroot.layout.install_root(chroot.name)
     with chroot.workspace("gate") as space:
         client = _client(chroot, inputs, folder, list(views), space)
+        if old:  # from the first command on: what one does is right over the same layers only
+            client = replace(client, layers=(*old.paths(place), *client.layers))
         violations += _clashes(chroot, inputs, folder, views, client)
-        if not violations:
-            cpvs = [stanza["CPV"] for stanza in every.values()]
-            violations = gate.install(client, chroot.own.packages, cpvs, log)
-    if violations:
-        raise gate.refusal(chroot.name, number, violations, log)
-    note("gate-passed", chroot=chroot.name, packages=len(every), number=number)
-    return GateRecord(number, len(every))
+        if not violations and old:
+            violations = _upgrade(chroot, client, old, list(every.values()))
+        elif not violations:
+            violations = gate.install(client, chroot.own.packages, sorted(wanted.packages), log)
+        if violations:
+            raise gate.refusal(chroot.name, number, violations, log)
+        new = replace(wanted, layers=old.layers if old else ())
+        install_root.keep(place, new, client.upper, chroot.layout.trash)
+    code = "gate-upgraded" if old else "gate-passed"
+    source = old.generation if old else 0
+    note(code, chroot=chroot.name, packages=len(every), number=number, source=source)
+    return GateRecord(number, len(every), source)
+
+
+def _root_to_upgrade(chroot: Chroot, wanted: InstallRoot, *, fresh: bool) -> InstallRoot | None:
+    """The install root of an earlier candidate; None, with a note, where there is none to use."""
+    from tasks.publish import install_root
+
+    place = chroot.layout.install_root(chroot.name)
+    try:
+        old = install_root.read(place)
+        if old is None:
+            return None
+        code = ""
+        if fresh:
+            code = "gate-fresh-requested"
+        elif old.seed != wanted.seed:
+            code = "gate-fresh-seed"
+        elif old.settings != wanted.settings:
+            code = "gate-fresh-settings"
+        elif old.upgrades + 1 >= chroot.site.config.binhost.fresh_install_every:
+            code = "gate-fresh-due"
+        if code:
+            note(code, chroot=chroot.name, upgrades=old.upgrades)
+            return None
+        flaw = next(install_root.flaws(place, old), "")
+    except BinmillError as error:
+        flaw = error.message
+    if flaw:
+        note("gate-fresh-damaged", chroot=chroot.name, flaw=flaw)
+        return None
+    return old
+
+
+def _upgrade(
+    chroot: Chroot, root: Sandbox, old: InstallRoot, stanzas: list[Stanza]
+) -> list[Violation]:
+    """Upgrade an install root to a candidate as a client does; returns the violations."""
+    from tasks.builder.union import Union
+    from tasks.publish import upgrade
+
+    log, before = chroot.log("gate"), Union(root.layers)
+    again = upgrade.changed_files(stanzas, old.packages, before)
+    cpvs = sorted(stanza["CPV"] for stanza in stanzas)
+    if violations := upgrade.install(root, chroot.own.packages, cpvs, again, log):
+        return violations
+    after = Union((root.upper, *root.layers))
+    gone = sorted(cpv for cpv in old.packages.keys() - cpvs if upgrade.is_installed(after, cpv))
+    if gone:
+        upgrade.remove(root, gone, log)
+        after = Union((root.upper, *root.layers))
+    return upgrade.judge(stanzas, before, after)
+
+
+def _settings(chroot: Chroot, views: list[str]) -> str:
+    """A digest of the gate's /etc/portage, and of the key that it trusts."""
+    from tasks.portage import etc_portage
+
+    link = etc_portage.profile_link(chroot.site.config, chroot.name)
+    key = chroot.site.config.binhost.signing_key
+    return identity([_portage_files(chroot, views), link, key])
 
 
 def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:
@@ -109,7 +188,7 @@ def _clashes(
 
 def _client(chroot: Chroot, inputs: Inputs, folder: Path, views: list[str], space: Path) -> Sandbox:
     """A fresh chroot from the seed, set up as a client, with the candidate and no network."""
-    from tasks.publish import client, gate
+    from tasks.publish import gate
     from tasks.system.sandbox import Bind
 
     (space / "blockers").mkdir()
@@ -118,15 +197,21 @@ def _client(chroot: Chroot, inputs: Inputs, folder: Path, views: list[str], spac
         chroot,
         inputs,
         space,
-        files=etc.portage_files(
-            chroot,
-            features=client.FEATURES,
-            variables=client.VARIABLES,
-            binrepos=gate.binrepos(views),
-        ),
+        files=_portage_files(chroot, views),
         trusted=signing.signing_key(chroot.site),
         binds=(
             Bind(str(folder), gate.CANDIDATE),
             Bind(str(space / "blockers"), gate.INSIDE),
         ),
+    )
+
+
+def _portage_files(chroot: Chroot, views: list[str]) -> dict[str, str]:
+    from tasks.publish import client, gate
+
+    return etc.portage_files(
+        chroot,
+        features=(*client.FEATURES, *gate.FEATURES),
+        variables=client.VARIABLES,
+        binrepos=gate.binrepos(views),
     )

@@ -2,7 +2,7 @@
 
 First it checks the indexes and images, and lists all violations at once. Then the Portage of a
 fresh chroot from the seed, without network, installs every package of the set from the candidate,
-signatures required.
+signatures required; or it upgrades the candidate before (tasks.publish.upgrade).
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ PROGRAM = Path(inside.__file__).with_name("blockers.py")
 INSIDE = "/run/binmill/gate"  # where the program and its request are mounted
 CANDIDATE = "/run/binmill/candidate"
 ASK = ("python3", "-I", f"{INSIDE}/{PROGRAM.name}", f"{INSIDE}/request.json")
+# Portage's default (make.globals), whatever the profile says: without it, a package takes a file of
+# another one, and the file is lost when that one is upgraded.
+FEATURES = ("protect-owned",)
 # Portage's own COLLISION_IGNORE (make.globals): files that two packages may share.
 _SHARED = ("/lib/modules/*", "*.py[co]", "*$py.class")
 _BLOCKING = ("RDEPEND", "PDEPEND", "IDEPEND")  # those that count for a binary package
@@ -226,10 +229,11 @@ def binrepos(views: Iterable[str]) -> str:
 def command(packages: Sequence[str], cpvs: Iterable[str]) -> list[str]:
     """The emerge(1) call: what a client would name, and every package of the set.
 
-    With --emptytree: a package of the seed would hide that one of the set is missing.
+    With --emptytree: a package of the seed would hide that one of the set is missing. With
+    --oneshot: no client names them all, so the world file of the install root must not.
     """
     words = client.command([*packages, *(f"={cpv}" for cpv in cpvs)])
-    return [words[0], "--emptytree", *words[1:]]
+    return [words[0], "--emptytree", "--oneshot", *words[1:]]
 
 
 def install(

@@ -189,6 +189,18 @@ def _stored_package(site: Site, built: Built, on_read: OnRead) -> Iterator[Note]
         yield Note("flaw-package-unreadable", {"path": short, "cause": error.strerror})
 
 
+def install_root(folder: Path, on_read: OnRead) -> Iterator[Note]:
+    """Compare an install root with its listings; yields a note for each of the first flaws."""
+    from tasks.publish import install_root
+
+    try:
+        root = install_root.read(folder)
+        lines = install_root.flaws(folder, root, on_read) if root else iter(())
+        yield from map(reported_flaw, itertools.islice(lines, _LINES))
+    except BinmillError as error:
+        yield reported_flaw(error.message)
+
+
 def mirror(site: Site, group: str, on_read: OnRead) -> Iterator[tuple[str, Note]]:
     """Compare the distfiles of a group with their Manifests; yields names and flaws.
 

@@ -124,6 +124,7 @@ def _all(site: Site, artifacts: Artifacts, memory: Memory, progress: Progress) -
     for artifact in artifacts.values():
         yield from _artifact(site, artifact, digests, progress)
     yield from _stored(site, progress)
+    yield from _install_roots(site, progress)
     yield from _binhosts(site, progress)
     yield from _mirror(site, progress)
 
@@ -209,6 +210,18 @@ def _delete_stored(site: Site, files: Sequence[Path]) -> None:
     with all_locked(site.layout.locks):
         for path in files:
             remove_tree(path, site.layout.trash)
+
+
+def _install_roots(site: Site, progress: Progress) -> Iterator[Damage]:
+    for name in site.config.chroots:
+        folder, task = site.layout.install_root(name), f"gate:{name}"
+        if not folder.is_dir():
+            continue
+        progress.at(f"install root of {name}")
+        if flaws := list(checks.install_root(folder, progress.add_bytes)):
+            repair = partial(remove_tree, folder, site.layout.trash)
+            remedy = Note("remedy-install-root", {"task": task})
+            yield Damage(progress.artifact, flaws, remedy, repair, lock=task)
 
 
 def _binhosts(site: Site, progress: Progress) -> Iterator[Damage]:

@@ -7,11 +7,13 @@ never deleted.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks import clock, messages, text
+from tasks.errors import BinmillError
 from tasks.layout import Layout
 from tasks.site import Site
 from tasks.system.disk_usage import disk_size
@@ -67,6 +69,7 @@ def plan(site: Site, artifacts: Artifacts) -> list[Leftover]:
     leftovers = (
         *_results(site, needed),
         *_stored(site, references),
+        *_install_roots(site),
         *_without_owner(site, artifacts),
         *_unfinished(site, references),
     )
@@ -99,12 +102,25 @@ def _stored(site: Site, references: References) -> Iterator[Leftover]:
         yield Leftover(path, Note(code))
 
 
+def _install_roots(site: Site) -> Iterator[Leftover]:
+    """Find the layers that no install root has, of a killed gate."""
+    from tasks.publish import install_root
+
+    for name in site.config.chroots:
+        folder = site.layout.install_root(name)
+        if folder.is_dir():
+            with contextlib.suppress(BinmillError):  # the next gate replaces a damaged one
+                for path in install_root.unnamed(folder, install_root.read(folder)):
+                    yield Leftover(path, _UNNAMED)
+
+
 def _without_owner(site: Site, artifacts: Artifacts) -> Iterator[Leftover]:
     """Find files of chroots, overlays and tasks that config.toml does not have."""
     layout, config = site.layout, site.config
     for folder, names, code in (
         (layout.inside / "builds", set(config.chroots), "leftover-of-chroot"),
         (layout.state / "touched", set(config.chroots), "leftover-of-chroot"),
+        (layout.state / "gate", set(config.chroots), "leftover-of-chroot"),
         (layout.store / "own", set(config.chroots), "leftover-of-chroot"),
         (layout.overlays, {f"{name}.git" for name in config.overlays}, "leftover-of-overlay"),
     ):

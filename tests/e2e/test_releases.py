@@ -26,7 +26,7 @@ from tasks.portage import index
 from tasks.publish import bundle, generation, retention
 from tasks.publish import candidate as candidates
 from tasks.publish.published import SignedPackage
-from tasks.records import BINPKGS, CANDIDATE, ETC, Inputs, Key
+from tasks.records import BINPKGS, CANDIDATE, ETC, Inputs, Key, Request
 from tasks.serve import policy
 from tasks.serve.nginx_process import serving
 from tasks.site import Chroot, Site
@@ -173,10 +173,10 @@ def inputs(base: Chroot) -> Inputs:
     return records.reading(base.layout, [*keys, *sandboxes.seed_keys(base)])
 
 
-def violations(base: Chroot) -> str:
-    before = current(base)
+def violations(base: Chroot, *, fresh: bool = False) -> str:
+    before, request = current(base), Request(named=True, options={"fresh": fresh})
     with refused(BinmillError, "candidate-refused") as failure:
-        gate.check_candidate(base, inputs(base))
+        gate.check_candidate(base, replace(inputs(base), request=request))
     assert current(base) == before
     return failure.value.message
 
@@ -216,7 +216,7 @@ def test_gate_finds_files_of_two_packages(base: Chroot, candidate: Path) -> None
     assert "both install /usr/include/zconf.h (" in message
     # packages that block each other are never installed together, says the chroot's own Portage
     rewrite(candidate, bzip2={"RDEPEND": "!!<sys-libs/zlib-99"})
-    assert "collision" not in violations(base)
+    assert "collision" not in violations(base, fresh=True)
     rewrite(candidate, bzip2={"RDEPEND": "!!>sys-libs/zlib-99"})
     assert "collision" in violations(base)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tasks.layout import Layout
+from tasks.publish import install_root
+from tasks.publish.install_root import InstallRoot
 from tasks.system.files import locked
 from tests.kit.files import names
 from tests.kit.sample_site import TASKS, YESTERDAY, SampleSite, tasks_run
@@ -149,6 +151,22 @@ def test_fsck_repairs_damaged_artifacts_and_no_others(
     assert tasks_run(built_site.doit(*TASKS)) == damaged
     assert built_site.records() == before
     assert built_site.doit("fsck").startswith("no damage: ")
+
+
+def test_fsck_deletes_a_damaged_install_root(built_site: SampleSite) -> None:
+    layout = built_site.layout
+    folder, upper = layout.install_root("base"), layout.state / "upper"
+    upper.mkdir()
+    (upper / "one").write_text("1")
+    install_root.keep(folder, InstallRoot("a", "b", 1, {}), upper, layout.trash)
+    assert built_site.doit("fsck").startswith("no damage: ")
+    (file,) = folder.glob("*/one")
+    flip(file)
+    assert "install root of base: damaged: /one: other content" in built_site.doit("fsck", code=1)
+    built_site.doit("fsck", "--repair")
+    assert not folder.exists()
+    assert built_site.doit("fsck").startswith("no damage: ")
+    assert tasks_run(built_site.doit(*TASKS)) == set()
 
 
 def test_fsck_without_repair_changes_nothing(built_site: SampleSite) -> None:

@@ -50,6 +50,8 @@ def make_leftovers(site: SampleSite) -> set[str]:
         "binhost/base/gen/.7.tmp/Packages",
         "tree.git.damaged/HEAD",
         "touched/old",
+        "gate/old/7/x",
+        f"gate/base/{'8' * 32}/x",
         "trash/x",
     ):
         put(state / path)
@@ -75,6 +77,8 @@ def make_leftovers(site: SampleSite) -> set[str]:
         "binhost/base/gen/.7.tmp",
         "tree.git.damaged",
         "touched/old",
+        "gate/old",
+        f"gate/base/{'8' * 32}",
         "trash",
     }
 
@@ -107,6 +111,8 @@ def test_gc_deletes_leftovers_and_nothing_else(built_site: SampleSite) -> None:
         "downloads",
         "work",
         "touched",
+        "gate",
+        "gate/base",
         "sets",
         "sets/base",
         "binhost",

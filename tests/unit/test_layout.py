@@ -20,6 +20,7 @@ PATHS_BY_NAME: list[Callable[[str], Path]] = [
     LAYOUT.etc,
     LAYOUT.binpkgs,
     LAYOUT.binhost,
+    LAYOUT.install_root,
     LAYOUT.manual_changes,
     LAYOUT.package_logs,
     lambda name: LAYOUT.layer("base", name),

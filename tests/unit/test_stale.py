@@ -200,6 +200,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "binhost.signing_home": [(None, "elsewhere", NONE)],
     "binhost.builder": [(None, "https://factory.example", NONE)],
     "binhost.valid_days": [(None, 99, each("candidate"))],
+    "binhost.fresh_install_every": [(None, 3, NONE)],
     "binhost.signing_key": [(None, FINGERPRINT, each("candidate"))],
     "build.packages": [(None, 2, NONE)],
     "build.jobs": [(None, 2, NONE)],
