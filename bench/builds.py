@@ -38,7 +38,7 @@ from tasks.portage import account
 from tasks.site import CONFIG_VARIABLE
 from tests.kit.lab_site import BASE_SET, LabSite, lab_site_in
 
-LEAF = "app-misc/hello"  # nothing needs it, and it needs nothing that is built
+LEAF = "app-text/tree"  # nothing needs it, and it needs nothing that is built; make alone builds it
 GIGABYTES = 5
 
 

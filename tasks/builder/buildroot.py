@@ -50,8 +50,9 @@ _WORK = "/var/tmp/portage"  # noqa: S108 - inside: PORTAGE_TMPDIR, unless it is 
 INSTALLED = "installed"  # in the workspace: the layer that `installs` left
 _TAIL = 4 << 20  # bytes of a log that are searched for the reason of a failure
 # Nothing of a buildroot outlives it: no sync, and no copies of libraries for programs that nobody
-# runs. Configuration is as its package has it, not as a file with a number beside the seed's.
-_FEATURES = "-merge-sync -preserve-libs -parallel-fetch -fail-clean"
+# runs. Its own pid namespace ends what a phase has left; Portage's costs a Python for each phase.
+# Configuration is as its package has it, not as a file with a number beside the seed's.
+_FEATURES = "-merge-sync -preserve-libs -parallel-fetch -fail-clean -pid-sandbox -news"
 _VARIABLES = {"FEATURES": _FEATURES, "CONFIG_PROTECT": "-* /nonexistent"}
 # env-update(1) takes 0.3 s, so it runs only where a layer has files for it. Libraries of the layers
 # are not in the seed's cache.
@@ -178,6 +179,7 @@ def _emerge(*options: str) -> list[str]:
         "--color=n",
         "--nospinner",
         "--quiet-build=n",  # a build without output is ended as one that hangs
+        "--package-moves=n",  # they would change the entries of other packages
         "--jobs=1",
         "--nodeps",
         "--oneshot",
