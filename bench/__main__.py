@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import chroots, plans, publish, schedule, seeds, snapshots, startup
+from bench import builds, chroots, plans, publish, schedule, seeds, snapshots, startup
 from bench.isolation import WORK, end_on_term, run_isolated
 from bench.measure import RESULTS, Bench, Table
 from tasks.errors import BinmillError
 from tasks.system.command import require_root
 
 BENCHES: dict[str, Bench] = {
+    "builds": builds.BENCH,
     "chroots": chroots.BENCH,
     "plans": plans.BENCH,
     "publish": publish.BENCH,

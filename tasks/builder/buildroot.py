@@ -52,7 +52,7 @@ INSTALLED = "installed"  # in the workspace: the layer that `installs` left
 _TAIL = 4 << 20  # bytes of a log that are searched for the reason of a failure
 # A buildroot is deleted after the build: no sync, and no copies of libraries for older programs.
 # Configuration files are those of the package, not numbered copies beside the seed's.
-_FEATURES = "-merge-sync -preserve-libs -parallel-fetch -fail-clean"
+_FEATURES = "-merge-sync -preserve-libs -parallel-fetch -fail-clean -news"
 _VARIABLES = {"FEATURES": _FEATURES, "CONFIG_PROTECT": "-* /nonexistent"}
 # env-update(1) takes 0.3 s, so it runs only where a layer has files for it. Libraries of the layers
 # are not in the seed's cache.
@@ -179,6 +179,7 @@ def _emerge(*options: str) -> list[str]:
         "--color=n",
         "--nospinner",
         "--quiet-build=n",  # a build without output is ended as one that hangs
+        "--package-moves=n",  # they would change the entries of other packages
         "--jobs=1",
         "--nodeps",
         "--oneshot",
