@@ -38,6 +38,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
                                of its files, ID.verified says when it was compared with them
         numbers/CATEGORY/PF/   an empty file for each build number that was given out
         flat/                  several merge layers as one (tasks.builder.flat_layers)
+        own/NAME/plan.json     the plan of which the set of chroot NAME was built last
         own/NAME/CATEGORY/     own inputs of the newest build of each package of chroot NAME
         incoming/              packages that are being added
       failed/NAME/CATEGORY/PF/  the buildroot of a failed package of chroot NAME, kept on request
@@ -298,6 +299,9 @@ class Layout:
 
     def store_numbers(self, category: str, pf: str) -> Path:
         return self.store / "numbers" / _one_name(category) / _one_name(pf)
+
+    def built_plan(self, chroot: str) -> Path:
+        return self.store / "own" / _one_name(chroot) / "plan.json"
 
     def own_inputs(self, chroot: str, category: str, package: str, slot: str) -> Path:
         # no name of a package has a dot (PMS 3.1.2), so the two are never mixed up

@@ -1,16 +1,24 @@
-"""log, show: commands that print frozen days and generated files."""
+"""log, show: commands that print frozen days, generated files and plans."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tasks import messages, records
 from tasks.commands.site_command import Parser, SiteCommand
 from tasks.errors import BinmillError
-from tasks.site import Site
+from tasks.records import PLAN
+from tasks.site import Chroot, Site
 from tasks.system.terminal import say
+from tasks.text import printable
+
+if TYPE_CHECKING:
+    from tasks.builder.plan import PlannedPackage
 
 _ROWS = 9  # of each list, on a terminal
 
@@ -44,16 +52,34 @@ class Log(SiteCommand):
 
 
 class Show(SiteCommand):
-    """doit show NAME [FILE ...]."""
+    """doit show NAME [FILE ...], doit show NAME --plan [--changes] [--json]."""
 
     name = "show"
-    doc_purpose = "print the generated /etc/portage of a chroot, or files of it"
+    doc_purpose = "print the generated /etc/portage of a chroot, files of it, or its plan"
+    doc_description = (
+        "--plan prints the packages that plan:NAME has resolved, in the order of their merges;\n"
+        "with --changes, what differs from the plan of the last complete build."
+    )
 
     def add_arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="NAME", help="the chroot")
         parser.add_argument("files", metavar="FILE", nargs="*", help="a path below /etc/portage")
+        parser.add_argument("--plan", action="store_true", help="print the plan")
+        parser.add_argument("--changes", action="store_true", help="compare it with the last one")
+        parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
     def run(self, site: Site, arguments: argparse.Namespace) -> None:
+        chroot = site.chroot(arguments.name)
+        if arguments.plan:
+            if arguments.files:
+                raise BinmillError("show-plan-and-files")
+            say(_plan(chroot, changes=arguments.changes, as_json=arguments.json))
+        elif arguments.changes or arguments.json:
+            raise BinmillError("show-without-plan")
+        else:
+            self._files(site, arguments)
+
+    def _files(self, site: Site, arguments: argparse.Namespace) -> None:
         from tasks.flow.etc import portage_files
         from tasks.portage import etc_portage
 
@@ -71,3 +97,28 @@ class Show(SiteCommand):
         else:
             parts = (f"==> {Path('/etc/portage', p)} <==\n{texts[p]}" for p in sorted(texts))
             say("\n".join(parts))
+
+
+def _plan(chroot: Chroot, *, changes: bool, as_json: bool) -> str:
+    """The plan of a chroot, or its differences from that of the last complete build."""
+    from tasks.builder import plan as plans
+    from tasks.builder import plan_changes
+
+    layout = chroot.layout
+    record = records.load(layout, PLAN(chroot.name))
+    plan = plans.read(layout.state / record.path, record.plan)
+    if not changes:
+        return plans.render(plan).rstrip("\n") if as_json else "\n".join(map(_row, plan.packages))
+    before = layout.built_plan(chroot.name)
+    if not before.exists():
+        raise BinmillError("show-no-built-plan", chroot=chroot.name)
+    rows = plan_changes.compare(plans.read(before), plan)
+    if as_json:
+        return json.dumps([row.plain() for row in rows], indent=1, ensure_ascii=False)
+    sentences = [printable(str(row)) for row in rows]
+    return "\n".join(sentences) or messages.sentence("plan-unchanged", {"chroot": chroot.name})
+
+
+def _row(package: PlannedPackage) -> str:
+    use = f'  USE="{" ".join(package.use)}"' if package.use else ""
+    return printable(f"{package.cpv}::{package.repo}{use}")

@@ -12,7 +12,7 @@ from tasks.flow import build_events, fetching
 from tasks.flow.plan import seed_identity
 from tasks.records import CHROOT, PLAN, BinpkgsRecord, Inputs
 from tasks.site import Chroot
-from tasks.system.files import private_folder
+from tasks.system.files import copy_plain, private_folder
 from tasks.system.notes import note
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     packages = collect.collect_from_store(
         store, work.packages, order.plan.index_header, layout.binpkgs(chroot.name)
     )
+    copy_plain(layout.state / inputs[PLAN(chroot.name)].path, layout.built_plan(chroot.name))
     record = BinpkgsRecord(collect.set_id(packages), packages, inputs[CHROOT(chroot.name)].modified)
     note("set-collected", chroot=chroot.name, packages=len(packages), set=record.set)
     if record.modified:
