@@ -33,9 +33,9 @@ from bench.measure import (
     settle,
 )
 from lab import builder, upstream
-from tasks.builder.store import Store
 from tasks.portage import account
 from tasks.site import CONFIG_VARIABLE
+from tasks.store.store import Store
 from tests.kit.lab_site import LabSite, lab_site_in
 
 LEAF = "app-text/tree"  # nothing needs it, and it needs nothing that is built; make alone builds it

@@ -23,8 +23,8 @@ from functools import partial
 from random import Random
 
 from bench.measure import Bench, Size, Table, rounds, row
-from tasks.builder.closure import closure
-from tasks.builder.decide import (
+from tasks.planner.closure import closure
+from tasks.planner.decide import (
     Decision,
     EarlierBuild,
     MayBuild,
@@ -33,8 +33,8 @@ from tasks.builder.decide import (
     WillBuild,
     decide,
 )
-from tasks.builder.keys import own_inputs
-from tasks.builder.plan import PlannedPackage
+from tasks.planner.keys import own_inputs
+from tasks.planner.plan import PlannedPackage
 from tests.kit.plans import StoredPackage, World, ebuild, planned
 
 COUNTS = (2_000, 20_000)

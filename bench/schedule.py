@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bench.measure import Bench, Size, Table, row
-from tasks.builder.schedule import Job, Limits, lower_bound, ranks, simulate
+from tasks.planner.schedule import Job, Limits, lower_bound, ranks, simulate
 from tests.kit.job_graphs import GIGABYTE, tree_of_packages
 
 PACKAGES = 20_000

@@ -7,7 +7,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
     hooks/EVENT                programs that run at events (tasks.flow.hooks)
     state/
       doit.db                  doit's database (tasks.engine.backend)
-      build-history.json       time and memory of earlier builds (tasks.builder.history)
+      build-history.json       time and memory of earlier builds (tasks.planner.history)
       sizes.json               sizes of exports, layers and seeds (tasks.system.disk_usage)
       records/TASK.json        the record of each finished task, small and deterministic
       news/NAME.json           upstream updates of an overlay or seed, for `doit status`
@@ -29,7 +29,7 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
       etc/NAME/                the generated /etc/portage of chroot NAME
       plans/NAME/DIGEST.json   the packages of chroot NAME, as its Portage resolves them
       sets/NAME/               the collected binpkgs of the newest successful build
-      store/                   packages that were built one by one (tasks.builder.store)
+      store/                   packages that were built one by one (tasks.store.store)
         entries/KEY.json       an input key, and the package that it led to
         outputs/DIGEST.json    the oldest package of that name and identity
         packages/SHA512        a binary package, unsigned
@@ -37,12 +37,12 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
         layers/ID/             a merge layer, never modified; ID.listing beside it has the digests
                                of its files, ID.verified says when it was compared with them
         numbers/CATEGORY/PF/   an empty file for each build number that was given out
-        flat/                  several merge layers as one (tasks.builder.flat_layers)
+        flat/                  several merge layers as one (tasks.buildroot.flat_layers)
         own/NAME/plan.json     the plan of which the set of chroot NAME was built last
         own/NAME/CATEGORY/     own inputs of the newest build of each package of chroot NAME
         incoming/              packages that are being added
       failed/NAME/CATEGORY/PF/  the buildroot of a failed package of chroot NAME, kept on request
-                               (tasks.builder.failed_buildroot)
+                               (tasks.buildroot.failed_buildroot)
       binhost/NAME/candidate/N/  signed, not published
       binhost/NAME/gen/N/      published generations; binhost/NAME/current links to one,
                                binhost/NAME/previous to the one before it, channel.CHANNEL and

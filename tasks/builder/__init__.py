@@ -1,1 +1,1 @@
-"""A chroot and a package set -> binpkgs, built by the chroot's own Portage."""
+"""Builds of packages side by side: what ran, what failed and why."""

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.builder.plan import Distfile, PlannedPackage
+from tasks.planner.plan import Distfile, PlannedPackage
 
 _CHUNK = 1 << 20
 # GLEP 74 names -> hashlib's; a file is compared with all of them that its Manifest has

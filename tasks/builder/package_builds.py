@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from tasks import messages
-from tasks.builder import buildroot, distfiles, failed_buildroot, failure, keys
-from tasks.builder.buildroot import BinaryPackage, PackageBuild
-from tasks.builder.closure import Closures
-from tasks.builder.decide import (
+from tasks.builder import distfiles, failure
+from tasks.builder.failure import Failure, Kind, Limit
+from tasks.builder.pool import Build as MustBuild
+from tasks.builder.pool import Cancelled, Outcome, Reuse, Success
+from tasks.buildroot import buildroot, failed_buildroot
+from tasks.buildroot.buildroot import BinaryPackage, PackageBuild
+from tasks.causes import Cause
+from tasks.errors import BinmillError, Busy, NotTrusted
+from tasks.layout import Layout
+from tasks.planner import keys
+from tasks.planner.closure import Closures
+from tasks.planner.decide import (
     Build,
     Cycle,
     Decision,
@@ -27,18 +35,12 @@ from tasks.builder.decide import (
     Reused,
     decide,
 )
-from tasks.builder.failure import Failure, Kind, Limit
-from tasks.builder.input_changes import DependencyMayChange, differences, for_everyone
-from tasks.builder.keys import OwnInputs
-from tasks.builder.plan import Plan, PlannedPackage
-from tasks.builder.pool import Build as MustBuild
-from tasks.builder.pool import Cancelled, Outcome, Reuse, Success
-from tasks.builder.store import Built, Product, Store
-from tasks.causes import Cause
-from tasks.errors import BinmillError, Busy, NotTrusted
-from tasks.layout import Layout
+from tasks.planner.input_changes import DependencyMayChange, differences, for_everyone
+from tasks.planner.keys import OwnInputs
+from tasks.planner.plan import Plan, PlannedPackage
 from tasks.portage import index
 from tasks.portage.index import INDEX
+from tasks.store.store import Built, Product, Store
 from tasks.system import sandbox
 from tasks.system.command import tail
 from tasks.system.files import read_plain, remove_tree

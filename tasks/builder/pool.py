@@ -34,7 +34,7 @@ from tasks.builder.events import (
     Running,
 )
 from tasks.builder.failure import Failure, Kind
-from tasks.builder.schedule import Job, Limits, Queue
+from tasks.planner.schedule import Job, Limits, Queue
 from tasks.system.cancel import Cancelled, Scope, working_in
 
 _TICK_SECONDS = 1.0

@@ -125,7 +125,7 @@ def enter(chroot: Chroot, command: Sequence[str], *, keep: bool) -> int:
 
 def enter_failed(chroot: Chroot, package: str, command: Sequence[str]) -> int:
     """Run a command (or a shell) where a package failed, without network; returns its exit code."""
-    from tasks.builder import failed_buildroot
+    from tasks.buildroot import failed_buildroot
     from tasks.system import sandbox
 
     layout, name = chroot.layout, chroot.name

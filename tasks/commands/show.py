@@ -18,7 +18,7 @@ from tasks.system.terminal import say
 from tasks.text import printable
 
 if TYPE_CHECKING:
-    from tasks.builder.plan import PlannedPackage
+    from tasks.planner.plan import PlannedPackage
 
 _ROWS = 9  # of each list, on a terminal
 
@@ -101,8 +101,8 @@ class Show(SiteCommand):
 
 def _plan(chroot: Chroot, *, changes: bool, as_json: bool) -> str:
     """The plan of a chroot, or its differences from that of the last complete build."""
-    from tasks.builder import plan as plans
-    from tasks.builder import plan_changes
+    from tasks.planner import plan as plans
+    from tasks.planner import plan_changes
 
     layout = chroot.layout
     record = records.load(layout, PLAN(chroot.name))

@@ -19,7 +19,7 @@ from tasks.records import BINPKGS
 from tasks.system.terminal import write
 
 if TYPE_CHECKING:
-    from tasks.builder.forecast import Forecast
+    from tasks.planner.forecast import Forecast
 
 _JSON = {
     "name": "json",

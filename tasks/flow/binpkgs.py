@@ -30,10 +30,10 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
 
 def _build_at_once(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     """Build the set with one run of the real emerge."""
-    from tasks.builder import collect
     from tasks.flow import fetching
     from tasks.portage import account, emerge, etc_portage, vdb
     from tasks.publish import sign
+    from tasks.store import collect
     from tasks.system.sandbox import Bind
 
     site, layout = chroot.site, chroot.layout

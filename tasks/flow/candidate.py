@@ -164,8 +164,8 @@ def _describe(
 ) -> dict[str, SignedPackage]:
     """Attach provenance and SBOM data to the packages that lack them; returns only these."""
     from tasks.builder.package_builds import causes_of
-    from tasks.builder.store import Store
     from tasks.publish import provenance, sbom
+    from tasks.store.store import Store
 
     new = {path: each for path, each in packages.items() if not (each.origin and each.component)}
     if not new:

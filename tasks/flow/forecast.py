@@ -20,9 +20,9 @@ from tasks.records import CHECK, CHROOT, LOCK, MOUNT, OVERLAY, PLAN, SEED, TREE,
 from tasks.site import Chroot
 
 if TYPE_CHECKING:
-    from tasks.builder.forecast import Forecast
-    from tasks.builder.keys import Objects, OwnInputs, PinnedRepository
-    from tasks.builder.plan import Plan, PlannedPackage
+    from tasks.planner.forecast import Forecast
+    from tasks.planner.keys import Objects, OwnInputs, PinnedRepository
+    from tasks.planner.plan import Plan, PlannedPackage
 
 
 def forecast(chroot: Chroot, stale: Mapping[str, Cause]) -> Forecast:
@@ -30,13 +30,13 @@ def forecast(chroot: Chroot, stale: Mapping[str, Cause]) -> Forecast:
 
     Raises Stale if there is no plan yet, BinmillError if something cannot be read.
     """
-    from tasks.builder import forecast as forecasts
-    from tasks.builder import history
-    from tasks.builder.closure import closure
-    from tasks.builder.decide import decide
     from tasks.builder.package_builds import earlier_builds
-    from tasks.builder.store import Store
     from tasks.flow import per_package
+    from tasks.planner import forecast as forecasts
+    from tasks.planner import history
+    from tasks.planner.closure import closure
+    from tasks.planner.decide import decide
+    from tasks.store.store import Store
 
     layout, name = chroot.layout, chroot.name
     _check_readable(chroot)
@@ -96,10 +96,10 @@ def _present_inputs(
 
     And the causes of what may be built for a reason that only the next plan tells, by CPV.
     """
-    from tasks.builder import forecast as forecasts
-    from tasks.builder import keys
-    from tasks.builder.closure import closure
     from tasks.flow import per_package
+    from tasks.planner import forecast as forecasts
+    from tasks.planner import keys
+    from tasks.planner.closure import closure
     from tasks.snapshot.changes import version_key
     from tasks.snapshot.repository import has_commit
 
@@ -134,7 +134,7 @@ def _present_inputs(
 
 def _moved_objects(plan: Plan, before: Objects, moved: Mapping[str, PinnedRepository]) -> Objects:
     """The ids of a plan's files: of repositories that moved the present ones."""
-    from tasks.builder import keys
+    from tasks.planner import keys
 
     present = keys.look_up(plan, moved)
     ids = {key: each for key, each in before.ids.items() if key[0] not in moved}

@@ -99,7 +99,7 @@ def _upgrade(
     chroot: Chroot, root: Sandbox, old: InstallRoot, stanzas: list[Stanza]
 ) -> list[Violation]:
     """Upgrade an install root to a candidate as a client does; returns the violations."""
-    from tasks.builder.union import Union
+    from tasks.buildroot.union import Union
     from tasks.publish import upgrade
 
     log, before = chroot.log("gate"), Union(root.layers)

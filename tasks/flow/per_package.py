@@ -16,13 +16,13 @@ from tasks.system.files import copy_plain, private_folder
 from tasks.system.notes import note
 
 if TYPE_CHECKING:
-    from tasks.builder.closure import Closures
     from tasks.builder.events import Event
-    from tasks.builder.keys import Environment, OwnInputs, PinnedRepository
     from tasks.builder.package_builds import BuildSettings, PackageBuilds, SetBuild
-    from tasks.builder.plan import Plan, PlannedPackage
     from tasks.builder.pool import Pool
     from tasks.config.tables import Build
+    from tasks.planner.closure import Closures
+    from tasks.planner.keys import Environment, OwnInputs, PinnedRepository
+    from tasks.planner.plan import Plan, PlannedPackage
 
 _MEGABYTE = 1_000_000
 
@@ -33,10 +33,11 @@ def build_set(chroot: Chroot, inputs: Inputs) -> BinpkgsRecord:
     Raises CommandFailed, which names every package that failed; what was built is kept.
     """
     from tasks.builder import account as accounts
-    from tasks.builder import collect, history
     from tasks.builder.package_builds import PackageBuilds
-    from tasks.builder.store import Store
+    from tasks.planner import history
     from tasks.publish import sign
+    from tasks.store import collect
+    from tasks.store.store import Store
 
     site, layout = chroot.site, chroot.layout
     sign.public_key(site.signing_home, site.config.binhost.signing_key)  # now, not hours later
@@ -72,8 +73,8 @@ def read_plan(chroot: Chroot, inputs: Inputs) -> Plan:
 
     Raises BinmillError if it was changed, or lacks such a dependency.
     """
-    from tasks.builder import extra_needs
-    from tasks.builder import plan as plans
+    from tasks.planner import extra_needs
+    from tasks.planner import plan as plans
 
     record = inputs[PLAN(chroot.name)]
     plan = plans.read(chroot.layout.state / record.path, record.plan)
@@ -84,7 +85,7 @@ def own_inputs(
     chroot: Chroot, inputs: Inputs, plan: Plan, closures: Closures
 ) -> dict[str, OwnInputs]:
     """The own inputs of each package of a plan; raises BinmillError for files that are missing."""
-    from tasks.builder import keys
+    from tasks.planner import keys
 
     objects = keys.read_objects(plan, repositories(chroot, inputs))
     return keys.own_inputs(plan, closures, objects, environment(chroot, inputs, plan))
@@ -92,8 +93,8 @@ def own_inputs(
 
 def environment(chroot: Chroot, inputs: Inputs, plan: Plan) -> Environment:
     """The inputs that all packages of a chroot share."""
-    from tasks.builder import buildroot
-    from tasks.builder.keys import Environment
+    from tasks.buildroot import buildroot
+    from tasks.planner.keys import Environment
 
     record = inputs[CHROOT(chroot.name)]
     return Environment(
@@ -106,7 +107,7 @@ def environment(chroot: Chroot, inputs: Inputs, plan: Plan) -> Environment:
 
 def repositories(chroot: Chroot, inputs: Inputs) -> dict[str, PinnedRepository]:
     """The repositories of a chroot's ebuilds at their locked commits, by Portage's names."""
-    from tasks.builder.keys import PinnedRepository
+    from tasks.planner.keys import PinnedRepository
 
     layout, tree = chroot.layout, chroot.site.config.tree.name
     return {
@@ -116,11 +117,11 @@ def repositories(chroot: Chroot, inputs: Inputs) -> dict[str, PinnedRepository]:
 
 
 def _order(chroot: Chroot, inputs: Inputs, plan: Plan) -> SetBuild:
-    from tasks.builder.closure import closure
     from tasks.builder.package_builds import SetBuild
-    from tasks.builder.store import highest_builds
+    from tasks.planner.closure import closure
     from tasks.portage import account
     from tasks.publish import published
+    from tasks.store.store import highest_builds
 
     layout, site = chroot.layout, chroot.site
     private_folder(layout.inside)
@@ -148,8 +149,8 @@ def _order(chroot: Chroot, inputs: Inputs, plan: Plan) -> SetBuild:
 
 def package_settings(build: Build, cpv: str) -> BuildSettings:
     """[build] for one package: of the limits whose patterns match it, the last one counts."""
-    from tasks.builder import schedule
     from tasks.builder.package_builds import BuildSettings
+    from tasks.planner import schedule
     from tasks.portage import emerge
     from tasks.system.sandbox import Limits
 
@@ -167,7 +168,7 @@ def package_settings(build: Build, cpv: str) -> BuildSettings:
 
 
 def _announce(chroot: Chroot, work: PackageBuilds) -> None:
-    from tasks.builder.decide import MayBuild, WillBuild
+    from tasks.planner.decide import MayBuild, WillBuild
 
     decisions = list(work.forecast.values())
     build = sum(isinstance(each, WillBuild) for each in decisions)
@@ -188,7 +189,7 @@ def _prefetch(chroot: Chroot, inputs: Inputs, order: SetBuild, work: PackageBuil
     What is still missing then is fetched once more for its package alone, which fails without it.
     """
     from tasks.builder import distfiles
-    from tasks.builder.decide import WillBuild
+    from tasks.planner.decide import WillBuild
 
     packages = [
         package
@@ -224,8 +225,8 @@ def _fetch(chroot: Chroot, inputs: Inputs, packages: Sequence[PlannedPackage], l
 def _pool(
     chroot: Chroot, order: SetBuild, work: PackageBuilds, listen: Callable[[Event], None]
 ) -> Pool:
-    from tasks.builder import history, schedule
     from tasks.builder.pool import Pool
+    from tasks.planner import history, schedule
 
     build = chroot.site.config.build
     sizes = {

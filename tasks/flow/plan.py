@@ -10,9 +10,9 @@ from tasks.system.notes import note
 
 def resolve_packages(chroot: Chroot, inputs: Inputs) -> PlanRecord:
     """Resolve a chroot's packages, without network, and keep the plan under its digest."""
-    from tasks.builder import plan as plans
-    from tasks.builder import resolver
     from tasks.chroot import sandboxes
+    from tasks.planner import plan as plans
+    from tasks.planner import resolver
 
     seed = seed_identity(inputs[CHROOT(chroot.name)])
     with chroot.workspace("plan") as space:

@@ -93,9 +93,9 @@ def difference(chroot: Chroot, first: str = "", second: str = "") -> Difference:
 
 def _causes(chroot: Chroot) -> Causes:
     """The causes of the difference between two packages that the store knows."""
-    from tasks.builder.input_changes import PackageMissing, VersionChanged, differences
     from tasks.builder.package_builds import build_of
-    from tasks.builder.store import Store
+    from tasks.planner.input_changes import PackageMissing, VersionChanged, differences
+    from tasks.store.store import Store
 
     store = Store(chroot.layout)
 

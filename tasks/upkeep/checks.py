@@ -30,7 +30,7 @@ from tasks.system.files import digests, sha256
 from tasks.system.notes import Note
 
 if TYPE_CHECKING:
-    from tasks.builder.store import Built
+    from tasks.store.store import Built
 
 OnRead = Callable[[int], None]
 _LINES = 20  # of a layer that is quite another one
@@ -121,9 +121,9 @@ def _plan(site: Site, record: PlanRecord, on_read: OnRead) -> Iterator[Note]:
 
 
 def _set(site: Site, name: str, record: BinpkgsRecord, on_read: OnRead) -> Iterator[Note]:
-    from tasks.builder import collect
     from tasks.portage import index
     from tasks.portage.index import INDEX
+    from tasks.store import collect
 
     if collect.set_id(record.packages) != record.set:
         yield Note("flaw-set-differs")
@@ -152,7 +152,7 @@ def stored(site: Site, at: Callable[[str], object], on_read: OnRead) -> Iterator
 
     `at` is called with the name of each before it is read.
     """
-    from tasks.builder.store import Store
+    from tasks.store.store import Store
 
     store = Store(site.layout)
     entries = store.entries()

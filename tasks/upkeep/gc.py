@@ -95,7 +95,7 @@ def _results(site: Site, needed: frozenset[Path]) -> Iterator[Leftover]:
 
 def _stored(site: Site, references: References) -> Iterator[Leftover]:
     """Find what no entry of the store needs, and entries that no set and no recent run needs."""
-    from tasks.builder.store import Store
+    from tasks.store.store import Store
 
     oldest = clock.now() - KEEP_ENTRIES_DAYS * 86400
     for path, code in Store(site.layout).leftovers(packages(references), oldest):

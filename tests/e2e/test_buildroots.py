@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder.buildroot import Outcome
-from tasks.builder.harvest import SideEffect
+from tasks.buildroot.buildroot import Outcome
+from tasks.buildroot.harvest import SideEffect
 from tasks.system.cgroup import limited
 from tasks.system.files import mounts_below
 from tasks.system.sandbox import Limits

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from lab import upstream
-from tasks.builder.store import Store
 from tasks.layout import Layout
 from tasks.portage import gpkg, index
 from tasks.site import CONFIG_VARIABLE
+from tasks.store.store import Store
 from tasks.system.files import mounts_below
 from tasks.system.gpgv import Role
 from tests.kit.lab_site import LabSite, lab_site_in, tasks_run

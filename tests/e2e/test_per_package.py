@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from tasks import records
-from tasks.builder import identity
-from tasks.builder.identity import Contents
 from tasks.portage import gpkg
 from tasks.records import BINPKGS, BinpkgsRecord
+from tasks.store import identity
+from tasks.store.identity import Contents
 from tasks.system.files import write_atomic
 from tests.kit import build_cases as cases
 from tests.kit.case_overlay import CATEGORY, write_overlay

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tasks import records
-from tasks.builder import plan as plans
-from tasks.builder.plan import Plan, PlannedPackage
-from tasks.builder.plan_changes import compare
+from tasks.planner import plan as plans
+from tasks.planner.plan import Plan, PlannedPackage
+from tasks.planner.plan_changes import compare
 from tasks.records import PLAN
 from tasks.system.files import sha512, write_atomic
 from tests.kit.case_overlay import CATEGORY, write_overlay

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder import flat_layers
-from tasks.builder.union import Union
+from tasks.buildroot import flat_layers
+from tasks.buildroot.union import Union
 from tasks.system.sandbox import Sandbox, run, workspace
 from tests.kit.stub_site import copy_programs
 

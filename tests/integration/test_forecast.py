@@ -11,11 +11,6 @@ import pytest
 
 from tasks import lock as lock_file
 from tasks import records
-from tasks.builder import keys
-from tasks.builder import plan as plans
-from tasks.builder.closure import closure
-from tasks.builder.forecast import Forecast
-from tasks.builder.store import Store
 from tasks.causes import Cause, PinMoved
 from tasks.config.tables import Config
 from tasks.errors import BinmillError, Stale
@@ -23,6 +18,10 @@ from tasks.flow import per_package
 from tasks.flow.forecast import forecast
 from tasks.layout import Layout
 from tasks.lock import Lock, SeedPin, TreePin
+from tasks.planner import keys
+from tasks.planner import plan as plans
+from tasks.planner.closure import closure
+from tasks.planner.forecast import Forecast
 from tasks.records import (
     CHROOT,
     ETC,
@@ -35,6 +34,7 @@ from tasks.records import (
     TreeRecord,
 )
 from tasks.site import Chroot, Site
+from tasks.store.store import Store
 from tests.kit.graph_picture import TABLES
 from tests.kit.overlays import commit
 from tests.kit.plans import StoredPackage, World, planned

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from tasks import records
-from tasks.builder.collect import collect_set, set_id
 from tasks.engine.action import run_step
 from tasks.engine.on_demand import RequestedTask
 from tasks.engine.step import Step
@@ -41,6 +40,7 @@ from tasks.records import (
     R,
 )
 from tasks.site import Chroot
+from tasks.store.collect import collect_set, set_id
 from tasks.system.command import run
 from tasks.system.files import sha512, write_atomic
 from tasks.upkeep import gc

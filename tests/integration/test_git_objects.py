@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder.keys import PinnedRepository, read_objects
 from tasks.errors import BinmillError
+from tasks.planner.keys import PinnedRepository, read_objects
 from tasks.system.git import objects_at
 from tests.kit.overlays import commit, git
 from tests.kit.plans import World, planned

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder.harvest import SideEffect, harvest
+from tasks.buildroot.harvest import SideEffect, harvest
 from tasks.errors import NotTrusted
 from tasks.system.files import remove_tree
 from tests.kit.refused import refused
@@ -198,6 +198,6 @@ def test_paths_that_fill_the_memory_are_refused(
     upper: Path, lower: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package(upper, "a/b-1", *(f"{number}/{'a/' * 50}x" for number in range(10)))
-    monkeypatch.setattr("tasks.builder.harvest.LONGEST", 10_000)
+    monkeypatch.setattr("tasks.buildroot.harvest.LONGEST", 10_000)
     with refused(NotTrusted, "layer-path-too-long", package="a/b-1"):
         harvested(upper, lower)

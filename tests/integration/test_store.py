@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from tasks import clock
-from tasks.builder.collect import collect_from_store, set_id
 from tasks.builder.package_builds import build_of, causes_of
-from tasks.builder.store import Built, Store, highest_builds
 from tasks.errors import NotTrusted
 from tasks.portage import index
+from tasks.store.collect import collect_from_store, set_id
+from tasks.store.store import Built, Store, highest_builds
 from tasks.system import tree_manifest
 from tests.kit.files import names
 from tests.kit.kills import killed_before

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.builder.buildroot import BinaryPackage, Outcome, PackageBuild, build
+from tasks.buildroot.buildroot import BinaryPackage, Outcome, PackageBuild, build
 from tasks.chroot import sandboxes
 from tasks.config import load
 from tasks.layout import Layout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from tasks.builder.schedule import Job, Limits, Simulation
+from tasks.planner.schedule import Job, Limits, Simulation
 
 GIGABYTE = 1 << 30
 

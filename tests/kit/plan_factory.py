@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.builder.plan import ConfigFile, Distfile, Eclass, Plan, PlannedPackage, SeedPackage
+from tasks.planner.plan import ConfigFile, Distfile, Eclass, Plan, PlannedPackage, SeedPackage
 from tasks.portage.inside.plan import cycles
 
 PACKAGE = PlannedPackage(

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
-from tasks.builder.closure import Closures, closure
-from tasks.builder.decide import Build, Cycle, Decision, EarlierBuild, Progress, decide
-from tasks.builder.keys import Environment, Objects, OwnInputs, own_inputs
-from tasks.builder.plan import (
+from tasks.planner.closure import Closures, closure
+from tasks.planner.decide import Build, Cycle, Decision, EarlierBuild, Progress, decide
+from tasks.planner.keys import Environment, Objects, OwnInputs, own_inputs
+from tasks.planner.plan import (
     ConfigFile,
     Distfile,
     Eclass,

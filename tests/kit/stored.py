@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.builder.plan import PlannedPackage
-from tasks.builder.store import Product, Store
 from tasks.layout import Layout
+from tasks.planner.plan import PlannedPackage
+from tasks.store.store import Product, Store
 from tests.kit.packages import VALUES, ImageFile, built_package, index_stanza
 
 CPV = "app-misc/hello-2.10-r1"

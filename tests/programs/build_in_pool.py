@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from tasks.builder.pool import Build, Outcome, Pool, Success
-from tasks.builder.schedule import Job, Limits
 from tasks.engine.signals import end_cleanly
+from tasks.planner.schedule import Job, Limits
 from tasks.system import command, sandbox
 from tasks.system.sandbox import Bind, Sandbox, workspace
 

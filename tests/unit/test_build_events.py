@@ -16,10 +16,10 @@ from tasks.builder import events
 from tasks.builder.events import BuildProgress, Event, PackageFailed, PackageReused, Running
 from tasks.builder.failure import Failure, Kind, Missing
 from tasks.builder.pool import Build, Outcome, Pool, Reuse, Success
-from tasks.builder.schedule import Job, Limits
 from tasks.config.tables import Config
 from tasks.flow import binpkgs, build_events
 from tasks.layout import Layout
+from tasks.planner.schedule import Job, Limits
 from tasks.site import Chroot, Site
 from tests.kit.configs import ONE_CHROOT
 from tests.kit.project import PROJECT

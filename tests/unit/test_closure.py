@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from tasks.builder.closure import Closures, closure, numbers, select
-from tasks.builder.plan import Plan
+from tasks.planner.closure import Closures, closure, numbers, select
+from tasks.planner.plan import Plan
 from tests.kit.plans import World, planned, random_world
 
 A, B, C, D = (f"dev-libs/{name}-1" for name in "abcd")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder.collect import collect_set, set_id
 from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
+from tasks.store.collect import collect_set, set_id
 from tasks.system.files import sha512
 from tests.kit.files import names
 from tests.kit.packages import VALUES, gpkg

@@ -12,9 +12,10 @@ from random import Random
 
 import pytest
 
-from tasks.builder.closure import closure
-from tasks.builder.decide import Cycle, EarlierBuild, MayBuild, Progress, Reused, WillBuild, cut_off
-from tasks.builder.input_changes import (
+from tasks.causes import Cause
+from tasks.planner.closure import closure
+from tasks.planner.decide import Cycle, EarlierBuild, MayBuild, Progress, Reused, WillBuild, cut_off
+from tasks.planner.input_changes import (
     BuiltTogether,
     ConfigFileAdded,
     CycleChanged,
@@ -38,9 +39,8 @@ from tasks.builder.input_changes import (
     VersionChanged,
     differences,
 )
-from tasks.builder.keys import input_key, own_inputs
-from tasks.builder.plan import PlannedPackage, SeedPackage
-from tasks.causes import Cause
+from tasks.planner.keys import input_key, own_inputs
+from tasks.planner.plan import PlannedPackage, SeedPackage
 from tests.kit.plans import (
     SEED,
     Outcome,

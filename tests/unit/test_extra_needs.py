@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.builder import extra_needs
-from tasks.builder.plan import Plan
 from tasks.config.tables import Build
 from tasks.errors import BinmillError
 from tasks.flow.per_package import package_settings
+from tasks.planner import extra_needs
+from tasks.planner.plan import Plan
 from tests.kit.plans import planned
 
 PLAN = Plan(

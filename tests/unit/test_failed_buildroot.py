@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder import account, failed_buildroot
+from tasks.builder import account
 from tasks.builder.account import Account, FailedPackage
 from tasks.builder.failure import Failure, Kind
+from tasks.buildroot import failed_buildroot
 from tasks.errors import BinmillError
 from tasks.layout import Layout
 

@@ -8,17 +8,6 @@ from random import Random
 
 import pytest
 
-from tasks.builder.closure import closure
-from tasks.builder.decide import MayBuild, Reused, decide
-from tasks.builder.forecast import Forecast, affected, fill_gaps, forecast, newer_versions
-from tasks.builder.history import History
-from tasks.builder.input_changes import (
-    BuiltTogether,
-    EbuildGone,
-    EclassGone,
-    NewerVersion,
-)
-from tasks.builder.keys import Objects, own_inputs
 from tasks.causes import (
     Cause,
     FilesChanged,
@@ -29,6 +18,17 @@ from tasks.causes import (
     SettingChange,
     SettingsChanged,
 )
+from tasks.planner.closure import closure
+from tasks.planner.decide import MayBuild, Reused, decide
+from tasks.planner.forecast import Forecast, affected, fill_gaps, forecast, newer_versions
+from tasks.planner.history import History
+from tasks.planner.input_changes import (
+    BuiltTogether,
+    EbuildGone,
+    EclassGone,
+    NewerVersion,
+)
+from tasks.planner.keys import Objects, own_inputs
 from tasks.snapshot.changes import version_key
 from tests.kit.plans import (
     Store,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder import history
-from tasks.builder.history import History, PastBuild, add, expected, read
-from tasks.builder.schedule import Expectation
+from tasks.planner import history
+from tasks.planner.history import History, PastBuild, add, expected, read
+from tasks.planner.schedule import Expectation
 
 
 def test_median_of_the_newest_builds_of_a_version_counts() -> None:

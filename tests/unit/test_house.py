@@ -17,8 +17,10 @@ TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 # Shared nouns: config, lock, paths, errors.
 NOUNS = {"clock", "config", "domain", "errors", "layout", "lock", "messages", "text"}
 DOMAIN = NOUNS | {"records", "site", "system", "portage", "updates"}
+BUILDS = {"planner", "store", "buildroot", "builder"}
 # The imports that each package (and module at the top) may have. Data flows from left to right:
-# snapshot, seed -> chroot -> builder -> publish -> serve; flow/ ties them to a site.
+# snapshot, seed -> chroot -> planner -> store -> buildroot -> builder -> publish -> serve;
+# flow/ ties them to a site.
 MAY_IMPORT: dict[str, set[str]] = {
     "clock": set(),
     "text": set(),
@@ -38,17 +40,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "snapshot": NOUNS | {"system"},
     "seed": NOUNS | {"system"},
     "chroot": DOMAIN,
-    "builder": NOUNS | {"causes", "system", "portage"},
+    "planner": NOUNS | {"causes", "system", "portage"},
+    "store": NOUNS | {"causes", "planner", "portage", "system"},
+    "buildroot": NOUNS | {"planner", "portage", "store", "system"},
+    "builder": NOUNS | {"buildroot", "causes", "planner", "portage", "store", "system"},
     "publish": NOUNS | {"system", "portage"},
     "serve": NOUNS | {"system"},
-    "flow": DOMAIN | {"causes", "snapshot", "seed", "chroot", "builder", "publish", "serve"},
+    "flow": DOMAIN | BUILDS | {"causes", "snapshot", "seed", "chroot", "publish", "serve"},
     "report": DOMAIN | {"causes", "journal", "publish"},
-    "upkeep": DOMAIN | {"snapshot", "seed", "chroot", "builder", "publish", "serve"},
+    "upkeep": DOMAIN | BUILDS | {"snapshot", "seed", "chroot", "publish", "serve"},
     "engine": NOUNS | {"causes", "journal", "records", "system"},
     "graph": DOMAIN | {"causes", "chroot", "engine", "flow"},
     "commands": DOMAIN
+    | BUILDS
     | {
-        "builder",
         "causes",
         "chroot",
         "engine",

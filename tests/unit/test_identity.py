@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder.identity import Difference, differences, identity, read
 from tasks.errors import NotTrusted
 from tasks.portage import gpkg
+from tasks.store.identity import Difference, differences, identity, read
 from tests.kit.packages import PACKERS, VALUES, ImageFile, built_package, image
 from tests.kit.refused import refused
 

@@ -7,9 +7,10 @@ from dataclasses import fields, replace
 
 import pytest
 
-from tasks.builder import keys
-from tasks.builder.closure import closure
-from tasks.builder.input_changes import (
+from tasks.errors import BinmillError, NotTrusted
+from tasks.planner import keys
+from tasks.planner.closure import closure
+from tasks.planner.input_changes import (
     BuildSettingChanged,
     DependencyAdded,
     DependencyRemoved,
@@ -20,9 +21,8 @@ from tasks.builder.input_changes import (
     differences,
     grouped,
 )
-from tasks.builder.keys import OwnInputs, cycle_keys, identity_line, input_key, own_inputs
-from tasks.builder.plan import Distfile, Eclass
-from tasks.errors import BinmillError, NotTrusted
+from tasks.planner.keys import OwnInputs, cycle_keys, identity_line, input_key, own_inputs
+from tasks.planner.plan import Distfile, Eclass
 from tests.kit.plans import SEED, World, planned
 from tests.kit.refused import refused
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder import buildroot, keys
-from tasks.builder.closure import closure
 from tasks.builder.failure import Failure, Kind
 from tasks.builder.package_builds import BuildSettings, PackageBuilds, SetBuild
+from tasks.buildroot import buildroot
 from tasks.errors import BinmillError, HostLacks, NotTrusted
 from tasks.layout import Layout
+from tasks.planner import keys
+from tasks.planner.closure import closure
 from tasks.system.sandbox import Limits, Sandbox
 from tests.kit.plan_factory import PACKAGE, package, plan
 

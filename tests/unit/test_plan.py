@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tasks.builder import plan as plans
 from tasks.errors import BinmillError
+from tasks.planner import plan as plans
 from tasks.system.files import sha256
 from tests.kit.plan_factory import PACKAGE, dice_of, package, plan, random_plan
 from tests.kit.refused import refused

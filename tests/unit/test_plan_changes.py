@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.builder.plan import ConfigFile, Distfile, Eclass, Plan, SeedPackage
-from tasks.builder.plan_changes import Change, compare
+from tasks.planner.plan import ConfigFile, Distfile, Eclass, Plan, SeedPackage
+from tasks.planner.plan_changes import Change, compare
 from tests.kit.plan_factory import PACKAGE, SEED, dice_of, package, plan, random_plan
 
 CPV = PACKAGE.cpv

@@ -24,7 +24,7 @@ from tasks.builder.events import (
 )
 from tasks.builder.failure import Failure, Kind
 from tasks.builder.pool import Build, Outcome, Pool, Reuse, Success
-from tasks.builder.schedule import Job, Limits
+from tasks.planner.schedule import Job, Limits
 from tasks.system import cancel
 from tasks.system.cancel import Cancelled
 from tasks.system.notes import Note, listening, note

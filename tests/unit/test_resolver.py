@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tasks.builder import plan as plans
-from tasks.builder import resolver
 from tasks.errors import BinmillError
+from tasks.planner import plan as plans
+from tasks.planner import resolver
 from tests.kit.plan_factory import package, plan
 from tests.kit.refused import refused
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.builder import schedule
-from tasks.builder.schedule import (
+from tasks.planner import schedule
+from tasks.planner.schedule import (
     Expectation,
     Job,
     Limits,

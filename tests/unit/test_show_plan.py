@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tasks import records
-from tasks.builder import plan as plans
-from tasks.builder.plan import Plan
 from tasks.commands.show import Show
 from tasks.config.tables import Config
 from tasks.errors import BinmillError
 from tasks.layout import Layout
+from tasks.planner import plan as plans
+from tasks.planner.plan import Plan
 from tasks.records import PLAN, PlanRecord
 from tasks.site import Site
 from tests.kit.configs import ONE_CHROOT

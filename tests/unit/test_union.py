@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.builder.union import Union
+from tasks.buildroot.union import Union
 
 
 def test_path_of_any_depth_is_looked_up(tmp_path: Path) -> None:

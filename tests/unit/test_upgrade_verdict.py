@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.builder.union import Union
+from tasks.buildroot.union import Union
 from tasks.errors import NotTrusted
 from tasks.publish import upgrade
 from tasks.publish.gate import NotInstalled

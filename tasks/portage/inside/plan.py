@@ -3,7 +3,7 @@
 python3 plan.py REQUEST.json ANSWER.json. The request is {"packages": [...]}, the words that
 emerge(1) gets. The answer has one key:
 
-    {"plan": ...}                          tasks/builder/plan.py describes it
+    {"plan": ...}                          tasks/planner/plan.py describes it
     {"unresolved": "..."}                  what Portage says about a request that it cannot resolve
     {"undigested": [PACKAGE, FILE]}        a distfile that no Manifest lists
 

@@ -24,8 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
-from tasks.builder.closure import Closures, numbers, select
-from tasks.builder.input_changes import (
+from tasks.causes import Cause
+from tasks.planner.closure import Closures, numbers, select
+from tasks.planner.input_changes import (
     BuiltTogether,
     CycleChanged,
     DependencyMayChange,
@@ -34,9 +35,8 @@ from tasks.builder.input_changes import (
     PackageMissing,
     differences,
 )
-from tasks.builder.keys import OwnInputs, identity_line, unit_keys
-from tasks.builder.plan import Plan, PlannedPackage
-from tasks.causes import Cause
+from tasks.planner.keys import OwnInputs, identity_line, unit_keys
+from tasks.planner.plan import Plan, PlannedPackage
 
 _MAY_CHANGE = 5  # packages named as what may change, of those that are needed indirectly
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tasks.builder.schedule import Expectation
 from tasks.errors import BinmillError
+from tasks.planner.schedule import Expectation
 from tasks.system.files import write_atomic
 
 _VERSION = 1

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.builder import plan as plans
-from tasks.builder.plan import Plan
 from tasks.errors import BinmillError
+from tasks.planner import plan as plans
+from tasks.planner.plan import Plan
 from tasks.portage import inside
 from tasks.system import sandbox
 from tasks.system.files import read_plain, write_atomic

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tasks.builder.plan import Plan, PlannedPackage
-from tasks.builder.schedule import matches
 from tasks.errors import BinmillError
+from tasks.planner.plan import Plan, PlannedPackage
+from tasks.planner.schedule import matches
 
 
 def add(plan: Plan, extra: Mapping[str, Sequence[str]], chroot: str) -> Plan:

@@ -18,8 +18,8 @@ from pathlib import Path
 from tarfile import TarInfo
 from typing import Literal, NamedTuple
 
-from tasks.builder import normalise
 from tasks.portage import gpkg
+from tasks.store import normalise
 
 FORMAT = 1  # a change of what is in a digest; it makes every identity another one
 _DEPENDENCIES = ("BDEPEND", "DEPEND", "IDEPEND", "PDEPEND", "RDEPEND")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tasks.builder.union import Union
+from tasks.buildroot.union import Union
 from tasks.errors import NotTrusted
 from tasks.portage import vdb
 from tasks.system.copy_fallback import OPAQUE, is_opaque, is_whiteout

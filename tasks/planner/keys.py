@@ -19,9 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks.builder.closure import Closures, numbers
-from tasks.builder.plan import Distfile, Plan, PlannedPackage
 from tasks.errors import BinmillError
+from tasks.planner.closure import Closures, numbers
+from tasks.planner.plan import Distfile, Plan, PlannedPackage
 from tasks.portage import gpkg
 from tasks.system import git
 

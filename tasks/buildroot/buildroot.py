@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tasks.builder import flat_layers
-from tasks.builder.harvest import SideEffect, harvest
+from tasks.buildroot import flat_layers
+from tasks.buildroot.harvest import SideEffect, harvest
 from tasks.errors import NotTrusted
 from tasks.portage import account, emerge, gpkg, vdb
 from tasks.portage.etc_portage import LOGDIR, PKGDIR

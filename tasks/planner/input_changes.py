@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from tasks import messages
-from tasks.builder.keys import OwnInputs
 from tasks.causes import Cause
 from tasks.messages import Field
+from tasks.planner.keys import OwnInputs
 from tasks.portage import gpkg
 from tasks.text import one_line
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tasks import messages
-from tasks.builder.plan import Plan, PlannedPackage, SeedPackage
 from tasks.messages import Field
+from tasks.planner.plan import Plan, PlannedPackage, SeedPackage
 
 
 @dataclass(frozen=True)

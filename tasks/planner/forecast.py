@@ -14,17 +14,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tasks import messages, text
-from tasks.builder.decide import Decision, MayBuild, WillBuild
-from tasks.builder.history import History, expected
-from tasks.builder.input_changes import (
-    BuiltBefore,
-    EbuildGone,
-    EclassGone,
-    InputsUnchanged,
-    NewerVersion,
-)
-from tasks.builder.keys import Objects, ebuilds_and_eclasses
-from tasks.builder.plan import Plan, PlannedPackage
 from tasks.causes import (
     Cause,
     FilesChanged,
@@ -35,6 +24,17 @@ from tasks.causes import (
     SettingsChanged,
 )
 from tasks.messages import Field
+from tasks.planner.decide import Decision, MayBuild, WillBuild
+from tasks.planner.history import History, expected
+from tasks.planner.input_changes import (
+    BuiltBefore,
+    EbuildGone,
+    EclassGone,
+    InputsUnchanged,
+    NewerVersion,
+)
+from tasks.planner.keys import Objects, ebuilds_and_eclasses
+from tasks.planner.plan import Plan, PlannedPackage
 from tasks.portage import gpkg
 
 DECISIONS = ("will-build", "may-build", "reused")

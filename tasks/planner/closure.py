@@ -24,7 +24,7 @@ from functools import cached_property
 from itertools import compress
 from typing import TypeVar
 
-from tasks.builder.plan import Plan, PlannedPackage
+from tasks.planner.plan import Plan, PlannedPackage
 
 _ONES = re.compile("1").finditer
 _ZERO_AND_ONE = bytes.maketrans(b"01", b"\0\1")

@@ -41,7 +41,7 @@ from tasks.system.files import (
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from tasks.builder.identity import Contents
+    from tasks.store.identity import Contents
 
 _HEX = re.compile(r"[0-9a-f]{32,128}")
 _ENTRY_LIMIT = 4 << 20  # bytes; a stanza has kilobytes
@@ -52,7 +52,7 @@ _STANZA_LIMIT = 1 << 20
 class Built:
     """A package of the store.
 
-    `identity` and `client_digest` are those of tasks.builder.identity; `size` is in bytes; `layer`
+    `identity` and `client_digest` are those of tasks.store.identity; `size` is in bytes; `layer`
     is the id of its merge layer, "" if it has none. `stanza` is its stanza of the index, as Portage
     wrote it. `seconds` is how long its build took, `built` when it ended (epoch seconds).
     `key` is the input key that it was built for, `inputs` a digest of its own inputs.
@@ -192,7 +192,7 @@ class Store:
         clients. The layer's folder is moved into the store, or deleted; the package is copied.
         Raises NotTrusted if the package is damaged, or not the one that was to be built.
         """
-        from tasks.builder import identity
+        from tasks.store import identity
 
         with self._incoming() as scratch:
             package = scratch / "package"

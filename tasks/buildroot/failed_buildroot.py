@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.builder import buildroot, flat_layers
-from tasks.builder.buildroot import PackageBuild
-from tasks.builder.store import Store
+from tasks.buildroot import buildroot, flat_layers
+from tasks.buildroot.buildroot import PackageBuild
 from tasks.errors import BinmillError, NotTrusted
 from tasks.layout import Layout
 from tasks.portage import gpkg
+from tasks.store.store import Store
 from tasks.system.files import locked, private_folder, remove_tree, write_atomic
 from tasks.system.sandbox import Bind, Sandbox
 

@@ -18,11 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.builder.store import Built, Store, check_names, check_stanza
 from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
 from tasks.portage import gpkg, index, vdb
 from tasks.portage.index import INDEX
+from tasks.store.store import Built, Store, check_names, check_stanza
 from tasks.system.files import (
     copy_plain,
     private_folder,
@@ -33,7 +33,7 @@ from tasks.system.files import (
 )
 
 if TYPE_CHECKING:
-    from tasks.builder.plan import PlannedPackage
+    from tasks.planner.plan import PlannedPackage
 
 # Headers that Portage writes with the URLs of mirrors, which may contain a password.
 _OF_MIRRORS = frozenset({"GENTOO_MIRRORS", "URI"})

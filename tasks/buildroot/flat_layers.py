@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tasks.builder.union import Union
+from tasks.buildroot.union import Union
 from tasks.system.copy_fallback import OPAQUE, is_opaque, is_whiteout
 from tasks.system.files import locked, remove_tree, staged, write_atomic
 
