@@ -111,4 +111,4 @@ def test_clean_and_gc_delete_it(site: LabSite) -> None:
     assert folder(site).exists()
     site.doit("gc", "--yes")
     assert not folder(site).exists()
-    assert "there are: none" in site.doit("enter", "base", "--failed", BROKEN, code=1)
+    assert "it has: none" in site.doit("enter", "base", "--failed", BROKEN, code=1)
