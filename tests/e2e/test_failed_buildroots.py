@@ -10,6 +10,8 @@ from tasks.system.files import mounts_below
 from tests.kit.case_overlay import CATEGORY, write_overlay
 from tests.kit.lab_site import LabSite
 
+pytestmark = pytest.mark.usefixtures("stocked_store")
+
 EBUILDS = {
     "tool-1": """
 src_install() {

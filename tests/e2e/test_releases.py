@@ -34,6 +34,8 @@ from tasks.system import sandbox
 from tests.kit.lab_site import LabSite, tasks_run
 from tests.kit.refused import refused
 
+pytestmark = pytest.mark.usefixtures("stocked_store")
+
 EMERGE = ["emerge", "--oneshot", "--getbinpkgonly", "--usepkgonly", "--color=n", "--nospinner"]
 ZLIB = "sys-libs/zlib"
 
