@@ -80,7 +80,10 @@ for entry in app-cases/compiler-1 app-cases/second-1 sys-devel/gcc-14; do
 	echo "obj /usr/bin/${entry#*/} 0123456789abcdef0123456789abcdef 1" >CONTENTS || exit 1
 done
 """
-LISTED = re.compile(r"^\[ebuild[^\]]*\] ([^:\s]+):?\S*(?:  (.*?))? +[\d,]+ KiB$", re.MULTILINE)
+# the CPV, the older one that it replaces, flags
+LISTED = re.compile(
+    r"^\[ebuild[^\]]*\] ([^:\s]+):?\S*(?: \[\S+\])?(?: +(\S.*?))? +[\d,]+ KiB$", re.MULTILINE
+)
 
 
 @pytest.fixture(scope="module")
