@@ -7,11 +7,12 @@ The TOML files beside this one hold a table for each code:
     next = "check who wrote to it"       # optional: advice, for an error
     about = "..."                        # optional: a paragraph for docs/troubleshooting.md
 
-A blank is a field of the error, with one of Python's format specifications or one of these:
-`list` (all names), `few` (the first five), `sentences` (also, with semicolons), `lines` (each on a
-line below), `count NOUN` (a number, or the length of a list, with its noun), `size` (bytes), `span`
-(seconds), `utc` (a time, epoch seconds). The content of a field is made printable. Files are read
-when a sentence is first needed: `doit list` does not pay for them.
+A blank is a field of the error, with one of Python's format specifications or one of these: `list`
+(all names), `few` (the first five), `sentences` (also, with semicolons), `lines` (each on a line
+below), `count NOUN` (a number, or the length of a list, with its noun), `nonzero WORDS` (a comma,
+the number and the words; nothing for 0), `size` (bytes), `span` (seconds), `utc` (a time, epoch
+seconds). The content of a field is made printable. Files are read when a sentence is first needed:
+`doit list` does not pay for them.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class _Formatter(string.Formatter):
         if spec.startswith("count "):
             number = value if isinstance(value, int) else len(value)
             return text.count(number, spec.removeprefix("count "))
+        if spec.startswith("nonzero "):
+            return f", {value} {spec.removeprefix('nonzero ')}" if value else ""
         if spec == "size":
             return text.size(int(value))
         if spec == "span":

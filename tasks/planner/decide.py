@@ -130,17 +130,6 @@ def decide(
     return _Forecast(plan, closures, own, lookup, history, unsure=unsure or {}).decisions
 
 
-def cut_off(
-    decisions: Mapping[str, Decision[B]], reused: Mapping[str, B]
-) -> dict[str, tuple[str, ...]]:
-    """The packages that might have been built and were not, since these others came out equal."""
-    return {
-        cpv: tuple(c.package for c in decision.causes if isinstance(c, DependencyMayChange))
-        for cpv, decision in decisions.items()
-        if isinstance(decision, MayBuild) and cpv in reused
-    }
-
-
 class Progress(Generic[B]):
     """The state of a build: what is known by now, and what can be built next.
 

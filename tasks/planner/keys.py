@@ -184,22 +184,12 @@ def own_inputs(
     }
 
 
-def input_key(own: OwnInputs, buildroot: Mapping[str, str]) -> str:
-    """The input key of a package; `buildroot` has the identity of each package there, by CPV."""
-    return unit_keys([(own, _lines(buildroot))])[own.cpv]
-
-
-def cycle_keys(members: Sequence[tuple[OwnInputs, Mapping[str, str | None]]]) -> dict[str, str]:
-    """The input keys of the packages of a cycle, by CPV, from their own inputs and buildroots.
-
-    They are built together, in the order given, so each key depends on the inputs of all. In a
-    buildroot, the other packages of the cycle have no identity.
-    """
-    return unit_keys([(own, _lines(buildroot)) for own, buildroot in members])
-
-
 def unit_keys(members: Sequence[tuple[OwnInputs, Iterable[bytes]]]) -> dict[str, str]:
-    """The input keys of a unit from the `identity_line`s of its buildroots, sorted by CPV."""
+    """The input keys of the packages of a unit, by CPV, from their own inputs and buildroots.
+
+    A buildroot is given by its `identity_line`s, sorted by CPV. The packages of a cycle are built
+    together, in the order given, so the key of each depends on the inputs of all.
+    """
     keys = {own.cpv: _digest_of([own.digest], lines) for own, lines in members}
     if len(keys) == 1:
         return keys

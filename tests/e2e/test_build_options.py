@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.kit.case_overlay import CATEGORY, write_overlay
 from tests.kit.lab_site import LabSite
+
+pytestmark = pytest.mark.usefixtures("stocked_store")
 
 EBUILDS = {
     "tool-1": """

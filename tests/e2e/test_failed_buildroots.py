@@ -10,6 +10,8 @@ from tasks.system.files import mounts_below
 from tests.kit.case_overlay import CATEGORY, write_overlay
 from tests.kit.lab_site import LabSite
 
+pytestmark = pytest.mark.usefixtures("stocked_store")
+
 EBUILDS = {
     "tool-1": """
 src_install() {
@@ -111,4 +113,4 @@ def test_clean_and_gc_delete_it(site: LabSite) -> None:
     assert folder(site).exists()
     site.doit("gc", "--yes")
     assert not folder(site).exists()
-    assert "there are: none" in site.doit("enter", "base", "--failed", BROKEN, code=1)
+    assert "it has: none" in site.doit("enter", "base", "--failed", BROKEN, code=1)

@@ -15,6 +15,8 @@ from tasks.records import GATE, GateRecord
 from tests.kit.case_overlay import CATEGORY, write_overlay
 from tests.kit.lab_site import LabSite, tasks_run
 
+pytestmark = pytest.mark.usefixtures("stocked_store")
+
 NAMES = ("lamp", "table", "chair", "shelf", "stool", "bench")
 
 

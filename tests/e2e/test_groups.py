@@ -35,6 +35,8 @@ from tests.kit.lab_site import LabSite, tasks_run
 from tests.kit.project import PROJECT
 from tests.kit.refused import refused
 
+pytestmark = pytest.mark.usefixtures("stocked_store")
+
 ROLE = "role:java"
 FREE = ["GPL-2", "GPL-3", "BSD", "ZLIB", "BZIP2", "ISC", "public-domain", "metapackage"]
 

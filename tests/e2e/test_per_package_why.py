@@ -13,6 +13,8 @@ from lab import upstream
 from tasks.portage import gpkg
 from tests.kit.lab_site import LabSite
 
+pytestmark = pytest.mark.usefixtures("stocked_store")
+
 SET = ["app-arch/pbzip2", "app-misc/nosy", "app-text/tree"]  # pbzip2 needs bzip2
 PACKAGES = ["bzip2", "nosy", "pbzip2", "pkgconf", "tree", "zlib"]
 BINPKGS = "binpkgs:base"

@@ -20,7 +20,7 @@ from tests.kit.lab_site import LabSite
 EBUILDS = {
     "needs-1": f"""
 inherit cases
-IUSE="+on off"
+IUSE="+on off test"
 BDEPEND="{CATEGORY}/tool"
 DEPEND="on? ( {CATEGORY}/library:= ) off? ( {CATEGORY}/absent )"
 RDEPEND="on? ( {CATEGORY}/library:= ) {CATEGORY}/provided"
@@ -48,7 +48,11 @@ pkg_postinst() {{ :; }}""",
 REFUSED = {
     "interactive": (["question"], "plan-interactive", f"{CATEGORY}/question-1"),
     "live": (["newest"], "plan-live", f"{CATEGORY}/newest-9999"),
-    "blocked": (["tool", "enemy"], "plan-unresolved", f"!!{CATEGORY}/tool"),
+    "blocked": (
+        ["tool", "enemy"],
+        "plan-unresolved",
+        f'"{CATEGORY}/tool" is hard blocking {CATEGORY}/enemy-1',
+    ),
     "absent": (["broken"], "plan-unresolved", f'no ebuilds to satisfy "{CATEGORY}/absent"'),
     "picky": (["picky"], "plan-unresolved", "exactly-one-of ( one two )"),
     "circular": (["first"], "plan-unresolved", f"{CATEGORY}/second-2"),
@@ -216,6 +220,7 @@ def test_distfiles_have_the_digests_of_their_manifest(site: LabSite) -> None:
 
 
 def test_seed_stands_in_for_what_is_needed_first(site: LabSite) -> None:
+    site.doit("mount:seeded")
     site.doit("enter", "seeded", "--", "sh", "-c", SEED)
     plan = planned(site, "seeded")
     seed = {each.cpv: each for each in plan.seed}

@@ -1,6 +1,8 @@
 """docs/tutorial.md on the lab: each command, in order, prints what the page shows.
 
-UPDATE_GOLDEN=1 writes what they print into the page.
+README shows some of the same runs, which tests/unit/test_docs.py compares with the tutorial.
+
+UPDATE_GOLDEN=1 writes what they print into both.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from tasks.layout import Layout
 from tests.kit.lab_site import LabSite
 from tests.kit.project import PROJECT
 
-PAGE = PROJECT / "docs/tutorial.md"
+PAGE, README = PROJECT / "docs/tutorial.md", PROJECT / "README.md"
 STEP = re.compile(
     r"```console\n\$ doit (?P<words>[^\n]*)\n(?P<output>.*?)```"
     r"|<!-- change (?P<table>\S+) (?P<key>\w+) = (?P<value>[^\n]*) -->",
@@ -48,7 +50,7 @@ def tutorial(lab_site: LabSite) -> LabSite:
 
 
 def test_tutorial_commands_print_what_the_page_shows(tutorial: LabSite) -> None:
-    text = PAGE.read_text(encoding="utf-8")
+    text, readme = PAGE.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
     written, end = "", 0
     for step in STEP.finditer(text):
         written += text[end : step.start()]
@@ -57,12 +59,16 @@ def test_tutorial_commands_print_what_the_page_shows(tutorial: LabSite) -> None:
             tutorial.change(**{step["table"]: {step["key"]: literal_eval(step["value"])}})
             written += step[0]
             continue
-        printed = normalise(tutorial.doit(*step["words"].split()), tutorial)
-        written += f"```console\n$ doit {step['words']}\n{printed}```"
+        code = int("FAILED" in step["output"])
+        printed = normalise(tutorial.doit(*step["words"].split(), code=code), tutorial)
+        block = f"```console\n$ doit {step['words']}\n{printed}```"
+        written += block
+        readme = readme.replace(step[0], block)
         if not os.environ.get("UPDATE_GOLDEN"):
             assert comparable_lines(printed) == comparable_lines(step["output"]), step["words"]
     if os.environ.get("UPDATE_GOLDEN"):
         PAGE.write_text(written + text[end:], encoding="utf-8")
+        README.write_text(readme, encoding="utf-8")
 
 
 def normalise(printed: str, tutorial: LabSite) -> str:

@@ -36,6 +36,7 @@ from tasks.records import (
 from tasks.site import Chroot, Site
 from tasks.store.store import Store
 from tests.kit.graph_picture import TABLES
+from tests.kit.keys import input_key
 from tests.kit.overlays import commit
 from tests.kit.plans import StoredPackage, World, planned
 from tests.kit.refused import refused
@@ -98,7 +99,7 @@ def chroot(tmp_path: Path, upstream: Path) -> Chroot:
         buildroot = dict.fromkeys(closure(plan).buildroot(cpv), IDENTITY)
         data = {
             "own": keys.render(own[cpv]),
-            "key": keys.input_key(own[cpv], buildroot),
+            "key": input_key(own[cpv], buildroot),
             "identity": IDENTITY,
             "buildroot": buildroot,
         }

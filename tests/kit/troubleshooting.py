@@ -58,8 +58,11 @@ def _with_placeholders(text: str) -> str:
     parts = []
     for literal, name, spec, _ in string.Formatter().parse(text):
         parts.append(re.sub(r"([<>*_`|])", r"\\\1", literal.replace("\n", " ")))
-        if name:
-            parts.append(("\n> " if spec == "lines" else "") + name.upper().replace("_", "-"))
+        word = (name or "").upper().replace("_", "-")
+        if spec and spec.startswith("nonzero "):
+            parts.append(f", {word} {spec.removeprefix('nonzero ')}")
+        else:
+            parts.append(f"\n> {word}" if spec == "lines" else word)
     return "".join(parts)
 
 

@@ -47,7 +47,7 @@ def test_error_of_a_build_reads_well() -> None:
     """By class, not in the order in which they failed."""
     turned = replace(WHOLE, failed=WHOLE.failed[::-1])
     assert account.failed(turned, "java").message.splitlines() == [
-        "2 packages of java failed, 2 packages skipped because of that",
+        "2 packages of java failed, 2 skipped because of that",
         "  media-libs/tiff-4.6.0: compiling failed: tif_zip.c:55:10: fatal error: libdeflate.h:"
         " No such file or directory",
         "    emake failed",
@@ -57,8 +57,8 @@ def test_error_of_a_build_reads_well() -> None:
         "  a/h-1: stopped in phase test, because it printed nothing for too long; last output: ",
     ]
     assert messages.sentence("build-account", account.totals(WHOLE)) == (
-        "2 built (1 with the same output as before), 1 reused, 1 cut off, 2 failed, 2 skipped,"
-        " 1 not started, 1 min 4 s"
+        "2 built, 1 of them with the same output as before, 1 reused, 1 cut off, 2 failed,"
+        " 2 skipped, 1 not started, 1 min 4 s"
     )
 
 

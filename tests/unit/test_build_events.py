@@ -80,7 +80,7 @@ def test_account_names_every_package_that_is_missing(
     with build_events.listener(chroot) as listen:
         account = Pool(JOBS, Limits(2), Scripted(), listen).run()
     assert accounts.failed(account, "base").message.splitlines() == [
-        "2 packages of base failed, 2 packages skipped because of that",
+        "2 packages of base failed, 2 skipped because of that",
         "  a/broken-1: compiling failed: x.c:1:10: fatal error: zlib.h: No such file",
         "    make: *** [x.o] Error 1",
         "    missing, probably an undeclared dependency: header zlib.h",

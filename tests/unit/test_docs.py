@@ -44,3 +44,12 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_readme_is_short() -> None:
     assert len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_runs_in_readme_are_those_of_the_tutorial() -> None:
+    """The tutorial's are compared with real runs by tests/e2e/test_tutorial.py."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    tutorial = (PROJECT / "docs/tutorial.md").read_text(encoding="utf-8")
+    runs = re.findall(r"```console\n.*?```", readme, re.DOTALL)
+    assert len(runs) == 4
+    assert [run for run in runs if run not in tutorial] == []

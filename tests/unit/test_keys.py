@@ -21,8 +21,9 @@ from tasks.planner.input_changes import (
     differences,
     grouped,
 )
-from tasks.planner.keys import OwnInputs, cycle_keys, identity_line, input_key, own_inputs
+from tasks.planner.keys import OwnInputs, identity_line, own_inputs
 from tasks.planner.plan import Distfile, Eclass
+from tests.kit.keys import cycle_keys, input_key
 from tests.kit.plans import SEED, World, planned
 from tests.kit.refused import refused
 

@@ -66,7 +66,7 @@ def blanks(text: str) -> dict[str, str]:
 
 
 def sample(name: str, spec: str) -> Field:
-    if spec.startswith("count "):
+    if spec.startswith(("count ", "nonzero ")):
         return 3
     if spec in ("list", "few", "sentences", "lines"):
         return [f"{name}-1", f"{name}-2"]
