@@ -51,7 +51,7 @@ pkg_postinst() { ln -sfn ../usr/share/pagers/pager-1 "${EROOT}/etc/pager" || die
     # a user that the seed has, as pkg_postinst of the newer build leaves it
     "account-1": answering("getent passwd robots", 'DEPEND="acct-user/robots"'),
     "picky-1": answering(
-        "usev one; usev two",
+        "echo $(usev one) $(usev two)",
         '''
 IUSE="one +two"
 REQUIRED_USE="^^ ( one two )"
@@ -84,7 +84,10 @@ TOOLCHAIN = {
     *("sys-kernel/linux-headers", "sys-libs/glibc"),
 }
 # Packages that the two drivers build differently, and why.
-DIFFERENT = {f"{CATEGORY}/network": "a buildroot never has a network"}
+DIFFERENT = {
+    f"{CATEGORY}/network": "a buildroot never has a network",
+    f"{CATEGORY}/one": "a buildroot has only the slot that it needs",
+}
 
 
 @dataclass(frozen=True)
