@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from lab import keys, overlay, snapshots, stage, tree
+from lab import keys, overlay, seed, snapshots, stage, tree
 from lab.upstream import (
     FLAVOUR,
     LAB,
@@ -68,7 +68,7 @@ def build_lab(directory: Path) -> Upstream:
         distfiles = tree.gather(lab)
         tree.mirror_distfiles(lab, distfiles)
         _progress("installing the stage's root directory")
-        stage.make_root(lab)
+        stage.make_root(lab, lambda root: seed.install_packages(lab, root, distfiles))
         _progress("packing the stage")
         archive = stage.pack(lab, calendar.start)
         _progress("creating snapshots and the overlay")

@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,8 +65,8 @@ _KEEPFILES = ("var/db/repos", "var/db/pkg", "var/cache/distfiles", "var/cache/bi
 _PORTAGE_ID = "250"  # the uid and gid that Gentoo gives to portage
 
 
-def make_root(lab: Upstream) -> None:
-    """Create the stage's root directory with Portage in it, unless it is complete."""
+def make_root(lab: Upstream, install_packages: Callable[[Path], None]) -> None:
+    """Create the stage's root directory with Portage and packages in it, unless it is complete."""
     if lab.stage_root.exists():
         return
     scratch = lab.work / "stage-root.unfinished"
@@ -73,6 +74,7 @@ def make_root(lab: Upstream) -> None:
     _bootstrap(lab, scratch)
     _add_gentoo_names(scratch)
     _install_portage(lab, scratch)
+    install_packages(scratch)
     _clean(scratch)
     scratch.rename(lab.stage_root)
 

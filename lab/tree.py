@@ -16,6 +16,7 @@ from lab import archive, keys
 from lab.stage import ENVIRONMENT
 from lab.upstream import PROFILE, REPOSITORY, SOURCES, Upstream
 from tasks.errors import BinmillError
+from tasks.portage import gpkg
 from tasks.system import sandbox
 from tasks.system.files import digests, write_atomic
 
@@ -77,6 +78,11 @@ def render(layers: list[Path], distfiles: dict[str, Distfile], target: Path) -> 
         name = template.parent.relative_to(target).as_posix()
         ebuilds.append(_render_ebuild(template, distfiles.get(name)))
     return [f"{ebuild.parents[1].name}/{ebuild.name.removesuffix('.ebuild')}" for ebuild in ebuilds]
+
+
+def package_of(cpv: str) -> str:
+    """The category and name of a package that `render` has written."""
+    return gpkg.parse_cpv(cpv).cp
 
 
 def add_licenses(target: Path) -> None:

@@ -260,7 +260,10 @@ def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
             **config.build.model_dump(include={"driver", "extra_build_deps"}),
             "strict": by_package and config.build.strict,
         },
-        after=tuple(each.task for each in base),  # most of its packages are the same
+        after=(
+            *(() if by_package else (PLAN(name).task,)),  # refuses what cannot be built unattended
+            *(each.task for each in base),  # most of its packages are the same
+        ),
         options=(_KEEP_FAILED,) if by_package else (),
         remains=(chroot.layout.failed_buildroots(name),),
         results=lambda record: [chroot.collected(record)],

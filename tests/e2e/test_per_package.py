@@ -350,30 +350,3 @@ def test_cases_come_out_as_their_ebuilds_say(case_builds: CaseBuilds) -> None:
     [program] = installed(case_builds.site, "cases", "consumer").values()
     assert b".symtab" in program  # it is not to be stripped
     assert not any(cpv.startswith("provided-") for cpv in of)
-
-
-def test_cycle_is_built_in_two_rounds(
-    base_build: BaseBuild, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    site, overlay = base_build.site, tmp_path_factory.mktemp("cycle") / "overlay"
-    write_overlay(overlay, "cycle", cases.CYCLE, {})
-    for path, text in cases.CYCLE_DIR.items():
-        write_atomic(site.layout.site / "cycle" / path, text)
-    packages = [f"{CATEGORY}/{pf.rpartition('-')[0]}" for pf in cases.CYCLE]
-    stack: dict[str, object] = {
-        "base": "base",
-        "overlays": ["cycle"],
-        "packages": packages,
-        "portage_dir": "cycle",
-    }
-    source: dict[str, object] = {"url": str(overlay)}
-    site.change(**{"overlays.cycle": source, "chroots.cycle": stack})
-    site.doit("mount:cycle")
-    site.doit("enter", "cycle", "--", "sh", "-c", cases.OLDER_BUILDS)
-    built = run(site, "cycle")
-    assert built.built == cps("chicken", "egg")
-    assert built.unchanged == set()
-    assert installed(site, "cycle", "answer") == {
-        f"{CATEGORY}/chicken-2": f"{CATEGORY}/egg-2\n".encode(),
-        f"{CATEGORY}/egg-2": f"{CATEGORY}/chicken-2\n".encode(),
-    }

@@ -82,8 +82,8 @@ class Client:
     def install(self) -> int:
         """Install zlib from the binhost; returns its build number."""
         sandbox.run(self.sandbox, [*EMERGE, ZLIB], log=self.log, timeout=300)
-        (entry,) = (self.sandbox.upper / "var/db/pkg/sys-libs").glob("zlib-*")
-        return int((entry / "BUILD_ID").read_text())
+        [number] = (self.sandbox.upper / "var/db/pkg/sys-libs").glob("zlib-*/BUILD_ID")
+        return int(number.read_text())
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from lab.upstream import SOURCES, Facts, Upstream
 from tasks import records
 from tasks.errors import BinmillError, HostLacks, Stale
 from tasks.layout import Layout
+from tasks.portage import gpkg
 from tasks.records import CLIENT, MEMBERS, TREE, AccessTestRecord, ClientRecord, TreeRecord
+from tasks.snapshot.changes import version_key
 from tasks.system.command import run
 from tests.kit.refused import refused
 
@@ -84,6 +86,20 @@ def test_render_of_the_second_day_has_a_bump_and_a_new_package(tmp_path: Path) -
     assert first - second == {"app-text/tree-1.0"}
     assert second - first == {"app-text/tree-1.0-r1", "dev-libs/xxhash-1.0"}
     assert len(first) >= 16
+
+
+def test_packages_of_the_seed_are_older_than_those_of_the_tree(tmp_path: Path) -> None:
+    def versions(*layers: str) -> dict[str, str]:
+        top = tmp_path / layers[-1]
+        cpvs = tree.render([SOURCES / layer for layer in layers], _distfiles(tmp_path), top)
+        return {tree.package_of(cpv): gpkg.parse_cpv(cpv).version for cpv in cpvs}
+
+    first, then = versions("tree"), versions("tree", "seed")
+    layer = {path.parent.relative_to(SOURCES) for path in SOURCES.glob("seed/*/*/metadata.xml")}
+    older = {name for name in first if f"seed/{name}" in map(str, layer)}
+    assert len(older) >= 10
+    assert all(version_key(then[name]) < version_key(first[name]) for name in older)
+    assert {"sys-devel/gcc", "sys-libs/glibc"} <= then.keys() - first.keys()
 
 
 def test_ebuilds_use_only_licences_and_categories_of_the_repository(tmp_path: Path) -> None:

@@ -88,28 +88,3 @@ PORTAGE_DIR = {
     "package.env": f"{CATEGORY}/consumer test.conf\n",
     "profile/package.provided": f"{CATEGORY}/provided-3\n",
 }
-# Packages that need each other to be built, each at first with the seed's older build.
-CYCLE = {
-    "chicken-2": f'BDEPEND="{CATEGORY}/egg"'
-    + _ANSWER.format(answer=f"best_version {CATEGORY}/egg"),
-    "egg-2": f'BDEPEND="{CATEGORY}/chicken"'
-    + _ANSWER.format(answer=f"best_version {CATEGORY}/chicken"),
-}
-CYCLE_DIR = {
-    "profile/package.provided": """\
-app-arch/bzip2-9
-app-text/tree-9
-dev-util/pkgconf-9
-sys-libs/zlib-9
-"""
-}
-# The package database of the seed, as a stage has it: older builds, which give other answers.
-OLDER_BUILDS = f"""
-mkdir -p /var/db/pkg/{CATEGORY} && cd /var/db/pkg/{CATEGORY} && mkdir chicken-1 egg-1 || exit 1
-for entry in chicken-1 egg-1; do
-	cd /var/db/pkg/{CATEGORY}/$entry &&
-	echo 0 >SLOT && echo 8 >EAPI && echo cases >repository && echo amd64 >KEYWORDS &&
-	echo $entry >PF && echo {CATEGORY} >CATEGORY && echo 1 >COUNTER && : >USE && : >IUSE &&
-	: >CONTENTS || exit 1
-done
-"""
