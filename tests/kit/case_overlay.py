@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.portage import gpkg
 from tasks.system.files import write_atomic
 
 CATEGORY = "app-cases"
@@ -31,7 +32,7 @@ def write_overlay(
         **files,
     }
     for pf, variables in ebuilds.items():
-        package = pf.rpartition("-")[0]
+        package = gpkg.parse_cpv(f"{CATEGORY}/{pf}").package
         slot = "" if "SLOT=" in variables else 'SLOT="0"\n'
         texts[f"{CATEGORY}/{package}/{pf}.ebuild"] = f"{_HEAD}{slot}{variables}\n"
     for path, text in texts.items():
