@@ -245,22 +245,27 @@ class _Identities:
     def __init__(self, closures: Closures) -> None:
         self._closures = closures
         self.values = [""] * len(closures.cpvs)
-        self._lines = [identity_line(cpv) for cpv in closures.cpvs]
+        self._lines = {
+            version: [identity_line(cpv, version=version) for cpv in closures.cpvs]
+            for version in (True, False)
+        }
 
     def learn(self, number: int, identity: str) -> None:
         self.values[number] = identity
-        self._lines[number] = identity_line(self._closures.cpvs[number], identity)
+        for version, lines in self._lines.items():
+            lines[number] = identity_line(self._closures.cpvs[number], identity, version=version)
 
     def keys(self, unit: Sequence[str], own: Mapping[str, OwnInputs]) -> dict[str, str]:
         """The input keys of a unit, none of which has an identity yet, while all around it have."""
-        return unit_keys([(own[cpv], self._buildroot(cpv)) for cpv in unit])
+        return unit_keys([(own[cpv], self._buildroot(cpv, own[cpv])) for cpv in unit])
 
     def key(self, cpv: str, own: OwnInputs) -> str:
         """The key that a package would have with these own inputs."""
-        return unit_keys([(own, self._buildroot(cpv))])[own.cpv]
+        return unit_keys([(own, self._buildroot(cpv, own))])[own.cpv]
 
-    def _buildroot(self, cpv: str) -> list[bytes]:
-        return select(self._lines, self._closures.buildroots[self._closures.number[cpv]])
+    def _buildroot(self, cpv: str, own: OwnInputs) -> list[bytes]:
+        lines = self._lines[own.asks_versions]
+        return select(lines, self._closures.buildroots[self._closures.number[cpv]])
 
 
 class _Forecast(Generic[B]):
@@ -341,8 +346,7 @@ class _Forecast(Generic[B]):
         for cpv in unit:
             number = self._closures.number[cpv]
             self._open |= 1 << number
-            build = earlier[cpv]
-            if build is not None and build.own.cpv == cpv:
+            if build := earlier[cpv]:  # perhaps of another version
                 self._identities.learn(number, build.identity)
             else:
                 self._new |= 1 << number

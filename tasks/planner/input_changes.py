@@ -91,6 +91,12 @@ class EclassRemoved(Cause):
     name: str = ""
 
 
+class QueriesChanged(Cause):
+    """It may ask for versions of other packages now, or does not any more."""
+
+    code: ClassVar[str] = "cause-version-queries"
+
+
 @dataclass(frozen=True)
 class DistfileChanged(Cause):
     """One of its distfiles has another digest, or is fetched or not fetched now."""
@@ -363,11 +369,14 @@ def differences(
     The buildroots have the identity of each package there, by CPV. Of two versions of a package,
     the ebuild is not compared.
     """
+    roots = buildroot_before or {}, buildroot_after or {}
+    if not after.asks_versions:
+        roots = _without_same(roots[0], roots[1]), _without_same(roots[1], roots[0])
     return (
         *_repository_differences(before, after),
         *_configuration_differences(before, after),
         *_platform_differences(before, after),
-        *_buildroot_differences(buildroot_before or {}, buildroot_after or {}),
+        *_buildroot_differences(*roots),
     )
 
 
@@ -390,6 +399,8 @@ def _repository_differences(before: OwnInputs, after: OwnInputs) -> Iterator[Cau
             yield EclassChanged(name) if name in after.eclasses else EclassRemoved(name)
     if before.files != after.files:
         yield EbuildFilesChanged()
+    if before.asks_versions != after.asks_versions:
+        yield QueriesChanged()
     yield from map(DistfileChanged, _changed(before.distfiles, after.distfiles))
 
 
@@ -433,6 +444,16 @@ def _buildroot_differences(before: Mapping[str, str], after: Mapping[str, str]) 
             yield DependencyReplaced(old, new)
         else:
             yield DependencyAdded(new) if new else DependencyRemoved(old)
+
+
+def _without_same(packages: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """Packages without those of which the others have any version with the same identity."""
+    same = {(gpkg.parse_cpv(cpv).cp, identity) for cpv, identity in others.items()}
+    return {
+        cpv: identity
+        for cpv, identity in packages.items()
+        if (gpkg.parse_cpv(cpv).cp, identity) not in same
+    }
 
 
 def _package_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

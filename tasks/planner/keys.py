@@ -4,8 +4,8 @@ The *own inputs* of a package are known before anything is built. Its *input key
 the identity of every package in its buildroot, so it is known as soon as these are built. Packages
 with equal keys are the same package.
 
-A package in a buildroot counts with its CPV, too: a build may ask for versions (`has_version`,
-`best_version`), and what it is told is not in the identity of the other package.
+For a build that may ask for versions (`has_version`, `best_version`), a package in its buildroot
+counts with its version, too: what the build is told is not in the identity of the other package.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class OwnInputs:
     have identities by CPV: the packages of the seed that every build uses, and those that this one
     or a package in its buildroot needs. `strict_seed` is the SHA-512 of the seed's tarball where
     the whole seed counts, else "". `recipe` is the version of the way in which buildroots are made.
+    Without `asks_versions`, the packages in its buildroot count without their versions.
     """
 
     cpv: str
@@ -59,6 +60,7 @@ class OwnInputs:
     toolchain: Mapping[str, str]
     seed: Mapping[str, str]
     strict_seed: str = ""
+    asks_versions: bool = True
 
     @cached_property
     def digest(self) -> str:
@@ -179,6 +181,7 @@ def own_inputs(
             toolchain=toolchain,
             seed=seeds[package.cpv],
             strict_seed=environment.seed if whole else "",
+            asks_versions=package.asks_versions,
         )
         for package in plan.packages
     }
@@ -198,7 +201,8 @@ def unit_keys(members: Sequence[tuple[OwnInputs, Iterable[bytes]]]) -> dict[str,
 
 def step_key(key: str, members: Mapping[str, str]) -> str:
     """The key of one build in a cycle: that of its package, and what it sees of the cycle."""
-    return _digest_of(["cycle step", key], _lines(members))
+    lines = (identity_line(cpv, members[cpv]) for cpv in sorted(members))
+    return _digest_of(["cycle step", key], lines)
 
 
 def _digest_of(words: Sequence[str], lines: Iterable[bytes] = ()) -> str:
@@ -207,16 +211,14 @@ def _digest_of(words: Sequence[str], lines: Iterable[bytes] = ()) -> str:
     return hashlib.sha256(b"".join((_FORM, head, *lines))).hexdigest()
 
 
-def identity_line(cpv: str, identity: str | None = None) -> bytes:
+def identity_line(cpv: str, identity: str | None = None, *, version: bool = True) -> bytes:
     """The line that stands for a package of a buildroot in the input keys of others.
 
-    Without an identity, it is one of the same cycle.
+    Without an identity, it is one of the same cycle. `version` is false for the keys of packages
+    that ask for none.
     """
-    return json.dumps([cpv, identity]).encode() + b"\n"
-
-
-def _lines(buildroot: Mapping[str, str | None]) -> list[bytes]:
-    return [identity_line(cpv, buildroot[cpv]) for cpv in sorted(buildroot)]
+    name = cpv if version else gpkg.parse_cpv(cpv).cp
+    return json.dumps([name, identity]).encode() + b"\n"
 
 
 def _seed_packages(plan: Plan, closures: Closures) -> dict[str, dict[str, str]]:

@@ -109,6 +109,9 @@ class PlannedPackage:
     may come later (PDEPEND), and order nothing. `seed_needs` are CPVs of the seed: what satisfies a
     dependency that nothing in the plan does, an older build of the package itself if it needs one,
     and, in a cycle, what the seed has in the place of its build_needs.
+
+    `asks_versions` is false if nothing in its ebuild, eclasses, bashrcs and patches can ask which
+    versions of other packages are installed.
     """
 
     cpv: Cpv
@@ -127,6 +130,7 @@ class PlannedPackage:
     config_files: tuple[ConfigFile, ...]
     build_needs: tuple[Cpv, ...]
     run_needs: tuple[Cpv, ...]
+    asks_versions: bool
     post_needs: tuple[Cpv, ...] = ()
     seed_needs: tuple[Cpv, ...] = ()
 

@@ -8,7 +8,6 @@ which some fail, are mended, and change on the next day.
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tasks.store import identity
 from tasks.store.identity import Contents
 from tasks.system.files import write_atomic
 from tests.kit import build_cases as cases
+from tests.kit.build_runs import Run, last_run, run
 from tests.kit.case_overlay import CATEGORY, write_overlay
 from tests.kit.lab_site import LabSite, tasks_run
 from tests.kit.processes import leftovers_of_kill
@@ -42,49 +42,6 @@ PATCH = """\
 """
 # Packages that the two drivers build differently, and why.
 DIFFERENT: dict[str, str] = {}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of binpkgs, by its events: CATEGORY/PN of what was built, and so on."""
-
-    output: str
-    built: set[str]
-    unchanged: set[str]
-    failed: dict[str, str]  # the class of each failure
-    skipped: set[str]
-    cut_off: set[str]
-    reused: set[str]
-
-
-def last_run(site: LabSite, chroot: str, output: str = "") -> Run:
-    path = site.layout.logs / "latest" / f"binpkgs.{chroot}.events"
-    events = list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
-
-    def names(event: str, *, where: str = "", value: object = None) -> set[str]:
-        return {
-            each["package"].rpartition("-")[0]
-            for each in events
-            if each["event"] == event and (not where or bool(each[where]) is value)
-        }
-
-    return Run(
-        output=output,
-        built=names("package-built"),
-        unchanged=names("package-built", where="unchanged", value=True),
-        failed={
-            each["package"].rpartition("-")[0]: each["failure"]["kind"]
-            for each in events
-            if each["event"] == "package-failed" and not each["again"]
-        },
-        skipped=names("package-skipped"),
-        cut_off=names("package-reused", where="because", value=True),
-        reused=names("package-reused", where="because", value=False),
-    )
-
-
-def run(site: LabSite, chroot: str, code: int = 0) -> Run:
-    return last_run(site, chroot, site.doit(f"binpkgs:{chroot}", code=code))
 
 
 def stopped_run(site: LabSite, chroot: str, how: signal.Signals) -> tuple[Run, int, list[str]]:

@@ -14,6 +14,10 @@ def input_key(own: OwnInputs, buildroot: Mapping[str, str]) -> str:
 
 def cycle_keys(members: Sequence[tuple[OwnInputs, Mapping[str, str | None]]]) -> dict[str, str]:
     """The input keys of the packages of a cycle; in a buildroot, the others have no identity."""
-    return unit_keys(
-        [(own, [identity_line(cpv, root[cpv]) for cpv in sorted(root)]) for own, root in members]
-    )
+    return unit_keys([(own, _lines(root, own)) for own, root in members])
+
+
+def _lines(buildroot: Mapping[str, str | None], own: OwnInputs) -> list[bytes]:
+    return [
+        identity_line(cpv, buildroot[cpv], version=own.asks_versions) for cpv in sorted(buildroot)
+    ]

@@ -27,6 +27,7 @@ PACKAGE = PlannedPackage(
     config_files=(ConfigFile("/etc/portage/bashrc", "b" * 128),),
     build_needs=(),
     run_needs=(),
+    asks_versions=True,
 )
 SEED = (
     SeedPackage("sys-devel/gcc-14.2.0", "1" * 64, toolchain=True),

@@ -47,6 +47,7 @@ def planned(
     settings: Mapping[str, str] | None = None,
     config_files: Mapping[str, str] | None = None,
     slot: str = "0/0",
+    asks_versions: bool = True,
 ) -> PlannedPackage:
     """A planned package of the repository gentoo."""
     return PlannedPackage(
@@ -68,6 +69,7 @@ def planned(
         config_files=tuple(ConfigFile(*item) for item in (config_files or {}).items()),
         build_needs=tuple(build),
         run_needs=tuple(run),
+        asks_versions=asks_versions,
         post_needs=tuple(post),
         seed_needs=tuple(seed),
     )
@@ -141,8 +143,12 @@ def simulated_identity(own: OwnInputs, buildroot: Mapping[str, str]) -> str:
         "portage": own.portage.partition("#")[0],
         "toolchain": own.toolchain,
         "seed": own.seed,
-        "copied": {m: i for m, i in buildroot.items() if _number(own.cpv, _name(m)) % 2},
-        "asked": sorted(m for m in buildroot if _number(own.cpv, _name(m)) % 3 == 0),
+        "copied": sorted(
+            (_name(m), i) for m, i in buildroot.items() if _number(own.cpv, _name(m)) % 2
+        ),
+        "versions": sorted(
+            m for m in buildroot if own.asks_versions and _number(own.cpv, _name(m)) % 3 == 0
+        ),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -261,6 +267,7 @@ def random_world(random: Random, count: int) -> World:
                 eclasses=_some(random, ["a", "b", "c"], 2),
                 use=_some(random, ["x", "y"], 2),
                 seed=_some(random, [SEED[1].cpv, SEED[2].cpv], 1) if random.random() < 0.2 else (),
+                asks_versions=random.random() < 0.5,
             )
         )
     older = tuple(
@@ -323,6 +330,10 @@ def _one_more(random: Random, world: World, package: PlannedPackage) -> World:
     return replace(world, packages=(*world.packages, more))
 
 
+def _other_queries(_random: Random, world: World, package: PlannedPackage) -> World:
+    return world.with_package(replace(package, asks_versions=not package.asks_versions))
+
+
 def _next_version(_random: Random, world: World, package: PlannedPackage) -> World:
     """The world with the next version of a package."""
     name, _, version = package.cpv.rpartition("-")
@@ -355,6 +366,8 @@ _CHANGES = (
     _other_seed,
     _other_portage,
     _fewer_needs,
+    _other_queries,
+    _next_version,
     _next_version,
     _one_more,
 )

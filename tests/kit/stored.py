@@ -91,4 +91,5 @@ def planned(cpv: str = CPV, repo: str = "gentoo", slot: str = "0", sub: str = ""
         config_files=(),
         build_needs=(),
         run_needs=(),
+        asks_versions=True,
     )

@@ -154,7 +154,11 @@ def check_reasons(world: World, outcome: Outcome, before: Store) -> None:
         buildroot = outcome.progress.buildroot(package.cpv)
         old = earlier.buildroot()
         causes = differences(earlier.own, own[package.cpv], old, buildroot)
-        equal = earlier.own.digest == own[package.cpv].digest and old == buildroot
+        seen, seen_then = (
+            each if package.asks_versions else {(cpv.rpartition("-")[0], each[cpv]) for cpv in each}
+            for each in (buildroot, old)
+        )
+        equal = earlier.own.digest == own[package.cpv].digest and seen == seen_then
         assert bool(causes) is not equal
         unit = next(unit for unit in outcome.closures.units if package.cpv in unit)
         alone = len(unit) == 1 and input_key(earlier.own, old) == earlier.key
@@ -408,6 +412,17 @@ def test_earlier_buildroot_is_read_only_where_it_differs() -> None:
     assert reads == []
     predict(popt_bumped(WORLD), store)
     assert sorted(reads) == sorted([TOOL, APP])
+
+
+def test_new_version_with_the_same_output_rebuilds_only_what_may_ask_for_it() -> None:
+    world, store = package_change(TOOL, asks_versions=False)(WORLD), Store()
+    build(world, store)
+    outcome = build(popt_bumped(world), store)
+    assert outcome.built == ("dev-libs/popt-2", APP)
+    assert outcome.decisions[TOOL] == MayBuild(TOOL, (DependencyMayChange("dev-libs/popt-2"),))
+    replaced = DependencyReplaced(POPT, "dev-libs/popt-2")
+    assert outcome.decisions[APP] == WillBuild(APP, (replaced,))
+    assert cut_off(outcome) == {TOOL}
 
 
 def test_whole_seed_counts_if_it_is_strict_or_has_no_package_database() -> None:

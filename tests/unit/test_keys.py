@@ -62,6 +62,7 @@ CHANGES: dict[str, object] = {
     "toolchain": {"sys-devel/gcc-15.1.0": "g2"},
     "seed": {"app-arch/xz-utils-5.4.1": "x2"},
     "strict_seed": "5",
+    "asks_versions": False,
 }
 SENTENCES = {
     "cpv": [f"{CPV} -> dev-libs/popt-1.20"],
@@ -90,6 +91,7 @@ SENTENCES = {
     "strict_seed": [
         "the seed changed, and all of it counts (strict, or it has no package database)"
     ],
+    "asks_versions": ["it may ask for versions of other packages now, or does not any more"],
 }
 
 
@@ -134,6 +136,19 @@ def test_input_key_counts_names_and_identities_of_the_buildroot() -> None:
     ]
     assert len({input_key(OWN, each) for each in buildroots}) == len(buildroots)
     assert len({identity_line(*item) for each in buildroots for item in each.items()}) == 6
+
+
+def test_versions_in_the_buildroot_count_only_if_the_build_may_ask_for_them() -> None:
+    incurious = replace(OWN, asks_versions=False)
+    before, bumped = {"a/a-1": "1", "b/b-9": "2"}, {"a/a-1-r1": "1", "b/b-10": "2"}
+    assert input_key(OWN, before) != input_key(OWN, bumped)
+    assert input_key(incurious, before) == input_key(incurious, bumped)
+    assert differences(incurious, incurious, before, bumped) == ()
+    other = {**bumped, "b/b-10": "3"}
+    assert input_key(incurious, before) != input_key(incurious, other)
+    replaced = (DependencyReplaced("b/b-9", "b/b-10"),)
+    assert differences(incurious, incurious, before, other) == replaced
+    assert input_key(incurious, {"a/a-1": "1"}) != input_key(incurious, {"c/c-1": "1"})
 
 
 def test_cycle_key_counts_the_inputs_of_all_and_their_order() -> None:

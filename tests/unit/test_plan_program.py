@@ -210,3 +210,19 @@ def test_atoms_are_found_in_groups_and_blockers_are_none() -> None:
 
     tokens = [atom("a/b"), "||", [atom("c/d"), [atom("e/f"), atom("g/h", blocker=True)]]]
     assert [each.cp for each in program.atoms(tokens)] == ["a/b", "c/d", "e/f"]
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("has_version dev-libs/popt && die", True),
+        ("echo $(best_version -b dev-lang/python)", True),
+        ("portageq match / dev-libs/popt", True),
+        ('ls "${EROOT}"/var/db/pkg/dev-libs', True),
+        ('DESCRIPTION="It has versions"\nPV=1', False),
+    ],
+)
+def test_code_that_can_ask_for_versions(tmp_path: Path, text: str, asks: bool) -> None:
+    file = tmp_path / "x.ebuild"
+    file.write_text(text)
+    assert program.asks_versions(file) is asks

@@ -15,6 +15,7 @@ same in its versions 3.0.66 to 3.0.83.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -53,6 +54,8 @@ DROPPED_OPTIONS = (
     "--usepkgonly",
 )
 DEPENDENCIES = ("BDEPEND", "DEPEND", "RDEPEND", "IDEPEND", "PDEPEND")
+# How the code of a package can ask which versions of others are installed.
+VERSION_QUERIES = re.compile(rb"has_version|best_version|portageq|db/pkg")
 # Used by every build without being a dependency of it. Names moved between categories over time.
 TOOLCHAIN = frozenset(
     (
@@ -264,6 +267,12 @@ def digest(path: Path) -> str:
     return summing.hexdigest()
 
 
+@functools.cache
+def asks_versions(path: Path) -> bool:
+    """Tell whether an ebuild, an eclass or a bashrc names a way to ask for installed versions."""
+    return VERSION_QUERIES.search(path.read_bytes()) is not None
+
+
 def cycles(build: Mapping[str, Iterable[str]], run: Mapping[str, Iterable[str]]) -> list[list[str]]:
     """The sets of packages that need each other to be built, each in the order of the keys.
 
@@ -411,6 +420,7 @@ class Resolver:
             "distfiles": self._distfiles(package, use),
             "settings": settings_of(self.settings.environ()),
             "config_files": self._config_files(package),
+            "asks_versions": self._asks_versions(package),
             **self._needs(package, evaluated),
         }
 
@@ -460,6 +470,14 @@ class Resolver:
         files += env_files(user / "env", *of_package)
         files += patches(user / "patches", *of_package)
         return [{"path": str(path), "sha512": digest(path)} for path in dict.fromkeys(files)]
+
+    def _asks_versions(self, package: Any) -> bool:
+        """Tell whether a build may ask which versions are installed; `setcpv` came before."""
+        known = self._repo(package).eclass_db.eclasses
+        files = [self.ebuilds.findname(str(package.cpv), myrepo=package.repo)]
+        files += [known[name].location for name in package._metadata["INHERITED"].split()]
+        files += [file["path"] for file in self._config_files(package)]
+        return any(asks_versions(Path(file)) for file in files)
 
     def _needs(self, package: Any, evaluated: Mapping[str, list[Any]]) -> dict[str, list[str]]:
         """The packages that a package needs, by the way in which it needs them."""
