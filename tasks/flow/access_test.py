@@ -70,7 +70,9 @@ def prove_access(chroot: Chroot, inputs: Inputs) -> AccessTestRecord:
         refused=list(refused),
         source=source,
     )
-    return AccessTestRecord(current.generation, group, tuple(installed), refused, source)
+    return AccessTestRecord(
+        current.generation, group, tuple(installed), refused, installation.upgraded_from
+    )
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
     number, source = current.generation, installation.source
     code = "client-upgraded" if source else "client-installed"
     note(code, group=group, packages=len(installed), chroot=name, number=number, source=source)
-    return ClientRecord(number, tuple(installed), source)
+    return ClientRecord(number, tuple(installed), installation.upgraded_from)
 
 
 def begin(

@@ -50,7 +50,7 @@ def check_candidate(chroot: Chroot, inputs: Inputs) -> GateRecord:
     code = "gate-upgraded" if installation.old else "gate-passed"
     source = installation.source
     note(code, chroot=chroot.name, packages=len(every), number=number, source=source)
-    return GateRecord(number, len(every), source)
+    return GateRecord(number, len(every), installation.upgraded_from)
 
 
 def stanzas_of(folder: Path) -> dict[str, list[Stanza]]:

@@ -42,6 +42,13 @@ class Installation:
         """The generation that is upgraded; 0 for a fresh installation."""
         return self.old.generation if self.old else 0
 
+    @property
+    def upgraded_from(self) -> int:
+        """The same, for the record: a run that was killed after `keep` leaves it as it is."""
+        if self.old and self.old.generation == self.wanted.generation:
+            return self.old.upgraded_from
+        return self.source
+
     def over(self, seed: Sandbox) -> Sandbox:
         """A sandbox of the seed, on top of what is to be upgraded.
 
@@ -92,7 +99,9 @@ class Installation:
         digests = {stanza["CPV"]: stanza.get("SHA512", "") for stanza in self.stanzas}
         packages = {cpv: digests[cpv] for cpv in cpvs}
         layers = self.old.layers if self.old else ()
-        new = replace(self.wanted, packages=packages, layers=layers)
+        new = replace(
+            self.wanted, packages=packages, layers=layers, upgraded_from=self.upgraded_from
+        )
         install_root.keep(self.place, new, root.upper, self.chroot.layout.trash)
 
 

@@ -38,7 +38,8 @@ class InstallRoot:
 
     `seed` is the SHA-512 of the stage, `settings` a digest of the client's /etc/portage and of the
     key that it trusts, `generation` the number, `packages` have the SHA-512 of the file of each
-    package that is installed by CPV, `layers` their ids, the topmost first.
+    package that is installed by CPV, `layers` their ids, the topmost first. `upgraded_from` is the
+    generation before, 0 for a fresh install.
     """
 
     seed: str
@@ -46,6 +47,7 @@ class InstallRoot:
     generation: int
     packages: Mapping[str, str]
     layers: tuple[str, ...] = ()
+    upgraded_from: int = 0
 
     @property
     def upgrades(self) -> int:

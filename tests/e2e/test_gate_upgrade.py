@@ -164,6 +164,7 @@ def test_clients_upgrade_to_what_is_published(site: Site) -> None:
         assert site.fetched(task) == {f"{CATEGORY}/lamp-2"}
         assert site.kept(task).layers[1:] == fresh[task].layers
         assert f"{CATEGORY}/lamp-2" in site.kept(task).packages
+        assert not list(site.site.layout.install_root(task, "base").rglob(".netrc"))
     client = records.load(site.site.layout, CLIENT("base"))
     members = records.load(site.site.layout, MEMBERS("base"))
     assert client.upgraded_from == members.upgraded_from == 1
