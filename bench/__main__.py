@@ -8,7 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import builds, chroots, plans, publish, schedule, seeds, snapshots, startup
+from bench import (
+    builds,
+    chroots,
+    plans,
+    proofs,
+    publish,
+    schedule,
+    seeds,
+    snapshots,
+    startup,
+)
 from bench.isolation import WORK, end_on_term, run_isolated
 from bench.measure import RESULTS, Bench, Table
 from tasks.errors import BinmillError
@@ -18,6 +28,7 @@ BENCHES: dict[str, Bench] = {
     "builds": builds.BENCH,
     "chroots": chroots.BENCH,
     "plans": plans.BENCH,
+    "proofs": proofs.BENCH,
     "publish": publish.BENCH,
     "schedule": schedule.BENCH,
     "seeds": seeds.BENCH,

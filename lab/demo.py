@@ -119,7 +119,7 @@ def _results(layout: Layout) -> Iterator[str]:
         client = records.load(layout, CLIENT(name))
         yield (
             f"  {name:<8} generation {client.generation}, "
-            f"{count(len(client.installed), 'package')} installed by a fresh client"
+            f"{count(len(client.installed), 'package')} installed by a client"
         )
         access = records.load(layout, MEMBERS(name))
         if access.refused:

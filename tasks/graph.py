@@ -78,7 +78,7 @@ GROUPS = {
     "candidate": "sign and index each package set; no client sees it yet",
     "gate": "install each candidate offline, or upgrade the last one to it",
     "publish": "switch each binhost to the candidate that passed its gate",
-    "client": "install from each published binhost in a fresh client",
+    "client": "install from each published binhost in a client, fresh or upgraded",
     "members": "prove that each group gets its own packages, and no other client does",
 }
 _PROOFS = (CLIENT, MEMBERS)
@@ -293,7 +293,7 @@ def _build_steps(chroot: Chroot) -> Iterator[Step[Any]]:
         reads=(CANDIDATE(name), BINPKGS(name), ETC(name), *seed_keys(chroot)),
         options=(_FRESH,),
         checks=(UnlessRequested(_FRESH.name),),
-        remains=(chroot.layout.install_root(name),),
+        remains=(chroot.layout.install_root("gate", name),),
         results=lambda record: [publish.place(chroot, record)],
         owned=lambda _record: (),
         chroot=name,
@@ -316,9 +316,12 @@ def _publish_steps(chroot: Chroot) -> Iterator[Step[Any]]:
     )
     yield Step(
         CLIENT(name),
-        f"install {name}'s packages in a fresh client from its binhost",
+        f"install {name}'s packages from its binhost in a client, fresh or upgraded",
         partial(client.install_published, chroot),
         reads=(PUBLISH(name), ETC(name), *seeds),
+        options=(_FRESH,),
+        checks=(UnlessRequested(_FRESH.name),),
+        remains=(chroot.layout.install_root("client", name),),
         chroot=name,
     )
     if chroot.site.config.access.groups:
@@ -327,6 +330,9 @@ def _publish_steps(chroot: Chroot) -> Iterator[Step[Any]]:
             f"install {name} over TLS as its group, and be refused as any other",
             partial(access_test.prove_access, chroot),
             reads=(PUBLISH(name), ETC(name), *seeds),
+            options=(_FRESH,),
+            checks=(UnlessRequested(_FRESH.name),),
+            remains=(chroot.layout.install_root("members", name),),
             chroot=name,
         )
 

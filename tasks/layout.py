@@ -50,6 +50,8 @@ A *site* is the directory that contains config.toml; config.lock and state/ are 
         GROUP/                 the view of a group: an index, and links to packages
       gate/NAME/               the install root of the last candidate that passed the gate
                                (tasks.publish.install_root)
+      client/NAME/             that of the client which proved the last generation
+      members/NAME/            the same, of the member of a group
       mirror/GROUP/distfiles/  distfiles that are served, by group
       serve/                   nginx's own files; serve/users/ has a password file per group,
                                serve/access.log the requests
@@ -68,6 +70,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+INSTALL_ROOTS = ("gate", "client", "members")  # the tasks that keep one for each chroot
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
 
 
@@ -308,8 +311,9 @@ class Layout:
         name = f"{_one_name(package)}.{_one_name(slot)}.json"
         return self.store / "own" / _one_name(chroot) / _one_name(category) / name
 
-    def install_root(self, name: str) -> Path:
-        return self.state / "gate" / _one_name(name)
+    def install_root(self, task: str, name: str) -> Path:
+        """The packages that a task (one of INSTALL_ROOTS) has installed for chroot `name`."""
+        return self.state / _one_name(task) / _one_name(name)
 
     def binhost(self, name: str) -> Path:
         return self.binhosts / _one_name(name)

@@ -175,20 +175,28 @@ class PublishRecord:
 
 @dataclass(frozen=True)
 class ClientRecord:
-    """The packages (CPV) that a fresh client installed from a published generation, sorted."""
+    """The packages (CPV) of a published generation that a client has installed, sorted.
+
+    `upgraded_from` is the generation that it had before; 0 is a fresh client.
+    """
 
     generation: int
     installed: tuple[str, ...]
+    upgraded_from: int = 0
 
 
 @dataclass(frozen=True)
 class AccessTestRecord:
-    """The packages that a member of a group installed over TLS, and the users that were refused."""
+    """The packages that a member of a group installed over TLS, and the users that were refused.
+
+    `upgraded_from` is the generation that the member had before; 0 is a fresh client.
+    """
 
     generation: int
     group: str
     installed: tuple[str, ...]
     refused: tuple[str, ...]
+    upgraded_from: int = 0
 
 
 @dataclass(frozen=True)

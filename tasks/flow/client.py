@@ -1,4 +1,4 @@
-"""client: install the published packages in a fresh client, over HTTP."""
+"""client: install the published packages in a client, over HTTP, or upgrade to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.chroot import sandboxes
-from tasks.flow import bundles, etc
+from tasks.flow import bundles, etc, installations
 from tasks.portage.keyring import PublicKey
 from tasks.records import PUBLISH, ClientRecord, Inputs
 from tasks.site import Chroot
@@ -16,15 +16,19 @@ from tasks.system.files import write_atomic
 from tasks.system.notes import note
 
 if TYPE_CHECKING:
+    from tasks.flow.installations import Installation
+    from tasks.publish.served import View
     from tasks.system.sandbox import Sandbox
 
 
 def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
-    """Install a chroot's packages in a fresh client, over HTTP, set up from its bundle.
+    """Install a chroot's packages in a client, over HTTP, set up from its bundle.
 
-    It uses the view with most packages.
+    That is a fresh one, or the client of an earlier generation, which is upgraded. It uses the
+    view with most packages.
     """
     from tasks.publish import bundle, client, generation
+    from tasks.publish.served import View
     from tasks.serve import policy
     from tasks.serve.nginx_process import serving
 
@@ -35,6 +39,9 @@ def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
     path = policy.binhost_path(chroot.site.config.access, name, group)
     folder = generation.folder_of(chroot.binhost, current.generation) / view
     files = bundle.unpack((folder / bundle.NAME).read_bytes())
+    conf = f"{bundle.PORTAGE}binrepos.conf"
+    binrepos = {path: data.decode() for path, data in files.items() if path.startswith(conf)}
+    installation = begin(chroot, inputs, "client", view, _portage_files(chroot) | binrepos)
     # on loopback, for the length of this block, and for this client: without a password
     location = replace(policy.binhost_location(name, group, path), group=policy.PUBLIC)
     worker = chroot.site.config.serve.worker
@@ -42,17 +49,49 @@ def install_published(chroot: Chroot, inputs: Inputs) -> ClientRecord:
         chroot.workspace("client") as space,
         serving([location], layout.state, space / "nginx", worker=worker) as server,
     ):
-        sandbox = _sandbox(chroot, inputs, files, server.url, space)
-        client.check(sandbox, f"{server.url}/{path}", name, group, _key(files).fingerprint)
-        installed = client.install(sandbox, chroot.own.packages, chroot.log("client"))
-    note(
-        "client-installed",
-        group=group,
-        packages=len(installed),
-        chroot=name,
-        number=current.generation,
-    )
-    return ClientRecord(current.generation, tuple(installed))
+        sandbox = installation.over(_sandbox(chroot, inputs, files, server.url, space))
+        url = f"{server.url}/{path}"
+        client.check(sandbox, url, name, group, _key(files).fingerprint)
+        installed = install(installation, sandbox, View(url))
+    number, source = current.generation, installation.source
+    code = "client-upgraded" if source else "client-installed"
+    note(code, group=group, packages=len(installed), chroot=name, number=number, source=source)
+    return ClientRecord(number, tuple(installed), installation.upgraded_from)
+
+
+def begin(
+    chroot: Chroot, inputs: Inputs, task: str, view: str, settings: Mapping[str, str]
+) -> Installation:
+    """Decide whether a client of a view is a fresh one; see installations.begin."""
+    from tasks.flow.gate import stanzas_of
+    from tasks.publish import generation
+
+    number = inputs[PUBLISH(chroot.name)].generation
+    stanzas = stanzas_of(generation.folder_of(chroot.binhost, number))[view]
+    return installations.begin(chroot, inputs, task, number, stanzas, {**settings, "view": view})
+
+
+def install(installation: Installation, client: Sandbox, view: View) -> list[str]:
+    """Install a chroot's packages in a client, or upgrade them; returns those installed (CPV).
+
+    The client is kept. Packages that an upgrade does not fetch are fetched without Portage.
+    """
+    from tasks.publish import client as clients
+    from tasks.publish import served
+
+    chroot, log = installation.chroot, installation.log
+    if installation.old is None:
+        installed = clients.install(client, chroot.own.packages, log)
+    else:
+        cpvs = installation.same_slots(client)
+        if violations := installation.upgrade(client, cpvs):
+            with log.open("a", encoding="utf-8") as out:
+                out.writelines(f"client: {violation}\n" for violation in violations)
+            raise clients.install_failed(client, str(violations[0]), log)
+        served.verify(view, installation.stanzas)
+        installed = installation.installed(client)
+    installation.keep(client, installed)
+    return installed
 
 
 def _sandbox(
@@ -65,10 +104,9 @@ def _sandbox(
     from tasks.publish import bundle, client
     from tasks.system.sandbox import Bind
 
-    own = etc.portage_files(chroot, features=client.FEATURES, variables=client.VARIABLES)
     portage = {
         path: text
-        for path, text in own.items()
+        for path, text in _portage_files(chroot).items()
         if not path.startswith(("binrepos.conf", "repos.conf"))
     } | {
         path.removeprefix(bundle.PORTAGE): data.decode().replace(bundles.url(chroot.site), url)
@@ -86,6 +124,12 @@ def _sandbox(
         network=True,
         binds=(Bind(str(space / "bundle"), client.BUNDLE),),
     )
+
+
+def _portage_files(chroot: Chroot) -> dict[str, str]:
+    from tasks.publish import client
+
+    return etc.portage_files(chroot, features=client.FEATURES, variables=client.VARIABLES)
 
 
 def _key(files: Mapping[str, bytes]) -> PublicKey:

@@ -1,4 +1,4 @@
-"""A client: a fresh chroot from the seed that installs packages from the published binhost."""
+"""A client: a chroot that installs packages from the published binhost, or upgrades to them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ VARIABLES = {"PORTAGE_TRUST_HELPER": "/bin/true"}  # only our key; getuto(1) wou
 BUNDLE = "/run/binmill/bundle"  # where the bundle is mounted inside
 # A throwaway client does not wait for the disk, and merges in parallel.
 FEATURES = ("-merge-sync", "-merge-wait", "parallel-install")
+# As docs/clients.md tells clients: also what the seed has already.
+UPDATE = ("--update", "--deep", "--newuse", "--rebuilt-binaries")
 
 
 def binrepos(name: str, url: str, fetch: str = "", resume: str = "") -> str:
@@ -27,10 +29,11 @@ def binrepos(name: str, url: str, fetch: str = "", resume: str = "") -> str:
     return text + (f"fetchcommand = {fetch}\nresumecommand = {resume}\n" if fetch else "")
 
 
-def command(packages: Sequence[str]) -> list[str]:
+def command(packages: Sequence[str], options: Sequence[str] = ()) -> list[str]:
     """The emerge(1) call of a client: binary packages from the binhost only."""
     return [
         "emerge",
+        *options,
         "--verbose",
         "--color=n",
         "--nospinner",
@@ -53,16 +56,19 @@ def check(client: Sandbox, url: str, name: str, group: str, fingerprint: str) ->
 
 
 def install(client: Sandbox, packages: Sequence[str], log: Path) -> list[str]:
-    """Install packages inside; returns every CPV that was installed, sorted."""
+    """Install packages in a fresh client; returns every CPV that was installed, sorted."""
     start = log.stat().st_size if log.exists() else 0
     try:
-        sandbox.run(client, command(packages), log=log, timeout=3600)
+        sandbox.run(client, command(packages, UPDATE), log=log, timeout=3600)
     except CommandFailed as error:
         cause = first_failure(output_since(log, start)) or error.message
-        raise BinmillError(
-            "client-install-failed", chroot=client.hostname, cause=cause, log=log
-        ) from error
+        raise install_failed(client, cause, log) from error
     return sorted(f"{entry.parent.name}/{entry.name}" for entry in vdb.entries(client.upper))
+
+
+def install_failed(client: Sandbox, cause: str, log: Path) -> BinmillError:
+    """The error of a client that could not install or upgrade."""
+    return BinmillError("client-install-failed", chroot=client.hostname, cause=cause, log=log)
 
 
 def expect_refusal(client: Sandbox, user: str, packages: Sequence[str], log: Path) -> None:

@@ -1,14 +1,15 @@
-"""The install root of a chroot: the last candidate that passed the gate, installed.
+"""An install root: the last generation that a task has proven for a chroot, installed.
 
 It consists of layers over the seed: that of a fresh install, and one for each upgrade since. None
-is ever modified: the next gate mounts them and works in a layer of its own.
+is ever modified: the next run of the task mounts them and works in a layer of its own.
 
     root.json        what the root was made from, and its layers
     ID/              a layer, under a digest of its listing
     ID.listing       the attributes and digests of its files (tasks.system.tree_manifest)
+    contents/        of the gate: the paths of each package (tasks.publish.contents)
 
 Nothing of it is synced: after a power failure a layer may differ from its listing, and the next
-gate installs afresh.
+run installs afresh.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from tasks.system import tree_manifest
 from tasks.system.files import private_folder, remove_tree, write_atomic
 
 RECORD = "root.json"
+CONTENTS = "contents"
 _LAYER = re.compile(r"[0-9a-f]{32}")
-# Of no use to the next gate. Above all the packages that this one has fetched: Portage would take
-# an older build from there.
+# Of no use to the next run. Above all the index and the packages that this one has fetched: Portage
+# would take an older build from there.
 _TRANSIENT = ("run", "tmp", "var/cache", "var/log", "var/tmp")
 
 
@@ -35,8 +37,9 @@ class InstallRoot:
     """The facts about an install root.
 
     `seed` is the SHA-512 of the stage, `settings` a digest of the client's /etc/portage and of the
-    key that it trusts, `generation` that of the candidate, `packages` have the SHA-512 of each
-    package file by CPV, `layers` their ids, the topmost first.
+    key that it trusts, `generation` the number, `packages` have the SHA-512 of the file of each
+    package that is installed by CPV, `layers` their ids, the topmost first. `upgraded_from` is the
+    generation before, 0 for a fresh install.
     """
 
     seed: str
@@ -44,6 +47,7 @@ class InstallRoot:
     generation: int
     packages: Mapping[str, str]
     layers: tuple[str, ...] = ()
+    upgraded_from: int = 0
 
     @property
     def upgrades(self) -> int:
@@ -110,9 +114,14 @@ def keep(folder: Path, root: InstallRoot, upper: Path, trash: Path) -> None:
 
 def unnamed(folder: Path, root: InstallRoot | None) -> list[Path]:
     """The files and layers in the folder that a root does not name, sorted."""
-    layers = root.layers if root else ()
-    names = {RECORD, *layers, *(f"{layer}.listing" for layer in layers)}
-    return sorted(path for path in folder.iterdir() if root is None or path.name not in names)
+    if root is None:
+        return sorted(folder.iterdir())
+    names = {RECORD, CONTENTS, *root.layers, *(f"{layer}.listing" for layer in root.layers)}
+    packages = set(root.packages.values())
+    return sorted(
+        [path for path in folder.iterdir() if path.name not in names]
+        + [path for path in (folder / CONTENTS).glob("*") if path.name not in packages]
+    )
 
 
 def _delete_transient(upper: Path, trash: Path) -> None:

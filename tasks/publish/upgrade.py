@@ -1,4 +1,4 @@
-"""Upgrade an install root to a candidate, as a client does, and judge what the upgrade does.
+"""Upgrade an install root to a generation, as a client does, and judge what the upgrade does.
 
 Trees are those that layers show together: `before` the install root, `after` with the upgrade.
 """
@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol
 
 from tasks.errors import CommandFailed, NotTrusted
 from tasks.messages import Field
-from tasks.portage import vdb
+from tasks.portage import gpkg, vdb
 from tasks.portage.emerge import first_failure, output_since
 from tasks.publish import client
 from tasks.publish.gate import InstallFailed, NotInstalled, Stanza, Violation
@@ -94,8 +94,7 @@ class LibraryLeft(Violation):
 def command(packages: Sequence[str], cpvs: Collection[str]) -> list[str]:
     """The emerge(1) call of a client that updates, and every package of the set by name."""
     words = client.command([*packages, *(f"={cpv}" for cpv in cpvs)])
-    update = ("--oneshot", "--update", "--deep", "--newuse", "--rebuilt-binaries")
-    return [words[0], *update, *words[1:]]
+    return [words[0], "--oneshot", *client.UPDATE, *words[1:]]
 
 
 def changed_files(
@@ -108,16 +107,30 @@ def changed_files(
     return [
         stanza["CPV"]
         for stanza in stanzas
-        if packages.get(stanza["CPV"]) != stanza.get("SHA512") and _has_build(before, stanza)
+        if packages.get(stanza["CPV"]) != stanza.get("SHA512") and has_build(before, stanza)
+    ]
+
+
+def same_slots(stanzas: Sequence[Stanza], installed: Iterable[str], tree: Tree) -> list[str]:
+    """The packages (CPV) of an index with name and slot of one that is installed."""
+    slots = set()
+    for cpv in installed:
+        place = tree.find(f"{vdb.DATABASE}/{cpv}/SLOT")
+        if place is not None:
+            slots.add((gpkg.parse_cpv(cpv).cp, vdb.value(place.parent, "SLOT").partition("/")[0]))
+    return [
+        stanza["CPV"]
+        for stanza in stanzas
+        if (gpkg.parse_cpv(stanza["CPV"]).cp, stanza.get("SLOT", "0").partition("/")[0]) in slots
     ]
 
 
 def install(
     root: Sandbox, packages: Sequence[str], cpvs: Sequence[str], again: Sequence[str], log: Path
 ) -> list[Violation]:
-    """Upgrade an install root to a candidate; returns the violations that Portage reports.
+    """Upgrade an install root to a generation; returns the violations that Portage reports.
 
-    `packages` are those that a client would name, `cpvs` the whole set. Those in `again` are
+    `packages` are those that a client would name, `cpvs` those to upgrade to. Those in `again` are
     installed even if their build is there already.
     """
     violations = _emerge(root, command(packages, cpvs), log)
@@ -138,7 +151,7 @@ def remove(root: Sandbox, cpvs: Sequence[str], log: Path) -> None:
 def judge(stanzas: Sequence[Stanza], before: Tree, after: Tree) -> list[Violation]:
     """List packages of the set in another build than the candidate's, lost files and libraries."""
     violations: list[Violation] = [
-        NotInstalled(stanza["CPV"]) for stanza in stanzas if not _has_build(after, stanza)
+        NotInstalled(stanza["CPV"]) for stanza in stanzas if not has_build(after, stanza)
     ]
     for stanza in stanzas:
         if paths := _lost(stanza["CPV"], before, after):
@@ -205,7 +218,7 @@ def is_installed(tree: Tree, cpv: str) -> bool:
     return tree.find(f"{vdb.DATABASE}/{cpv}/PF") is not None
 
 
-def _has_build(tree: Tree, stanza: Stanza) -> bool:
+def has_build(tree: Tree, stanza: Stanza) -> bool:
     """True if that very build of a package is installed."""
     for key in ("BUILD_ID", "BUILD_TIME"):
         place = tree.find(f"{vdb.DATABASE}/{stanza['CPV']}/{key}")

@@ -7,6 +7,7 @@ renamed and never deleted: it may have days that no mirror has any more.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from tasks import lock as lock_file
 from tasks import messages, records
 from tasks.errors import BinmillError
+from tasks.layout import INSTALL_ROOTS
 from tasks.site import Site
 from tasks.system.files import all_locked, locked, remove_tree
 from tasks.system.notes import Note, note
@@ -213,11 +215,11 @@ def _delete_stored(site: Site, files: Sequence[Path]) -> None:
 
 
 def _install_roots(site: Site, progress: Progress) -> Iterator[Damage]:
-    for name in site.config.chroots:
-        folder, task = site.layout.install_root(name), f"gate:{name}"
+    for kind, name in itertools.product(INSTALL_ROOTS, site.config.chroots):
+        folder, task = site.layout.install_root(kind, name), f"{kind}:{name}"
         if not folder.is_dir():
             continue
-        progress.at(f"install root of {name}")
+        progress.at(f"install root of {task}")
         if flaws := list(checks.install_root(folder, progress.add_bytes)):
             repair = partial(remove_tree, folder, site.layout.trash)
             remedy = Note("remedy-install-root", {"task": task})

@@ -8,13 +8,14 @@ never deleted.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks import clock, messages, text
 from tasks.errors import BinmillError
-from tasks.layout import Layout
+from tasks.layout import INSTALL_ROOTS, Layout
 from tasks.site import Site
 from tasks.system.disk_usage import disk_size
 from tasks.system.files import all_locked, empty_trash, move_to_trash
@@ -103,13 +104,15 @@ def _stored(site: Site, references: References) -> Iterator[Leftover]:
 
 
 def _install_roots(site: Site) -> Iterator[Leftover]:
-    """Find the layers that no install root has, of a killed gate."""
+    """Find what no install root has: layers of a killed run, lists of packages that left."""
     from tasks.publish import install_root
 
-    for name in site.config.chroots:
-        folder = site.layout.install_root(name)
-        if folder.is_dir():
-            with contextlib.suppress(BinmillError):  # the next gate replaces a damaged one
+    for task, name in itertools.product(INSTALL_ROOTS, site.config.chroots):
+        folder = site.layout.install_root(task, name)
+        if task == "members" and not site.config.access.groups and folder.is_dir():
+            yield Leftover(folder, _UNNAMED)
+        elif folder.is_dir():
+            with contextlib.suppress(BinmillError):  # the next run replaces a damaged one
                 for path in install_root.unnamed(folder, install_root.read(folder)):
                     yield Leftover(path, _UNNAMED)
 
@@ -120,7 +123,10 @@ def _without_owner(site: Site, artifacts: Artifacts) -> Iterator[Leftover]:
     for folder, names, code in (
         (layout.inside / "builds", set(config.chroots), "leftover-of-chroot"),
         (layout.state / "touched", set(config.chroots), "leftover-of-chroot"),
-        (layout.state / "gate", set(config.chroots), "leftover-of-chroot"),
+        *(
+            (layout.state / task, set(config.chroots), "leftover-of-chroot")
+            for task in INSTALL_ROOTS
+        ),
         (layout.store / "own", set(config.chroots), "leftover-of-chroot"),
         (layout.overlays, {f"{name}.git" for name in config.overlays}, "leftover-of-overlay"),
     ):

@@ -200,7 +200,9 @@ def test_client_refuses_a_modified_package(published_site: LabSite) -> None:
     try:
         path.write_bytes(good[:-20000] + bytes([good[-20000] ^ 1]) + good[-19999:])
         published_site.layout.record("client:base").unlink()
-        published_site.doit("client:base", code=1)
+        published_site.doit("client:base", code=1)  # an upgrade does not install it
+        assert published_site.error("client:base").code == "package-served-differs"
+        published_site.doit("client:base", "--fresh", code=1)
         assert published_site.error("client:base").code == "client-install-failed"
     finally:
         path.write_bytes(good)

@@ -155,14 +155,16 @@ def test_fsck_repairs_damaged_artifacts_and_no_others(
 
 def test_fsck_deletes_a_damaged_install_root(built_site: SampleSite) -> None:
     layout = built_site.layout
-    folder, upper = layout.install_root("base"), layout.state / "upper"
+    folder, upper = layout.install_root("client", "base"), layout.state / "upper"
     upper.mkdir()
     (upper / "one").write_text("1")
     install_root.keep(folder, InstallRoot("a", "b", 1, {}), upper, layout.trash)
     assert built_site.doit("fsck").startswith("no damage: ")
     (file,) = folder.glob("*/one")
     flip(file)
-    assert "install root of base: damaged: /one: other content" in built_site.doit("fsck", code=1)
+    assert "install root of client:base: damaged: /one: other content" in built_site.doit(
+        "fsck", code=1
+    )
     built_site.doit("fsck", "--repair")
     assert not folder.exists()
     assert built_site.doit("fsck").startswith("no damage: ")

@@ -62,7 +62,7 @@ def test_summary_of_the_demo_names_generations_and_refused_users(tmp_path: Path)
     records.save(layout, CLIENT("base"), ClientRecord(3, ("a/b-1", "a/c-1")))
     records.save(layout, MEMBERS("base"), AccessTestRecord(3, "role:java", ("a/b-1",), ("anna",)))
     summary = demo.summary(layout)
-    assert "generation 3, 2 packages installed by a fresh client" in summary
+    assert "generation 3, 2 packages installed by a client" in summary
     assert "1 package installed over TLS by a member of role:java; refused: anna" in summary
 
 

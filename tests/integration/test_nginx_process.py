@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import os
 import socket
@@ -10,12 +11,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks.errors import BinmillError, HostLacks
-from tasks.publish import generation
+from tasks.errors import BinmillError, HostLacks, NotTrusted
+from tasks.publish import generation, served
+from tasks.publish.served import View
+from tasks.serve import certificates
+from tasks.serve.ephemeral import ephemeral_server
 from tasks.serve.nginx_process import serving
 from tasks.serve.policy import PUBLIC, binhost_location
 from tests.kit.processes import alive
@@ -242,3 +247,45 @@ def test_path_that_nginx_would_misread_is_refused(tmp_path: Path, name: str) -> 
     ):
         pytest.fail("nginx started")
     assert "\n" not in excinfo.value.message
+
+
+def described(text: bytes, path: str = "a-b/c/c-1-1.gpkg.tar") -> dict[str, str]:
+    """The stanza of a package with this content."""
+    return {"PATH": path, "SIZE": str(len(text)), "SHA512": hashlib.sha512(text).hexdigest()}
+
+
+def test_packages_that_are_served_are_compared_with_their_index(url: str, tmp_path: Path) -> None:
+    view, package = View(f"{url}/base"), described(b"package of 1")
+    served.verify(view, [package, package])
+    for other in (b"package of 2", b"package", b"package of 1, and more"):
+        with refused(NotTrusted, "package-served-differs", url=f"{url}/base/{package['PATH']}"):
+            served.verify(view, [package, described(other)])
+    with refused(NotTrusted, "package-not-served", cause="404"):
+        served.verify(view, [described(b"", "a-b/c/other-1-1.gpkg.tar")])
+    path = tmp_path / "state/binhost/base/gen/1/public" / package["PATH"]
+    path.write_bytes(b"package of 1 and 2")
+    with refused(NotTrusted, "package-served-differs"):
+        served.verify(view, [package])
+
+
+def test_packages_of_a_group_are_compared_over_tls(tmp_path: Path) -> None:
+    write_binhost(tmp_path / "state/binhost")
+    public = tmp_path / "state/binhost/base/gen/1/public"
+    public.rename(public.with_name("role.java"))
+    location, users = binhost_location("base", "role:java"), {"member": ["role:java"]}
+    space = tmp_path / "space"
+    space.mkdir()
+    with ephemeral_server([location], users, tmp_path / "state", space, "nobody") as server:
+        url, package = f"{server.url}/{location.path}", described(b"package of 1")
+        member = View(url, server.certificate, "member", server.passwords["member"])
+        served.verify(member, [package])
+        with refused(NotTrusted, "package-not-served", cause="401"):
+            served.verify(replace(member, password="other"), [package])
+        with refused(NotTrusted, "package-not-served", cause="401"):
+            served.verify(replace(member, user=""), [package])
+        (tmp_path / "other").mkdir()
+        other = certificates.self_signed(tmp_path / "other").certificate.read_text()
+        with refused(NotTrusted, "package-not-served"):
+            served.verify(replace(member, certificate=other), [package])
+    with refused(NotTrusted, "package-not-served"):  # nothing listens any more
+        served.verify(member, [package])

@@ -55,6 +55,23 @@ def test_fresh_root_replaces_the_old_layers_and_what_a_killed_run_left(tmp_path:
     assert install_root.unnamed(folder, fresh) == []
 
 
+def test_lists_of_packages_that_left_are_not_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "root"
+    lists = folder / install_root.CONTENTS
+    lists.mkdir(parents=True)
+    old, new = (lists / (letter * 128) for letter in "ab")
+    old.touch()
+    new.touch()
+    assert install_root.unnamed(folder, None) == [lists]
+    packages = {"a-b/x-1": old.name, "a-b/y-1": new.name}
+    root = kept(tmp_path, replace(ROOT, packages=packages), one="1")
+    assert (old.exists(), new.exists()) == (True, True)
+    after = replace(root, packages={"a-b/x-1": new.name})
+    assert install_root.unnamed(folder, after) == [old]
+    kept(tmp_path, after, two="2")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_caches_and_logs_are_not_kept_and_no_link_is_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside/cache"
     outside.mkdir(parents=True)

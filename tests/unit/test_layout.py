@@ -20,7 +20,7 @@ PATHS_BY_NAME: list[Callable[[str], Path]] = [
     LAYOUT.etc,
     LAYOUT.binpkgs,
     LAYOUT.binhost,
-    LAYOUT.install_root,
+    lambda name: LAYOUT.install_root("client", name),
     LAYOUT.manual_changes,
     LAYOUT.package_logs,
     lambda name: LAYOUT.layer("base", name),

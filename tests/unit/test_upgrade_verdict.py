@@ -51,6 +51,20 @@ def install(root: Path, cpv: str, *paths: str, **values: str) -> None:
         place.touch()
 
 
+def test_client_is_upgraded_to_packages_in_slots_that_it_has(tmp_path: Path) -> None:
+    install(tmp_path, "a-b/one-1", SLOT="0/1")
+    install(tmp_path, "a-b/slotted-1", SLOT="1")
+    index = [
+        stanza("a-b/one-2", SLOT="0/2"),
+        stanza("a-b/slotted-1.5", SLOT="1"),
+        stanza("a-b/slotted-2", SLOT="2"),
+        stanza("a-b/other-1", SLOT="0"),
+    ]
+    installed = ["a-b/one-1", "a-b/slotted-1", "a-b/removed-1"]
+    names = upgrade.same_slots(index, installed, Union([tmp_path]))
+    assert names == ["a-b/one-2", "a-b/slotted-1.5"]
+
+
 def test_collision_names_the_package_its_owner_and_the_paths() -> None:
     collision = UpgradeCollision("a-b/new-1", "a-b/old-1.5-r2", ("/usr/bin/one", "/usr/bin/two"))
     assert upgrade.collisions(REPORT * 2) == [collision]  # the log and the messages at the end
