@@ -347,8 +347,7 @@ class PackageBuilds:
             layer = None
         pkgdir = outcome.package.parents[2]
         return Product(
-            cpv=package.cpv,
-            repo=package.repo,
+            planned=package,
             build_id=number,
             package=outcome.package,
             layer=layer,

@@ -268,9 +268,9 @@ def test_damaged_entry_is_not_there_and_is_written_again(shop: Workshop) -> None
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"cpv": "app-misc/hello-2.11"},
+        {"planned": planned("app-misc/hello-2.11")},
+        {"planned": planned(repo="java")},
         {"build_id": 4},
-        {"repo": "java"},
         {"stanza": ""},
         {"stanza": "CPV: x/y-1\n\n"},
     ],
