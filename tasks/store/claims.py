@@ -75,7 +75,7 @@ def _differences(
     for key, (expected, words) in sets.items():
         if set(expected) != words:
             yield key, " ".join(expected), " ".join(sorted(words))
-    dependencies: Mapping[str, str] = {**planned.dependencies}
+    dependencies = {str(key): text for key, text in planned.dependencies.items()}
     for key in _DEPENDENCIES:
         text = dependencies.get(key, "")
         if not _same_dependencies(key, text.split(), values.get(key, "").split()):
