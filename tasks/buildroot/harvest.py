@@ -18,7 +18,7 @@ from typing import Literal
 
 from tasks.buildroot.union import Union
 from tasks.errors import NotTrusted
-from tasks.portage import vdb
+from tasks.portage import gpkg, vdb
 from tasks.system.copy_fallback import OPAQUE, is_opaque, is_whiteout
 from tasks.system.files import remove_tree
 
@@ -71,9 +71,10 @@ class _Harvest:
         self._below = Union(below)
         self._entry = f"{vdb.DATABASE}/{cpv}"
         self._mounts = {point.strip("/") for point in mounts}
-        self._owned = _with_parents(
-            {*_resolved(Union((upper, *below)), upper / self._entry), self._entry}
-        )
+        paths = _resolved(Union((upper, *below)), upper / self._entry)
+        # what another package owns can be said in CONTENTS, but its entry is nobody else's
+        own = {path for path in paths if not path.startswith(f"{vdb.DATABASE}/")}
+        self._owned = _with_parents({*own, self._entry})
         self._replaced = self._owned_before(cpv)
         self._effects: list[SideEffect] = []
 
@@ -128,6 +129,8 @@ class _Harvest:
 
     def _folder(self, inner: str) -> None:
         path = self._upper / inner
+        if is_opaque(path):
+            self._opaque(path, inner)
         if inner in self._owned:
             _strip(path)
             return
@@ -140,6 +143,17 @@ class _Harvest:
         _strip(path)
         if not unchanged:
             self._note(inner, "added" if lower is None else "changed")
+
+    def _opaque(self, path: Path, inner: str) -> None:
+        """Keep the mark of a folder that hides something; in other buildroots it would hide more.
+
+        Older kernels set it on every new folder. What it hides is deleted.
+        """
+        lower = self._below.find(inner)
+        if lower is None or lower.is_symlink() or not lower.is_dir():
+            os.removexattr(path, OPAQUE)
+        elif any(each not in self._replaced for each in self._below.tree(inner)):
+            self._note(inner, "deleted")
 
     def _note(self, inner: str, change: Literal["added", "changed", "deleted"]) -> None:
         self._effects.append(SideEffect(f"/{inner}", change))
@@ -166,7 +180,7 @@ class _Harvest:
         return lower is not None and _same(self._upper / inner, lower)
 
     def _owned_before(self, cpv: str) -> frozenset[str]:
-        """The files of the packages that this one has replaced, which it may delete."""
+        """The files of the versions that this one has replaced, which it may delete."""
         category = f"{vdb.DATABASE}/{cpv.partition('/')[0]}"
         folder = self._upper / category
         with os.scandir(folder) as entries:
@@ -178,11 +192,21 @@ class _Harvest:
             ]
         replaced: set[str] = set()
         for name in names:
+            if not _is_version_of(cpv, name):
+                continue
             inner = f"{category}/{name}"
             old = self._below.find(inner)
             if old is not None and old.is_dir() and not old.is_symlink():
                 replaced |= {inner, *_resolved(self._below, old)}
         return _with_parents(replaced)
+
+
+def _is_version_of(cpv: str, pf: str) -> bool:
+    """Tell whether a name in the database is that of a version of a package."""
+    try:
+        return gpkg.parse(cpv.partition("/")[0], pf, "1").cp == gpkg.parse_cpv(cpv).cp
+    except NotTrusted:
+        return False
 
 
 def _resolved(union: Union, entry: Path) -> set[str]:

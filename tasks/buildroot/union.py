@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.errors import NotTrusted
@@ -28,6 +28,19 @@ class Union:
             if os.path.lexists(candidate):
                 return None if is_whiteout(candidate) else candidate
         return None
+
+    def tree(self, path: str) -> Iterator[str]:
+        """Yield the paths of all that is in a folder, at any depth."""
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            names = {name for place in self._merged(folder) for name in os.listdir(place)}  # noqa: PTH208
+            for name in sorted(names):
+                inner = f"{folder}/{name}"
+                if (place := self.find(inner)) is not None:
+                    yield inner
+                    if place.is_dir() and not place.is_symlink():
+                        waiting.append(inner)
 
     def is_unmerged(self, path: str) -> bool:
         """True for a folder that a single layer shows."""

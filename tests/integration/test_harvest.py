@@ -137,10 +137,66 @@ def test_notes_of_overlayfs_about_layers_below_are_removed(upper: Path, lower: P
     write(upper, "usr/bin/b")
     for path in (upper / "usr/bin", upper / "usr/bin/b", upper / "var/db/pkg/a/b-1/PF"):
         os.setxattr(path, "trusted.overlay.origin", b"x")
-    os.setxattr(upper / "usr/bin", "trusted.overlay.opaque", b"y")
-    harvested(upper, lower)
-    found = {name for path in upper.rglob("*") for name in os.listxattr(path)}
-    assert found == {"trusted.overlay.opaque"}
+    os.setxattr(upper / "usr/bin/b", "user.own", b"y")
+    assert harvested(upper, lower) == []
+    assert {name for path in upper.rglob("*") for name in os.listxattr(path)} == {"user.own"}
+
+
+def opaque(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.setxattr(folder, "trusted.overlay.opaque", b"y")
+
+
+def test_new_folder_hides_nothing_in_other_buildroots(upper: Path, lower: Path) -> None:
+    """Older kernels mark every new folder as one that hides what is below."""
+    package(upper, "a/b-1", "usr/share/b/x", "sbin/c")
+    write(upper, "usr/share/b/x", "etc/new/x")
+    for path in ("usr/share", "usr/share/b", "etc/new"):
+        opaque(upper / path)
+    assert harvested(upper, lower) == [("/etc/new", "added"), ("/etc/new/x", "added")]
+    assert not any(os.listxattr(path) for path in upper.rglob("*"))
+
+
+def test_folder_that_hides_files_of_others_is_a_side_effect(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1", "usr/bin/b")
+    write(upper, "usr/bin/b")
+    opaque(upper / "usr/bin")
+    assert harvested(upper, lower) == [("/usr/bin", "deleted")]
+
+
+def test_folder_that_replaces_that_of_an_older_version_is_none(upper: Path, lower: Path) -> None:
+    package(lower, "a/b-0.9", "usr/share/b/x/old")
+    write(lower, "usr/share/b/x/old")
+    package(upper, "a/b-1", "usr/share/b/new")
+    write(upper, "usr/share/b/new")
+    opaque(upper / "usr/share/b")
+    white_out(upper / "var/db/pkg/a/b-0.9")
+    assert harvested(upper, lower) == []
+    assert os.listxattr(upper / "usr/share/b") == ["trusted.overlay.opaque"]
+
+
+@pytest.mark.parametrize("victim", ["a/victim-1", "a/b-c-1", "c/b-0.9"])
+def test_files_of_a_package_that_was_removed_from_the_database_are_side_effects(
+    upper: Path, lower: Path, victim: str
+) -> None:
+    package(lower, victim, "usr/bin/sh")
+    package(upper, "a/b-1")
+    white_out(upper / "var/db/pkg" / victim)
+    white_out(upper / "usr/bin/sh")
+    effects = harvested(upper, lower)
+    assert effects == [("/usr/bin/sh", "deleted"), (f"/var/db/pkg/{victim}", "deleted")]
+
+
+def test_entry_of_another_package_cannot_be_owned(upper: Path, lower: Path) -> None:
+    package(lower, "a/victim-1", "usr/bin/sh")
+    entry = "var/db/pkg/a/victim-1/CONTENTS"
+    package(upper, "a/b-1", entry, "var/db/pkg/a/made-up-1/PF")
+    write(upper, entry, "var/db/pkg/a/made-up-1/PF")
+    assert harvested(upper, lower) == [
+        ("/var/db/pkg/a/made-up-1", "added"),
+        ("/var/db/pkg/a/made-up-1/PF", "added"),
+        (f"/{entry}", "changed"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -148,12 +148,29 @@ LAYER_DAMAGE: dict[str, Callable[[Path], object]] = {
     "more": lambda layer: (layer / "etc/more").touch(),
     "less": lambda layer: (layer / "etc/link").unlink(),
     "link": lambda layer: retarget(layer / "etc/link"),
+    "attribute of a file": lambda layer: os.setxattr(layer / "usr/bin/hello", "user.x", b"y"),
+    "attribute of a folder": lambda layer: os.setxattr(layer / "usr", "trusted.x", b"y"),
+    "opaque": lambda layer: os.setxattr(layer / "usr", "trusted.overlay.opaque", b"y"),
     "listing": lambda layer: layer.with_name(f"{layer.name}.listing").write_text("x"),
     "no listing": lambda layer: layer.with_name(f"{layer.name}.listing").unlink(),
     "other listing": lambda layer: tree_manifest.write(
         layer / "etc", layer.with_name(f"{layer.name}.listing")
     ),
 }
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_layers_with_other_attributes_are_two(shop: Workshop) -> None:
+    first = shop.store.add(key(1), shop.product())
+    product = shop.product(b"x", build_id=4)
+    assert product.layer is not None
+    (product.layer / "usr/bin/hello").write_bytes(b"#!/bin/sh\n")
+    (product.layer / "var/db/pkg" / CPV / "BUILD_ID").write_text("3\n")
+    os.setxattr(product.layer / "usr/bin", "trusted.overlay.opaque", b"y")
+    second = shop.store.add(key(2), product)
+    assert first.layer != second.layer
+    for built in (first, second):
+        shop.store.verify_layer(built.layer)
 
 
 @pytest.mark.parametrize("how", LAYER_DAMAGE)
