@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.buildroot import flat_layers
-from tasks.buildroot.harvest import SideEffect, harvest
+from tasks.buildroot.harvest import SideEffect, harvest, paths_of
 from tasks.errors import NotTrusted
 from tasks.portage import account, emerge, gpkg, vdb
 from tasks.portage.etc_portage import DISTDIR, LOGDIR, PKGDIR
@@ -151,6 +151,11 @@ def build(order: PackageBuild, cancelled: Callable[[], bool] = lambda: False) ->
     Raises BinmillError where the sandbox cannot be set up or the build has tampered with its
     results.
     """
+    with paths_of(order.cpv):  # what it left is read already where the root is a copy
+        return _build(order, cancelled)
+
+
+def _build(order: PackageBuild, cancelled: Callable[[], bool]) -> Outcome:
     start = time.monotonic()
     _start_folder(order)
     root = plan(order)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,8 @@ _GENERATED = frozenset(
 )
 _OVERLAYFS = "trusted.overlay."
 LONGEST = 512 << 20  # characters of all paths that a package owns, and of the directories above
+# Bytes of one path: below any folder of the site, it must be shorter than PATH_MAX (4096).
+LONGEST_PATH = 3000
 
 
 @dataclass(frozen=True, order=True)
@@ -55,8 +58,15 @@ def harvest(
     `below` are the layers under it, the topmost first, `mounts` the mount points inside. The result
     is sorted. Links are resolved, never followed. Raises NotTrusted for a malformed database.
     """
-    try:
+    with paths_of(cpv):
         return _Harvest(upper, below, cpv, mounts, trash).run()
+
+
+@contextmanager
+def paths_of(cpv: str) -> Iterator[None]:
+    """Raise NotTrusted, which names the package, where a path is too long or leads in a circle."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
@@ -84,6 +94,9 @@ class _Harvest:
             folder = self._upper / inner
             with os.scandir(folder) as entries:
                 files = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+            longest = max((len(os.fsencode(name)) for name in files), default=0)
+            if len(os.fsencode(inner)) + 1 + longest > LONGEST_PATH:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             for name in files:
                 self._file(f"{inner}/{name}" if inner else name)
             if inner:

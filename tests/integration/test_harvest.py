@@ -237,17 +237,63 @@ def test_links_lead_to_nothing_of_the_host(upper: Path, lower: Path, tmp_path: P
 
 def test_directories_of_any_depth_are_looked_at(upper: Path, lower: Path) -> None:
     package(upper, "a/b-1")
-    folder = os.open(upper, os.O_RDONLY)
-    for _ in range(1500):  # more than Python's limit of recursion
-        os.mkdir("d", dir_fd=folder)
-        below = os.open("d", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = below
-    os.close(folder)
+    nested(upper, "d", 1400)  # more than Python's limit of recursion
     try:
-        assert len(harvested(upper, lower)) == 1500
+        assert len(harvested(upper, lower)) == 1401
     finally:
         remove_tree(upper, upper.parent / "trash")  # pytest cannot
+
+
+def nested(top: Path, name: str, depth: int) -> None:
+    """Folders of that name in each other, and a file; the whole path may be too long to be used."""
+    folder = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(os.open("x", os.O_CREAT, dir_fd=folder))
+    os.close(folder)
+
+
+@pytest.mark.parametrize("place", ["", "usr", "var/lib"])
+@pytest.mark.parametrize("depth", [14, 16, 20, 100])  # of 200 bytes each
+def test_path_that_fits_nowhere_else_is_refused(
+    upper: Path, lower: Path, place: str, depth: int
+) -> None:
+    """A path that is just short enough here would be too long below another folder."""
+    package(upper, "a/b-1")
+    (upper / place).mkdir(parents=True, exist_ok=True)
+    nested(upper / place, "d" * 200, depth)
+    try:
+        if depth < 15:
+            assert len(harvested(upper, lower)) >= depth
+            return
+        with refused(NotTrusted, "layer-path-too-long", package="a/b-1"):
+            harvested(upper, lower)
+    finally:
+        remove_tree(upper, upper.parent / "trash")
+
+
+def test_transient_path_may_be_too_long(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1")
+    (upper / "var/tmp").mkdir(parents=True)  # noqa: S108 - inside
+    nested(upper / "var/tmp", "d" * 200, 100)  # noqa: S108
+    assert harvested(upper, lower) == []
+
+
+def test_links_that_lead_through_thousands_of_links_are_refused(
+    upper: Path, lower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link is cheap, but each is another way through the longest of targets."""
+    (lower / "a").mkdir()
+    for number in range(100):
+        (lower / f"link{number}").symlink_to("/" + "a/../" * 800 + f"a/n{number}")
+    package(upper, "a/b-1", *(f"link{number}/x" for number in range(100)))
+    assert harvested(upper, lower) == []
+    monkeypatch.setattr("tasks.buildroot.union.MOST_WORK", 4 << 20)
+    with refused(NotTrusted, "layer-path-too-long", package="a/b-1"):
+        harvested(upper, lower)
 
 
 def test_paths_that_fill_the_memory_are_refused(
