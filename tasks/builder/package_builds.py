@@ -263,7 +263,10 @@ class PackageBuilds:
             for each in order.closures.buildroot(cpv)
             if each in cycle or each not in self._unit_of[cpv]
         ]
-        number = self._store.next_build_id(cpv, order.highest.get(cpv, 0))
+        try:
+            number = self._store.next_build_id(cpv, order.highest.get(cpv, 0))
+        except NotTrusted as error:
+            return Failure(Kind.INSTALL, "merge", (error.message,), log=log)
         name = f"build-{order.chroot}-{cpv.replace('/', '.')}"
         with sandbox.workspace(order.layout.work, name, order.layout.trash) as space:
             build = self._package_build(package, number, buildroot_now, space)

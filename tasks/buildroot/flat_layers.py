@@ -45,9 +45,9 @@ def mountable(
     every = [(run, _flat(run, cache, trash)) for run in runs(layers, most)]
     union = Union((*(flat for _, flat in reversed(every)), *reversed(below)))
     shown: list[Path] = []
-    for run, flat in every:
-        whole = len(run) == 1 or not any(map(union.is_unmerged, _white_folders(flat)))
-        shown += [flat] if whole else run
+    for each, flat in every:
+        whole = len(each) == 1 or not any(map(union.is_unmerged, _white_folders(flat)))
+        shown += [flat] if whole else each
     return tuple(shown)
 
 

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from tasks.store.identity import Contents
 
 _HEX = re.compile(r"[0-9a-f]{32,128}")
+# Portage counts up to a build number, so a large one would take long. A published package of the
+# other driver may have any; its build chose it.
+MOST_BUILDS = 10_000
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 _ENTRY_LIMIT = 4 << 20  # bytes; a stanza has kilobytes
 
 
@@ -336,20 +340,20 @@ class Store:
         """Give out a build number of a CPV that this site has never used.
 
         `highest` is the highest one that was published (see `highest_builds`). The number is taken
-        even if the build fails. Raises BinmillError if there is none left.
+        even if the build fails. Raises NotTrusted if there is none left below MOST_BUILDS.
         """
         name = gpkg.parse_cpv(cpv)
         folder = self.layout.store_numbers(name.category, f"{name.package}-{name.version}")
         folder.mkdir(parents=True, exist_ok=True)
-        given = (int(each) for each in os.listdir(folder) if re.fullmatch(r"[1-9][0-9]*", each))  # noqa: PTH208
+        given = (int(each) for each in os.listdir(folder) if _NUMBER.fullmatch(each))  # noqa: PTH208
         number = max(highest, *given, 0) + 1
-        while True:
-            gpkg.parse_cpv(cpv, str(number))  # raises if it has too many digits
+        while number < MOST_BUILDS:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(folder / str(number), os.O_CREAT | os.O_EXCL, 0o644))
                 sync_folder(folder)
                 return number
             number += 1
+        raise NotTrusted("build-numbers-used-up", package=cpv, path=folder)
 
     def remember_inputs(self, chroot: str, cpv: str, slot: str, inputs: Mapping[str, Any]) -> None:
         """Keep the own inputs of a package's newest build in a chroot, to explain the next one."""
@@ -390,12 +394,15 @@ class Store:
 
 
 def highest_builds(paths: Iterable[str]) -> dict[str, int]:
-    """The highest build number of each CPV among paths of packages below a binhost."""
+    """The highest build number of each CPV among paths of packages below a binhost.
+
+    Numbers that this store never gives out do not count: nothing can get them again.
+    """
     highest: dict[str, int] = {}
     for path in paths:
         category, _, rest = path.partition("/")
         pf, _, number = rest.partition("/")[2].removesuffix(".gpkg.tar").rpartition("-")
-        if re.fullmatch(r"[1-9][0-9]{0,8}", number):
+        if _NUMBER.fullmatch(number):
             cpv = f"{category}/{pf}"
             highest[cpv] = max(highest.get(cpv, 0), int(number))
     return highest

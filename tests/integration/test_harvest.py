@@ -277,8 +277,8 @@ def test_path_that_fits_nowhere_else_is_refused(
 
 def test_transient_path_may_be_too_long(upper: Path, lower: Path) -> None:
     package(upper, "a/b-1")
-    (upper / "var/tmp").mkdir(parents=True)  # noqa: S108 - inside
-    nested(upper / "var/tmp", "d" * 200, 100)  # noqa: S108
+    (upper / "var/tmp").mkdir(parents=True)
+    nested(upper / "var/tmp", "d" * 200, 100)
     assert harvested(upper, lower) == []
 
 

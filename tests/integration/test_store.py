@@ -418,8 +418,12 @@ def test_build_numbers_are_never_given_twice(shop: Workshop) -> None:
     for thread in threads:
         thread.join()
     assert sorted(given) == list(range(10, 30))
-    with refused(NotTrusted, "build-id-malformed"):
-        store.next_build_id(CPV, highest=999_999_999)
+    for number in ("10000", "9" * 200, "1e9", "0100"):
+        (store.layout.store_numbers("app-misc", "hello-2.10-r1") / number).touch()
+    assert store.next_build_id(CPV, highest=9_998) == 9_999
+    for highest in (0, 9_999):
+        with refused(NotTrusted, "build-numbers-used-up", package=CPV):
+            store.next_build_id(CPV, highest)
     with refused(NotTrusted, "package-name-malformed"):
         store.next_build_id("../x-1")
 
@@ -427,6 +431,8 @@ def test_build_numbers_are_never_given_twice(shop: Workshop) -> None:
 def test_highest_builds_are_read_from_paths() -> None:
     paths = ["a/b/b-1-2.gpkg.tar", "a/b/b-1-11.gpkg.tar", "a/b/b-1-r1-3.gpkg.tar", "x", "a/b/c"]
     assert highest_builds(paths) == {"a/b-1": 11, "a/b-1-r1": 3}
+    huge = [f"a/b/b-1-{number}.gpkg.tar" for number in ("10000", "999999999", "9" * 10_000)]
+    assert highest_builds([*paths, *huge]) == {"a/b-1": 11, "a/b-1-r1": 3}
 
 
 def test_own_inputs_are_those_of_the_newest_build_in_a_slot(shop: Workshop) -> None:

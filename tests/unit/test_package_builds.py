@@ -115,6 +115,16 @@ def test_distfile_that_another_fetch_changes_before_the_build_is_absent(
     assert FILE.name in outcome.lines[0]
 
 
+def test_package_without_a_build_number_fails_alone(
+    work: PackageBuilds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buildroot, "build", pytest.fail)
+    monkeypatch.setattr("tasks.store.store.MOST_BUILDS", 1)
+    outcome = work.build(CPV)
+    assert isinstance(outcome, Failure)
+    assert outcome.lines == (f"{CPV} has used up its build numbers",)
+
+
 def test_error_of_the_host_ends_the_run(
     work: PackageBuilds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
