@@ -1,4 +1,4 @@
-"""What a finished package says of itself, compared with what the plan says of it.
+"""Claims of a finished package about itself, compared with what the plan says of it.
 
 A build can write to its own metadata and index while it runs. What Portage itself changes is not a
 difference: it binds `:=` to the slot of what the package was built with, and adds the C library.
