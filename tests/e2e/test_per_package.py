@@ -345,6 +345,8 @@ def test_cases_come_out_as_their_ebuilds_say(case_builds: CaseBuilds) -> None:
     assert of["consumer-1"].metadata["RDEPEND"] == f"{CATEGORY}/library:0/2="
     answers = installed(case_builds.site, "cases", "answer")
     assert answers[f"{CATEGORY}/undeclared-1"] == b"hammer\n"
+    assert answers[f"{CATEGORY}/looks-1"] == b""
+    assert any(case_builds.site.layout.distfiles.iterdir())
     both = f"{CATEGORY}/runs-1\n{CATEGORY}/along-1\n"
     assert answers[f"{CATEGORY}/together-1"] == both.encode()
     owners = {path.rpartition("/")[2]: file.owner for path, file in of["owner-1"].files.items()}

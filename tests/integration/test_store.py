@@ -287,6 +287,8 @@ def test_damaged_entry_is_not_there_and_is_written_again(shop: Workshop) -> None
     [
         {"planned": planned("app-misc/hello-2.11")},
         {"planned": planned(repo="java")},
+        {"planned": replace(planned(), restrict=("bindist",))},
+        {"planned": replace(planned(), dependencies={"RDEPEND": "a/b"})},
         {"build_id": 4},
         {"stanza": ""},
         {"stanza": "CPV: x/y-1\n\n"},
@@ -311,6 +313,15 @@ def test_stanza_with_a_second_package_is_refused(shop: Workshop) -> None:
     product = shop.product()
     with refused(NotTrusted, "stanza-differs"):
         shop.store.add(key(1), replace(product, stanza=product.stanza * 2))
+
+
+@pytest.mark.parametrize("key_", ["RDEPEND", "USE", "RESTRICT", "KEYWORDS", "repository", "EAPI"])
+def test_stanza_that_says_more_than_its_package_is_refused(shop: Workshop, key_: str) -> None:
+    """Clients read the index; a build can write to that of its PKGDIR."""
+    product = shop.product()
+    stanza = f"{product.stanza.strip()}\n{key_}: evil\n\n"
+    with refused(NotTrusted, "stanza-differs", package=CPV):
+        shop.store.add(key(1), replace(product, stanza=stanza))
 
 
 def test_damaged_package_is_refused(shop: Workshop) -> None:

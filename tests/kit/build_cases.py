@@ -58,6 +58,8 @@ pkg_setup() {{ has_version {CATEGORY}/needs || die "needs is not there"; }}""",
     "inherits-1": "inherit cases" + _ANSWER.format(answer='echo "${CASES}"'),
     "depends-1": f'DEPEND="{CATEGORY}/inherits"'
     + _ANSWER.format(answer="cat /usr/share/inherits/answer"),
+    # distfiles of others were fetched into the folder that all fetches share
+    "looks-1": _ANSWER.format(answer="ls -A /var/cache/distfiles"),
     # failures
     "undeclared-1": _ANSWER.format(answer="tool"),
     "headless-1": _PROGRAM,
