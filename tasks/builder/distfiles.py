@@ -1,6 +1,7 @@
-"""Distfiles of a planned package, verified outside, before its build gets them.
+"""Distfiles of a planned package, verified outside; its build gets copies of them.
 
-Fetches in chroots write to DISTDIR, so each file is opened without following links.
+Fetches in chroots write to DISTDIR, so each file is opened without following links. They may write
+there at any time, also to the files of other packages: only a copy stays as it was verified.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tasks.planner.plan import Distfile, PlannedPackage
+from tasks.system.disk_space import name_file_if_full
 
 _CHUNK = 1 << 20
 # GLEP 74 names -> hashlib's; a file is compared with all of them that its Manifest has
@@ -27,14 +29,42 @@ def missing(folders: Sequence[Path], package: PlannedPackage) -> list[str]:
     ]
 
 
+def provide(folders: Sequence[Path], package: PlannedPackage, target: Path) -> list[str]:
+    """Copy a package's distfiles to a new folder; returns the names of those that are missing.
+
+    What is copied is what is verified, so nothing else gets there.
+    """
+    target.mkdir()
+    absent = []
+    for file in package.distfiles:
+        copy = target / file.name
+        if not any(_copy_intact(folder / file.name, file, copy) for folder in folders):
+            absent.append(file.name)
+    return absent
+
+
 def is_intact(path: Path, file: Distfile) -> bool:
     """Tell whether a plain file has the size and the digests of a distfile."""
+    return _is_intact(path, file, lambda _chunk: None)
+
+
+def _copy_intact(path: Path, file: Distfile, copy: Path) -> bool:
+    """Copy a distfile; returns False, and leaves nothing, if it is not intact."""
+    with name_file_if_full(copy), copy.open("xb") as stream:
+        intact = _is_intact(path, file, stream.write)
+    if not intact:
+        copy.unlink()
+    return intact
+
+
+def _is_intact(path: Path, file: Distfile, use: Callable[[bytes], object]) -> bool:
+    """As is_intact; `use` gets what is read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        stream = open(path, "rb", opener=_open)  # noqa: SIM115 - only the open may fail
+    except OSError:  # a directory is one, too
         return False
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
+    with stream:
+        status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size != file.size:
             return False
         sums = {
@@ -42,7 +72,14 @@ def is_intact(path: Path, file: Distfile) -> bool:
             for name, algorithm in _ALGORITHMS.items()
             if name in file.digests
         }
-        while chunk := stream.read(_CHUNK):
+        left = file.size
+        while left and (chunk := stream.read(min(_CHUNK, left))):  # it may grow meanwhile
+            left -= len(chunk)
+            use(chunk)
             for each in sums.values():
                 each.update(chunk)
     return bool(sums) and all(file.digests[name] == each.hexdigest() for name, each in sums.items())
+
+
+def _open(path: str, _flags: int) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -43,8 +43,8 @@ from tasks.portage.index import INDEX
 from tasks.store.store import Built, Product, Store
 from tasks.system import sandbox
 from tasks.system.command import tail
-from tasks.system.files import read_plain, remove_tree
-from tasks.system.sandbox import Bind, Limits, Sandbox
+from tasks.system.files import private_folder, read_plain, remove_tree
+from tasks.system.sandbox import Limits, Sandbox
 
 _TAIL = 64 << 10  # bytes of a log in which the present phase is looked for
 _INDEX_LIMIT = 4 << 20  # bytes of an index with one package
@@ -79,8 +79,8 @@ class SetBuild:
     """Everything that the build of a chroot's set needs.
 
     `sandbox` gives the chroot's own sandbox with a workspace, `fetch` fetches the distfiles of a
-    package, with its log, and returns the exit code. `distfiles` are the folders of DISTDIR,
-    `binds` their mounts. `highest` has the highest published build number by CPV. `logs` is the
+    package, with its log, and returns the exit code. `distfiles` are the folders to which it
+    fetches. `highest` has the highest published build number by CPV. `logs` is the
     folder of the packages' logs, `settings` are by CPV. `keep_failed` keeps the buildroots of
     failed packages.
     """
@@ -94,7 +94,6 @@ class SetBuild:
     sandbox: Callable[[Path], Sandbox]
     fetch: Callable[[PlannedPackage, Path], int]
     distfiles: tuple[Path, ...]
-    binds: tuple[Bind, ...]
     logs: Path
     settings: Callable[[str], BuildSettings]
     keep_failed: bool = False
@@ -264,10 +263,16 @@ class PackageBuilds:
             for each in order.closures.buildroot(cpv)
             if each in cycle or each not in self._unit_of[cpv]
         ]
-        number = self._store.next_build_id(cpv, order.highest.get(cpv, 0))
+        try:
+            number = self._store.next_build_id(cpv, order.highest.get(cpv, 0))
+        except NotTrusted as error:
+            return Failure(Kind.INSTALL, "merge", (error.message,), log=log)
         name = f"build-{order.chroot}-{cpv.replace('/', '.')}"
         with sandbox.workspace(order.layout.work, name, order.layout.trash) as space:
             build = self._package_build(package, number, buildroot_now, space)
+            private_folder(build.folder)
+            if names := distfiles.provide(order.distfiles, package, build.distdir):
+                return _absent(names, log, 0)
             self._logs[self._unit_of[cpv][0]] = build.log
             try:
                 outcome = buildroot.build(build)
@@ -304,13 +309,7 @@ class PackageBuilds:
             return None
         status = order.fetch(package, log)
         absent = distfiles.missing(order.distfiles, package)
-        if not absent:
-            return None
-        explained = failure.explain(log, status)
-        kind = explained.kind if explained.kind in (Kind.CHECKSUM, Kind.DISK) else Kind.FETCH
-        lines = explained.lines if status else ()
-        names = messages.sentence("distfiles-absent", {"files": absent})
-        return replace(explained, kind=kind, phase="fetch", lines=(names, *lines))
+        return _absent(absent, log, status) if absent else None
 
     def _package_build(
         self, package: PlannedPackage, number: int, members: Sequence[Built], space: Path
@@ -328,7 +327,6 @@ class PackageBuilds:
                 for each in members
                 if not each.layer
             ),
-            distfiles=order.binds,
             folder=space / "build",
             flat=order.layout.flat_layers,
             merge_layer=space / "layer",
@@ -347,8 +345,7 @@ class PackageBuilds:
             layer = None
         pkgdir = outcome.package.parents[2]
         return Product(
-            cpv=package.cpv,
-            repo=package.repo,
+            planned=package,
             build_id=number,
             package=outcome.package,
             layer=layer,
@@ -381,6 +378,15 @@ class PackageBuilds:
         words = [str(for_everyone(each)) for each in causes]
         self._store.keep_inputs(built, {**data, "causes": words})
         self._store.remember_inputs(order.chroot, cpv, package.slot, data)
+
+
+def _absent(names: Sequence[str], log: Path, status: int) -> Failure:
+    """The failure of a package that lacks distfiles after its fetch ended with that exit code."""
+    explained = failure.explain(log, status)
+    kind = explained.kind if explained.kind in (Kind.CHECKSUM, Kind.DISK) else Kind.FETCH
+    lines = explained.lines if status else ()
+    sentence = messages.sentence("distfiles-absent", {"files": names})
+    return replace(explained, kind=kind, phase="fetch", lines=(sentence, *lines))
 
 
 def _is_of_the_package(error: BinmillError) -> bool:

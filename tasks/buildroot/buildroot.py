@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.buildroot import flat_layers
-from tasks.buildroot.harvest import SideEffect, harvest
+from tasks.buildroot.harvest import SideEffect, harvest, paths_of
 from tasks.errors import NotTrusted
 from tasks.portage import account, emerge, gpkg, vdb
-from tasks.portage.etc_portage import LOGDIR, PKGDIR
+from tasks.portage.etc_portage import DISTDIR, LOGDIR, PKGDIR
 from tasks.portage.index import INDEX
 from tasks.system import disk_space, sandbox
 from tasks.system.files import private_folder, remove_tree
@@ -82,9 +82,9 @@ class PackageBuild:
     `chroot` is the chroot's own sandbox with an empty workspace on the file system of state/.
     `layers` are the merge layers of the closure in dependency order, the topmost last; `installs`
     packages of it that must really be installed, as their layers cannot be combined.
-    `distfiles` are the mounts of DISTDIR, which become read-only. `folder` is a new private one for
-    PKGDIR and logs, `flat` the cache of flat layers, `merge_layer` the place of the result. `tmpfs`
-    is the size in bytes of one for work directories; 0: they are on the disk.
+    `folder` is a private one for PKGDIR and logs, with the package's distfiles; `flat` is the cache
+    of flat layers, `merge_layer` the place of the result. `tmpfs` is the size in bytes of one for
+    work directories; 0: they are on the disk.
     """
 
     chroot: Sandbox
@@ -93,7 +93,6 @@ class PackageBuild:
     build_id: int
     layers: tuple[Path, ...]
     installs: tuple[BinaryPackage, ...]
-    distfiles: tuple[Bind, ...]
     folder: Path
     flat: Path
     merge_layer: Path
@@ -111,6 +110,11 @@ class PackageBuild:
     def pkgdir(self) -> Path:
         """Its PKGDIR, which the build can write to."""
         return self.folder / "packages"
+
+    @property
+    def distdir(self) -> Path:
+        """Its DISTDIR, with no files but its own, which the build can read."""
+        return self.folder / "distfiles"
 
     @property
     def name(self) -> gpkg.Name:
@@ -147,6 +151,11 @@ def build(order: PackageBuild, cancelled: Callable[[], bool] = lambda: False) ->
     Raises BinmillError where the sandbox cannot be set up or the build has tampered with its
     results.
     """
+    with paths_of(order.cpv):  # what it left is read already where the root is a copy
+        return _build(order, cancelled)
+
+
+def _build(order: PackageBuild, cancelled: Callable[[], bool]) -> Outcome:
     start = time.monotonic()
     _start_folder(order)
     root = plan(order)
@@ -193,7 +202,7 @@ def plan(order: PackageBuild) -> Sandbox:
     layers = flat_layers.mountable(order.layers, below, order.flat, order.trash)
     binds = (
         *order.chroot.binds,
-        *(replace(bind, writable=False) for bind in order.distfiles),
+        Bind(str(order.distdir), DISTDIR),
         Bind(str(order.pkgdir), PKGDIR, writable=True),
         Bind(str(order.folder / "logs"), LOGDIR, writable=True),
     )
@@ -211,6 +220,7 @@ def plan(order: PackageBuild) -> Sandbox:
 def _start_folder(order: PackageBuild) -> None:
     order.name  # noqa: B018 - before anything is written
     private_folder(order.folder)
+    order.distdir.mkdir(exist_ok=True)
     for path in (order.pkgdir, order.folder / "logs"):
         account.writable_folder(path)
 

@@ -4,17 +4,24 @@ A lookup in an overlay costs time for each of its layers (the kernel's filesyste
 and mount(2) takes a limited number. A flat layer consists of hard links, so it takes no space for
 content. It is kept under a name derived from those of its layers and shared by all buildroots that
 have the same run of layers.
+
+Before each use, its inodes are compared with those that it was made of. The content of its files is
+that of the layers, which their store verifies. One that was changed is left alone, as a buildroot
+may have it mounted: another takes its place.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tasks.buildroot.union import Union
+from tasks.system.command import run
 from tasks.system.copy_fallback import OPAQUE, is_opaque, is_whiteout
 from tasks.system.files import locked, remove_tree, staged, write_atomic
 
@@ -38,19 +45,19 @@ def mountable(
     every = [(run, _flat(run, cache, trash)) for run in runs(layers, most)]
     union = Union((*(flat for _, flat in reversed(every)), *reversed(below)))
     shown: list[Path] = []
-    for run, flat in every:
-        whole = len(run) == 1 or not any(map(union.is_unmerged, _white_folders(flat, cache)))
-        shown += [flat] if whole else run
+    for each, flat in every:
+        whole = len(each) == 1 or not any(map(union.is_unmerged, _white_folders(flat)))
+        shown += [flat] if whole else each
     return tuple(shown)
 
 
-def _white_folders(flat: Path, cache: Path) -> list[str]:
+def _white_folders(flat: Path) -> list[str]:
     """The folders of a flat layer in which something is marked as deleted.
 
     overlayfs looks for such marks only in folders that it merges of several layers. In others, the
     names of what was deleted would be listed.
     """
-    text = (cache / f"{flat.name}.deleted").read_bytes()
+    text = _deleted(flat).read_bytes()
     return [os.fsdecode(name) for name in text.split(b"\0") if name]
 
 
@@ -78,19 +85,74 @@ def _flat(layers: Sequence[Path], cache: Path, trash: Path) -> Path:
     if len(layers) == 1:
         return layers[0]
     names = "\n".join(layer.name for layer in layers)
-    target = cache / hashlib.sha256(names.encode()).hexdigest()[:32]
-    if target.is_dir():
-        return target
-    with locked(cache / "lock", "flat layers", wait=True):
+    name = hashlib.sha256(names.encode()).hexdigest()[:32]
+    numbers = itertools.count(1)
+    target = cache / name
+    while not _is_intact(target, layers):
+        if target.is_dir():
+            target = cache / f"{name}-{next(numbers)}"
+        else:
+            _make(target, layers, trash)
+    return target
+
+
+def _make(target: Path, layers: Sequence[Path], trash: Path) -> None:
+    with locked(target.parent / "lock", "flat layers", wait=True):
         if target.is_dir():  # another thread was faster, and may have mounted it
-            return target
+            return
         # a hard link is no new content: what a journal keeps of the names is enough
         with staged(target, trash, sync=lambda _folder: None) as folder:
             for layer in layers:
                 lay_over(layer, folder, lambda path: remove_tree(path, trash))
-            marked = sorted(_folders_with_whiteouts(folder))
-            write_atomic(cache / f"{target.name}.deleted", b"\0".join(map(os.fsencode, marked)))
-    return target
+            marked = b"\0".join(map(os.fsencode, sorted(_folders_with_whiteouts(folder))))
+            write_atomic(_deleted(target), marked)
+            write_atomic(_state_file(target), _state(folder, layers, marked), mode=0o600)
+
+
+def _is_intact(flat: Path, layers: Sequence[Path]) -> bool:
+    """Tell whether a flat layer, and what is stored with it, is as it was made of these layers."""
+    try:
+        marked = _deleted(flat).read_bytes()
+        return _state_file(flat).read_text("ascii") == _state(flat, layers, marked)
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return False
+
+
+def _deleted(flat: Path) -> Path:
+    return flat.with_name(f"{flat.name}.deleted")
+
+
+def _state_file(flat: Path) -> Path:
+    return flat.with_name(f"{flat.name}.state")
+
+
+def _state(flat: Path, layers: Sequence[Path], deleted: bytes) -> str:
+    """A digest of the inodes of a flat layer, and of the folders of its layers.
+
+    The ctime of a file that it shares with its layer changes with each further name.
+    """
+    tops = [(status.st_ino, status.st_ctime_ns) for status in map(os.lstat, layers)]
+    sha256 = hashlib.sha256(repr((tops, deleted)).encode())
+    waiting = [("", str(flat))]
+    while waiting:
+        inner, place = waiting.pop()
+        # its own times change when it is renamed to its place
+        sha256.update(_inode(inner, os.lstat(place), changed=bool(inner)))
+        with os.scandir(place) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((f"{inner}/{entry.name}", entry.path))
+                else:
+                    status = entry.stat(follow_symlinks=False)
+                    sha256.update(_inode(entry.name, status, changed=status.st_nlink == 1))
+    return sha256.hexdigest()
+
+
+def _inode(name: str, status: os.stat_result, *, changed: bool) -> bytes:
+    numbers = (status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_mtime_ns)
+    more = 0 if stat.S_ISDIR(status.st_mode) else status.st_size  # some file systems count names
+    times = status.st_ctime_ns if changed else 0
+    return repr((name, *numbers, status.st_rdev, more, times)).encode()
 
 
 def _folders_with_whiteouts(top: Path) -> set[str]:
@@ -126,7 +188,17 @@ def lay_over(layer: Path, target: Path, delete: Callable[[Path], None]) -> None:
                 if os.path.lexists(below):
                     delete(Path(below))
                 if not (nothing_below and is_whiteout(Path(entry.path))):
-                    os.link(entry.path, below, follow_symlinks=False)
+                    _link(entry.path, below)
+
+
+def _link(source: str, target: str) -> None:
+    """Make a hard link, or a copy where the file has as many names as the file system allows."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        run("cp", "--archive", "--reflink=auto", "--no-target-directory", "--", source, target)
 
 
 def _lay_folder(folder: Path, below: Path, delete: Callable[[Path], None]) -> None:

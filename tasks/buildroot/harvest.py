@@ -11,14 +11,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tasks.buildroot.union import Union
 from tasks.errors import NotTrusted
-from tasks.portage import vdb
+from tasks.portage import gpkg, vdb
 from tasks.system.copy_fallback import OPAQUE, is_opaque, is_whiteout
 from tasks.system.files import remove_tree
 
@@ -37,6 +38,8 @@ _GENERATED = frozenset(
 )
 _OVERLAYFS = "trusted.overlay."
 LONGEST = 512 << 20  # characters of all paths that a package owns, and of the directories above
+# Bytes of one path: below any folder of the site, it must be shorter than PATH_MAX (4096).
+LONGEST_PATH = 3000
 
 
 @dataclass(frozen=True, order=True)
@@ -55,8 +58,15 @@ def harvest(
     `below` are the layers under it, the topmost first, `mounts` the mount points inside. The result
     is sorted. Links are resolved, never followed. Raises NotTrusted for a malformed database.
     """
-    try:
+    with paths_of(cpv):
         return _Harvest(upper, below, cpv, mounts, trash).run()
+
+
+@contextmanager
+def paths_of(cpv: str) -> Iterator[None]:
+    """Raise NotTrusted, which names the package, where a path is too long or leads in a circle."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
@@ -71,9 +81,10 @@ class _Harvest:
         self._below = Union(below)
         self._entry = f"{vdb.DATABASE}/{cpv}"
         self._mounts = {point.strip("/") for point in mounts}
-        self._owned = _with_parents(
-            {*_resolved(Union((upper, *below)), upper / self._entry), self._entry}
-        )
+        paths = _resolved(Union((upper, *below)), upper / self._entry)
+        # what another package owns can be said in CONTENTS, but its entry is nobody else's
+        own = {path for path in paths if not path.startswith(f"{vdb.DATABASE}/")}
+        self._owned = _with_parents({*own, self._entry})
         self._replaced = self._owned_before(cpv)
         self._effects: list[SideEffect] = []
 
@@ -83,6 +94,9 @@ class _Harvest:
             folder = self._upper / inner
             with os.scandir(folder) as entries:
                 files = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+            longest = max((len(os.fsencode(name)) for name in files), default=0)
+            if len(os.fsencode(inner)) + 1 + longest > LONGEST_PATH:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             for name in files:
                 self._file(f"{inner}/{name}" if inner else name)
             if inner:
@@ -128,6 +142,8 @@ class _Harvest:
 
     def _folder(self, inner: str) -> None:
         path = self._upper / inner
+        if is_opaque(path):
+            self._opaque(path, inner)
         if inner in self._owned:
             _strip(path)
             return
@@ -140,6 +156,17 @@ class _Harvest:
         _strip(path)
         if not unchanged:
             self._note(inner, "added" if lower is None else "changed")
+
+    def _opaque(self, path: Path, inner: str) -> None:
+        """Keep the mark of a folder that hides something; in other buildroots it would hide more.
+
+        Older kernels set it on every new folder. What it hides is deleted.
+        """
+        lower = self._below.find(inner)
+        if lower is None or lower.is_symlink() or not lower.is_dir():
+            os.removexattr(path, OPAQUE)
+        elif any(each not in self._replaced for each in self._below.tree(inner)):
+            self._note(inner, "deleted")
 
     def _note(self, inner: str, change: Literal["added", "changed", "deleted"]) -> None:
         self._effects.append(SideEffect(f"/{inner}", change))
@@ -166,7 +193,7 @@ class _Harvest:
         return lower is not None and _same(self._upper / inner, lower)
 
     def _owned_before(self, cpv: str) -> frozenset[str]:
-        """The files of the packages that this one has replaced, which it may delete."""
+        """The files of the versions that this one has replaced, which it may delete."""
         category = f"{vdb.DATABASE}/{cpv.partition('/')[0]}"
         folder = self._upper / category
         with os.scandir(folder) as entries:
@@ -178,11 +205,21 @@ class _Harvest:
             ]
         replaced: set[str] = set()
         for name in names:
+            if not _is_version_of(cpv, name):
+                continue
             inner = f"{category}/{name}"
             old = self._below.find(inner)
             if old is not None and old.is_dir() and not old.is_symlink():
                 replaced |= {inner, *_resolved(self._below, old)}
         return _with_parents(replaced)
+
+
+def _is_version_of(cpv: str, pf: str) -> bool:
+    """Tell whether a name in the database is that of a version of a package."""
+    try:
+        return gpkg.parse(cpv.partition("/")[0], pf, "1").cp == gpkg.parse_cpv(cpv).cp
+    except NotTrusted:
+        return False
 
 
 def _resolved(union: Union, entry: Path) -> set[str]:

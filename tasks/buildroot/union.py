@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.errors import NotTrusted
 from tasks.system.copy_fallback import is_opaque, is_whiteout
 
 _MOST_LINKS = 40  # that a path goes through, as in path_resolution(7)
+# Of all paths that a union resolves: characters of the directories on their ways, so much more for
+# each time that one is passed, and for the search in all layers.
+MOST_WORK = 512 << 20
+_PASS, _SEARCH = 64, 1024
 
 
 class Union:
@@ -19,6 +24,8 @@ class Union:
     def __init__(self, layers: Sequence[Path]) -> None:
         self._folders: dict[str, tuple[Path, ...]] = {"": tuple(layers)}
         self._resolved: dict[str, str] = {}
+        self._steps: dict[str, str] = {}
+        self._work = 0
 
     def find(self, path: str) -> Path | None:
         """The file of the topmost layer that has it; None where there is none, or it is deleted."""
@@ -29,6 +36,19 @@ class Union:
                 return None if is_whiteout(candidate) else candidate
         return None
 
+    def tree(self, path: str) -> Iterator[str]:
+        """Yield the paths of all that is in a folder, at any depth."""
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            names = {name for place in self._merged(folder) for name in os.listdir(place)}  # noqa: PTH208
+            for name in sorted(names):
+                inner = f"{folder}/{name}"
+                if (place := self.find(inner)) is not None:
+                    yield inner
+                    if place.is_dir() and not place.is_symlink():
+                        waiting.append(inner)
+
     def is_unmerged(self, path: str) -> bool:
         """True for a folder that a single layer shows."""
         return len(self._merged(path)) < 2
@@ -36,7 +56,8 @@ class Union:
     def resolve(self, path: str) -> str:
         """The same path without links in its directories; its last part is not followed.
 
-        Raises NotTrusted where links lead in a circle.
+        Raises NotTrusted where links lead in a circle, OSError if all that were resolved take too
+        much time and memory: links may have thousands of links in their targets.
         """
         folder, _, name = path.strip("/").rpartition("/")
         folder = self._directory(folder, _MOST_LINKS)
@@ -69,6 +90,15 @@ class Union:
     def _step(self, here: str, part: str, links: int) -> str:
         """The directory that a name in another one leads to."""
         inner = f"{here}/{part}" if here else part
+        known = self._steps.get(inner)
+        self._work += len(inner) + _PASS + (_SEARCH if known is None else 0)
+        if self._work > MOST_WORK:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if known is None:
+            known = self._steps[inner] = self._led(here, inner, links)
+        return known
+
+    def _led(self, here: str, inner: str, links: int) -> str:
         place = self.find(inner)
         if place is None or not place.is_symlink():
             return inner

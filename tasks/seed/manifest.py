@@ -12,11 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.seed.policy import CAPABILITY, inner_path
+from tasks.seed.policy import inner_path
 from tasks.seed.tar_stream import Consumer, Kind, TarEntry
 from tasks.system import tree_manifest
 
-_CAPABILITY = CAPABILITY.encode()
 _TYPES: dict[Kind, int] = {
     "file": stat.S_IFREG,
     "directory": stat.S_IFDIR,
@@ -37,7 +36,7 @@ class _Facts(NamedTuple):
     group: int
     mode: int
     content: str | int
-    capability: str
+    attributes: str | dict[str, str]
 
 
 class ManifestWriter:
@@ -98,5 +97,6 @@ def _content(entry: TarEntry) -> str | int:
 
 def _facts(entry: TarEntry, content: str | int) -> _Facts:
     mode = 0o777 if entry.kind == "symbolic link" else entry.mode & 0o7777
-    capability = entry.attributes.get(_CAPABILITY, b"").hex()
-    return _Facts(_TYPES[entry.kind], *entry.owner, mode, content, capability)
+    named = {os.fsdecode(name): value for name, value in entry.attributes.items()}
+    attributes = tree_manifest.attributes(named)
+    return _Facts(_TYPES[entry.kind], *entry.owner, mode, content, attributes)

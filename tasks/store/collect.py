@@ -22,7 +22,8 @@ from tasks.domain import Package
 from tasks.errors import BinmillError, NotTrusted
 from tasks.portage import gpkg, index, vdb
 from tasks.portage.index import INDEX
-from tasks.store.store import Built, Store, check_names, check_stanza
+from tasks.store import claims
+from tasks.store.store import Built, Store
 from tasks.system.files import (
     copy_plain,
     private_folder,
@@ -146,16 +147,8 @@ def _collect_stored(store: Store, planned: PlannedPackage, built: Built, scratch
     """Verify a package of the store and link it to its place in a set."""
     name, source = built.name, store.verify_package(built)
     values = gpkg.metadata(source)
-    own = values.get("SLOT", "")
-    slot, _, sub_slot = own.partition("/")
-    as_planned = (slot, sub_slot or slot) == (planned.slot, planned.sub_slot or planned.slot)
-    check_names(
-        gpkg.parse_cpv(planned.cpv, str(built.build_id)),
-        planned.repo,
-        values,
-        slot=own if as_planned else f"{planned.slot}/{planned.sub_slot}",
-    )
-    check_stanza(built, own)
+    claims.check(planned, built.build_id, values)
+    claims.check_stanza(built, values)
     _link(source, scratch / name.path)
     return _package(name, values, built.size, built.sha512)
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from tasks import clock
 from tasks.errors import BinmillError, NotTrusted
 from tasks.layout import Layout
-from tasks.portage import gpkg, index
+from tasks.portage import gpkg
+from tasks.store import claims
 from tasks.system import tree_manifest
 from tasks.system.command import run
 from tasks.system.files import (
@@ -41,11 +42,15 @@ from tasks.system.files import (
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from tasks.planner.plan import PlannedPackage
     from tasks.store.identity import Contents
 
 _HEX = re.compile(r"[0-9a-f]{32,128}")
+# Portage counts up to a build number, so a large one would take long. A published package of the
+# other driver may have any; its build chose it.
+MOST_BUILDS = 10_000
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 _ENTRY_LIMIT = 4 << 20  # bytes; a stanza has kilobytes
-_STANZA_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,13 +85,12 @@ class Built:
 
 @dataclass(frozen=True)
 class Product:
-    """A finished build, to be added: what it should be, its files, and what is known about it.
+    """A finished build, to be added: the plan of it, its files, and what is known about it.
 
     `layer` is the folder of its merge layer, on the file system of the store; None if it has none.
     """
 
-    cpv: str
-    repo: str
+    planned: PlannedPackage
     build_id: int
     package: Path
     layer: Path | None
@@ -336,20 +340,20 @@ class Store:
         """Give out a build number of a CPV that this site has never used.
 
         `highest` is the highest one that was published (see `highest_builds`). The number is taken
-        even if the build fails. Raises BinmillError if there is none left.
+        even if the build fails. Raises NotTrusted if there is none left below MOST_BUILDS.
         """
         name = gpkg.parse_cpv(cpv)
         folder = self.layout.store_numbers(name.category, f"{name.package}-{name.version}")
         folder.mkdir(parents=True, exist_ok=True)
-        given = (int(each) for each in os.listdir(folder) if re.fullmatch(r"[1-9][0-9]*", each))  # noqa: PTH208
+        given = (int(each) for each in os.listdir(folder) if _NUMBER.fullmatch(each))  # noqa: PTH208
         number = max(highest, *given, 0) + 1
-        while True:
-            gpkg.parse_cpv(cpv, str(number))  # raises if it has too many digits
+        while number < MOST_BUILDS:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(folder / str(number), os.O_CREAT | os.O_EXCL, 0o644))
                 sync_folder(folder)
                 return number
             number += 1
+        raise NotTrusted("build-numbers-used-up", package=cpv, path=folder)
 
     def remember_inputs(self, chroot: str, cpv: str, slot: str, inputs: Mapping[str, Any]) -> None:
         """Keep the own inputs of a package's newest build in a chroot, to explain the next one."""
@@ -390,12 +394,15 @@ class Store:
 
 
 def highest_builds(paths: Iterable[str]) -> dict[str, int]:
-    """The highest build number of each CPV among paths of packages below a binhost."""
+    """The highest build number of each CPV among paths of packages below a binhost.
+
+    Numbers that this store never gives out do not count: nothing can get them again.
+    """
     highest: dict[str, int] = {}
     for path in paths:
         category, _, rest = path.partition("/")
         pf, _, number = rest.partition("/")[2].removesuffix(".gpkg.tar").rpartition("-")
-        if re.fullmatch(r"[1-9][0-9]{0,8}", number):
+        if _NUMBER.fullmatch(number):
             cpv = f"{category}/{pf}"
             highest[cpv] = max(highest.get(cpv, 0), int(number))
     return highest
@@ -403,11 +410,11 @@ def highest_builds(paths: Iterable[str]) -> dict[str, int]:
 
 def _described(key: str, product: Product, package: Path, contents: Contents) -> Built:
     """The facts of a package, after it was compared with what was to be built."""
-    name = gpkg.parse_cpv(product.cpv, str(product.build_id))
-    check_names(name, product.repo, contents.metadata)
+    planned = product.planned
+    claims.check(planned, product.build_id, contents.metadata)
     built = Built(
-        cpv=product.cpv,
-        repo=product.repo,
+        cpv=planned.cpv,
+        repo=planned.repo,
         build_id=product.build_id,
         identity=contents.identity,
         client_digest=contents.client_digest,
@@ -420,42 +427,8 @@ def _described(key: str, product: Product, package: Path, contents: Contents) ->
         key=key,
         inputs=product.inputs,
     )
-    check_stanza(built, contents.metadata.get("SLOT", ""))
+    claims.check_stanza(built, contents.metadata)
     return built
-
-
-def check_names(
-    name: gpkg.Name, repo: str, values: Mapping[str, str], slot: str | None = None
-) -> None:
-    """Compare a package's own metadata with its name, repository and slot; raises NotTrusted."""
-    wanted = {
-        "CATEGORY": name.category,
-        "PF": f"{name.package}-{name.version}",
-        "BUILD_ID": str(name.build_id),
-        "repository": repo,
-        **({} if slot is None else {"SLOT": slot}),
-    }
-    for key, value in wanted.items():
-        if values.get(key, "") != value:
-            claimed = f"{key}={values.get(key, '')}"
-            raise NotTrusted("package-claims", package=name.cpv, claimed=claimed)
-
-
-def check_stanza(built: Built, slot: str) -> None:
-    """Compare a stanza of an index with its package; raises NotTrusted."""
-    stanza, more = index.parse(built.stanza[:_STANZA_LIMIT])
-    wanted = {
-        "CPV": built.cpv,
-        "BUILD_ID": str(built.build_id),
-        "PATH": built.name.path,
-        "REPO": built.repo,
-        "SIZE": str(built.size),
-        "SLOT": slot,
-    }
-    # Portage leaves out what is its default
-    wrong = [key for key, value in wanted.items() if {"SLOT": "0", **stanza}.get(key) != value]
-    if more or wrong or len(built.stanza) > _STANZA_LIMIT:
-        raise NotTrusted("stanza-differs", package=built.cpv, keys=wrong or ["its size"])
 
 
 def _output_digest(built: Built) -> str:

@@ -7,6 +7,7 @@ a mount.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import fcntl
@@ -25,6 +26,8 @@ from tasks.errors import BinmillError, Busy
 from tasks.system.disk_space import name_file_if_full
 
 _CHUNK = 1 << 20
+# linux/fs.h; immutable, and append only
+_GET_FLAGS, _SET_FLAGS, _PROTECTED = 0x80086601, 0x40086602, 0x10 | 0x20
 _OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc(5) writes space, tab, newline and backslash
 
 
@@ -315,20 +318,21 @@ def _delete(trash: int, name: str) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     with contextlib.suppress(FileNotFoundError):  # another process was faster
         if not stat.S_ISDIR(os.stat(name, dir_fd=trash, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=trash)
+            _unlink(name, trash)
             return
         folder = os.open(name, flags, dir_fd=trash)
         try:
             if os.fstat(folder).st_dev != os.fstat(trash).st_dev:
                 raise BinmillError("deletion-stopped", name=name)
+            _make_deletable(folder)
             with os.scandir(folder) as entries:
                 inner = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
             for each, is_folder in inner:
                 with contextlib.suppress(FileNotFoundError):
                     if is_folder:
-                        os.rename(each, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=trash)
+                        _move(each, folder, trash)
                     else:
-                        os.unlink(each, dir_fd=folder)
+                        _unlink(each, folder)
         finally:
             os.close(folder)
         try:
@@ -336,3 +340,39 @@ def _delete(trash: int, name: str) -> None:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:  # something was added: the next round deletes it
                 raise
+
+
+def _unlink(name: str, folder: int) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except PermissionError:
+        _without_flags(name, folder)
+        os.unlink(name, dir_fd=folder)
+
+
+def _move(name: str, folder: int, trash: int) -> None:
+    new = secrets.token_hex(16)
+    try:
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=trash)
+    except PermissionError:
+        _without_flags(name, folder)
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=trash)
+
+
+def _without_flags(name: str, folder: int) -> None:
+    """Open a file or folder that cannot be deleted, and make it deletable."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        _make_deletable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_deletable(descriptor: int) -> None:
+    """Take off the flags by which root can keep files from root (chattr +ia)."""
+    with contextlib.suppress(OSError):  # a file system without flags, or not our file
+        flags = array.array("L", [0])
+        fcntl.ioctl(descriptor, _GET_FLAGS, flags)
+        if flags[0] & _PROTECTED:
+            fcntl.ioctl(descriptor, _SET_FLAGS, array.array("L", [flags[0] & ~_PROTECTED]))

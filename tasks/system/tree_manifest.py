@@ -1,8 +1,8 @@
 """Listings: the content and attributes of every file of a tree, written once, to verify it later.
 
 A listing is text: the SHA-256 of all that follows, then one JSON list per entry, in the order of
-the walk. It has content, kind, owner, mode, links and capabilities; no times of folders and no
-inode numbers, so that a copy of the tree (cp -a) matches, too.
+the walk. It has content, kind, owner, mode, links and extended attributes; no times of folders and
+no inode numbers, so that a copy of the tree (cp -a) matches, too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from tasks.errors import BinmillError
 from tasks.system.files import digests_of, write_atomic
 
 _CAPABILITY = "security.capability"
-_NAMES = ("kind", "owner", "group", "mode", "content", "capabilities")
+_ATTRIBUTES = re.compile(rf"{re.escape(_CAPABILITY)}|user\..*|trusted\..*")
+_OVERLAYFS = re.compile(r"trusted\.overlay\.(?!opaque$)")  # its notes about what it has mounted
+_NAMES = ("kind", "owner", "group", "mode", "content", "capabilities or attributes")
 OnRead = Callable[[int], None]  # called with the size of each file that was read
 
 
@@ -80,7 +83,7 @@ def _read(listing: Path) -> dict[str, list[Any]]:
 
 
 def _entries(root: Path, on_read: OnRead) -> Iterator[list[Any]]:
-    """Yield path, kind, owner, group, mode, content (or target, or device) and capability.
+    """Yield path, kind, owner, group, mode, content (or target, or device) and capabilities.
 
     Names that are no UTF-8 become lone surrogates, which JSON carries as they are.
     """
@@ -111,7 +114,7 @@ def entry(path: Path, name: str, on_read: OnRead = lambda _size: None) -> list[A
         status.st_gid,
         stat.S_IMODE(status.st_mode),
         content,
-        _capability(path) if kind == stat.S_IFREG else "",
+        attributes(_attributes(path)),
     ]
 
 
@@ -125,12 +128,25 @@ def _digest(path: Path) -> str:
         return "cannot be read"  # a bad block is damage like any other
 
 
-def _capability(path: Path) -> str:
+def attributes(values: Mapping[str, bytes]) -> str | dict[str, str]:
+    """The capabilities of a file, in hex; where it has other attributes as well, all by name."""
+    chosen = {
+        name: values[name].hex()
+        for name in sorted(values)
+        if _ATTRIBUTES.fullmatch(name) and not _OVERLAYFS.match(name)
+    }
+    return chosen if chosen.keys() - {_CAPABILITY} else chosen.get(_CAPABILITY, "")
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
     try:
-        return os.getxattr(path, _CAPABILITY, follow_symlinks=False).hex()
+        return {
+            name: os.getxattr(path, name, follow_symlinks=False)
+            for name in os.listxattr(path, follow_symlinks=False)
+        }
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return ""
+            return {}
         raise
 
 

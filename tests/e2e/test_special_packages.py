@@ -236,7 +236,7 @@ def test_package_with_side_effects_has_no_merge_layer(builds: Builds) -> None:
 
 def test_gate_upgrades_what_the_seed_has(builds: Builds) -> None:
     layout = builds.site.layout
-    place = layout.install_root("base")
+    place = layout.install_root("gate", "base")
     root = install_root.read(place)
     assert root is not None
     seed = layout.seed(records.load(layout, SEED("lab")).sha512)

@@ -123,6 +123,32 @@ def test_several_processes_delete_at_once(tmp_path: Path) -> None:
     assert names(tmp_path / "trash") == []
 
 
+@pytest.mark.usefixtures("needs_root")
+@pytest.mark.parametrize("flag", ["i", "a"])
+def test_a_tree_that_is_protected_from_root_is_removed(tmp_path: Path, flag: str) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a/b").mkdir(parents=True)
+    for path in ("a/b/x", "a/y", "z"):
+        (tree / path).touch()
+    outside = tmp_path / "outside"
+    outside.touch()
+    protected = [outside, *(path for path in tree.rglob("*"))]
+    (tree / "a/link").symlink_to(outside)
+    chattr = subprocess.run(["chattr", f"+{flag}", *protected], check=False, capture_output=True)
+    try:
+        if chattr.returncode != 0:
+            pytest.skip("this file system has no such flags")
+        with pytest.raises(PermissionError):
+            (tree / "z").unlink()
+        files.remove_tree(tree, tmp_path / "trash")
+        assert names(tmp_path) == ["outside", "trash"]
+        assert names(tmp_path / "trash") == []
+        with pytest.raises(PermissionError):  # nothing else was changed
+            outside.unlink()
+    finally:
+        subprocess.run(["chattr", "-R", f"-{flag}", tmp_path], check=False, capture_output=True)
+
+
 def test_a_very_deep_tree_is_removed(tmp_path: Path) -> None:
     """A package may leave one behind: it must cost neither stack, descriptors nor path length."""
     tree = tmp_path / "tree"

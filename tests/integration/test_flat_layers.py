@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,76 @@ def test_flat_layers_are_shared_and_made_once(tmp_path: Path, root: Path) -> Non
     assert [flat.stat().st_ctime_ns for flat in first] == times
     without_one = flat_layers.mountable(layers[:5] + layers[6:], [root], cache, trash, most=4)
     assert set(without_one) & set(first) or len(without_one) == 1
+
+
+def add_file(flat: Path) -> None:
+    (flat / "d/more").touch()
+
+
+def replace_file(flat: Path) -> None:
+    """Another file with the same attributes."""
+    path = next(path for path in (flat / "d").iterdir() if path.is_file())
+    path.rename(flat.parent / "aside")
+    subprocess.run(["cp", "-a", flat.parent / "aside", path], check=True)
+
+
+FLAT_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "more": add_file,
+    "less": lambda flat: next((flat / "d").iterdir()).unlink(),
+    "other": replace_file,
+    "mode": lambda flat: (flat / "d").chmod(0o777),
+    "opaque": lambda flat: os.setxattr(flat / "d", "trusted.overlay.opaque", b"y"),
+    "white folders": lambda flat: flat.with_name(f"{flat.name}.deleted").write_bytes(b"d"),
+    "no white folders": lambda flat: flat.with_name(f"{flat.name}.deleted").unlink(),
+    "no state": lambda flat: flat.with_name(f"{flat.name}.state").unlink(),
+    "state": lambda flat: flat.with_name(f"{flat.name}.state").write_bytes(b"\xff"),
+}
+
+
+@pytest.mark.parametrize("how", FLAT_DAMAGE)
+def test_flat_layer_that_was_changed_is_not_used(tmp_path: Path, root: Path, how: str) -> None:
+    layers = [changed(tmp_path, str(n), [root], f"mkdir /d; echo >/d/{n}") for n in range(3)]
+    cache, trash = tmp_path / "flat", tmp_path / "trash"
+    (flat,) = flat_layers.mountable(layers, [root], cache, trash, most=1)
+    FLAT_DAMAGE[how](flat)
+    (other,) = flat_layers.mountable(layers, [root], cache, trash, most=1)
+    assert other != flat
+    assert flat.is_dir()  # a buildroot may have it mounted
+    assert sorted(path.name for path in (other / "d").iterdir()) == ["0", "1", "2"]
+    assert (other / "d").stat().st_mode & 0o777 == 0o755
+    assert flat_layers.mountable(layers, [root], cache, trash, most=1) == (other,)
+
+
+def test_flat_layer_of_layers_that_were_replaced_is_not_used(tmp_path: Path, root: Path) -> None:
+    layers = [changed(tmp_path, str(n), [root], f"mkdir /d; echo >/d/{n}") for n in range(2)]
+    cache, trash = tmp_path / "flat", tmp_path / "trash"
+    (flat,) = flat_layers.mountable(layers, [root], cache, trash, most=1)
+    layers[0].rename(tmp_path / "old")
+    subprocess.run(["cp", "-a", tmp_path / "old", layers[0]], check=True)
+    (other,) = flat_layers.mountable(layers, [root], cache, trash, most=1)
+    assert other != flat
+    assert (other / "d/0").samefile(layers[0] / "d/0")
+
+
+def test_file_with_as_many_names_as_possible_is_copied(tmp_path: Path, root: Path) -> None:
+    layers = [changed(tmp_path, str(n), [root], f"mkdir /d; echo {n} >/d/{n}") for n in range(2)]
+    full = layers[0] / "d/0"
+    os.setxattr(full, "user.own", b"y")
+    names = tmp_path / "names"
+    names.mkdir()
+    try:
+        for number in range(70_000):
+            os.link(full, names / str(number))
+    except OSError as error:
+        assert error.errno == errno.EMLINK
+    else:
+        pytest.skip("this file system has no such limit")
+    (flat,) = flat_layers.mountable(layers, [root], tmp_path / "flat", tmp_path / "trash", most=1)
+    copy = flat / "d/0"
+    assert (copy.read_text(), copy.stat().st_nlink) == ("0\n", 1)
+    assert os.getxattr(copy, "user.own") == b"y"
+    assert copy.stat().st_mtime_ns == full.stat().st_mtime_ns
+    assert (flat / "d/1").samefile(layers[1] / "d/1")
 
 
 def test_many_layers_with_long_names_are_mounted(tmp_path: Path, root: Path) -> None:

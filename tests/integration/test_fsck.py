@@ -116,7 +116,7 @@ ROUNDS: list[list[Case]] = [
     ],
     [
         (executable_export, "tree", "/profiles/repo_name has changed"),
-        (lost_capability, "seed:openrc", "/usr/bin/ping: other capabilities"),
+        (lost_capability, "seed:openrc", "/usr/bin/ping: other capabilities or attributes"),
         (no_record_at_all, "chroot:java", "its record cannot be read"),
     ],
     [

@@ -137,10 +137,66 @@ def test_notes_of_overlayfs_about_layers_below_are_removed(upper: Path, lower: P
     write(upper, "usr/bin/b")
     for path in (upper / "usr/bin", upper / "usr/bin/b", upper / "var/db/pkg/a/b-1/PF"):
         os.setxattr(path, "trusted.overlay.origin", b"x")
-    os.setxattr(upper / "usr/bin", "trusted.overlay.opaque", b"y")
-    harvested(upper, lower)
-    found = {name for path in upper.rglob("*") for name in os.listxattr(path)}
-    assert found == {"trusted.overlay.opaque"}
+    os.setxattr(upper / "usr/bin/b", "user.own", b"y")
+    assert harvested(upper, lower) == []
+    assert {name for path in upper.rglob("*") for name in os.listxattr(path)} == {"user.own"}
+
+
+def opaque(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.setxattr(folder, "trusted.overlay.opaque", b"y")
+
+
+def test_new_folder_hides_nothing_in_other_buildroots(upper: Path, lower: Path) -> None:
+    """Older kernels mark every new folder as one that hides what is below."""
+    package(upper, "a/b-1", "usr/share/b/x", "sbin/c")
+    write(upper, "usr/share/b/x", "etc/new/x")
+    for path in ("usr/share", "usr/share/b", "etc/new"):
+        opaque(upper / path)
+    assert harvested(upper, lower) == [("/etc/new", "added"), ("/etc/new/x", "added")]
+    assert not any(os.listxattr(path) for path in upper.rglob("*"))
+
+
+def test_folder_that_hides_files_of_others_is_a_side_effect(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1", "usr/bin/b")
+    write(upper, "usr/bin/b")
+    opaque(upper / "usr/bin")
+    assert harvested(upper, lower) == [("/usr/bin", "deleted")]
+
+
+def test_folder_that_replaces_that_of_an_older_version_is_none(upper: Path, lower: Path) -> None:
+    package(lower, "a/b-0.9", "usr/share/b/x/old")
+    write(lower, "usr/share/b/x/old")
+    package(upper, "a/b-1", "usr/share/b/new")
+    write(upper, "usr/share/b/new")
+    opaque(upper / "usr/share/b")
+    white_out(upper / "var/db/pkg/a/b-0.9")
+    assert harvested(upper, lower) == []
+    assert os.listxattr(upper / "usr/share/b") == ["trusted.overlay.opaque"]
+
+
+@pytest.mark.parametrize("victim", ["a/victim-1", "a/b-c-1", "c/b-0.9"])
+def test_files_of_a_package_that_was_removed_from_the_database_are_side_effects(
+    upper: Path, lower: Path, victim: str
+) -> None:
+    package(lower, victim, "usr/bin/sh")
+    package(upper, "a/b-1")
+    white_out(upper / "var/db/pkg" / victim)
+    white_out(upper / "usr/bin/sh")
+    effects = harvested(upper, lower)
+    assert effects == [("/usr/bin/sh", "deleted"), (f"/var/db/pkg/{victim}", "deleted")]
+
+
+def test_entry_of_another_package_cannot_be_owned(upper: Path, lower: Path) -> None:
+    package(lower, "a/victim-1", "usr/bin/sh")
+    entry = "var/db/pkg/a/victim-1/CONTENTS"
+    package(upper, "a/b-1", entry, "var/db/pkg/a/made-up-1/PF")
+    write(upper, entry, "var/db/pkg/a/made-up-1/PF")
+    assert harvested(upper, lower) == [
+        ("/var/db/pkg/a/made-up-1", "added"),
+        ("/var/db/pkg/a/made-up-1/PF", "added"),
+        (f"/{entry}", "changed"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -181,17 +237,63 @@ def test_links_lead_to_nothing_of_the_host(upper: Path, lower: Path, tmp_path: P
 
 def test_directories_of_any_depth_are_looked_at(upper: Path, lower: Path) -> None:
     package(upper, "a/b-1")
-    folder = os.open(upper, os.O_RDONLY)
-    for _ in range(1500):  # more than Python's limit of recursion
-        os.mkdir("d", dir_fd=folder)
-        below = os.open("d", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = below
-    os.close(folder)
+    nested(upper, "d", 1400)  # more than Python's limit of recursion
     try:
-        assert len(harvested(upper, lower)) == 1500
+        assert len(harvested(upper, lower)) == 1401
     finally:
         remove_tree(upper, upper.parent / "trash")  # pytest cannot
+
+
+def nested(top: Path, name: str, depth: int) -> None:
+    """Folders of that name in each other, and a file; the whole path may be too long to be used."""
+    folder = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(os.open("x", os.O_CREAT, dir_fd=folder))
+    os.close(folder)
+
+
+@pytest.mark.parametrize("place", ["", "usr", "var/lib"])
+@pytest.mark.parametrize("depth", [14, 16, 20, 100])  # of 200 bytes each
+def test_path_that_fits_nowhere_else_is_refused(
+    upper: Path, lower: Path, place: str, depth: int
+) -> None:
+    """A path that is just short enough here would be too long below another folder."""
+    package(upper, "a/b-1")
+    (upper / place).mkdir(parents=True, exist_ok=True)
+    nested(upper / place, "d" * 200, depth)
+    try:
+        if depth < 15:
+            assert len(harvested(upper, lower)) >= depth
+            return
+        with refused(NotTrusted, "layer-path-too-long", package="a/b-1"):
+            harvested(upper, lower)
+    finally:
+        remove_tree(upper, upper.parent / "trash")
+
+
+def test_transient_path_may_be_too_long(upper: Path, lower: Path) -> None:
+    package(upper, "a/b-1")
+    (upper / "var/tmp").mkdir(parents=True)
+    nested(upper / "var/tmp", "d" * 200, 100)
+    assert harvested(upper, lower) == []
+
+
+def test_links_that_lead_through_thousands_of_links_are_refused(
+    upper: Path, lower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link is cheap, but each is another way through the longest of targets."""
+    (lower / "a").mkdir()
+    for number in range(100):
+        (lower / f"link{number}").symlink_to("/" + "a/../" * 800 + f"a/n{number}")
+    package(upper, "a/b-1", *(f"link{number}/x" for number in range(100)))
+    assert harvested(upper, lower) == []
+    monkeypatch.setattr("tasks.buildroot.union.MOST_WORK", 4 << 20)
+    with refused(NotTrusted, "layer-path-too-long", package="a/b-1"):
+        harvested(upper, lower)
 
 
 def test_paths_that_fill_the_memory_are_refused(

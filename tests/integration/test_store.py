@@ -148,12 +148,29 @@ LAYER_DAMAGE: dict[str, Callable[[Path], object]] = {
     "more": lambda layer: (layer / "etc/more").touch(),
     "less": lambda layer: (layer / "etc/link").unlink(),
     "link": lambda layer: retarget(layer / "etc/link"),
+    "attribute of a file": lambda layer: os.setxattr(layer / "usr/bin/hello", "user.x", b"y"),
+    "attribute of a folder": lambda layer: os.setxattr(layer / "usr", "trusted.x", b"y"),
+    "opaque": lambda layer: os.setxattr(layer / "usr", "trusted.overlay.opaque", b"y"),
     "listing": lambda layer: layer.with_name(f"{layer.name}.listing").write_text("x"),
     "no listing": lambda layer: layer.with_name(f"{layer.name}.listing").unlink(),
     "other listing": lambda layer: tree_manifest.write(
         layer / "etc", layer.with_name(f"{layer.name}.listing")
     ),
 }
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_layers_with_other_attributes_are_two(shop: Workshop) -> None:
+    first = shop.store.add(key(1), shop.product())
+    product = shop.product(b"x", build_id=4)
+    assert product.layer is not None
+    (product.layer / "usr/bin/hello").write_bytes(b"#!/bin/sh\n")
+    (product.layer / "var/db/pkg" / CPV / "BUILD_ID").write_text("3\n")
+    os.setxattr(product.layer / "usr/bin", "trusted.overlay.opaque", b"y")
+    second = shop.store.add(key(2), product)
+    assert first.layer != second.layer
+    for built in (first, second):
+        shop.store.verify_layer(built.layer)
 
 
 @pytest.mark.parametrize("how", LAYER_DAMAGE)
@@ -268,9 +285,11 @@ def test_damaged_entry_is_not_there_and_is_written_again(shop: Workshop) -> None
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"cpv": "app-misc/hello-2.11"},
+        {"planned": planned("app-misc/hello-2.11")},
+        {"planned": planned(repo="java")},
+        {"planned": replace(planned(), restrict=("bindist",))},
+        {"planned": replace(planned(), dependencies={"RDEPEND": "a/b"})},
         {"build_id": 4},
-        {"repo": "java"},
         {"stanza": ""},
         {"stanza": "CPV: x/y-1\n\n"},
     ],
@@ -294,6 +313,15 @@ def test_stanza_with_a_second_package_is_refused(shop: Workshop) -> None:
     product = shop.product()
     with refused(NotTrusted, "stanza-differs"):
         shop.store.add(key(1), replace(product, stanza=product.stanza * 2))
+
+
+@pytest.mark.parametrize("key_", ["RDEPEND", "USE", "RESTRICT", "KEYWORDS", "repository", "EAPI"])
+def test_stanza_that_says_more_than_its_package_is_refused(shop: Workshop, key_: str) -> None:
+    """Clients read the index; a build can write to that of its PKGDIR."""
+    product = shop.product()
+    stanza = f"{product.stanza.strip()}\n{key_}: evil\n\n"
+    with refused(NotTrusted, "stanza-differs", package=CPV):
+        shop.store.add(key(1), replace(product, stanza=stanza))
 
 
 def test_damaged_package_is_refused(shop: Workshop) -> None:
@@ -401,8 +429,12 @@ def test_build_numbers_are_never_given_twice(shop: Workshop) -> None:
     for thread in threads:
         thread.join()
     assert sorted(given) == list(range(10, 30))
-    with refused(NotTrusted, "build-id-malformed"):
-        store.next_build_id(CPV, highest=999_999_999)
+    for number in ("10000", "9" * 200, "1e9", "0100"):
+        (store.layout.store_numbers("app-misc", "hello-2.10-r1") / number).touch()
+    assert store.next_build_id(CPV, highest=9_998) == 9_999
+    for highest in (0, 9_999):
+        with refused(NotTrusted, "build-numbers-used-up", package=CPV):
+            store.next_build_id(CPV, highest)
     with refused(NotTrusted, "package-name-malformed"):
         store.next_build_id("../x-1")
 
@@ -410,6 +442,8 @@ def test_build_numbers_are_never_given_twice(shop: Workshop) -> None:
 def test_highest_builds_are_read_from_paths() -> None:
     paths = ["a/b/b-1-2.gpkg.tar", "a/b/b-1-11.gpkg.tar", "a/b/b-1-r1-3.gpkg.tar", "x", "a/b/c"]
     assert highest_builds(paths) == {"a/b-1": 11, "a/b-1-r1": 3}
+    huge = [f"a/b/b-1-{number}.gpkg.tar" for number in ("10000", "999999999", "9" * 10_000)]
+    assert highest_builds([*paths, *huge]) == {"a/b-1": 11, "a/b-1-r1": 3}
 
 
 def test_own_inputs_are_those_of_the_newest_build_in_a_slot(shop: Workshop) -> None:

@@ -58,6 +58,8 @@ pkg_setup() {{ has_version {CATEGORY}/needs || die "needs is not there"; }}""",
     "inherits-1": "inherit cases" + _ANSWER.format(answer='echo "${CASES}"'),
     "depends-1": f'DEPEND="{CATEGORY}/inherits"'
     + _ANSWER.format(answer="cat /usr/share/inherits/answer"),
+    # distfiles of others were fetched into the folder that all fetches share
+    "looks-1": _ANSWER.format(answer="ls -A /var/cache/distfiles"),
     # failures
     "undeclared-1": _ANSWER.format(answer="tool"),
     "headless-1": _PROGRAM,
@@ -67,6 +69,7 @@ src_configure() {{
 	echo " * ERROR: {CATEGORY}/tool-1::cases failed (compile phase):"
 	die "its own fault"
 }}""",
+    "liar-1": "src_install() { SLOT=7; }",  # Portage writes it into the package
     "unfetchable-1": 'SRC_URI="https://mirror.invalid/unfetchable-1.tar.gz"',
 }
 FILES = {
@@ -79,6 +82,7 @@ MENDED = {
     "undeclared-1": f'BDEPEND="{CATEGORY}/tool"{EBUILDS["undeclared-1"]}',
     "headless-1": f'DEPEND="{CATEGORY}/library:="{EBUILDS["headless-1"]}',
     "accuser-1": "",
+    "liar-1": "",
     "unfetchable-1": "",
 }
 NEXT_DAY = {**MENDED, "library-2": _LIBRARY.format(number=2)}

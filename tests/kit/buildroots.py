@@ -94,6 +94,8 @@ class Buildroots:
     ) -> Iterator[PackageBuild]:
         layout = self.site.layout
         name = f"{cpv.replace('/', '.')}.{secrets.token_hex(2)}"
+        folder = layout.inside / "trial" / name
+        shutil.copytree(layout.distfiles, folder / "distfiles")
         with sandbox.workspace(layout.work, f"buildroot-{name}", layout.trash) as space:
             yield PackageBuild(
                 chroot=self._sandbox(space),
@@ -102,8 +104,7 @@ class Buildroots:
                 build_id=build_id,
                 layers=tuple(self.layer(need) for need in needs),
                 installs=tuple(self._binary(each) for each in installs),
-                distfiles=(Bind(str(layout.distfiles), "/var/cache/distfiles"),),
-                folder=layout.inside / "trial" / name,
+                folder=folder,
                 flat=layout.state / "flat",
                 merge_layer=layout.state / "trial-layers" / name,
                 trash=layout.trash,

@@ -143,8 +143,9 @@ def index_stanza(path: Path) -> str:
     """The stanza that Portage writes for a package into its index."""
     values = metadata(path)
     name = parse(values["CATEGORY"], values["PF"], values["BUILD_ID"])
+    copied = {key: value for key, value in values.items() if key not in ("CATEGORY", "PF")}
     keys = {
-        "BUILD_ID": values["BUILD_ID"],
+        **copied,
         "CPV": name.cpv,
         "PATH": name.path,
         "REPO": values["repository"],

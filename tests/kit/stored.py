@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from tasks.layout import Layout
-from tasks.planner.plan import PlannedPackage
+from tasks.planner.plan import DependencyKind, PlannedPackage
 from tasks.store.store import Product, Store
 from tests.kit.packages import VALUES, ImageFile, built_package, index_stanza
 
@@ -36,15 +38,19 @@ class Workshop:
     ) -> Product:
         """A finished build of a package with one file, and its merge layer."""
         place = self.folder / f"{pf}-{build_id}"
-        values = {**VALUES, "PF": pf, "BUILD_ID": str(build_id), **values}
+        values = {**VALUES, "EAPI": "8", "PF": pf, "BUILD_ID": str(build_id), **values}
         files = [ImageFile("/usr/bin/hello", content, mode=0o755, mtime=build_id)]
         package = built_package(place / "x.gpkg.tar", files, values)
         upper = place / "upper"
         if layer:
             _merge(upper, content, f"{values['CATEGORY']}/{pf}", build_id)
+        slot, _, sub = values["SLOT"].partition("/")
         return Product(
-            cpv=f"{values['CATEGORY']}/{pf}",
-            repo=values["repository"],
+            planned=replace(
+                planned(f"{values['CATEGORY']}/{pf}", values["repository"], slot, sub),
+                use=tuple(sorted(values["USE"].split())),
+                dependencies=_dependencies(values),
+            ),
             build_id=build_id,
             package=package,
             layer=upper if layer else None,
@@ -52,6 +58,10 @@ class Workshop:
             seconds=2.5,
             inputs="1" * 64,
         )
+
+
+def _dependencies(values: Mapping[str, str]) -> dict[DependencyKind, str]:
+    return {kind: values[kind] for kind in get_args(DependencyKind) if kind in values}
 
 
 def _merge(upper: Path, content: bytes, cpv: str, build_id: int) -> None:
@@ -80,7 +90,7 @@ def planned(cpv: str = CPV, repo: str = "gentoo", slot: str = "0", sub: str = ""
         slot=slot,
         sub_slot=sub or slot,
         eapi="8",
-        use=(),
+        use=("amd64", "nls"),
         dependencies={},
         restrict=(),
         properties=(),
