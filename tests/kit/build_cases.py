@@ -69,7 +69,8 @@ src_configure() {{
 	echo " * ERROR: {CATEGORY}/tool-1::cases failed (compile phase):"
 	die "its own fault"
 }}""",
-    "liar-1": "src_install() { SLOT=7; }",  # Portage writes it into the package
+    # Portage writes these variables into the package
+    "liar-1": 'SLOT="0"\nsrc_install() { SLOT=7; }',
     "unfetchable-1": 'SRC_URI="https://mirror.invalid/unfetchable-1.tar.gz"',
 }
 FILES = {
