@@ -69,8 +69,10 @@ src_configure() {{
 	echo " * ERROR: {CATEGORY}/tool-1::cases failed (compile phase):"
 	die "its own fault"
 }}""",
-    # Portage writes these variables into the package
-    "liar-1": 'SLOT="0"\nsrc_install() { SLOT=7; }',
+    # Portage writes this variable into the package
+    "liar-1": """
+IUSE="honest"
+src_install() { export USE+=" honest"; }""",
     "unfetchable-1": 'SRC_URI="https://mirror.invalid/unfetchable-1.tar.gz"',
 }
 FILES = {
