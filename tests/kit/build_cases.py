@@ -69,10 +69,6 @@ src_configure() {{
 	echo " * ERROR: {CATEGORY}/tool-1::cases failed (compile phase):"
 	die "its own fault"
 }}""",
-    # Portage writes this variable into the package
-    "liar-1": """
-IUSE="honest"
-src_install() { export USE+=" honest"; }""",
     "unfetchable-1": 'SRC_URI="https://mirror.invalid/unfetchable-1.tar.gz"',
 }
 FILES = {
@@ -85,7 +81,6 @@ MENDED = {
     "undeclared-1": f'BDEPEND="{CATEGORY}/tool"{EBUILDS["undeclared-1"]}',
     "headless-1": f'DEPEND="{CATEGORY}/library:="{EBUILDS["headless-1"]}',
     "accuser-1": "",
-    "liar-1": "",
     "unfetchable-1": "",
 }
 NEXT_DAY = {**MENDED, "library-2": _LIBRARY.format(number=2)}
