@@ -69,7 +69,6 @@ src_configure() {{
 	echo " * ERROR: {CATEGORY}/tool-1::cases failed (compile phase):"
 	die "its own fault"
 }}""",
-    "liar-1": "src_install() { SLOT=7; }",  # Portage writes it into the package
     "unfetchable-1": 'SRC_URI="https://mirror.invalid/unfetchable-1.tar.gz"',
 }
 FILES = {
@@ -82,7 +81,6 @@ MENDED = {
     "undeclared-1": f'BDEPEND="{CATEGORY}/tool"{EBUILDS["undeclared-1"]}',
     "headless-1": f'DEPEND="{CATEGORY}/library:="{EBUILDS["headless-1"]}',
     "accuser-1": "",
-    "liar-1": "",
     "unfetchable-1": "",
 }
 NEXT_DAY = {**MENDED, "library-2": _LIBRARY.format(number=2)}
