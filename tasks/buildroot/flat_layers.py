@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tasks.buildroot.union import Union
@@ -25,6 +25,7 @@ from tasks.system.command import run
 from tasks.system.copy_fallback import OPAQUE, is_opaque, is_whiteout
 from tasks.system.files import locked, remove_tree, staged, write_atomic
 
+_LOCK = "lock"
 MOST = 16  # layers of one buildroot, apart from those of its chroot
 _OVERLAYFS = "trusted.overlay."
 
@@ -97,7 +98,7 @@ def _flat(layers: Sequence[Path], cache: Path, trash: Path) -> Path:
 
 
 def _make(target: Path, layers: Sequence[Path], trash: Path) -> None:
-    with locked(target.parent / "lock", "flat layers", wait=True):
+    with locked(target.parent / _LOCK, "flat layers", wait=True):
         if target.is_dir():  # another thread was faster, and may have mounted it
             return
         # a hard link is no new content: what a journal keeps of the names is enough
@@ -106,16 +107,32 @@ def _make(target: Path, layers: Sequence[Path], trash: Path) -> None:
                 lay_over(layer, folder, lambda path: remove_tree(path, trash))
             marked = b"\0".join(map(os.fsencode, sorted(_folders_with_whiteouts(folder))))
             write_atomic(_deleted(target), marked)
-            write_atomic(_state_file(target), _state(folder, layers, marked), mode=0o600)
+            state = (_state(folder, layers, marked), *(layer.name for layer in layers))
+            write_atomic(_state_file(target), "\n".join(state) + "\n", mode=0o600)
 
 
 def _is_intact(flat: Path, layers: Sequence[Path]) -> bool:
     """Tell whether a flat layer, and what is stored with it, is as it was made of these layers."""
     try:
         marked = _deleted(flat).read_bytes()
-        return _state_file(flat).read_text("ascii") == _state(flat, layers, marked)
+        state = _state_file(flat).read_text("ascii").partition("\n")[0]
+        return state == _state(flat, layers, marked)
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return False
+
+
+def unneeded(cache: Path, is_needed: Callable[[str], bool]) -> Iterator[Path]:
+    """The flat layers, and what is stored with them, of which a layer is no longer needed.
+
+    `is_needed` tells that of the name of a layer. A flat layer without its state counts, too.
+    """
+    for path in sorted(cache.glob("[!.]*")):
+        try:
+            names = _state_file(path.with_suffix("")).read_text("ascii").splitlines()[1:]
+        except (FileNotFoundError, UnicodeDecodeError):
+            names = []
+        if path.name != _LOCK and not (names and all(map(is_needed, names))):
+            yield path
 
 
 def _deleted(flat: Path) -> Path:

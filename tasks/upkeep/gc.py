@@ -96,11 +96,16 @@ def _results(site: Site, needed: frozenset[Path]) -> Iterator[Leftover]:
 
 def _stored(site: Site, references: References) -> Iterator[Leftover]:
     """Find what no entry of the store needs, and entries that no set and no recent run needs."""
+    from tasks.buildroot import flat_layers
     from tasks.store.store import Store
 
-    oldest = clock.now() - KEEP_ENTRIES_DAYS * 86400
-    for path, code in Store(site.layout).leftovers(packages(references), oldest):
+    layout, oldest = site.layout, clock.now() - KEEP_ENTRIES_DAYS * 86400
+    stored = dict(Store(layout).leftovers(packages(references), oldest))
+    for path, code in stored.items():
         yield Leftover(path, Note(code))
+    kept = {path.name for path in _entries(layout.store / "layers") if path not in stored}
+    for path in flat_layers.unneeded(layout.flat_layers, kept.__contains__):
+        yield Leftover(path, Note("leftover-flat-layer"))
 
 
 def _install_roots(site: Site) -> Iterator[Leftover]:

@@ -125,6 +125,19 @@ def test_flat_layers_are_shared_and_made_once(tmp_path: Path, root: Path) -> Non
     assert set(without_one) & set(first) or len(without_one) == 1
 
 
+def test_flat_layers_are_needed_as_long_as_all_of_their_layers(tmp_path: Path, root: Path) -> None:
+    layers = [changed(tmp_path, str(n), [root], f"mkdir /d; echo >/d/{n}") for n in range(4)]
+    cache, trash, names = tmp_path / "flat", tmp_path / "trash", {layer.name for layer in layers}
+    (flat,) = flat_layers.mountable(layers, [root], cache, trash, most=1)
+    (older,) = flat_layers.mountable(layers[:2], [root], cache, trash, most=1)
+    assert flat != older
+    assert list(flat_layers.unneeded(cache, names.__contains__)) == []
+    of_flat = [flat, flat.with_name(f"{flat.name}.deleted"), flat.with_name(f"{flat.name}.state")]
+    assert list(flat_layers.unneeded(cache, (names - {"3"}).__contains__)) == of_flat
+    of_flat[2].unlink()
+    assert list(flat_layers.unneeded(cache, names.__contains__)) == of_flat[:2]
+
+
 def add_file(flat: Path) -> None:
     (flat / "d/more").touch()
 

@@ -52,6 +52,7 @@ def make_leftovers(site: SampleSite) -> set[str]:
         "touched/old",
         "gate/old/7/x",
         f"gate/base/{'8' * 32}/x",
+        f"store/flat/{'9' * 32}/x",
         "trash/x",
     ):
         put(state / path)
@@ -79,6 +80,7 @@ def make_leftovers(site: SampleSite) -> set[str]:
         "touched/old",
         "gate/old",
         f"gate/base/{'8' * 32}",
+        f"store/flat/{'9' * 32}",
         "trash",
     }
 
@@ -118,6 +120,8 @@ def test_gc_deletes_leftovers_and_nothing_else(built_site: SampleSite) -> None:
         "binhost",
         "binhost/base",
         "binhost/base/gen",
+        "store",
+        "store/flat",
     }
     left = files(state) - before
     assert {str(path.relative_to(state)) for path in left} <= folders | set(_locks(built_site))
