@@ -40,7 +40,8 @@ from tasks.planner.keys import OwnInputs
 from tasks.planner.plan import Plan, PlannedPackage
 from tasks.portage import index
 from tasks.portage.index import INDEX
-from tasks.store.store import Built, Product, Store
+from tasks.store.built import Built, Product
+from tasks.store.store import Store
 from tasks.system import sandbox
 from tasks.system.command import tail
 from tasks.system.files import private_folder, read_plain, remove_tree

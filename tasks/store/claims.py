@@ -16,7 +16,7 @@ from tasks.text import one_line
 
 if TYPE_CHECKING:
     from tasks.planner.plan import PlannedPackage
-    from tasks.store.store import Built
+    from tasks.store.built import Built
 
 STANZA_LIMIT = 1 << 20
 _WIDTH = 300  # characters of a value that a message shows

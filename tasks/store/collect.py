@@ -23,7 +23,8 @@ from tasks.errors import BinmillError, NotTrusted
 from tasks.portage import gpkg, index, vdb
 from tasks.portage.index import INDEX
 from tasks.store import claims
-from tasks.store.store import Built, Store
+from tasks.store.built import Built
+from tasks.store.store import Store
 from tasks.system.files import (
     copy_plain,
     private_folder,

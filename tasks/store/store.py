@@ -27,6 +27,7 @@ from tasks.errors import BinmillError, NotTrusted
 from tasks.layout import Layout
 from tasks.portage import gpkg
 from tasks.store import claims
+from tasks.store.built import Built, Entry, Product
 from tasks.system import tree_manifest
 from tasks.system.command import run
 from tasks.system.files import (
@@ -42,7 +43,6 @@ from tasks.system.files import (
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from tasks.planner.plan import PlannedPackage
     from tasks.store.identity import Contents
 
 _HEX = re.compile(r"[0-9a-f]{32,128}")
@@ -51,65 +51,6 @@ _HEX = re.compile(r"[0-9a-f]{32,128}")
 MOST_BUILDS = 10_000
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 _ENTRY_LIMIT = 4 << 20  # bytes; a stanza has kilobytes
-
-
-@dataclass(frozen=True)
-class Built:
-    """A package of the store.
-
-    `identity` and `client_digest` are those of tasks.store.identity; `size` is in bytes; `layer`
-    is the id of its merge layer, "" if it has none. `stanza` is its stanza of the index, as Portage
-    wrote it. `seconds` is how long its build took, `built` when it ended (epoch seconds).
-    `key` is the input key that it was built for, `inputs` a digest of its own inputs.
-    """
-
-    cpv: str
-    repo: str
-    build_id: int
-    identity: str
-    client_digest: str
-    sha512: str
-    size: int
-    layer: str
-    stanza: str
-    seconds: float
-    built: int
-    key: str
-    inputs: str
-
-    @property
-    def name(self) -> gpkg.Name:
-        """Its parsed name, and its path below a binhost."""
-        return gpkg.parse_cpv(self.cpv, str(self.build_id))
-
-
-@dataclass(frozen=True)
-class Product:
-    """A finished build, to be added: the plan of it, its files, and what is known about it.
-
-    `layer` is the folder of its merge layer, on the file system of the store; None if it has none.
-    """
-
-    planned: PlannedPackage
-    build_id: int
-    package: Path
-    layer: Path | None
-    stanza: str
-    seconds: float
-    inputs: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An input key, and the package that it led to."""
-
-    key: str
-    built: Built
-
-    @property
-    def cut_off(self) -> bool:
-        """True if its own build came out equal to an older package, which is used instead."""
-        return self.built.key != self.key
 
 
 @dataclass(frozen=True)

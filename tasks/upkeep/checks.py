@@ -30,7 +30,7 @@ from tasks.system.files import digests, sha256
 from tasks.system.notes import Note
 
 if TYPE_CHECKING:
-    from tasks.store.store import Built
+    from tasks.store.built import Built
 
 OnRead = Callable[[int], None]
 _LINES = 20  # of a layer that is quite another one

@@ -17,8 +17,9 @@ from tasks import clock
 from tasks.builder.package_builds import build_of, causes_of
 from tasks.errors import NotTrusted
 from tasks.portage import index
+from tasks.store.built import Built
 from tasks.store.collect import collect_from_store, set_id
-from tasks.store.store import Built, Store, highest_builds
+from tasks.store.store import Store, highest_builds
 from tasks.system import tree_manifest
 from tests.kit.files import names
 from tests.kit.kills import killed_before

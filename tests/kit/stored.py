@@ -9,7 +9,8 @@ from typing import get_args
 
 from tasks.layout import Layout
 from tasks.planner.plan import DependencyKind, PlannedPackage
-from tasks.store.store import Product, Store
+from tasks.store.built import Product
+from tasks.store.store import Store
 from tests.kit.packages import VALUES, ImageFile, built_package, index_stanza
 
 CPV = "app-misc/hello-2.10-r1"
