@@ -23,9 +23,11 @@ class Run:
 
 
 def last_run(site: LabSite, chroot: str, output: str = "") -> Run:
-    """The newest run of a site, which may still go on."""
+    """The newest run of a site, which may still go on; a run that had nothing to do has no log."""
     path = site.layout.logs / "latest" / f"binpkgs.{chroot}.events"
-    events = list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
+    events = []
+    if path.exists() and not output.startswith("nothing to do"):
+        events = list(map(json.loads, path.read_text().splitlines()))
 
     def names(event: str, *, where: str = "", value: object = None) -> set[str]:
         return {
