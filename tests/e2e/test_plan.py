@@ -195,18 +195,19 @@ def test_settings_and_files_are_those_of_the_package(site: LabSite) -> None:
     assert tool.settings["CFLAGS"] == "-O2 -pipe"
     assert library.settings.keys() == tool.settings.keys()
     portage = Path("/etc/portage")
-    shared = [portage / "bashrc"]
+    ours, shared = portage / "profile/bashrc/binmill-source-date", portage / "bashrc"
     patches = portage / "patches/app-cases"
     for package, files in (
-        (tool, shared),
-        (of(plan, "needs-1"), [*shared, portage / "env/app-cases/needs"]),
+        (tool, [shared]),
+        (of(plan, "needs-1"), [shared, portage / "env/app-cases/needs"]),
         (
             library,
-            [*shared, patches / "library:2/slot.patch", patches / "library-1.2/version.patch"],
+            [shared, patches / "library:2/slot.patch", patches / "library-1.2/version.patch"],
         ),
     ):
-        assert [each.path for each in package.config_files] == list(map(str, files))
-        for each in package.config_files:
+        first, *others = package.config_files
+        assert [first.path, *(each.path for each in others)] == list(map(str, (ours, *files)))
+        for each in others:
             source = site.layout.site / "portage" / Path(each.path).relative_to(portage)
             assert each.sha512 == sha512(source)
 
