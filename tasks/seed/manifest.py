@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.seed.policy import inner_path
+from tasks.seed.policy import CAPABILITY, inner_path
 from tasks.seed.tar_stream import Consumer, Kind, TarEntry
 from tasks.system import tree_manifest
 
+_CAPABILITY = CAPABILITY.encode()
 _TYPES: dict[Kind, int] = {
     "file": stat.S_IFREG,
     "directory": stat.S_IFDIR,
@@ -36,7 +37,7 @@ class _Facts(NamedTuple):
     group: int
     mode: int
     content: str | int
-    attributes: str | dict[str, str]
+    capability: str
 
 
 class ManifestWriter:
@@ -85,7 +86,11 @@ class ManifestWriter:
         without_entry = (path for path in folders if path not in self._facts)
         for path in (*self._unread, *without_entry):
             name = os.fsdecode(path)
-            self._lines.append(tree_manifest.line(tree_manifest.entry(root / name, name or ".")))
+            self._lines.append(
+                tree_manifest.line(
+                    tree_manifest.entry(root / name, name or ".", tree_manifest.CAPABILITIES)
+                )
+            )
         tree_manifest.write_lines(self._lines, target)
 
 
@@ -97,6 +102,5 @@ def _content(entry: TarEntry) -> str | int:
 
 def _facts(entry: TarEntry, content: str | int) -> _Facts:
     mode = 0o777 if entry.kind == "symbolic link" else entry.mode & 0o7777
-    named = {os.fsdecode(name): value for name, value in entry.attributes.items()}
-    attributes = tree_manifest.attributes(named)
-    return _Facts(_TYPES[entry.kind], *entry.owner, mode, content, attributes)
+    capability = entry.attributes.get(_CAPABILITY, b"").hex()
+    return _Facts(_TYPES[entry.kind], *entry.owner, mode, content, capability)

@@ -1,8 +1,8 @@
 """Listings: the content and attributes of every file of a tree, written once, to verify it later.
 
 A listing is text: the SHA-256 of all that follows, then one JSON list per entry, in the order of
-the walk. It has content, kind, owner, mode, links and extended attributes; no times of folders and
-no inode numbers, so that a copy of the tree (cp -a) matches, too.
+the walk. It has content, kind, owner, mode, links and those extended attributes that the caller
+chooses; no times of folders and no inode numbers, so that a copy of the tree (cp -a) matches, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from tasks.errors import BinmillError
 from tasks.system.files import digests_of, write_atomic
 
 _CAPABILITY = "security.capability"
-_ATTRIBUTES = re.compile(rf"{re.escape(_CAPABILITY)}|user\..*|trusted\..*")
-_OVERLAYFS = re.compile(r"trusted\.overlay\.(?!opaque$)")  # its notes about what it has mounted
+# Which attributes a listing has. overlayfs writes notes about what it has mounted in its own.
+CAPABILITIES = re.compile(re.escape(_CAPABILITY))
+ATTRIBUTES = re.compile(
+    rf"{CAPABILITIES.pattern}|user\..*|trusted\.(?!overlay\.).*|trusted\.overlay\.opaque"
+)
 _NAMES = ("kind", "owner", "group", "mode", "content", "capabilities or attributes")
 OnRead = Callable[[int], None]  # called with the size of each file that was read
 
@@ -33,7 +36,7 @@ class Damaged(BinmillError):
 
 def write(root: Path, target: Path) -> None:
     """Write the listing of a tree, in one step."""
-    write_lines(map(line, _entries(root, lambda _size: None)), target)
+    write_lines(map(line, _entries(root, ATTRIBUTES, lambda _size: None)), target)
 
 
 def line(entry: list[Any]) -> str:
@@ -47,13 +50,20 @@ def write_lines(lines: Iterable[str], target: Path) -> None:
     write_atomic(target, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", mode=0o600)
 
 
-def differences(root: Path, listing: Path, on_read: OnRead = lambda _size: None) -> Iterator[str]:
+def differences(
+    root: Path,
+    listing: Path,
+    on_read: OnRead = lambda _size: None,
+    *,
+    chosen: re.Pattern[str] = ATTRIBUTES,
+) -> Iterator[str]:
     """The differences between a tree and its listing, a line each, in the order of the walk.
 
-    Raises Damaged where the listing is missing or was modified.
+    `chosen` are the attributes that the listing has. Raises Damaged where the listing is missing
+    or was modified.
     """
     entries = _read(listing)
-    for path, *actual in _entries(root, on_read):
+    for path, *actual in _entries(root, chosen, on_read):
         expected = entries.pop(path, None)
         if expected is None:
             yield f"/{path} does not belong there"
@@ -82,20 +92,22 @@ def _read(listing: Path) -> dict[str, list[Any]]:
     return {path: facts for path, *facts in map(json.loads, lines.splitlines())}
 
 
-def _entries(root: Path, on_read: OnRead) -> Iterator[list[Any]]:
+def _entries(root: Path, chosen: re.Pattern[str], on_read: OnRead) -> Iterator[list[Any]]:
     """Yield path, kind, owner, group, mode, content (or target, or device) and capabilities.
 
     Names that are no UTF-8 become lone surrogates, which JSON carries as they are.
     """
-    yield entry(root, ".", on_read)
+    yield entry(root, ".", chosen, on_read)
     for place, folders, names in os.walk(root, onerror=_raise):
         folders.sort()
         for name in sorted((*folders, *names)):
             path = Path(place, name)
-            yield entry(path, str(path.relative_to(root)), on_read)
+            yield entry(path, str(path.relative_to(root)), chosen, on_read)
 
 
-def entry(path: Path, name: str, on_read: OnRead = lambda _size: None) -> list[Any]:
+def entry(
+    path: Path, name: str, chosen: re.Pattern[str], on_read: OnRead = lambda _size: None
+) -> list[Any]:
     """The facts of a file in a listing: those of _entries, under that name."""
     status = path.lstat()
     kind = stat.S_IFMT(status.st_mode)
@@ -114,7 +126,7 @@ def entry(path: Path, name: str, on_read: OnRead = lambda _size: None) -> list[A
         status.st_gid,
         stat.S_IMODE(status.st_mode),
         content,
-        attributes(_attributes(path)),
+        _attributes(path, chosen),
     ]
 
 
@@ -128,26 +140,19 @@ def _digest(path: Path) -> str:
         return "cannot be read"  # a bad block is damage like any other
 
 
-def attributes(values: Mapping[str, bytes]) -> str | dict[str, str]:
+def _attributes(path: Path, chosen: re.Pattern[str]) -> str | dict[str, str]:
     """The capabilities of a file, in hex; where it has other attributes as well, all by name."""
-    chosen = {
-        name: values[name].hex()
-        for name in sorted(values)
-        if _ATTRIBUTES.fullmatch(name) and not _OVERLAYFS.match(name)
-    }
-    return chosen if chosen.keys() - {_CAPABILITY} else chosen.get(_CAPABILITY, "")
-
-
-def _attributes(path: Path) -> dict[str, bytes]:
     try:
-        return {
-            name: os.getxattr(path, name, follow_symlinks=False)
-            for name in os.listxattr(path, follow_symlinks=False)
+        values = {
+            name: os.getxattr(path, name, follow_symlinks=False).hex()
+            for name in sorted(os.listxattr(path, follow_symlinks=False))
+            if chosen.fullmatch(name)
         }
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return {}
+            return ""
         raise
+    return values if values.keys() - {_CAPABILITY} else values.get(_CAPABILITY, "")
 
 
 def _raise(error: OSError) -> None:

@@ -84,7 +84,10 @@ def _seed(site: Site, record: SeedRecord, on_read: OnRead) -> Iterator[Note]:
 
     seed, listing = site.layout.seed(record.sha512), site.layout.seed_listing(record.sha512)
     try:
-        yield from map(reported_flaw, tree_manifest.differences(seed, listing, on_read))
+        yield from map(
+            reported_flaw,
+            tree_manifest.differences(seed, listing, on_read, chosen=tree_manifest.CAPABILITIES),
+        )
     except tree_manifest.Damaged as error:
         yield Note("flaw-not-checkable", {"cause": error.message})
 

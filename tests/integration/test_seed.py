@@ -55,7 +55,8 @@ def unpack(tmp_path: Path) -> Unpack:
         root = tmp_path / "seeds/id"
         with tarball.open("rb") as stream:
             extract(Archive(stream, tarball.name, sha512(tarball)), root, tmp_path / "trash")
-        assert list(tree_manifest.differences(root, tmp_path / "seeds/id.listing")) == []
+        listing, chosen = tmp_path / "seeds/id.listing", tree_manifest.CAPABILITIES
+        assert list(tree_manifest.differences(root, listing, chosen=chosen)) == []
         return root
 
     return act
