@@ -32,7 +32,7 @@ possible:
 demo: possible $(STAMP)
 	@$(BIN)/python -m lab demo --port $(LAB_PORT) -- $(TASKS)
 
-# The files run in their order, so those of tests/e2e, which take longest, come first.
+# The files run in the order that tests/conftest.py gives them.
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -31,11 +31,24 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(_HERE):
-            kind = item.path.relative_to(_HERE).parts[0]
-            if kind in ("unit", "integration", "e2e"):
-                item.add_marker(kind)
+    """Mark each test with its kind, and put the files in an order that keeps all processors busy.
+
+    The first process makes the lab, for an e2e module, while others run integration tests.
+    """
+    kinds = {item: _kind(item) for item in items}
+    for item, kind in kinds.items():
+        if kind:
+            item.add_marker(kind)
+    first = next((item.path for item, kind in kinds.items() if kind == "e2e"), None)
+    ranks = {"integration": 1, "e2e": 2, "unit": 3, "": 4}
+    items.sort(key=lambda item: 0 if item.path == first else ranks[kinds[item]])
+
+
+def _kind(item: pytest.Item) -> str:
+    if not item.path.is_relative_to(_HERE):
+        return ""
+    kind = item.path.relative_to(_HERE).parts[0]
+    return kind if kind in ("unit", "integration", "e2e") else ""
 
 
 @pytest.fixture(autouse=True)
