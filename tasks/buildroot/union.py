@@ -90,13 +90,13 @@ class Union:
     def _step(self, here: str, part: str, links: int) -> str:
         """The directory that a name in another one leads to."""
         inner = f"{here}/{part}" if here else part
-        known = self._steps.get(inner)
-        self._work += len(inner) + _PASS + (_SEARCH if known is None else 0)
+        step = self._steps.get(inner)
+        self._work += len(inner) + _PASS + (_SEARCH if step is None else 0)
         if self._work > MOST_WORK:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if known is None:
-            known = self._steps[inner] = self._led(here, inner, links)
-        return known
+        if step is None:
+            step = self._steps[inner] = self._led(here, inner, links)
+        return step
 
     def _led(self, here: str, inner: str, links: int) -> str:
         place = self.find(inner)

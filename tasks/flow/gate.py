@@ -104,11 +104,11 @@ def _clashes(
     every = {stanza["PATH"]: stanza for stanzas in views.values() for stanza in stanzas}
     stanzas = list(every.values())
     missing = gate.missing_sonames(stanzas, gate.seed_libraries(seed, stanzas))
-    kept = chroot.layout.install_root("gate", chroot.name) / install_root.CONTENTS
+    lists = chroot.layout.install_root("gate", chroot.name) / install_root.CONTENTS
     collisions = gate.collisions(
         {
             stanza["CPV"]: contents.paths(
-                kept, folder / where[path] / path, stanza.get("SHA512", "")
+                lists, folder / where[path] / path, stanza.get("SHA512", "")
             )
             for path, stanza in every.items()
         }

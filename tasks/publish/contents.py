@@ -24,15 +24,15 @@ def paths(folder: Path, package: Path, digest: str) -> list[str]:
     """
     if not _SHA512.fullmatch(digest):
         raise NotTrusted("package-differs", file=package)
-    kept = folder / digest
-    known = _read(kept)
-    if known is not None:
-        return known
+    place = folder / digest
+    listed = _read(place)
+    if listed is not None:
+        return listed
     if sha512(package) != digest:
         raise NotTrusted("package-differs", file=package)
     listed = sorted(gpkg.image_paths(package))
     private_folder(folder)
-    kept.write_bytes(_with_checksum(json.dumps(listed).encode()))
+    place.write_bytes(_with_checksum(json.dumps(listed).encode()))
     return listed
 
 
@@ -45,8 +45,8 @@ def _read(path: Path) -> list[str] | None:
     text = whole.partition(b"\n")[2]
     if whole != _with_checksum(text):
         return None
-    known: list[str] = json.loads(text)
-    return known
+    listed: list[str] = json.loads(text)
+    return listed
 
 
 def _with_checksum(text: bytes) -> bytes:

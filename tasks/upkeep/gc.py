@@ -103,8 +103,8 @@ def _stored(site: Site, references: References) -> Iterator[Leftover]:
     stored = dict(Store(layout).leftovers(packages(references), oldest))
     for path, code in stored.items():
         yield Leftover(path, Note(code))
-    kept = {path.name for path in _entries(layout.store / "layers") if path not in stored}
-    for path in flat_layers.unneeded(layout.flat_layers, kept.__contains__):
+    layers = {path.name for path in _entries(layout.store / "layers") if path not in stored}
+    for path in flat_layers.unneeded(layout.flat_layers, layers.__contains__):
         yield Leftover(path, Note("leftover-flat-layer"))
 
 

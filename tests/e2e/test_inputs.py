@@ -157,7 +157,7 @@ Forecast = dict[str, tuple[str, list[str]]]  # the decision, and the codes of th
 
 @dataclass(frozen=True)
 class Result:
-    """What a step did, and two forecasts of it: by the outdated plan, and by the new one."""
+    """The result of a step, and two forecasts of it: by the outdated plan, and by the new one."""
 
     guess: Forecast
     forecast: Forecast

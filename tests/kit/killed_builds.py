@@ -129,12 +129,12 @@ def descendants(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             words = status.read_text().rpartition(")")[2].split()
             children.setdefault(int(words[1]), []).append(int(status.parent.name))
-    found, pending = [], [pid]
+    result, pending = [], [pid]
     while pending:
         below = children.get(pending.pop(), [])
-        found += below
+        result += below
         pending += below
-    return found
+    return result
 
 
 def first_processes(pid: int) -> list[int]:

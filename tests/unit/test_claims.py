@@ -1,4 +1,4 @@
-"""What a finished package says of itself, compared with the plan."""
+"""Claims of a finished package about itself, compared with the plan."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_claim_that_differs_from_the_plan_is_refused(key: str, value: str) -> No
     with pytest.raises(NotTrusted) as caught:
         claims.check(PLANNED, 3, {**VALUES, key: value})
     assert caught.value.code == "package-claims"
-    named = "USE" if key == "IUSE_EFFECTIVE" else key
-    assert f"whose {named} is " in caught.value.message
+    shown = "USE" if key == "IUSE_EFFECTIVE" else key
+    assert f"whose {shown} is " in caught.value.message
     assert len(caught.value.message) < 1000
 
 

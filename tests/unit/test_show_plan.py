@@ -85,7 +85,7 @@ def test_changes_are_those_since_the_last_complete_build(
     ],
 )
 def test_options_that_do_not_fit_are_refused(
-    site: Site, options: dict[str, Any], code: str
+    site: Site, options: dict[str, bool], code: str
 ) -> None:
     with refused(BinmillError, code):
         show(site, resolve(site, OLD), **options)

@@ -1,4 +1,4 @@
-"""What the gate says of an upgrade: Portage's reports, lost files, libraries that are left."""
+"""The verdict of the gate on an upgrade: Portage's reports, lost files, libraries that are left."""
 
 from __future__ import annotations
 

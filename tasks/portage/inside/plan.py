@@ -436,9 +436,9 @@ class Resolver:
         return tokens
 
     def _eclasses(self, package: Any) -> list[dict[str, str]]:
-        known = self._repo(package).eclass_db.eclasses
+        eclasses = self._repo(package).eclass_db.eclasses
         names = sorted(set(package._metadata["INHERITED"].split()))
-        places = {name: Path(known[name].location).resolve().parents[1] for name in names}
+        places = {name: Path(eclasses[name].location).resolve().parents[1] for name in names}
         return [{"name": name, "repo": self.repos[place]} for name, place in places.items()]
 
     def _distfiles(self, package: Any, use: frozenset[str]) -> list[dict[str, Any]]:
@@ -473,9 +473,9 @@ class Resolver:
 
     def _asks_versions(self, package: Any) -> bool:
         """Tell whether a build may ask which versions are installed; `setcpv` came before."""
-        known = self._repo(package).eclass_db.eclasses
+        eclasses = self._repo(package).eclass_db.eclasses
         files = [self.ebuilds.findname(str(package.cpv), myrepo=package.repo)]
-        files += [known[name].location for name in package._metadata["INHERITED"].split()]
+        files += [eclasses[name].location for name in package._metadata["INHERITED"].split()]
         files += [file["path"] for file in self._config_files(package)]
         return any(asks_versions(Path(file)) for file in files)
 
