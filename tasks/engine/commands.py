@@ -92,11 +92,15 @@ class _ParallelRunner(_Corrected, MRunner):  # type: ignore[misc]
 
 
 def _result(get: Callable[..., Any], workers: list[Any]) -> Any:
-    """Return the next result; ends the run when a worker was killed."""
+    """Return the next result; ends the run when a worker was killed or terminated."""
     while True:
+        killed = []
         with contextlib.suppress(queue.Empty):
-            return get(timeout=_LOOK_SECONDS)
-        killed = [-code for worker in workers if (code := worker.exitcode) and code < 0]
+            result = get(timeout=_LOOK_SECONDS)
+            if result.get("exit") is not SystemExit:
+                return result
+            killed = [int(result["exception"]) - 128]  # see engine.signals
+        killed += [-code for worker in workers if (code := worker.exitcode) and code < 0]
         if killed:
             write(sys.stderr, f"{BinmillError('worker-killed', signal=killed[0])}\n")
             raise SystemExit(FAILURE)

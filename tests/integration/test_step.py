@@ -22,7 +22,7 @@ from tests.kit.files import names
 from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.step_project import StepProject, write_file
-from tests.programs import end_cleanly
+from tests.programs import end_cleanly, interrupt_put
 
 
 @pytest.fixture
@@ -420,6 +420,32 @@ def test_signal_to_a_parallel_run_ends_every_worker(
         site.order(name)
     site.doit("-n", "2", "three", "looks")
     assert sorted(site.ran()) == ["looks named", "one", "three", "two"]
+
+
+@pytest.mark.parametrize("put", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("who", "number", "code"),
+    [
+        ("run", signal.SIGTERM, 143),
+        ("run", signal.SIGINT, -signal.SIGINT),
+        ("worker", signal.SIGTERM, 1),
+        ("worker", signal.SIGINT, 1),
+    ],
+)
+def test_signal_while_a_queue_is_locked_ends_the_run(
+    site: StepProject, who: str, number: signal.Signals, code: int, put: int
+) -> None:
+    """An exception within Condition.__enter__ left the lock taken; the run never ended."""
+    site.order("looks", "wait")
+    command = python(interrupt_put, who, number, put, "-n", "2", "three", "looks")
+    with site.start_program(command) as process:
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == code, printed
+    assert "Traceback" not in printed
+    assert (f"a process of this run was killed (signal {number})" in printed) is (code == 1)
+    site.order("looks")
+    site.doit("-n", "2", "three", "looks")
+    assert {"looks", "one", "three", "two"} <= {line.split()[0] for line in site.ran()}
 
 
 def test_killed_worker_ends_the_run(site: StepProject) -> None:

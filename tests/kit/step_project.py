@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,13 @@ class StepProject:
         (folder / "below").mkdir()
 
     def start(self, *words: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        return self.start_program([*prefix, sys.executable, "-m", "doit", *words])
+
+    def start_program(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a program in this project's folder, without the site of this environment."""
         without_site = {k: v for k, v in os.environ.items() if k != CONFIG_VARIABLE}
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "doit", *words],
+            command,
             cwd=self.folder,
             text=True,
             stdout=subprocess.PIPE,

@@ -55,6 +55,8 @@ def kill(work: Work, way: str, state: Path, dice: random.Random, before: list[st
     then = Run(work.then, "", terminal=False)
     code_then = then.wait()
     left += leftovers(state, before)
+    for pid in other_processes():  # one that is left must not spoil the next runs
+        send_signal(pid, signal.SIGKILL)
     result = Kill(work.words, way, hit, round(delay, 3), code, code_then, left)
     early = way == "INT" and code == 1 and "KeyboardInterrupt" in run.printed()
     if left or code_then != 0 or (code not in WAYS[way] and not early):
