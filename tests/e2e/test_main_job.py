@@ -24,11 +24,10 @@ from lab import upstream
 from tasks.layout import Layout
 from tasks.portage import gpkg, index
 from tasks.site import CONFIG_VARIABLE
-from tasks.store.store import Store
 from tasks.system.files import mounts_below
 from tasks.system.gpgv import Role
 from tests.kit.lab_site import LabSite, lab_site_in, tasks_run
-from tests.kit.processes import leftovers_of_kill, processes_of
+from tests.kit.processes import processes_of
 from tests.kit.project import DOIT, PROJECT
 
 RELEASED = ("candidate", "gate", "publish", "client")
@@ -45,43 +44,6 @@ def names(packages: list[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
-class KilledBuild:
-    """A build of `base` that was killed and run again.
-
-    `left` are processes and mounts after the kill, `finished` the packages by then (SHA-512),
-    `record` tells whether there was a record, `ran` are the tasks of the second run, `output` is
-    what it printed.
-    """
-
-    site: LabSite
-    left: list[str]
-    finished: set[str]
-    record: bool
-    ran: set[str]
-    output: str
-
-
-@pytest.fixture(scope="module")
-def killed_build(lab_site: LabSite) -> KilledBuild:
-    store = Store(lab_site.layout)
-    deadline = time.monotonic() + 600
-    with lab_site.start("binpkgs:base") as process:
-        while len(store.entries()) < 2:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        while not any("emerge" in words for words in processes_of(lab_site.layout.state)):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.kill()
-    left = leftovers_of_kill(lab_site.layout)
-    record = lab_site.layout.record("binpkgs:base").exists()
-    finished = {entry.built.sha512 for entry in store.entries().values() if entry}
-    output = lab_site.doit("binpkgs:base")
-    return KilledBuild(lab_site, left, finished, record, tasks_run(output), output)
-
-
-@dataclass(frozen=True)
 class FirstRun:
     """A site after its first whole run: the run's output, its lock and the tags of its remote."""
 
@@ -92,8 +54,7 @@ class FirstRun:
 
 
 @pytest.fixture(scope="module")
-def first_run(killed_build: KilledBuild) -> FirstRun:
-    lab_site = killed_build.site
+def first_run(lab_site: LabSite, stocked_store: None) -> FirstRun:  # noqa: ARG001
     output = lab_site.doit()
     remote = upstream.Upstream(lab_site.lab).tree
     tags = subprocess.run(
@@ -122,17 +83,6 @@ def test_looking_needs_no_run(built_lab: Path, tmp_path: Path) -> None:
         reasons = json.loads(site.doit("why", "--json"))
         assert {each["root"]["code"] for each in reasons} == {"cause-never-made"}
         assert not (site.layout.state / "records").exists()
-
-
-def test_killed_build_leaves_nothing_and_resumes(killed_build: KilledBuild) -> None:
-    assert killed_build.left == []
-    assert not killed_build.record
-    assert killed_build.finished
-    assert killed_build.ran == {"binpkgs:base"}  # earlier tasks are not run again
-    packages = record(killed_build.site, "binpkgs:base")["packages"]
-    assert killed_build.finished <= {each["sha512"] for each in packages}
-    left = len(packages) - len(killed_build.finished)  # what was finished is not built again
-    assert f"  {left} built, " in killed_build.output
 
 
 def test_first_run_installs_every_set_in_a_client(
