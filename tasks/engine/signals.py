@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _TERMINATE_SECONDS, _KILL_SECONDS = 3, 30
 # Methods of Python that an exception must not leave half-way: a lock would stay taken, or those
 # who wait would not be woken, and at the latest the end of the run would wait forever.
-_LOCK_MODULES = {"threading", "multiprocessing.synchronize"}
+# (Workers wait for each other in those of multiprocessing; there, all processes end.)
 _LOCK_METHODS = {"__enter__", "__exit__", "notify", "notify_all", "set"}
 _RETRY_SECONDS = 0.01
 # The exception that the last signal has raised; empty when none is pending.
@@ -82,7 +82,7 @@ def _must_end(frame: FrameType) -> bool:
     name = frame.f_code.co_name
     if name == "__set_name__":  # Python 3.11 turns every exception there into a RuntimeError
         return True
-    return name in _LOCK_METHODS and frame.f_globals.get("__name__") in _LOCK_MODULES
+    return name in _LOCK_METHODS and frame.f_globals.get("__name__") == "threading"
 
 
 def _remind(_number: int, frame: FrameType | None) -> None:

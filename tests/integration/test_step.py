@@ -19,6 +19,7 @@ import pytest
 from tasks.layout import Layout
 from tasks.report.gather import holder
 from tests.kit.files import names
+from tests.kit.processes import eventually
 from tests.kit.programs import python
 from tests.kit.project import PROJECT
 from tests.kit.step_project import StepProject, write_file
@@ -420,6 +421,27 @@ def test_signal_to_a_parallel_run_ends_every_worker(
         site.order(name)
     site.doit("-n", "2", "three", "looks")
     assert sorted(site.ran()) == ["looks named", "one", "three", "two"]
+
+
+def test_killed_idle_worker_does_not_keep_the_others(site: StepProject) -> None:
+    """One waits for a job, another for the first, in a lock that nobody gives back any more."""
+    site.order("one", "wait")
+    with site.start("-n", "3", "three") as process:
+        assert process.stdout is not None
+        assert _waiting(process.stdout, 1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+        def reading() -> list[int]:
+            pids = list(map(int, children.read_text().split()))
+            waits = {pid: Path(f"/proc/{pid}/wchan").read_text() for pid in pids}
+            locked = [pid for pid in pids if "futex" in waits[pid]]
+            return [pid for pid in pids if "pipe_read" in waits[pid]] if locked else []
+
+        assert eventually(lambda: len(reading()) == 1)
+        os.kill(reading()[0], signal.SIGKILL)
+        printed, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "a process of this run was killed (signal 9)" in printed
 
 
 @pytest.mark.parametrize("put", [1, 2, 3])
