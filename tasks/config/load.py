@@ -18,6 +18,22 @@ from tasks.config.tables import ChrootConfig, Config
 from tasks.errors import ConfigError
 from tasks.layout import Layout
 
+# Variables of make.conf(5) and emerge(1) that binmill sets, and those of another root or prefix.
+OWN_VARIABLES = frozenset(
+    [
+        "BINPKG_FORMAT",
+        "DISTDIR",
+        "GENTOO_MIRRORS",
+        "PKGDIR",
+        "PORTAGE_LOGDIR",
+        "PORTDIR",
+        "PORTDIR_OVERLAY",
+    ]
+)
+ROOT_VARIABLES = frozenset(
+    ["BROOT", "EPREFIX", "EROOT", "ESYSROOT", "PORTAGE_CONFIGROOT", "ROOT", "SYSROOT"]
+)
+
 
 class InvalidConfig(ConfigError):
     """config.toml can be read, but not used: `problems` has every fault of it."""
@@ -114,6 +130,11 @@ def _chroot(config: Config, table: str, chroot: ChrootConfig) -> Iterator[Proble
         yield from _reference(table, "overlays", "overlay", overlay, list(config.overlays))
     for group in chroot.groups:
         yield from _reference(table, "groups", "group", group, list(config.access.groups))
+    for variable in chroot.env:
+        if variable in OWN_VARIABLES:
+            yield problem("variable-set-by-binmill", f"{table}.env", variable)
+        if variable in ROOT_VARIABLES:
+            yield problem("variable-of-another-root", f"{table}.env", variable)
     if chroot.seed is not None and chroot.base is None and chroot.profile is None:
         yield problem("profile-missing", table, "profile")
 

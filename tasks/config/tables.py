@@ -21,6 +21,7 @@ from tasks.config.types import (
     Pattern,
     Remote,
     Url,
+    UseWord,
     Variable,
     Word,
 )
@@ -80,7 +81,7 @@ class ChrootConfig(_Table):
     overlays: list[Name] = []
     packages: list[Word] = []
     use: list[Flag] = []
-    package_use: dict[Word, list[Flag]] = {}
+    package_use: dict[Word, list[UseWord]] = {}
     accept_keywords: list[Word] = []
     package_accept_keywords: dict[Word, list[Word]] = {}
     accept_license: list[Line] = []
@@ -129,7 +130,7 @@ class Build(_Table):
     are for single packages in buildroots: minutes, minutes without output, megabytes of log and of
     memory, processes at once; 0 is no limit. `tmpfs_mb` is the size of a tmpfs for work
     directories; 0 is none. `priorities`, `apart`, `limits` and `extra_build_deps` (CATEGORY/NAME)
-    are by pattern (see builder.schedule.matches).
+    are by pattern (see planner.schedule.matches).
     """
 
     driver: Literal["per-package", "emerge"] = "per-package"

@@ -33,7 +33,12 @@ Word = Annotated[
     str, _form("one word that does not begin with a dash", r"(?!-)[^\s\x00-\x1f\x7f-\x9f]{1,255}")
 ]
 Flag = Annotated[str, _form("a flag", r"-?[A-Za-z0-9*][A-Za-z0-9+_@*-]*")]
-# See builder.schedule.matches.
+# A word after the atom in package.use (portage(5)), such as VIDEO_CARDS: before its flags.
+UseWord = Annotated[
+    str,
+    _form("a flag, or a USE_EXPAND variable with a colon", r"-?[A-Za-z0-9*][A-Za-z0-9+_@*-]*:?"),
+]
+# See planner.schedule.matches.
 Pattern = Annotated[
     str,
     _form(

@@ -65,7 +65,9 @@ def check_settings(chroot: Chroot, inputs: Inputs) -> CheckRecord:
         inside = sandboxes.own(
             chroot, inputs, space, binds=(Bind(str(folder), config_check.INSIDE),)
         )
-        info = sandbox.run(inside, ["emerge", "--info", "--color=n"], check=False)
+        info = sandbox.run(
+            inside, ["emerge", "--ignore-default-opts", "--info", "--color=n"], check=False
+        )
         if info.returncode != 0:
             raise BinmillError(
                 "portage-unusable", chroot=name, reason=_last_line(info.stderr or info.stdout)

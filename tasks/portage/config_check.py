@@ -32,10 +32,17 @@ KEYS = (
     "package_mask",
     "package_unmask",
     "test",
+    "env",
 )
 CODES = (
     "profile-deprecated",
     "feature-unknown",
+    "feature-required",
+    "foreign-packages",
+    "option-unworkable",
+    "options-unknown",
+    "compressor-missing",
+    "compressor-unknown",
     "set-unknown",
     "flag-unknown",
     "package-ambiguous",
@@ -113,6 +120,8 @@ def _has(config: Config, link: str, problem: Problem) -> bool:
     The check may have removed the sign before a flag or a keyword.
     """
     value = getattr(config.chroots[link], problem.key)
+    if problem.key == "env":
+        return problem.value.partition("=")[0] in value
     if isinstance(value, dict):
         atom, _, word = problem.value.partition(" ")
         return atom in value and (not word or any(word in each.split() for each in value[atom]))

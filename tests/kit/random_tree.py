@@ -66,7 +66,7 @@ class Tree:
 
     @property
     def atoms(self) -> list[str]:
-        """What the chroot installs."""
+        """The packages that the chroot installs."""
         return [f"{CATEGORY}/{each.name}" for each in self.packages.values()]
 
     def ebuilds(self) -> dict[str, str]:

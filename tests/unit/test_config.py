@@ -104,6 +104,13 @@ def test_value_is_accepted(layout: Layout, place: str, value: Any) -> None:
         (("keys.release.fingerprints", ["AB"]), "keys.release", "fingerprints[0]", "wrong-form"),
         (("chroots.base.use", ["a b"]), "chroots.base", "use[0]", "wrong-form"),
         (("chroots.base.env.path", "x"), "chroots.base.env", "path", "wrong-form"),
+        (
+            ("chroots.base.env.PKGDIR", "/x"),
+            "chroots.base.env",
+            "PKGDIR",
+            "variable-set-by-binmill",
+        ),
+        (("chroots.base.env.ROOT", "/x"), "chroots.base.env", "ROOT", "variable-of-another-root"),
         (("chroots.a b", {}), "chroots", "a b", "wrong-form"),
         (("network.proxy", "proxy.example:3128"), "network", "proxy", "wrong-form"),
         (("network.proxy", "socks5://x/"), "network", "proxy", "wrong-form"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,10 @@ from portage.exception import (  # type: ignore[import-not-found,unused-ignore]
     AmbiguousPackageName,
     InvalidAtom,
 )
+from portage.util import varexpand  # type: ignore[import-not-found,unused-ignore]
+from portage.util.compression_probe import (  # type: ignore[import-not-found,unused-ignore]
+    _compressors,
+)
 
 ATOM_KEYS = (
     "package_use",
@@ -30,6 +36,28 @@ ATOM_KEYS = (
     "test",
 )
 ANY_KEYWORD = ("*", "~*", "**")  # portage(5), package.accept_keywords
+
+# What Portage itself must do in a build, and what it must not take packages by (make.conf(5)).
+REQUIRED_FEATURES = ("binpkg-multi-instance", "buildpkg")
+FOREIGN_FEATURES = ("getbinpkg", "getbinpkgonly")
+# emerge(1): options that take packages from elsewhere; that build nothing, or ask a person.
+FOREIGN_OPTIONS = ("--getbinpkg", "--getbinpkgonly", "--usepkg", "--usepkgonly")
+UNWORKABLE_OPTIONS = (
+    "--ask",
+    "--autounmask-continue",
+    "--autounmask-write",
+    "--buildpkg-exclude",
+    "--buildpkgonly",
+    "--config-root",
+    "--fetch-all-uri",
+    "--fetchonly",
+    "--nodeps",
+    "--onlydeps",
+    "--prefix",
+    "--pretend",
+    "--root",
+    "--sysroot",
+)
 
 Problem = dict[str, Any]
 
@@ -47,6 +75,8 @@ class Check:
         """Every problem, in the order of the config's keys."""
         yield from self._profile()
         yield from self._features()
+        yield from self._options()
+        yield from self._binary_packages()
         yield from self._packages()
         yield from self._use()
         arches = set(self._lines("profiles/arch.list"))
@@ -74,6 +104,49 @@ class Check:
     def _features(self) -> Iterator[Problem]:
         words = self.request["features"]
         yield from unknown("feature-unknown", "features", words, SUPPORTED_FEATURES)
+        # from whatever source: config.toml, portage_dir, the profile
+        for feature in REQUIRED_FEATURES:
+            if feature not in self.settings.features:
+                yield problem("feature-required", key="features", value=f"-{feature}")
+        for feature in FOREIGN_FEATURES:
+            if feature in self.settings.features:
+                yield problem("foreign-packages", key="features", value=feature)
+
+    def _options(self) -> Iterator[Problem]:
+        """EMERGE_DEFAULT_OPTS, as emerge itself reads it."""
+        from _emerge.main import parse_opts  # type: ignore[import-not-found,unused-ignore]
+
+        text = self.settings.get("EMERGE_DEFAULT_OPTS", "")
+        try:
+            _, options, _ = parse_opts(shlex.split(text), silent=True)
+        except (SystemExit, ValueError):
+            yield problem("options-unknown", key="env", value=f"EMERGE_DEFAULT_OPTS={text}")
+            return
+        for names, code in (
+            (FOREIGN_OPTIONS, "foreign-packages"),
+            (UNWORKABLE_OPTIONS, "option-unworkable"),
+        ):
+            for name in names:
+                if options.get(name, "n") != "n":
+                    yield problem(code, key="env", value=f"EMERGE_DEFAULT_OPTS={name}")
+        if options.get("--buildpkg") == "n":
+            value = "EMERGE_DEFAULT_OPTS=--buildpkg=n"
+            yield problem("option-unworkable", key="env", value=value)
+
+    def _binary_packages(self) -> Iterator[Problem]:
+        if hosts := self.settings.get("PORTAGE_BINHOST", "").split():
+            value = f"PORTAGE_BINHOST={hosts[0]}"
+            yield problem("foreign-packages", key="env", value=value)
+        if name := self.settings.get("BINPKG_COMPRESS", ""):
+            value = f"BINPKG_COMPRESS={name}"
+            if name not in _compressors:
+                near = nearest(name, _compressors)
+                yield problem("compressor-unknown", key="env", value=value, near=near)
+                return
+            command = _compressors[name].get("compress", "")
+            program = varexpand(command, mydict=self.settings).split()[0]
+            if shutil.which(program) is None:
+                yield problem("compressor-missing", key="env", value=value, names=[program])
 
     def _use(self) -> Iterator[Problem]:
         words = self.request["use"]
