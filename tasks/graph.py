@@ -203,11 +203,11 @@ def _chroot_steps(chroot: Chroot) -> Iterator[Step[Any]]:
         reads=(below,),
         settings={"lineage": [each.name for each in chroot.lineage]},
         results=lambda record: [state / layer for layer in record.layers],
-        checks=(FilesUnchanged(chroot.layout.manual_changes(name), ModifiedByHand(name)),),
+        checks=(FilesUnchanged(chroot.layout.manual_changes(name), cause=ModifiedByHand(name)),),
         owned=lambda record: [state / record.own_layer(name)],
         chroot=name,
     )
-    portage_dir = chroot.own.portage_dir
+    portage_dirs = chroot.portage_dirs
     yield Step(
         ETC(name),
         f"generate /etc/portage of {name}",
@@ -215,7 +215,7 @@ def _chroot_steps(chroot: Chroot) -> Iterator[Step[Any]]:
         settings=_portage_settings(chroot),
         files=(source_date.PROGRAM,),  # part of what it generates
         results=lambda record: [state / record.path],
-        checks=(FilesUnchanged(chroot.layout.site / portage_dir),) if portage_dir else (),
+        checks=(FilesUnchanged(*portage_dirs),) if portage_dirs else (),
         chroot=name,
     )
     yield Step(
@@ -355,6 +355,7 @@ def _portage_settings(chroot: Chroot) -> dict[str, Any]:
     config = chroot.site.config
     return {
         "chroot": chroot.config.model_dump(exclude={"packages", "seed", "base", "groups"}),
+        "portage_dirs": [each.own.portage_dir for each in chroot.lineage if each.own.portage_dir],
         "mirrors": config.mirrors.model_dump(),
         "tree": config.tree.name,
     }

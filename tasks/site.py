@@ -119,6 +119,12 @@ class Chroot:
         return [Chroot(self.site, name) for name in self.site.config.lineage(self.name)]
 
     @property
+    def portage_dirs(self) -> list[Path]:
+        """The `portage_dir` of its bases, the lowest first, and its own."""
+        own = (each.own.portage_dir for each in self.lineage)
+        return [self.layout.site / folder for folder in own if folder]
+
+    @property
     def seed(self) -> str:
         """The name of the seed at the bottom."""
         return self.site.config.seed_of(self.name)

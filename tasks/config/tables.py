@@ -190,7 +190,8 @@ class Config(_Table):
     def effective(self, name: str) -> ChrootConfig:
         """The settings of a chroot: those of its bases, then its own, which extend or override.
 
-        `packages` are not inherited: a stack builds its own.
+        `packages` are not inherited: a stack builds its own. Nor is `portage_dir`: a stack has the
+        files of all of them (Chroot.portage_dirs).
         """
         settings: dict[str, Any] = {}
         for link in self.lineage(name):

@@ -83,28 +83,29 @@ class ResultsExist:
 
 
 class FilesUnchanged:
-    """The files below a folder are the same."""
+    """The files below some folders are the same."""
 
-    def __init__(self, folder: Path, cause: Cause | None = None) -> None:
-        self._folder, self._cause = folder, cause
+    def __init__(self, *folders: Path, cause: Cause | None = None) -> None:
+        self._folders, self._cause = folders, cause
 
     def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
-        digest = self._digest()
+        digest = " ".join(map(_digest, self._folders))
         task.value_savers.append(lambda: {"below": digest})
         return bool(values.get("below") == digest)
 
     def cause(self, values: Mapping[str, Any]) -> Cause:  # noqa: ARG002 - as of all checks
         """Files changed, or what that means."""
-        return self._cause or FilesChanged([f"files below {self._folder}"])
+        return self._cause or FilesChanged([f"files below {each}" for each in self._folders])
 
-    def _digest(self) -> str:
-        total = hashlib.sha256()
-        for path in sorted(self._folder.rglob("*")):
-            with contextlib.suppress(OSError):  # a file that cannot be read counts by its name
-                if path.is_file():
-                    total.update(os.fsencode(path.relative_to(self._folder)) + b"\0")
-                    total.update(hashlib.sha256(path.read_bytes()).digest())
-        return total.hexdigest()
+
+def _digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(OSError):  # a file that cannot be read counts by its name
+            if path.is_file():
+                total.update(os.fsencode(path.relative_to(folder)) + b"\0")
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def _there(path: Path) -> bool:

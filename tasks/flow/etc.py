@@ -38,14 +38,12 @@ def generate(chroot: Chroot, _inputs: Inputs) -> EtcRecord:
 
 
 def portage_files(chroot: Chroot, **more: Any) -> dict[str, str]:
-    """The files of a chroot's /etc/portage, its `portage_dir` included; `more` goes to files()."""
+    """The files of a chroot's /etc/portage, with those of portage_dir; `more` goes to files()."""
     from tasks.portage import etc_portage
 
     files = etc_portage.files(chroot.site.config, chroot.name, **more)
-    own = chroot.own.portage_dir
-    if own:
-        files = etc_portage.merge(files, etc_portage.read_portage_dir(chroot.layout.site / own))
-    return files
+    own = [etc_portage.read_portage_dir(folder) for folder in chroot.portage_dirs]
+    return etc_portage.merge(files, etc_portage.stacked(own))
 
 
 def check_settings(chroot: Chroot, inputs: Inputs) -> CheckRecord:

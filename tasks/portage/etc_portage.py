@@ -169,7 +169,7 @@ def mirrorless_variants(present: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 
 def read_portage_dir(folder: Path) -> dict[str, str]:
-    """Read a stack's portage_dir, text by path: regular files only.
+    """Read a portage_dir, text by path: regular files only.
 
     Bytes that are not UTF-8 are decoded as os.fsdecode would do it.
     """
@@ -214,6 +214,24 @@ def check_unmodified(
 
 def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def stacked(folders: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The files of several portage_dirs, the base's first; a later one replaces the same path.
+
+    Raises BinmillError if one has a file where another has a directory.
+    """
+    files: dict[str, str] = {}
+    for own in folders:
+        clash = sorted(
+            path
+            for path in own
+            if any(path.startswith(f"{each}/") or each.startswith(f"{path}/") for each in files)
+        )
+        if clash:
+            raise BinmillError("portage-dirs-clash", paths=clash)
+        files |= own
+    return files
 
 
 def merge(generated: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -97,7 +97,7 @@ def locks(inputs: Inputs) -> Word:
 
 def task_all() -> Iterator[Any]:
     lock = Fact((HERE / "lock").exists, ResultMissing)
-    below = FilesUnchanged(HERE / "below", FilesChanged(["files below"]))
+    below = FilesUnchanged(HERE / "below", cause=FilesChanged(["files below"]))
     option = (Option("day", "day", "the day"),)
     steps = [
         Step(ONE, "the first", one, files=(HERE / "input",), results=lambda _: [HERE / "result"]),

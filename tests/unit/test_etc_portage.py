@@ -262,6 +262,23 @@ def test_portage_dir_file_that_clashes_is_refused(path: str) -> None:
     assert etc_portage.merge(generated, {"make.conf.d": "", "package.usex/y": ""})
 
 
+def test_portage_dir_of_a_stack_is_on_top_of_its_bases() -> None:
+    base = {"bashrc": "base", "package.env": "base", "env/x.conf": "base"}
+    assert etc_portage.stacked([]) == {}
+    assert etc_portage.stacked([base, {"bashrc": "stack", "env/y.conf": "stack"}]) == {
+        **base,
+        "bashrc": "stack",
+        "env/y.conf": "stack",
+    }
+
+
+@pytest.mark.parametrize("path", ["package.env/stack", "env", "bashrc/a/b"])
+def test_file_of_a_stack_that_is_a_directory_of_its_base_is_refused(path: str) -> None:
+    base = {"bashrc": "base", "package.env": "base", "env/x.conf": "base"}
+    with refused(BinmillError, "portage-dirs-clash", paths=[path]):
+        etc_portage.stacked([base, {path: "stack", "env.d": "stack"}])
+
+
 def test_portage_dir_that_is_missing_is_refused(tmp_path: Path) -> None:
     with refused(BinmillError, "portage-dir-missing", path=tmp_path / "portage"):
         etc_portage.read_portage_dir(tmp_path / "portage")

@@ -189,9 +189,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     "chroots.*.groups": [("java", ["role:java"], NONE)],
     "chroots.*.test": portage(["a/b"]),
     "chroots.*.env": portage({"CFLAGS": "-O3"}),
-    "chroots.*.portage_dir": [
-        (name, "portage", each("etc", name)) for name in ("base", "java", "other")
-    ],
+    "chroots.*.portage_dir": portage("portage"),
     "binhost.listen": [(None, "127.0.0.1:9", each("candidate"))],
     "binhost.url": [(None, "https://binhost.example", each("candidate"))],
     "binhost.channels": [(None, ["stable"], each("candidate"))],
