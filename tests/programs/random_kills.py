@@ -98,17 +98,22 @@ class Run:
     def wait(self) -> int | None:
         """The exit code as a shell shows it; None if it did not end in time."""
         ended = eventually(lambda: self.pid in ended_processes(), LONG_SECONDS, self._drain)
+        while self._drain():  # its last words
+            pass
         self.hang_up()
         if not ended:
             return None
         code = os.waitstatus_to_exitcode(ended_processes()[self.pid])
         return code if code >= 0 else 128 - code
 
-    def _drain(self) -> None:
-        if self.outside >= 0:  # a writer to a terminal that is not read waits
-            os.set_blocking(self.outside, False)
-            with contextlib.suppress(OSError):
-                os.write(self.output, os.read(self.outside, 1 << 16))
+    def _drain(self) -> int:
+        """Read what was written to the terminal: a writer waits when nobody does."""
+        if self.outside < 0:
+            return 0
+        os.set_blocking(self.outside, False)
+        with contextlib.suppress(OSError):
+            return os.write(self.output, os.read(self.outside, 1 << 16))
+        return 0
 
     def printed(self) -> str:
         """The output so far."""
