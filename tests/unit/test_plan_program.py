@@ -104,6 +104,19 @@ def test_settings_are_what_decides_a_build() -> None:
     }
 
 
+def test_empty_group_of_flags_is_no_setting() -> None:
+    before = {"USE_EXPAND": "LUA_TARGETS ABI_X86", "LUA_TARGETS": "", "ABI_X86": "64"}
+    after = {**before, "USE_EXPAND": "LUA_TARGETS ABI_X86 NEW_CARDS", "NEW_CARDS": ""}
+    assert program.settings_of(before) == program.settings_of(after) == {"ABI_X86": "64"}
+    assert program.settings_of({"LDFLAGS": ""}) == {"LDFLAGS": ""}
+
+
+def test_variables_for_bootstrapping_are_no_settings() -> None:
+    # they name the default Python and the groups of flags: what a package has of these is in USE
+    environment = {"BOOTSTRAP_USE": "python_targets_python3_14", "PROFILE_ONLY_VARIABLES": "ARCH"}
+    assert program.settings_of(environment) == {}
+
+
 @pytest.mark.parametrize(
     ("pf", "wanted"),
     [

@@ -120,8 +120,10 @@ _OF_THE_CALLER = """
 _TIMES = "BUILD_ID BUILD_TIME COUNTER SOURCE_DATE_EPOCH"
 _FROM_ENV_D = "CONFIG_PROTECT CONFIG_PROTECT_MASK INFOPATH LDPATH MANPATH PATH ROOTPATH"
 # Portage makes USE of them, and the variables of the groups; a profile adds some every few months.
+# BOOTSTRAP_USE is for whoever builds stages: it names the default Python.
 _USE_EXPAND = """
-    IUSE_IMPLICIT USE_EXPAND USE_EXPAND_HIDDEN USE_EXPAND_IMPLICIT USE_EXPAND_UNPREFIXED USE_ORDER
+    BOOTSTRAP_USE IUSE_IMPLICIT PROFILE_ONLY_VARIABLES USE_EXPAND USE_EXPAND_HIDDEN
+    USE_EXPAND_IMPLICIT USE_EXPAND_UNPREFIXED USE_ORDER
 """
 _NOT_SETTINGS_EITHER = ("FETCHCOMMAND", "RESUMECOMMAND", "USE_EXPAND_VALUES_")  # prefixes
 _HOUSEKEEPING = """
@@ -185,13 +187,18 @@ class Undigested(Exception):
 def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables of a build's environment that are settings, without those in NOT_SETTINGS.
 
-    Words in FEATURES are sorted. A variable that is not known is a setting: to rebuild needlessly
-    is better than to miss a change.
+    Words in FEATURES are sorted. The variable of a group of flags (USE_EXPAND) is empty if the
+    package has no flag of it; it is left out, so that a new group in the profile changes nothing.
+    A variable that is not known is a setting: to rebuild needlessly is better than to miss a
+    change.
     """
+    groups = set(environment.get("USE_EXPAND", "").split())
     settings = {
         name: value
         for name, value in environment.items()
-        if name not in NOT_SETTINGS and not name.startswith(_NOT_SETTINGS_EITHER)
+        if name not in NOT_SETTINGS
+        and not name.startswith(_NOT_SETTINGS_EITHER)
+        and (value or name not in groups)
     }
     if "FEATURES" in settings:
         features = set(settings["FEATURES"].split()) - NOT_FEATURES
