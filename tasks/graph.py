@@ -353,9 +353,10 @@ def _once(*keys: Key[Any]) -> tuple[Key[Any], ...]:
 
 def _portage_settings(chroot: Chroot) -> dict[str, Any]:
     config = chroot.site.config
+    inherited = [each.own.portage_dir for each in chroot.lineage[:-1] if each.own.portage_dir]
     return {
         "chroot": chroot.config.model_dump(exclude={"packages", "seed", "base", "groups"}),
-        "portage_dirs": [each.own.portage_dir for each in chroot.lineage if each.own.portage_dir],
         "mirrors": config.mirrors.model_dump(),
         "tree": config.tree.name,
+        **({"portage_dir of bases": inherited} if inherited else {}),
     }
