@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tasks.errors import BinmillError, DiskFull
 
+_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _FULL_BYTES, _FULL_INODES = 1 << 20, 16  # with less, a file system is full
 
 
@@ -31,11 +32,18 @@ def explain_full_disk(path: Path) -> Iterator[None]:
     """Raise DiskFull for a BinmillError in the block, where the file system of `path` is full.
 
     It stands where the error has not yet led to anything being deleted: after that there is space.
+    An OSError says by itself that there was none.
     """
     try:
         yield
     except DiskFull:
         raise
+    except OSError as error:
+        if error.errno not in _FULL_ERRORS:
+            raise
+        cause = ": ".join(filter(None, (error.strerror, str(error.filename or ""))))
+        reason = (shortage(path) or DiskFull("no-space-left", path=path)).message
+        raise DiskFull("disk-full", cause=cause, reason=reason) from error
     except BinmillError as error:
         if full := shortage(path):
             raise DiskFull("disk-full", cause=error.message, reason=full.message) from error
@@ -48,6 +56,6 @@ def name_file_if_full(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL_ERRORS:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -166,6 +166,7 @@ def test_status_shows_a_line_for_each_task(finished_site: StepProject) -> None:
 FAILURES = [
     ("fail", 1, "failed", "stage-pointer-empty"),
     ("os", 1, "failed", "system-error"),
+    ("full", 1, "failed", "disk-full"),
     ("bug", 2, "bug", ""),
     ("odd", 2, "bug", ""),
 ]
