@@ -56,6 +56,7 @@ KINDS = {
 # Packages that differ from build to build even without a kill, and what differs in each.
 NOT_REPRODUCIBLE: dict[str, str] = {}
 # In records after a build: digests of packages, which have the time of their build in them.
+_OF_ONE_BUILD = {"build_id", "path", "size"}  # keys of a package in a record
 _DIGEST = re.compile(r"[0-9a-f]{32,128}")
 
 
@@ -114,9 +115,13 @@ def run_to_boundary(site: LabSite, *words: str) -> tuple[str, int, str]:
 
 
 def comparable(value: Any) -> Any:
-    """A record of a build or of a later task, without sizes and digests of packages."""
+    """A record of a build or of a later task, without sizes, digests and numbers of packages.
+
+    A build that was killed has used up its number.
+    """
     if isinstance(value, dict):
-        return {key: comparable(inner) for key, inner in value.items() if key != "size"}
+        others = {key: inner for key, inner in value.items() if key not in _OF_ONE_BUILD}
+        return {key: comparable(inner) for key, inner in others.items()}
     if isinstance(value, list):
         return [comparable(inner) for inner in value]
     return "DIGEST" if isinstance(value, str) and _DIGEST.fullmatch(value) else value
