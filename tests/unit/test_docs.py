@@ -51,5 +51,5 @@ def test_runs_in_readme_are_those_of_the_tutorial() -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     tutorial = (PROJECT / "docs/tutorial.md").read_text(encoding="utf-8")
     runs = re.findall(r"```console\n.*?```", readme, re.DOTALL)
-    assert len(runs) == 4
+    assert len(runs) == 3
     assert [run for run in runs if run not in tutorial] == []
