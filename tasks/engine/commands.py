@@ -11,7 +11,7 @@ import os
 import queue
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tasks.system.disk_space import shortage
 from tasks.system.terminal import write
 
 _LOOK_SECONDS = 1.0
+_BY_SIGNAL = 128  # an exit code above it: ended by a signal
 
 
 class _Corrected:
@@ -97,13 +98,22 @@ def _result(get: Callable[..., Any], workers: list[Any]) -> Any:
         killed = []
         with contextlib.suppress(queue.Empty):
             result = get(timeout=_LOOK_SECONDS)
-            if result.get("exit") is not SystemExit:
+            signalled = _signal_of(result)
+            if signalled is None:
                 return result
-            killed = [int(result["exception"]) - 128]  # see engine.signals
+            killed.append(signalled)
         killed += [-code for worker in workers if (code := worker.exitcode) and code < 0]
         if killed:
             write(sys.stderr, f"{BinmillError('worker-killed', signal=killed[0])}\n")
             raise SystemExit(FAILURE)
+
+
+def _signal_of(result: Mapping[str, Any]) -> int | None:
+    """The signal that ended the worker of a result, by its exit code (see engine.signals)."""
+    text = str(result.get("exception", ""))
+    if result.get("exit") is not SystemExit or not text.isdecimal() or int(text) <= _BY_SIGNAL:
+        return None
+    return int(text) - _BY_SIGNAL
 
 
 class Run(Spelling, DoitRun):  # type: ignore[misc]

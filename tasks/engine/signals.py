@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _TERMINATE_SECONDS, _KILL_SECONDS = 3, 30
 # Methods of Python that an exception must not leave half-way: a lock would stay taken, or those
 # who wait would not be woken, and at the latest the end of the run would wait forever.
-# (Workers wait for each other in those of multiprocessing; there, all processes end.)
+# Not those of multiprocessing: a worker may wait there for a process that is gone.
 _LOCK_METHODS = {"__enter__", "__exit__", "notify", "notify_all", "set"}
 _RETRY_SECONDS = 0.01
 # The exception that the last signal has raised; empty when none is pending.

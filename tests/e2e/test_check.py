@@ -20,8 +20,8 @@ def seed_site(lab_site: LabSite) -> LabSite:
         ({"features": ["-binpkg-multi-instance"]}, ["'-binpkg-multi-instance': without"]),
         ({"features": ["getbinpkg"]}, ["'getbinpkg': takes binary packages from elsewhere"]),
         (
-            {"env": {"PORTAGE_BINHOST": "http://127.0.0.1:9/elsewhere"}},
-            ["'PORTAGE_BINHOST=http://127.0.0.1:9/elsewhere': takes"],
+            {"env": {"PORTAGE_BINHOST": "http://me:sesame@127.0.0.1:9/elsewhere"}},
+            ["'PORTAGE_BINHOST': takes"],
         ),
         (
             {"env": {"EMERGE_DEFAULT_OPTS": "-aG --buildpkg-exclude=app-misc/hello"}},

@@ -471,6 +471,14 @@ def test_signal_while_a_queue_is_locked_ends_the_run(
     assert {"looks", "one", "three", "two"} <= {line.split()[0] for line in site.ran()}
 
 
+def test_worker_that_leaves_with_a_text_was_not_killed(site: StepProject) -> None:
+    site.order("one", "leave")
+    printed = site.doit("-n", "2", "three", "looks", code=1)
+    assert "tired" in printed
+    assert "Traceback" not in printed
+    assert "was killed" not in printed
+
+
 def test_killed_worker_ends_the_run(site: StepProject) -> None:
     """A worker killed by the kernel, out of memory: doit alone would wait for it forever."""
     for name in ("one", "looks"):

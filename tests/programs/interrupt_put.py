@@ -32,11 +32,11 @@ class InterruptedLock:
                 os.kill(os.getpid(), self.number)
         return entered
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.lock, name)
 
-    def __exit__(self, *error: object) -> Any:
-        return self.lock.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self.lock.__exit__(*error)
 
 
 def interrupt_puts(who: str, number: int, nth: int) -> None:

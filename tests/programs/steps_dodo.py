@@ -60,6 +60,8 @@ def obey(name: str) -> Word | None:
         raise OSError(5, "Input/output error", "/some/file")
     if order == "full":  # as fallocate(2) fails, which has no name of the file
         raise OSError(28, "No space left on device")
+    if order == "leave":
+        raise SystemExit("tired")
     if order == "wait":
         os.write(1, b"waiting\n")
         while not (HERE / "go").exists():

@@ -134,9 +134,8 @@ class Check:
             yield problem("option-unworkable", key="env", value=value)
 
     def _binary_packages(self) -> Iterator[Problem]:
-        if hosts := self.settings.get("PORTAGE_BINHOST", "").split():
-            value = f"PORTAGE_BINHOST={hosts[0]}"
-            yield problem("foreign-packages", key="env", value=value)
+        if self.settings.get("PORTAGE_BINHOST", "").strip():  # a password may be in it
+            yield problem("foreign-packages", key="env", value="PORTAGE_BINHOST")
         if name := self.settings.get("BINPKG_COMPRESS", ""):
             value = f"BINPKG_COMPRESS={name}"
             if name not in _compressors:
@@ -144,7 +143,7 @@ class Check:
                 yield problem("compressor-unknown", key="env", value=value, near=near)
                 return
             command = _compressors[name].get("compress", "")
-            program = varexpand(command, mydict=self.settings).split()[0]
+            program = "".join(varexpand(command, mydict=self.settings).split()[:1])
             if shutil.which(program) is None:
                 yield problem("compressor-missing", key="env", value=value, names=[program])
 
